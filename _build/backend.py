@@ -1,0 +1,50 @@
+"""PEP 517 backend: setuptools, plus 'build against the torch that will be used'.
+
+pip's build isolation hides the environment being installed into, so a plain ``requires = ["torch"]`` would
+unpack a second torch and compile against it. This backend puts the environment's own torch back on the path and
+asks for one only where there is none. RPCNN_BUILD=none compiles nothing and therefore asks for nothing.
+"""
+
+import importlib.util
+import os
+import site
+import sys
+
+from setuptools import build_meta as _setuptools
+from setuptools.build_meta import *  # noqa: F403  (the hooks that need no change)
+
+
+def _expose_torch() -> bool:
+    """Appends the site-packages that hold a torch, last, so that isolation wins for everything else."""
+    if importlib.util.find_spec("torch"):
+        return True
+    for folder in [*site.getsitepackages(), site.getusersitepackages()]:
+        if os.path.isfile(os.path.join(folder, "torch", "version.py")):
+            sys.path.append(folder)
+            importlib.invalidate_caches()
+            return True
+    return False
+
+
+def _with_torch(requires):
+    if os.environ.get("RPCNN_BUILD") == "none" or _expose_torch():
+        return requires
+    return [*requires, "torch>=2.11", "numpy"]
+
+
+def get_requires_for_build_wheel(config_settings=None):
+    return _with_torch(_setuptools.get_requires_for_build_wheel(config_settings))
+
+
+def get_requires_for_build_editable(config_settings=None):
+    return _with_torch(_setuptools.get_requires_for_build_editable(config_settings))
+
+
+def build_wheel(*args, **kwargs):
+    _expose_torch()
+    return _setuptools.build_wheel(*args, **kwargs)
+
+
+def build_editable(*args, **kwargs):
+    _expose_torch()
+    return _setuptools.build_editable(*args, **kwargs)
