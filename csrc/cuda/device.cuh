@@ -1,0 +1,74 @@
+// The device language of the kernel headers. nvcc compiles them for the GPU; the emulator in tests/simt
+// supplies the same names on the CPU and executes them thread by thread.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#define SIMT_LAUNCH(kernel, grid, block, shmem, stream, ...) \
+  (kernel)<<<(grid), (block), (shmem), (stream)>>>(__VA_ARGS__)
+#define SIMT_SHARED(T, name, dims) __shared__ T name dims
+#define SIMT_DYN_SHARED(T, name)                                  \
+  extern __shared__ __align__(16) unsigned char simt_dyn_bytes[]; \
+  T* name = reinterpret_cast<T*>(simt_dyn_bytes)
+#else
+#include "simt.h"
+
+#endif
+
+#include "../geometry/interpolate.h"
+
+namespace rpcnn {
+
+#if defined(__CUDACC__)
+using Stream = cudaStream_t;
+#else
+using Stream = void*;
+#endif
+
+constexpr int kMaxLevels = 8;  // pyramid levels that fit one launch's argument table
+constexpr int kBlock = 256;
+
+// Half types accumulate in float, float and double in themselves.
+template <typename T>
+struct Accumulate {
+  using type = float;
+};
+template <>
+struct Accumulate<double> {
+  using type = double;
+};
+template <typename T>
+using device_accumulate_t = typename Accumulate<T>::type;
+
+// Enough blocks for one thread an item, capped: kernels loop with the grid as stride, in 64 bits.
+inline unsigned blocks_for(int64_t items) {
+  const int64_t blocks = (items + kBlock - 1) / kBlock;
+  return static_cast<unsigned>(blocks < 65535 * 16 ? blocks : 65535 * 16);
+}
+
+// An image's element [n, c, y, x] in either layout.
+struct MapShape {
+  int64_t C, H, W;
+  bool channels_last;
+  RPCNN_HOST_DEVICE int64_t offset(int64_t n, int64_t c, int64_t y, int64_t x) const {
+    return channels_last ? ((n * H + y) * W + x) * C + c : ((n * C + c) * H + y) * W + x;
+  }
+  // The inverse: which n, c, y, x a flat memory index is.
+  RPCNN_HOST_DEVICE void split(int64_t i, int64_t* n, int64_t* c, int64_t* y, int64_t* x) const {
+    if (channels_last) {
+      *c = i % C, i /= C;
+      *x = i % W, i /= W;
+      *y = i % H, *n = i / H;
+    } else {
+      *x = i % W, i /= W;
+      *y = i % H, i /= H;
+      *c = i % C, *n = i / C;
+    }
+  }
+};
+
+}  // namespace rpcnn

@@ -1,0 +1,80 @@
+"""Loads the compiled kernels, and the small checks that every op shares."""
+
+import functools
+import importlib
+import importlib.util
+import warnings
+
+import torch
+from torch.autograd import forward_ad
+
+
+def _load(name: str) -> str | None:
+    """Imports rpcnn.<name>; None on success, else the reason why it is not there."""
+    if importlib.util.find_spec(f"rpcnn.{name}") is None:
+        return "it was not built"
+    try:
+        importlib.import_module(f"rpcnn.{name}")
+    except ImportError as error:
+        return f"it does not load: {error}"
+    return None
+
+
+CPU_MISSING = _load("_C")
+CUDA_MISSING = "rpcnn._C is missing" if CPU_MISSING else _load("_C_cuda")
+if CPU_MISSING:
+    warnings.warn(
+        f"rpcnn: no compiled kernels (rpcnn._C: {CPU_MISSING}); the ops run on their plain-PyTorch references, which "
+        "are slower. Build them with `pip install -e .`; `python -m rpcnn.info` tells more.",
+        stacklevel=2,
+    )
+
+
+@functools.cache
+def _warn_no_cuda_kernels() -> None:
+    warnings.warn(
+        f"rpcnn: no CUDA kernels (rpcnn._C_cuda: {CUDA_MISSING}); CUDA tensors run on the plain-PyTorch references.",
+        stacklevel=3,
+    )
+
+
+def compiled(tensor: torch.Tensor) -> bool:
+    """Whether ops on this tensor's device go to a compiled kernel (meta and fake tensors follow the schemas)."""
+    if CPU_MISSING:
+        return False
+    if tensor.device.type == "cuda" and CUDA_MISSING:
+        _warn_no_cuda_kernels()
+        return False
+    return tensor.device.type in ("cpu", "cuda", "meta")
+
+
+def check(condition: bool, message: str) -> None:
+    """Raises ValueError(message), which names op, argument, what was wanted and what came."""
+    if not condition:
+        raise ValueError(message)
+
+
+def check_maps(op: str, name: str, tensor: torch.Tensor) -> None:
+    """A floating-point feature map [N, C, H, W]."""
+    check(isinstance(tensor, torch.Tensor), f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
+    check(tensor.dim() == 4, f"{op}: {name} must have shape [N, C, H, W], got {list(tensor.shape)}")
+    check(
+        tensor.dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+        f"{op}: {name} must be float32, float64, float16 or bfloat16, got {tensor.dtype}",
+    )
+
+
+def promote(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """All tensors in their common dtype: under autocast some maps may be half and others float."""
+    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+    return [tensor.to(dtype) for tensor in tensors]
+
+
+def refuse_forward_ad(op: str, *tensors: torch.Tensor) -> None:
+    """Raises where a tensor carries a forward-mode tangent.
+
+    torch.library.register_autograd drops tangents silently, so that a jvp through the op would be zero.
+    """
+    for tensor in tensors:
+        if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
+            raise NotImplementedError(f"{op}: forward-mode differentiation (jvp) is not supported; use reverse mode")

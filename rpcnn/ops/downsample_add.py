@@ -1,0 +1,81 @@
+"""Adds one feature map, resized to each level, to a whole pyramid (Sec. 3.3, "Multi-scale Features Fusion")."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._library import CPU_MISSING, check, check_maps, compiled, promote, refuse_forward_ad
+
+
+def downsample_add(feature: Tensor, pyramid: list[Tensor]) -> list[Tensor]:
+    """``[P_l + bilinear(feature → size of P_l)]`` for every level in one call.
+
+    The interpolation is PyTorch's bilinear with align_corners=False and no antialiasing; at half, quarter and eighth
+    size it is the mean of the central 2×2 pixels of each cell.
+
+    Args:
+        feature: [N, C, H, W], float32, float64, float16 or bfloat16.
+        pyramid: L maps [N, C, H_l, W_l]; other float dtypes are promoted to the common one.
+
+    Returns:
+        L maps of the pyramid's shapes in the feature's memory format. Differentiable, twice too.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit.
+        NotImplementedError: forward-mode differentiation.
+    """
+    check_maps("downsample_add", "feature", feature)
+    check(min(feature.shape[2:]) > 0, f"downsample_add: feature must have pixels, got {list(feature.shape)}")
+    for level, maps in enumerate(pyramid):
+        check_maps("downsample_add", f"pyramid[{level}]", maps)
+        check(
+            maps.shape[:2] == feature.shape[:2] and maps.device == feature.device,
+            f"downsample_add: pyramid[{level}] must be [{feature.shape[0]}, {feature.shape[1]}, H, W] on "
+            f"{feature.device}, got {list(maps.shape)} on {maps.device}",
+        )
+    feature, *pyramid = promote([feature, *pyramid])
+    if not compiled(feature):
+        return downsample_add_reference(feature, pyramid)
+    refuse_forward_ad("downsample_add", feature, *pyramid)
+    return torch.ops.rpcnn.downsample_add(feature, pyramid) if pyramid else []
+
+
+def downsample_add_reference(feature: Tensor, pyramid: list[Tensor]) -> list[Tensor]:
+    """The definition of :func:`downsample_add` in plain PyTorch."""
+    resize = lambda size: F.interpolate(feature, size, mode="bilinear", align_corners=False)
+    return [maps + resize(maps.shape[2:]) if maps.numel() else maps.clone() for maps in pyramid]
+
+
+if not CPU_MISSING:
+
+    @torch.library.register_fake("rpcnn::downsample_add")
+    def _(feature, pyramid):
+        layout = torch.channels_last if _channels_last(feature) else torch.contiguous_format
+        return [torch.empty_like(maps, memory_format=layout) for maps in pyramid]
+
+    @torch.library.register_fake("rpcnn::downsample_add_backward")
+    def _(grads, height, width):
+        layout = torch.channels_last if _channels_last(grads[0]) else torch.contiguous_format
+        images, channels = grads[0].shape[:2]
+        return torch.empty_like(grads[0].new_empty(images, channels, height, width), memory_format=layout)
+
+    def _channels_last(maps: Tensor) -> bool:
+        return maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
+
+    def _setup_context(ctx, inputs, output):
+        ctx.size = inputs[0].shape[2:]
+
+    def _backward(ctx, grads):
+        return torch.ops.rpcnn.downsample_add_backward(grads, *ctx.size), grads
+
+    def _setup_context_backward(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[0])
+
+    def _double_backward(ctx, grad_feature):
+        pyramid = [torch.zeros_like(maps) for maps in ctx.saved_tensors]
+        return torch.ops.rpcnn.downsample_add(grad_feature, pyramid), None, None
+
+    torch.library.register_autograd("rpcnn::downsample_add", _backward, setup_context=_setup_context)
+    torch.library.register_autograd(
+        "rpcnn::downsample_add_backward", _double_backward, setup_context=_setup_context_backward
+    )

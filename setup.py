@@ -1,0 +1,157 @@
+"""Builds the kernels of rpcnn: ``rpcnn._C`` (every operator, CPU kernels), ``rpcnn._C_cuda`` (CUDA kernels) and
+``rpcnn._metrics`` (the evaluator's counting core).
+
+RPCNN_BUILD says what is compiled (default auto); no GPU is ever needed:
+  auto  the CPU kernels always; the CUDA kernels where torch is a CUDA build and an nvcc of the same major is found
+  cuda  the same, and an error with the reason where the CUDA kernels cannot be built
+  cpu   the CPU kernels only
+  none  nothing: the package runs on its plain-PyTorch references
+TORCH_CUDA_ARCH_LIST chooses the GPU architectures, MAX_JOBS the parallel compiler jobs.
+"""
+
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+from setuptools import setup
+
+MODES = ("auto", "cuda", "cpu", "none")
+ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"  # A100, RTX 30, RTX 40, H100, B200, RTX 50 and what comes after
+OPTIMISE = ["-O3", "-std=c++20", "-fno-math-errno", "-fno-trapping-math"]
+# torch switches the half types' conversions off by default; the kernels convert explicitly and need them.
+NVCC = [
+    *("-O3", "-std=c++20", "-lineinfo", "--expt-relaxed-constexpr", "-DUSE_CUDA"),
+    *("-U__CUDA_NO_HALF_CONVERSIONS__", "-U__CUDA_NO_HALF_OPERATORS__", "-U__CUDA_NO_BFLOAT16_CONVERSIONS__"),
+]
+STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020b000000000000"]  # torch 2.11; py_limited_api adds Python's
+
+
+def say(text):
+    print(f"rpcnn: {text}", file=sys.stderr, flush=True)
+
+
+def find_toolkit():
+    """(root, version) of the CUDA toolkit, or (None, why there is none)."""
+    homes = [os.environ[key] for key in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(key)]
+    nvcc = os.path.join(homes[0], "bin", "nvcc") if homes else shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+    if not os.path.exists(nvcc):
+        return None, f"no nvcc ({nvcc} does not exist)" if homes else "no nvcc on PATH or in /usr/local/cuda"
+    try:  # nvcc may be a wrapper script or a link: it knows best where it lives
+        dry = [nvcc, "--dryrun", "-x", "cu", "-c", os.devnull, "-o", os.devnull]
+        top = re.search(r"^#\$ TOP=(.*)$", subprocess.run(dry, capture_output=True, text=True).stderr, re.M)
+        root = top.group(1).strip() if top else os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
+        version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+        version = re.search(r"release (\d+\.\d+)", version).group(1)
+    except (OSError, AttributeError) as error:
+        return None, f"{nvcc} does not run: {error}"
+    root = os.path.realpath(root)
+    header = os.path.join(root, "include", "cuda_runtime.h")
+    return (root, version) if os.path.exists(header) else (None, f"{header} is missing")
+
+
+def cuda_toolkit(mode, torch):
+    """The toolkit to build the CUDA kernels with, or None; exits where mode 'cuda' cannot be met."""
+    if mode == "cpu":
+        say("CUDA kernels: off (RPCNN_BUILD=cpu)")
+        return None
+    if torch.version.cuda is None:
+        root, why = None, f"torch {torch.__version__} is a CPU build"
+    else:
+        root, why = find_toolkit()
+        if root and why.split(".")[0] != torch.version.cuda.split(".")[0]:
+            root, why = None, f"nvcc is CUDA {why}, torch {torch.__version__} wants {torch.version.cuda}"
+    if root:
+        say(f"CUDA kernels: on, toolkit {why} in {root}")
+    elif mode == "cuda":
+        sys.exit(f"rpcnn: RPCNN_BUILD=cuda, but {why}. Use RPCNN_BUILD=cpu (or auto) to build without CUDA kernels.")
+    else:
+        say(f"CUDA kernels: off ({why}); CUDA tensors will run on the plain-PyTorch references")
+    return root
+
+
+def visible_architectures():
+    """Compute capabilities of the visible GPUs as an arch list, or '' where there is none."""
+    if not shutil.which("nvidia-smi"):
+        return ""
+    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    caps = subprocess.run(query, capture_output=True, text=True).stdout.split()
+    return ";".join(sorted({cap for cap in caps if re.fullmatch(r"\d+\.\d", cap)}))
+
+
+def extensions(mode):
+    try:
+        import torch
+    except ImportError:
+        sys.exit("rpcnn: the kernels are compiled against torch, and none is importable. `pip install -e .` without "
+                 "--no-build-isolation brings one; RPCNN_BUILD=none installs without kernels.")  # fmt: skip
+    root = cuda_toolkit(mode, torch)
+    if root:
+        os.environ["CUDA_HOME"] = root  # torch.utils.cpp_extension reads it when it is imported
+        if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+            os.environ["TORCH_CUDA_ARCH_LIST"] = visible_architectures() or ARCHITECTURES
+        say(f"architectures: {os.environ['TORCH_CUDA_ARCH_LIST']} (TORCH_CUDA_ARCH_LIST)")
+    os.environ.setdefault("MAX_JOBS", str(os.cpu_count() or 1))
+    say(f"torch {torch.__version__} in {os.path.dirname(torch.__file__)}; MAX_JOBS={os.environ['MAX_JOBS']}")
+
+    import pybind11
+    from setuptools import Extension
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
+
+    cpp = OPTIMISE + STABLE_ABI
+    modules = [
+        CppExtension(
+            "rpcnn._C",
+            ["csrc/register.cpp", *sorted(glob.glob("csrc/cpu/*.cpp"))],
+            extra_compile_args={"cxx": cpp},
+            py_limited_api=True,
+        ),
+        Extension(
+            "rpcnn._metrics",
+            ["csrc/metrics.cpp"],
+            language="c++",
+            include_dirs=[pybind11.get_include()],
+            extra_compile_args={"cxx": [*OPTIMISE, "-fvisibility=hidden"]},
+        ),
+    ]
+    if root:
+        # Headers such as cusparse.h come with torch's own CUDA wheels where a bare toolkit lacks them.
+        site_packages = os.path.dirname(os.path.dirname(torch.__file__))
+        wheels = os.path.join(site_packages, "nvidia", f"cu{torch.version.cuda.split('.')[0]}", "include")
+        modules.append(
+            CUDAExtension(
+                "rpcnn._C_cuda",
+                ["csrc/cuda/module.cpp", *sorted(glob.glob("csrc/cuda/*.cu"))],
+                include_dirs=[wheels] if os.path.isdir(wheels) else [],
+                extra_compile_args={
+                    "cxx": [*cpp, "-DUSE_CUDA"],
+                    "nvcc": [*NVCC, *STABLE_ABI],
+                },
+                py_limited_api=True,
+            )
+        )
+
+    class Build(BuildExtension):
+        def run(self):
+            try:
+                super().run()
+            except Exception as error:
+                sys.exit(f"rpcnn: the kernels did not compile: {error}\nrpcnn: RPCNN_BUILD=cpu leaves the CUDA "
+                         "kernels out, RPCNN_BUILD=none installs without kernels.")  # fmt: skip
+
+    return {"ext_modules": modules, "cmdclass": {"build_ext": Build}}
+
+
+def main():
+    mode = os.environ.get("RPCNN_BUILD", "auto")
+    if mode not in MODES:
+        sys.exit(f"rpcnn: RPCNN_BUILD must be one of {', '.join(MODES)}, got {mode!r}")
+    compiles = {"build_ext", "bdist_wheel", "editable_wheel", "develop", "install"} & set(sys.argv)
+    if mode == "none":
+        say("RPCNN_BUILD=none: no kernels; the ops run on their plain-PyTorch references")
+    setup(**(extensions(mode) if compiles and mode != "none" else {}))
+
+
+main()
