@@ -1,0 +1,103 @@
+"""Label sets: the parts of a person that a data set names, their left/right pairs and their colours."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+IGNORE = 255
+"""Label value that losses and metrics pass over, in every data set."""
+
+
+def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:
+    """The PASCAL VOC colour map: `num_colours` RGB triples in 0..255.
+
+    Bits 0, 1, 2 of the index become the highest bit of red, green and blue, bits 3, 4, 5 the next one, so
+    that near indices get far colours and the palette of a longer list begins with that of a shorter one.
+    """
+    palette = []
+    for index in range(num_colours):
+        colour = [0, 0, 0]
+        for bit in range(
+            8
+        ):  # 8 indices' worth of bits fill 3 channels from the top down; bits 24+ cannot occur
+            for channel in range(3):
+                colour[channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
+        palette.append(tuple(colour))
+    return tuple(palette)
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels of one data set.
+
+    `names[0]` is the background. `pairs` holds (left, right) indices of parts that a mirror image exchanges.
+    `palette` holds one RGB triple in 0..255 per label (default: the PASCAL VOC colour map).
+
+    Raises ValueError if a pair or the palette does not fit the names.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    pairs: tuple[tuple[int, int], ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = field(default=())
+
+    def __post_init__(self):
+        if not self.palette:
+            object.__setattr__(self, "palette", voc_palette(len(self.names)))
+        if len(self.palette) != len(self.names):
+            raise ValueError(
+                f"LabelSet {self.name}: palette must have one colour per name, "
+                f"got {len(self.palette)} colours for {len(self.names)} names"
+            )
+        paired = [label for pair in self.pairs for label in pair]
+        if len(set(paired)) != len(paired) or any(not 0 < label < len(self.names) for label in paired):
+            raise ValueError(
+                f"LabelSet {self.name}: pairs must name each part once, within 1..{len(self.names) - 1}, "
+                f"got {self.pairs}"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of labels, background included."""
+        return len(self.names)
+
+    def flip_table(self) -> np.ndarray:
+        """uint8 [256]: each label in a mirror image; values without a partner, 255 included, stay."""
+        table = np.arange(256, dtype=np.uint8)
+        for left, right in self.pairs:
+            table[left], table[right] = right, left
+        return table
+
+
+# fmt: off
+CIHP = LabelSet("CIHP", (
+    "Background", "Hat", "Hair", "Glove", "Sunglasses", "UpperClothes", "Dress", "Coat", "Socks", "Pants",
+    "Torso-skin", "Scarf", "Skirt", "Face", "Left-arm", "Right-arm", "Left-leg", "Right-leg", "Left-shoe",
+    "Right-shoe",
+), pairs=((14, 15), (16, 17), (18, 19)))
+"""Crowd Instance-level Human Parsing: 19 parts and background."""
+
+MHP_V2 = LabelSet("MHP-v2", (
+    "Background", "Cap/hat", "Helmet", "Face", "Hair", "Left-arm", "Right-arm", "Left-hand", "Right-hand",
+    "Protector", "Bikini/bra", "Jacket/windbreaker/hoodie", "T-shirt", "Polo-shirt", "Sweater", "Singlet",
+    "Torso-skin", "Pants", "Shorts/swim-shorts", "Skirt", "Stockings", "Socks", "Left-boot", "Right-boot",
+    "Left-shoe", "Right-shoe", "Left-highheel", "Right-highheel", "Left-sandal", "Right-sandal", "Left-leg",
+    "Right-leg", "Left-foot", "Right-foot", "Coat", "Dress", "Robe", "Jumpsuit", "Other-full-body-clothes",
+    "Headwear", "Backpack", "Ball", "Bats", "Belt", "Bottle", "Carrybag", "Cases", "Sunglasses", "Eyewear",
+    "Glove", "Scarf", "Umbrella", "Wallet/purse", "Watch", "Wristband", "Tie", "Other-accessary",
+    "Other-upper-body-clothes", "Other-lower-body-clothes",
+), pairs=((5, 6), (7, 8), (22, 23), (24, 25), (26, 27), (28, 29), (30, 31), (32, 33)))
+"""Multi-Human Parsing v2.0: 58 parts and background."""
+
+LIP = LabelSet("LIP", (
+    "Background", "Hat", "Hair", "Glove", "Sunglasses", "UpperClothes", "Dress", "Coat", "Socks", "Pants",
+    "Jumpsuits", "Scarf", "Skirt", "Face", "Left-arm", "Right-arm", "Left-leg", "Right-leg", "Left-shoe",
+    "Right-shoe",
+), pairs=((14, 15), (16, 17), (18, 19)))
+"""Look Into Person: as CIHP, but label 10 is Jumpsuits where CIHP has Torso-skin."""
+
+PASCAL_PERSON_PART = LabelSet("PASCAL-Person-Part", (
+    "Background", "Head", "Torso", "Upper-arms", "Lower-arms", "Upper-legs", "Lower-legs",
+))
+"""PASCAL-Person-Part: 6 parts and background, left and right not told apart."""
+# fmt: on
