@@ -17,9 +17,7 @@ def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:
     palette = []
     for index in range(num_colours):
         colour = [0, 0, 0]
-        for bit in range(
-            8
-        ):  # 8 indices' worth of bits fill 3 channels from the top down; bits 24+ cannot occur
+        for bit in range(8):  # 8 indices' worth of bits fill 3 channels from the top down; bits 24+ cannot occur
             for channel in range(3):
                 colour[channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
         palette.append(tuple(colour))
