@@ -1,0 +1,120 @@
+"""BBox branch (Sec. 3.2, Fig. 2): which proposals are people, and where exactly."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rpcnn import ops
+
+from .boxes import box_iou, clip_boxes, decode_boxes, draw_samples, encode_boxes, match_boxes
+from .layers import linear
+from .losses import Terms
+
+PERSON = 1  # class 0 is background
+CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+
+
+class SampledRoIs(NamedTuple):
+    """RoIs of one image in training, positives first."""
+
+    boxes: Tensor  # [R, 4]
+    people: Tensor  # [R] int64: index of the person the RoI stands for, -1 for background
+
+
+class BoxHead(nn.Module):
+    """RoI features over all levels, two fully connected layers, class scores and class-specific box deltas.
+
+    channels: width of the pyramid; strides: of its levels; hidden: width of the two layers; resolution: of the RoI
+    features; canonical_size: the RoI size, pixels, that is read from the stride-16 level; samples: RoIs per image in
+    training, of which positive_fraction at most overlap a person by IoU >= 0.5; score_threshold, nms_threshold,
+    max_detections: of the detections at test; aligned: RoIAlign with the half pixel shift.
+    """
+
+    def __init__(
+        self,
+        channels: int = 256,
+        strides=(4, 8, 16, 32, 64),
+        hidden: int = 1024,
+        resolution: int = 7,
+        canonical_size: int = 224,
+        samples: int = 512,
+        positive_fraction: float = 0.25,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+        max_detections: int = 100,
+        aligned: bool = True,
+    ):
+        super().__init__()
+        self.scales = [1 / stride for stride in strides]
+        self.resolution, self.canonical_size, self.aligned = resolution, canonical_size, aligned
+        self.samples, self.positive_fraction = samples, positive_fraction
+        self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
+        self.max_detections = max_detections
+        self.fc6 = linear(channels * resolution**2, hidden)
+        self.fc7 = linear(hidden, hidden)
+        self.classes = linear(hidden, 2, std=0.01)
+        self.deltas = linear(hidden, 2 * 4, std=0.001)
+
+    def forward(self, features: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Boxes [R_i, 4] of each image to class logits [R, 2] and deltas [R, 2, 4], R over all images."""
+        x = ops.multilevel_roi_align(
+            features,
+            boxes,
+            self.resolution,
+            self.scales,
+            sampling_ratio=2,
+            aligned=self.aligned,
+            canonical_size=self.canonical_size,
+        )
+        x = F.relu(self.fc6(x.flatten(1)))
+        x = F.relu(self.fc7(x))
+        return self.classes(x).float(), self.deltas(x).float().view(-1, 2, 4)
+
+    @torch.no_grad()
+    def sample(self, proposals: list[Tensor], targets, generators) -> list[SampledRoIs]:
+        """Draw the RoIs that train the head from the proposals and the people's own boxes."""
+        sampled = []
+        for boxes, target, generator in zip(proposals, targets, generators, strict=True):
+            boxes = torch.cat([boxes, target["boxes"]])
+            people = match_boxes(box_iou(target["boxes"], boxes), positive=0.5, negative=0.5)
+            chosen = torch.cat(draw_samples(people, self.samples, self.positive_fraction, generator))
+            sampled.append(SampledRoIs(boxes[chosen], people[chosen]))
+        return sampled
+
+    def loss(self, class_logits: Tensor, deltas: Tensor, rois: list[SampledRoIs], targets) -> Terms:
+        """Cross entropy over the RoIs, smooth L1 (beta 1) over the positive ones; both divide by the RoIs' number."""
+        people = torch.cat([r.people for r in rois])
+        boxes = torch.cat([r.boxes for r in rois])
+        truth = torch.cat([t["boxes"][r.people[r.people >= 0]] for r, t in zip(rois, targets, strict=True)])
+        positives = (people >= 0).nonzero()[:, 0]
+        wanted = encode_boxes(truth, boxes[positives], CODER_WEIGHTS)
+        labels = torch.where(people >= 0, PERSON, 0)
+        return {
+            "box_class": (F.cross_entropy(class_logits, labels, reduction="sum"), len(labels)),
+            "box_regression": (
+                F.smooth_l1_loss(deltas[positives, PERSON], wanted, beta=1.0, reduction="sum"),
+                len(labels),
+            ),
+        }
+
+    @torch.no_grad()
+    def detect(self, class_logits: Tensor, deltas: Tensor, proposals: list[Tensor], image_sizes):
+        """Per image (boxes [n, 4], scores [n] in [0, 1]): the people found, best first, n <= max_detections."""
+        scores = class_logits.softmax(dim=1)[:, PERSON]
+        boxes = decode_boxes(deltas[:, PERSON], torch.cat(proposals), CODER_WEIGHTS)
+        counts = [len(p) for p in proposals]
+        boxes = torch.cat([clip_boxes(b, size) for b, size in zip(boxes.split(counts), image_sizes, strict=True)])
+        images = torch.repeat_interleave(
+            torch.arange(len(counts), device=boxes.device), torch.tensor(counts, device=boxes.device)
+        )
+        wide_enough = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        candidates = ((scores > self.score_threshold) & wide_enough).nonzero()[:, 0]
+        boxes, scores, images = boxes[candidates], scores[candidates], images[candidates]
+        keep = ops.batched_nms(boxes, scores, images, self.nms_threshold)
+        found = []
+        for i in range(len(image_sizes)):
+            best = keep[images[keep] == i][: self.max_detections]
+            found.append((boxes[best], scores[best]))
+        return found

@@ -1,0 +1,30 @@
+"""What the model says about one image at test, before it is painted at the image's own size."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass
+class Detections:
+    """People of one image in the pixels that the network saw; n people, best box score first, K classes."""
+
+    boxes: Tensor
+    """float32 [n, 4] x1 y1 x2 y2."""
+    box_scores: Tensor
+    """float32 [n] in [0, 1]: S_cls."""
+    iou_scores: Tensor | None
+    """float32 [n] in [0, 1]: S_iou of the re-scoring network; None without one."""
+    probabilities: Tensor
+    """float32 [n, K, output, output] over each box (output 128 in the paper); sums to 1 over K."""
+    semantic: Tensor | None
+    """float32 [K, ceil(height / 4), ceil(width / 4)]: global probabilities, padding cut off; None without GSE-FPN."""
+    image_size: tuple[int, int]
+    """(height, width) of the image that the network saw, without padding."""
+
+    @property
+    def scores(self) -> Tensor:
+        """S_parsing = sqrt(S_cls * S_iou), [n] in [0, 1] (Sec. 3.5); the box score without a re-scoring network."""
+        if self.iou_scores is None:
+            return self.box_scores
+        return (self.box_scores * self.iou_scores.clamp(0, 1)).sqrt()

@@ -1,0 +1,29 @@
+"""Feature pyramid (Fig. 2): C2..C5 of the backbone to P2..P6, all of one width."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import conv_gn
+
+
+class FPN(nn.Module):
+    """Lateral 1x1 and output 3x3 convolutions, each with GroupNorm and no ReLU (released code; the paper is silent).
+
+    in_channels: widths of C2..C5; channels: width of every level; num_groups: of each GroupNorm.
+    """
+
+    def __init__(self, in_channels, channels: int = 256, num_groups: int = 32):
+        super().__init__()
+        self.lateral = nn.ModuleList(conv_gn(c, channels, 1, num_groups, relu=False) for c in in_channels)
+        self.output = nn.ModuleList(conv_gn(channels, channels, 3, num_groups, relu=False) for _ in in_channels)
+        for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """C2..C5 [N, C_l, H/2^l, W/2^l] to P2..P6 [N, channels, H/2^l, W/2^l]; P6 is every second pixel of P5."""
+        merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
+        for level in range(len(merged) - 2, -1, -1):
+            coarser = F.interpolate(merged[level + 1], size=merged[level].shape[-2:], mode="nearest")
+            merged[level] = merged[level] + coarser
+        pyramid = [output(feature) for output, feature in zip(self.output, merged, strict=True)]
+        return [*pyramid, F.max_pool2d(pyramid[-1], kernel_size=1, stride=2)]

@@ -1,0 +1,53 @@
+"""Global semantic enhanced feature pyramid network, GSE-FPN (Sec. 3.3, Fig. 3)."""
+
+from torch import Tensor, nn
+
+from rpcnn import ops
+
+from .layers import conv_gn
+
+
+class GSEFPN(nn.Module):
+    """P2..P6 to the global semantic segmentation and the enhanced pyramid S2..S6.
+
+    channels: width of the pyramid; num_classes: semantic classes K, background included; num_convs: 3x3 convolutions
+    that make the global semantic feature; levels: how many levels are enhanced and returned (5: S2..S6);
+    embedding: add a further 3x3 block of the feature to the pyramid instead of the feature itself, as the released
+    code does (with levels=4).
+    """
+
+    def __init__(
+        self,
+        channels: int = 256,
+        num_classes: int = 20,
+        num_groups: int = 32,
+        num_convs: int = 4,
+        levels: int = 5,
+        embedding: bool = False,
+    ):
+        super().__init__()
+        self.levels = levels
+        self.lateral = nn.ModuleList(conv_gn(channels, channels, 1, num_groups) for _ in range(5))  # P2..P6
+        self.convs = nn.Sequential(*(conv_gn(channels, channels, 3, num_groups) for _ in range(num_convs)))
+        self.logits = nn.Conv2d(channels, num_classes, 1)
+        self.embedding = conv_gn(channels, channels, 3, num_groups) if embedding else nn.Identity()
+        nn.init.kaiming_normal_(self.logits.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.logits.bias)
+
+    def forward(self, pyramid: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """P2..P6 [N, C, H/2^l, W/2^l] to logits [N, K, H/4, W/4] and S2..S6 (as many as `levels`)."""
+        # The paper up-samples, then applies the 1x1 convolution. A convolution of single pixels commutes with the
+        # interpolation, so it runs at each level's own resolution: 4 of the 5 cost next to nothing.
+        convolved = [block[0](p) for block, p in zip(self.lateral, pyramid, strict=True)]
+        norms = [block[1] for block in self.lateral]
+        fused = ops.gse_fuse(
+            convolved,
+            [norm.weight for norm in norms],
+            [norm.bias for norm in norms],
+            norms[0].num_groups,
+            norms[0].eps,
+            align_corners=True,
+        )
+        feature = self.convs(fused)
+        enhanced = ops.downsample_add(self.embedding(feature), pyramid[: self.levels])
+        return self.logits(feature), enhanced

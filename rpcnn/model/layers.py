@@ -1,0 +1,28 @@
+"""The one building block that the paper stacks everywhere: convolution, group normalisation, ReLU (Sec. 3.3)."""
+
+from torch import nn
+
+
+def conv_gn(in_channels: int, channels: int, kernel: int, num_groups: int, dilation: int = 1, relu: bool = True):
+    """A "same"-padded convolution without bias, GroupNorm(num_groups) and, unless told otherwise, ReLU.
+
+    Initialised Kaiming normal over the fan out; the norm starts as the identity.
+    """
+    padding = dilation * (kernel // 2)
+    conv = nn.Conv2d(in_channels, channels, kernel, padding=padding, dilation=dilation, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    block = nn.Sequential(conv, nn.GroupNorm(num_groups, channels))
+    if relu:
+        block.append(nn.ReLU(inplace=True))
+    return block
+
+
+def linear(in_features: int, out_features: int, std: float | None = None) -> nn.Linear:
+    """A linear layer with bias 0 and weights normal(0, std), or Kaiming uniform with gain 1 where no std is given."""
+    layer = nn.Linear(in_features, out_features)
+    if std is None:
+        nn.init.kaiming_uniform_(layer.weight, a=1)
+    else:
+        nn.init.normal_(layer.weight, std=std)
+    nn.init.zeros_(layer.bias)
+    return layer

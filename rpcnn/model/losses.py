@@ -1,0 +1,73 @@
+"""Loss terms of Eq. 1 and their common normalisation.
+
+A term is a pair (sum, count): a sum of errors with gradient and the number of samples it is taken over. Keeping the two
+apart until the end lets the mean run over the samples of all processes, so that several processes train on exactly
+what one process with the whole batch would.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rpcnn.distributed import all_reduce_sum, world_size
+
+IGNORE = 255
+
+Terms = dict[str, tuple[Tensor, Tensor | int]]
+
+
+def normalise(terms: Terms, weights: dict[str, float], per_process: bool = False) -> dict[str, Tensor]:
+    """Weighted means of the terms, one scalar each, in the same order.
+
+    weights: factor by name, 1 where a name is missing. per_process: divide by this process's own counts, as the
+    released code does. Otherwise by the mean count over the processes (one all-reduce): averaged over the processes,
+    as DistributedDataParallel averages gradients, that is the sum over all samples divided by their number.
+    A term without any sample is 0.
+    """
+    device = next(iter(terms.values()))[0].device
+    counts = torch.stack([torch.as_tensor(c, device=device, dtype=torch.float64) for _, c in terms.values()])
+    if not per_process and world_size() > 1:
+        counts = all_reduce_sum(counts) / world_size()
+    counts = torch.where(counts > 0, counts, 1).float()
+    return {
+        name: weights.get(name, 1.0) * total / count
+        for (name, (total, _)), count in zip(terms.items(), counts, strict=True)
+    }
+
+
+def label_cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Per-pixel cross entropy of logits [N, K, H, W] against labels [N, H, W]: (sum, number of pixels counted).
+
+    Labels outside 0..K-1, 255 among them, are ignored.
+    """
+    target = target.long()
+    known = (target >= 0) & (target < logits.shape[1])
+    target = torch.where(known, target, IGNORE)
+    return F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="sum"), known.sum()
+
+
+def semantic_target(targets, size: tuple[int, int], padding_label: int = IGNORE) -> Tensor:
+    """Labels uint8 [N, H/4, W/4] for the global segmentation of a batch padded to `size` = (H, W).
+
+    Each stride-4 cell takes the label of its top left pixel; cells of the padding take `padding_label`.
+    """
+    height, width = size
+    labels = targets[0]["semantic"].new_full((len(targets), height // 4, width // 4), padding_label)
+    for i, target in enumerate(targets):
+        cells = target["semantic"][::4, ::4]
+        labels[i, : cells.shape[0], : cells.shape[1]] = cells
+    return labels
+
+
+def rescoring_error(predicted: Tensor, iou: Tensor, valid: Tensor, kind: str = "mse") -> tuple[Tensor, Tensor]:
+    """Squared error of predicted [R] against true mIoU [R]: (sum, number of RoIs counted).
+
+    valid [R] bool: RoIs that have a truth. kind "mse" (the paper's) counts all of those; "half_positive" is the
+    released code's half squared error over those with a true mIoU above 0.
+    """
+    error = (predicted.float() - iou) ** 2
+    if kind == "half_positive":
+        error, valid = 0.5 * error, valid & (iou > 0)
+    elif kind != "mse":
+        raise ValueError(f"rescoring_error: kind must be 'mse' or 'half_positive', got {kind!r}")
+    return torch.where(valid, error, 0).sum(), valid.sum()

@@ -1,0 +1,96 @@
+"""Parsing branch (Fig. 2): geometric and context encoding (GCE) of each person's RoI, and the parsing map."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import conv_gn
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: the RoI's mean, a 1x1 and dilated 3x3 convolutions, side by side."""
+
+    def __init__(self, in_channels: int, channels: int, dilations, num_groups: int):
+        super().__init__()
+        self.pooled = conv_gn(in_channels, channels, 1, num_groups)
+        self.branches = nn.ModuleList([conv_gn(in_channels, channels, 1, num_groups)])
+        self.branches.extend(conv_gn(in_channels, channels, 3, num_groups, dilation=d) for d in dilations)
+        self.out_channels = channels * (1 + len(self.branches))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.pooled(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
+        return torch.cat([pooled, *(branch(x) for branch in self.branches)], dim=1)
+
+
+class NonLocal(nn.Module):
+    """Every position attends to all positions of the 2x2 max-pooled map; added to the input after GroupNorm."""
+
+    def __init__(self, channels: int, num_groups: int):
+        super().__init__()
+        self.query, self.key, self.value, self.out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
+        self.norm = nn.GroupNorm(num_groups, channels)
+        for conv in (self.query, self.key, self.value, self.out):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = F.max_pool2d(x, 2)
+        query = self.query(x).flatten(2).transpose(1, 2)  # [R, H W, C]
+        key, value = (conv(pooled).flatten(2).transpose(1, 2) for conv in (self.key, self.value))  # [R, H W / 4, C]
+        attended = F.scaled_dot_product_attention(query, key, value)  # scaled by 1 / sqrt(C)
+        attended = attended.transpose(1, 2).unflatten(2, x.shape[-2:])
+        return x + self.norm(self.out(attended))
+
+
+class ParsingHead(nn.Module):
+    """RoI features to a parsing feature and a parsing map.
+
+    in_channels: width of the pyramid; channels: of the branch; num_classes: K, background included; aspp_channels,
+    aspp_dilations: of the ASPP; num_convs: 3x3 convolutions after the non-local block; output_size: of the map.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 256,
+        channels: int = 512,
+        num_classes: int = 20,
+        aspp_channels: int = 256,
+        aspp_dilations=(6, 12, 18),
+        num_convs: int = 4,
+        output_size: int = 128,
+        num_groups: int = 32,
+    ):
+        super().__init__()
+        self.output_size = output_size
+        self.aspp = ASPP(in_channels, aspp_channels, aspp_dilations, num_groups)
+        self.reduce = conv_gn(self.aspp.out_channels, channels, 1, num_groups)
+        self.non_local = NonLocal(channels, num_groups)
+        self.convs = nn.Sequential(*(conv_gn(channels, channels, 3, num_groups) for _ in range(num_convs)))
+        self.logits = nn.ConvTranspose2d(channels, num_classes, 4, stride=2, padding=1)
+        nn.init.kaiming_normal_(self.logits.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.logits.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """RoI features [R, C, h, w] to the parsing feature [R, channels, h, w] and logits [R, K, output, output].
+
+        The transposed convolution doubles the resolution; bilinear interpolation does the rest.
+        """
+        feature = self.convs(self.non_local(self.reduce(self.aspp(x))))
+        logits = self.logits(feature)
+        size = (self.output_size, self.output_size)
+        return feature, F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+def crop_parsing(parsing: Tensor, people: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """The people's own label maps inside boxes, uint8 [R, size, size], nearest pixel to each point.
+
+    parsing [n, H, W] one map per person; people [R] indices into it; boxes [R, 4] pixels. Point (i, j) lies at
+    y1 + (i + 0.5) h / size, x1 + (j + 0.5) w / size; points outside the image take the nearest pixel of its border.
+    Reads only the R size^2 pixels wanted, on the device where the maps are; the result is on the boxes' device.
+    """
+    people, corners = people.to(parsing.device), boxes.to(parsing.device)
+    steps = (torch.arange(size, device=parsing.device, dtype=corners.dtype) + 0.5) / size
+    points = corners[:, :2, None] + (corners[:, 2:] - corners[:, :2])[:, :, None] * steps  # [R, 2 (x, y), size]
+    columns = points[:, 0].floor().long().clamp(0, parsing.shape[2] - 1)
+    rows = points[:, 1].floor().long().clamp(0, parsing.shape[1] - 1)
+    return parsing[people[:, None, None], rows[:, :, None], columns[:, None, :]].to(boxes.device)

@@ -1,0 +1,50 @@
+"""Parsing re-scoring network, PRSN (Sec. 3.4): how good is this parsing map?"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import linear
+
+
+class PRSN(nn.Module):
+    """Regresses the mIoU of each parsing map from the parsing feature and the map itself.
+
+    parsing_channels: width of the parsing feature; num_classes: K; channels: of the two 3x3 convolutions; hidden: of
+    the two fully connected layers. The paper feeds probabilities and keeps the resolution; input="logits" and
+    second_stride=2 are the released code's.
+    """
+
+    def __init__(
+        self,
+        parsing_channels: int = 512,
+        num_classes: int = 20,
+        channels: int = 128,
+        hidden: int = 256,
+        input: str = "probabilities",
+        second_stride: int = 1,
+    ):
+        super().__init__()
+        if input not in ("probabilities", "logits"):
+            raise ValueError(f"PRSN: input must be 'probabilities' or 'logits', got {input!r}")
+        self.input = input
+        self.conv1 = nn.Conv2d(parsing_channels + num_classes, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride=second_stride, padding=1)
+        self.fc1 = linear(channels, hidden)
+        self.fc2 = linear(hidden, hidden)
+        self.iou = linear(hidden, 1, std=0.01)
+        for conv in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, feature: Tensor, logits: Tensor) -> Tensor:
+        """Feature [R, C, h, w] and logits [R, K, s h, s w] to predicted mIoU [R], not bounded to [0, 1].
+
+        The map is max-pooled s x s (4 x 4 in the paper) to the feature's resolution. Gradients reach both inputs.
+        """
+        maps = logits.float().softmax(dim=1) if self.input == "probabilities" else logits
+        maps = F.max_pool2d(maps, maps.shape[-1] // feature.shape[-1]).to(feature.dtype)
+        x = torch.cat([feature, maps], dim=1)
+        x = F.relu(self.conv2(F.relu(self.conv1(x))))
+        x = F.relu(self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3))))))
+        return self.iou(x)[:, 0].float()

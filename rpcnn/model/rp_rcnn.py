@@ -1,0 +1,344 @@
+"""RP R-CNN (Fig. 2): an image to its people, their parts and how sure it is of them. Read it from `forward` down.
+
+The model follows torchvision's detection style: a list of images of any sizes and, in training, a list of targets.
+Parsing R-CNN, the paper's baseline, is this model with gse=False and prsn=False.
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from rpcnn import ops
+
+from .backbone import Backbone
+from .box_head import BoxHead
+from .boxes import draw
+from .detections import Detections
+from .fpn import FPN
+from .gse_fpn import GSEFPN
+from .losses import IGNORE, label_cross_entropy, normalise, rescoring_error, semantic_target
+from .parsing_head import ParsingHead, crop_parsing
+from .prsn import PRSN
+from .rpn import RPN
+
+STRIDES = (4, 8, 16, 32, 64)  # of P2..P6
+SIZE_DIVISOR = 32  # padded heights and widths are multiples, so that C2..C5 halve exactly
+
+
+class RPRCNN(nn.Module):
+    """The whole network. The defaults are the paper's CIHP run; where the released code differs, the argument says so.
+
+    backbone, backbone_weights ("" for random), backbone_norm, backbone_width, freeze_at, stride_in_1x1 (released code:
+    True): see `Backbone`.
+
+    fpn_channels: width of the pyramid; num_groups: of every GroupNorm outside the backbone; aligned: RoIAlign with the
+    half pixel shift (released code: False); pyramid_levels: levels that the detector sees, 5 for S2..S6 (released: 4).
+
+    gse: with GSE-FPN; gse_convs: its 3x3 convolutions; gse_embedding: add a further 3x3 block of the global semantic
+    feature to the pyramid instead of the feature itself (released code: True).
+
+    anchor_sizes: pixels, from the finest level on; anchor_ratios: height / width; rpn_*: see `RPN`; box_*: see
+    `BoxHead`, with canonical_size the RoI size in pixels that is read from the stride-16 level.
+
+    parsing_resolution: of the RoI features, which come from S2 alone; parsing_output: side of the parsing maps;
+    parsing_samples: people per image that train the branch; parsing_channels, parsing_convs, aspp_channels,
+    aspp_dilations: see `ParsingHead`; parsing_chunk: RoIs parsed at a time at test, which bounds the memory.
+
+    prsn: with the re-scoring network; prsn_channels, prsn_hidden, prsn_input (released code: "logits"), prsn_stride
+    (released: 2): see `PRSN`; rescoring_loss: "mse" or "half_positive" (released), see `rescoring_error`.
+
+    lambda_parsing, lambda_semantic, lambda_rescoring: weights of Eq. 1; ignore_padding: the semantic loss passes over
+    the padding instead of calling it background (released code: False); normalise_per_process: see `normalise`.
+
+    score_threshold, nms_threshold, max_detections: people kept at test, by box score.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 20,
+        backbone: str = "resnet50",
+        backbone_weights: str = "",
+        backbone_norm: str = "frozen_bn",
+        backbone_width: float = 1.0,
+        freeze_at: int = 2,
+        stride_in_1x1: bool = False,
+        fpn_channels: int = 256,
+        num_groups: int = 32,
+        aligned: bool = True,
+        pyramid_levels: int = 5,
+        gse: bool = True,
+        gse_convs: int = 4,
+        gse_embedding: bool = False,
+        anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512),
+        anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
+        rpn_top_train: int = 2000,
+        rpn_top_test: int = 1000,
+        rpn_nms_threshold: float = 0.7,
+        rpn_samples: int = 256,
+        rpn_ignore_border: bool = True,
+        box_channels: int = 1024,
+        box_resolution: int = 7,
+        box_samples: int = 512,
+        box_positive_fraction: float = 0.25,
+        canonical_size: int = 224,
+        parsing_channels: int = 512,
+        parsing_convs: int = 4,
+        aspp_channels: int = 256,
+        aspp_dilations: tuple[int, ...] = (6, 12, 18),
+        parsing_resolution: int = 32,
+        parsing_output: int = 128,
+        parsing_samples: int = 16,
+        parsing_chunk: int = 32,
+        prsn: bool = True,
+        prsn_channels: int = 128,
+        prsn_hidden: int = 256,
+        prsn_input: str = "probabilities",
+        prsn_stride: int = 1,
+        rescoring_loss: str = "mse",
+        lambda_parsing: float = 2.0,
+        lambda_semantic: float = 2.0,
+        lambda_rescoring: float = 1.0,
+        ignore_padding: bool = True,
+        normalise_per_process: bool = False,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+        max_detections: int = 100,
+    ):
+        super().__init__()
+        if not 1 <= pyramid_levels <= len(STRIDES) or len(anchor_sizes) < pyramid_levels:
+            raise ValueError(
+                f"RPRCNN: pyramid_levels must be 1..5 with an anchor size each, got {pyramid_levels} levels and "
+                f"anchor_sizes {tuple(anchor_sizes)}"
+            )
+        if parsing_output % parsing_resolution:
+            raise ValueError(
+                f"RPRCNN: parsing_output must be a multiple of parsing_resolution, got {parsing_output} and "
+                f"{parsing_resolution}"
+            )
+        self.num_classes = num_classes
+        self.pyramid_levels = pyramid_levels
+        self.aligned = aligned
+        self.parsing_resolution, self.parsing_output = parsing_resolution, parsing_output
+        self.parsing_samples, self.parsing_chunk = parsing_samples, parsing_chunk
+        self.rescoring_loss = rescoring_loss
+        self.ignore_padding = ignore_padding
+        self.normalise_per_process = normalise_per_process
+        self.loss_weights = {
+            "parsing": lambda_parsing,
+            "semantic": lambda_semantic,
+            "rescoring": lambda_rescoring,
+        }
+        # ImageNet statistics of RGB in 0..1, as torchvision's weights expect.
+        self.register_buffer("pixel_mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
+        self.register_buffer("pixel_std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+
+        strides = STRIDES[:pyramid_levels]
+        self.backbone = Backbone(
+            backbone, backbone_weights or None, backbone_norm, freeze_at, backbone_width, stride_in_1x1
+        )
+        self.fpn = FPN(self.backbone.channels, fpn_channels, num_groups)
+        self.gse = None
+        if gse:
+            self.gse = GSEFPN(fpn_channels, num_classes, num_groups, gse_convs, pyramid_levels, gse_embedding)
+        self.rpn = RPN(
+            fpn_channels,
+            strides,
+            anchor_sizes[:pyramid_levels],
+            anchor_ratios,
+            rpn_top_train,
+            rpn_top_test,
+            rpn_nms_threshold,
+            rpn_samples,
+            rpn_ignore_border,
+        )
+        self.box_head = BoxHead(
+            fpn_channels,
+            strides,
+            box_channels,
+            box_resolution,
+            canonical_size,
+            box_samples,
+            box_positive_fraction,
+            score_threshold,
+            nms_threshold,
+            max_detections,
+            aligned,
+        )
+        self.parsing_head = ParsingHead(
+            fpn_channels,
+            parsing_channels,
+            num_classes,
+            aspp_channels,
+            aspp_dilations,
+            parsing_convs,
+            parsing_output,
+            num_groups,
+        )
+        self.prsn = None
+        if prsn:
+            self.prsn = PRSN(parsing_channels, num_classes, prsn_channels, prsn_hidden, prsn_input, prsn_stride)
+
+    @classmethod
+    def from_config(cls, config) -> "RPRCNN":
+        """The network of a configuration: the fields of its `model` group are this class's arguments."""
+        return cls(num_classes=config.labels.num_classes, **dataclasses.asdict(config.model))
+
+    def forward(self, images: list[Tensor], targets: list[dict] | None = None):
+        """Images uint8 [3, h, w] RGB to losses (training mode) or to `Detections`, one per image (eval mode).
+
+        targets, in training: per image boxes float32 [n, 4], parsing uint8 [n, h, w] one label map per person,
+        semantic uint8 [h, w] with 255 ignored, and, for draws that do not depend on the batch, an int seed.
+
+        The losses are scalars, already weighted, whose sum is Eq. 1: rpn_objectness, rpn_box, box_class,
+        box_regression, parsing, semantic (with gse), rescoring (with prsn).
+        """
+        check_inputs(images, targets, self.training)
+        if not self.training and len({padded_size([image]) for image in images}) > 1:
+            # GroupNorm sees the padding: alone, an image's people do not depend on what else is in the batch.
+            return [self([image])[0] for image in images]
+        batch, image_sizes = self.normalise_and_pad(images)
+        pyramid = self.fpn(self.backbone(batch))  # C2..C5 -> P2..P6
+        semantic_logits, pyramid = self.gse(pyramid) if self.gse else (None, pyramid[: self.pyramid_levels])  # S2..S6
+        if self.training:
+            return self.losses(pyramid, semantic_logits, image_sizes, targets)
+        return self.detect(pyramid, semantic_logits, image_sizes)
+
+    def normalise_and_pad(self, images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
+        """The batch [N, 3, H, W], zero to the right of and below each image, and each image's (height, width)."""
+        batch = self.pixel_mean.new_zeros(len(images), 3, *padded_size(images))
+        for canvas, image in zip(batch, images, strict=True):
+            image = image.to(batch.device, non_blocking=True).to(batch.dtype) / 255
+            canvas[:, : image.shape[1], : image.shape[2]] = (image - self.pixel_mean) / self.pixel_std
+        return batch, [tuple(image.shape[-2:]) for image in images]
+
+    def losses(self, pyramid, semantic_logits, image_sizes, targets) -> dict[str, Tensor]:
+        """Eq. 1, term by term."""
+        generators = [seeded_generator(target) for target in targets]
+        anchors = self.rpn(pyramid)
+        proposals = self.rpn.propose(*anchors, image_sizes)
+        terms = self.rpn.loss(*anchors, image_sizes, targets, generators)
+
+        rois = self.box_head.sample(proposals, targets, generators)
+        class_logits, deltas = self.box_head(pyramid, [roi.boxes for roi in rois])
+        terms |= self.box_head.loss(class_logits, deltas, rois, targets)
+
+        boxes, labels = self.parsing_targets(rois, image_sizes, targets, generators)
+        parsing_feature, parsing_logits = self.parsing_head(self.parsing_rois(pyramid, boxes))
+        terms["parsing"] = label_cross_entropy(parsing_logits, labels)
+        if self.gse:
+            size = (4 * semantic_logits.shape[-2], 4 * semantic_logits.shape[-1])
+            truth = semantic_target(targets, size, IGNORE if self.ignore_padding else 0)
+            terms["semantic"] = label_cross_entropy(semantic_logits, truth)
+        if self.prsn:
+            iou = ops.parsing_miou(parsing_logits.detach(), labels, ignore_index=IGNORE)
+            known = (labels < self.num_classes).flatten(1).any(dim=1)
+            predicted = self.prsn(parsing_feature, parsing_logits)
+            terms["rescoring"] = rescoring_error(predicted, iou, known, self.rescoring_loss)
+        return normalise(terms, self.loss_weights, self.normalise_per_process)
+
+    def detect(self, pyramid, semantic_logits, image_sizes) -> list[Detections]:
+        """People, their parsing maps and scores (Sec. 3.5), in the pixels of the images given."""
+        proposals = self.rpn.propose(*self.rpn(pyramid), image_sizes)
+        found = self.box_head.detect(*self.box_head(pyramid, proposals), proposals, image_sizes)
+        detections = []
+        for i, ((boxes, box_scores), (height, width)) in enumerate(zip(found, image_sizes, strict=True)):
+            probabilities, iou_scores = self.parse([pyramid[0][i : i + 1]], boxes)
+            semantic = None
+            if self.gse:
+                semantic = semantic_logits[i, :, : -(-height // 4), : -(-width // 4)].float().softmax(dim=0)
+            detections.append(
+                Detections(boxes, box_scores, iou_scores, probabilities, semantic, image_size=(height, width))
+            )
+        return detections
+
+    def parse(self, pyramid, boxes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Boxes [n, 4] of one image to probabilities [n, K, output, output] and mIoU scores [n] in [0, 1]."""
+        probabilities = boxes.new_zeros(len(boxes), self.num_classes, self.parsing_output, self.parsing_output)
+        iou_scores = boxes.new_zeros(len(boxes)) if self.prsn else None
+        for start in range(0, len(boxes), self.parsing_chunk):
+            chunk = slice(start, start + self.parsing_chunk)
+            feature, logits = self.parsing_head(self.parsing_rois(pyramid, [boxes[chunk]]))
+            probabilities[chunk] = logits.float().softmax(dim=1)
+            if self.prsn:
+                iou_scores[chunk] = self.prsn(feature, logits).clamp(0, 1)
+        return probabilities, iou_scores
+
+    def parsing_rois(self, pyramid, boxes: list[Tensor]) -> Tensor:
+        """Features [R, C, resolution, resolution] of the boxes of each image, all from the finest level (Sec. 3.3)."""
+        return ops.roi_align(pyramid[0], boxes, self.parsing_resolution, 1 / STRIDES[0], 2, self.aligned)
+
+    @torch.no_grad()
+    def parsing_targets(self, rois, image_sizes, targets, generators) -> tuple[list[Tensor], Tensor]:
+        """Draws each image's RoIs for the parsing branch: boxes [R_i, 4] per image, labels uint8 [R, output, output].
+
+        Drawn first and cropped after: of up to 128 positives only 16 are ever looked at. A batch without any person
+        gets one RoI whose labels are all ignored, so that every parameter has a gradient (zero) in every step.
+        """
+        boxes, labels = [], []
+        for roi, target, generator in zip(rois, targets, generators, strict=True):
+            chosen = draw(roi.people >= 0, self.parsing_samples, generator)
+            boxes.append(roi.boxes[chosen])
+            if len(chosen):
+                labels.append(crop_parsing(target["parsing"], roi.people[chosen], boxes[-1], self.parsing_output))
+        if not labels:
+            height, width = image_sizes[0]
+            boxes[0] = boxes[0].new_tensor([[0, 0, width, height]])
+            size = (1, self.parsing_output, self.parsing_output)
+            labels.append(torch.full(size, IGNORE, dtype=torch.uint8, device=boxes[0].device))
+        return boxes, torch.cat(labels)
+
+
+def padded_size(images: list[Tensor]) -> tuple[int, int]:
+    """The smallest (height, width), multiples of 32, that all images [3, h, w] fit into."""
+    sizes = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    return tuple(-(-size // SIZE_DIVISOR) * SIZE_DIVISOR for size in sizes)
+
+
+def seeded_generator(target: dict) -> torch.Generator | None:
+    """The source of an image's random draws: its own where it has a seed, else torch's global one."""
+    if "seed" not in target:
+        return None
+    return torch.Generator(target["boxes"].device).manual_seed(int(target["seed"]))
+
+
+def check_inputs(images: list[Tensor], targets: list[dict] | None, training: bool) -> None:
+    """Raises ValueError that names what is wrong with the arguments of `RPRCNN.forward`."""
+    if len(images) == 0:
+        raise ValueError("RPRCNN: images must hold at least one image")
+    for i, image in enumerate(images):
+        if image.dim() != 3 or image.shape[0] != 3 or image.dtype != torch.uint8 or 0 in image.shape:
+            raise ValueError(f"RPRCNN: images[{i}] must be uint8 [3, H, W], got {image.dtype} {list(image.shape)}")
+    if not training:
+        return
+    if targets is None or len(targets) != len(images):
+        raise ValueError(
+            f"RPRCNN: training wants {len(images)} targets, got {None if targets is None else len(targets)}"
+        )
+    for i, (image, target) in enumerate(zip(images, targets, strict=True)):
+        people, size = len(target["boxes"]), list(image.shape[1:])
+        wanted = {"boxes": [people, 4], "parsing": [people, *size], "semantic": size}
+        for key, shape in wanted.items():
+            if list(target[key].shape) != shape:
+                raise ValueError(f"RPRCNN: targets[{i}][{key!r}] must be {shape}, got {list(target[key].shape)}")
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """The three groups of the optimiser: weights, biases, norm weights (released code; trainable ones only).
+
+    Weights decay; biases, those of norms included, do not and learn at twice the rate; norm weights do not decay.
+    Each group holds params, weight_decay and lr_scale, the factor on the learning rate.
+    """
+    norms = (nn.GroupNorm, nn.BatchNorm2d)
+    norm_weights = {id(module.weight) for module in model.modules() if isinstance(module, norms)}
+    weights, biases, scales = [], [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        kind = biases if name.endswith("bias") else scales if id(parameter) in norm_weights else weights
+        kind.append(parameter)
+    return [
+        {"params": weights, "weight_decay": weight_decay, "lr_scale": 1.0},
+        {"params": biases, "weight_decay": 0.0, "lr_scale": 2.0},
+        {"params": scales, "weight_decay": 0.0, "lr_scale": 1.0},
+    ]

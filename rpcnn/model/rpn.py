@@ -1,0 +1,119 @@
+"""Region proposal network on the enhanced pyramid (Sec. 3.2): where people may be."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rpcnn import ops
+
+from .boxes import (
+    IGNORED,
+    box_iou,
+    cell_anchors,
+    clip_boxes,
+    decode_boxes,
+    draw_samples,
+    encode_boxes,
+    grid_anchors,
+    match_boxes,
+)
+from .losses import Terms
+
+
+class RPN(nn.Module):
+    """A 3x3 convolution and two 1x1 convolutions, shared by the levels: objectness and box deltas of every anchor.
+
+    channels: width of the pyramid; strides and anchor_sizes: pixels, one of each per level; anchor_ratios: height /
+    width; top_train and top_test: proposals kept per level before suppression and per image after it;
+    nms_threshold: IoU above which the weaker proposal goes; samples: anchors per image in the loss, at most half of
+    them positive; ignore_border_anchors: anchors that leave the image take no part in the loss.
+    """
+
+    def __init__(
+        self,
+        channels: int = 256,
+        strides=(4, 8, 16, 32, 64),
+        anchor_sizes=(32, 64, 128, 256, 512),
+        anchor_ratios=(0.5, 1.0, 2.0),
+        top_train: int = 2000,
+        top_test: int = 1000,
+        nms_threshold: float = 0.7,
+        samples: int = 256,
+        ignore_border_anchors: bool = True,
+    ):
+        super().__init__()
+        if len(strides) != len(anchor_sizes):
+            raise ValueError(
+                f"RPN: one anchor size per level wanted, got {len(anchor_sizes)} for {len(strides)} levels"
+            )
+        self.strides = tuple(strides)
+        self.top_train, self.top_test = top_train, top_test
+        self.nms_threshold = nms_threshold
+        self.samples = samples
+        self.ignore_border_anchors = ignore_border_anchors
+        cells = torch.stack([cell_anchors(a, s, anchor_ratios) for a, s in zip(anchor_sizes, strides, strict=True)])
+        self.register_buffer("cells", cells, persistent=False)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.objectness = nn.Conv2d(channels, len(anchor_ratios), 1)
+        self.deltas = nn.Conv2d(channels, 4 * len(anchor_ratios), 1)
+        for conv in (self.conv, self.objectness, self.deltas):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Per level of features [N, C, H_l, W_l]: objectness logits [N, A_l], deltas [N, A_l, 4], anchors [A_l, 4].
+
+        Anchors run over rows, columns, ratios.
+        """
+        objectness, deltas, anchors = [], [], []
+        for feature, cell, stride in zip(features, self.cells, self.strides, strict=True):
+            hidden = F.relu(self.conv(feature))
+            objectness.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1).float())
+            deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4).float())
+            anchors.append(grid_anchors(cell.float(), *feature.shape[-2:], stride))
+        return objectness, deltas, anchors
+
+    @torch.no_grad()
+    def propose(self, objectness, deltas, anchors, image_sizes) -> list[Tensor]:
+        """The best proposals of each image, boxes [<= top, 4] cut to the image, best first. No gradient."""
+        top = self.top_train if self.training else self.top_test
+        scores, boxes, levels = [], [], []
+        for level, (logits, delta, anchor) in enumerate(zip(objectness, deltas, anchors, strict=True)):
+            logits, best = logits.topk(min(top, logits.shape[1]), dim=1)
+            delta = delta.gather(1, best[:, :, None].expand(-1, -1, 4))
+            scores.append(logits)
+            boxes.append(decode_boxes(delta, anchor[best]))
+            levels.append(torch.full_like(best, level))
+        scores, boxes, levels = torch.cat(scores, 1), torch.cat(boxes, 1), torch.cat(levels, 1)  # [N, n], [N, n, 4]
+        boxes = torch.stack([clip_boxes(b, size) for b, size in zip(boxes, image_sizes, strict=True)])
+        images = torch.arange(len(boxes), device=boxes.device)[:, None].expand_as(levels).flatten()
+        boxes = boxes.flatten(0, 1)
+        # Suppression inside each level of each image, all of them in one call.
+        groups = images * len(self.strides) + levels.flatten()
+        keep = ops.batched_nms(boxes, scores.flatten(), groups, self.nms_threshold)
+        kept_images = images[keep]
+        return [boxes[keep[kept_images == i][:top]] for i in range(len(image_sizes))]
+
+    def loss(self, objectness, deltas, anchors, image_sizes, targets, generators) -> Terms:
+        """Binary cross entropy over the sampled anchors, smooth L1 (beta 1/9) over the positive ones.
+
+        Both divide by the number of sampled anchors. Anchors with IoU >= 0.7 and each person's best are positive,
+        those below 0.3 negative.
+        """
+        objectness, deltas, anchors = torch.cat(objectness, 1), torch.cat(deltas, 1), torch.cat(anchors)
+        objectness_sum, box_sum, count = objectness.new_zeros(()), objectness.new_zeros(()), 0
+        for i, (target, size, generator) in enumerate(zip(targets, image_sizes, generators, strict=True)):
+            people = target["boxes"]
+            matched = match_boxes(box_iou(people, anchors), positive=0.7, negative=0.3, promote_best=True)
+            if self.ignore_border_anchors:
+                inside = (anchors == clip_boxes(anchors, size)).all(dim=1)
+                matched = torch.where(inside, matched, IGNORED)
+            positives, negatives = draw_samples(matched, self.samples, 0.5, generator)
+            logits = objectness[i, torch.cat([positives, negatives])]
+            labels = torch.zeros_like(logits)
+            labels[: len(positives)] = 1
+            wanted = encode_boxes(people[matched[positives]], anchors[positives])
+            objectness_sum = objectness_sum + F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+            box_sum = box_sum + F.smooth_l1_loss(deltas[i, positives], wanted, beta=1 / 9, reduction="sum")
+            count += len(logits)
+        return {"rpn_objectness": (objectness_sum, count), "rpn_box": (box_sum, count)}
