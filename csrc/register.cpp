@@ -10,7 +10,7 @@ STABLE_TORCH_LIBRARY(rpcnn, m) {
       "int sampling_ratio, bool aligned) -> Tensor");
   m.def(
       "roi_align_backward(Tensor grad, Tensor boxes, float spatial_scale, SymInt batch, SymInt height, "
-      "SymInt width, int sampling_ratio, bool aligned) -> Tensor");
+      "SymInt width, int sampling_ratio, bool aligned, bool channels_last) -> Tensor");
   m.def(
       "multilevel_roi_align(Tensor[] features, Tensor boxes, float[] spatial_scales, SymInt output_height, "
       "SymInt output_width, int sampling_ratio, bool aligned, float canonical_size, int canonical_level, "
@@ -18,7 +18,7 @@ STABLE_TORCH_LIBRARY(rpcnn, m) {
   m.def(
       "multilevel_roi_align_backward(Tensor grad, Tensor boxes, float[] spatial_scales, SymInt batch, "
       "SymInt[] heights, SymInt[] widths, int sampling_ratio, bool aligned, float canonical_size, "
-      "int canonical_level, float area_offset) -> Tensor[]");
+      "int canonical_level, float area_offset, bool channels_last) -> Tensor[]");
   m.def("nms(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, int max_keep) -> Tensor");
   m.def("upsample_sum(Tensor[] features, bool align_corners, bool relu) -> Tensor");
   m.def("upsample_sum_backward(Tensor grad, Tensor[] features, bool align_corners, bool relu) -> Tensor[]");

@@ -1,3 +1,17 @@
-"""RP R-CNN: multiple human parsing with custom C++/CUDA kernels."""
+"""RP R-CNN: multiple human parsing with custom C++/CUDA kernels.
+
+``rpcnn.ops`` needs only torch; the names below load the rest when they are first used.
+"""
+
+import importlib
 
 __version__ = "0.1.0"
+__all__ = ["ParsingResult", "Predictor", "RPRCNN", "load_config"]
+
+_HOMES = {"RPRCNN": "model", "Predictor": "predict", "load_config": "config", "ParsingResult": "results"}
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module 'rpcnn' has no attribute {name!r}")

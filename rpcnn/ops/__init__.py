@@ -1,8 +1,29 @@
 """The operators of rpcnn. Each has a ``<op>_reference`` beside it: plain PyTorch, its definition and its fallback."""
 
 from .downsample_add import downsample_add, downsample_add_reference
+from .gse_fuse import gse_fuse, gse_fuse_reference
+from .multilevel_roi_align import multilevel_roi_align, multilevel_roi_align_reference, roi_levels
+from .nms import batched_nms, batched_nms_reference, nms, nms_reference
+from .parsing_miou import parsing_miou, parsing_miou_reference
+from .roi_align import roi_align, roi_align_reference
+from .upsample_sum import upsample_sum, upsample_sum_reference
 
 __all__ = [
+    "batched_nms",
+    "batched_nms_reference",
     "downsample_add",
     "downsample_add_reference",
+    "gse_fuse",
+    "gse_fuse_reference",
+    "multilevel_roi_align",
+    "multilevel_roi_align_reference",
+    "nms",
+    "nms_reference",
+    "parsing_miou",
+    "parsing_miou_reference",
+    "roi_align",
+    "roi_align_reference",
+    "roi_levels",
+    "upsample_sum",
+    "upsample_sum_reference",
 ]

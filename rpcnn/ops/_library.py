@@ -70,6 +70,12 @@ def promote(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     return [tensor.to(dtype) for tensor in tensors]
 
 
+def dense_layout(maps: torch.Tensor) -> torch.memory_format:
+    """The memory format that kernels give their outputs: channels_last where the input is, else contiguous."""
+    last = maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
+
+
 def refuse_forward_ad(op: str, *tensors: torch.Tensor) -> None:
     """Raises where a tensor carries a forward-mode tangent.
 

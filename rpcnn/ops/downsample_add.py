@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, check_maps, compiled, promote, refuse_forward_ad
+from ._library import CPU_MISSING, check, check_maps, compiled, dense_layout, promote, refuse_forward_ad
 
 
 def downsample_add(feature: Tensor, pyramid: list[Tensor]) -> list[Tensor]:
@@ -50,17 +50,14 @@ if not CPU_MISSING:
 
     @torch.library.register_fake("rpcnn::downsample_add")
     def _(feature, pyramid):
-        layout = torch.channels_last if _channels_last(feature) else torch.contiguous_format
+        layout = dense_layout(feature)
         return [torch.empty_like(maps, memory_format=layout) for maps in pyramid]
 
     @torch.library.register_fake("rpcnn::downsample_add_backward")
     def _(grads, height, width):
-        layout = torch.channels_last if _channels_last(grads[0]) else torch.contiguous_format
+        layout = dense_layout(grads[0])
         images, channels = grads[0].shape[:2]
         return torch.empty_like(grads[0].new_empty(images, channels, height, width), memory_format=layout)
-
-    def _channels_last(maps: Tensor) -> bool:
-        return maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
 
     def _setup_context(ctx, inputs, output):
         ctx.size = inputs[0].shape[2:]

@@ -1,0 +1,341 @@
+// gse_fuse: Σ_l relu(GroupNorm_l(bilinear(Q_l → size of Q_0))) without any up-sampled map.
+//
+// Statistics. up(Q) = A Q Bᵀ, so over a group of channels, with m = channels · H · W values,
+//   mean  = Σ_c (1ᵀA) Q_c (Bᵀ1) / m                     column sums of A and B
+//   E[u²] = Σ_c ⟨Q_c, (AᵀA) Q_c (BᵀB)⟩ / m              Gram matrices, tridiagonal because a tap reads neighbours
+// taken in double about a shift (the mean of the group's first row), so that a large offset does not cancel.
+// Forward. relu(γ(u − mean)·rstd + β) = relu(scale · u + shift): pyramid_sum.h adds all levels in one pass.
+// Backward. E = Aᵀ(grad ∘ mask)B (pyramid_sum.h) is all that is needed of the full-size gradient:
+//   dβ_c = Σ E_c,  dγ_c = rstd (⟨Q_c, E_c⟩ − mean Σ E_c),  and with s1 = Σ_c γ_c dβ_c, s2 = Σ_c γ_c dγ_c of the group
+//   dQ = γ rstd E − (rstd/m) [(s1 − mean rstd s2) (Aᵀ1)(1ᵀB) + rstd s2 (AᵀA) Q (BᵀB)].
+// Fewest bytes: read the levels twice (statistics, sum), write the output once; the level-0 passes dominate.
+#include <cmath>
+
+#include "pyramid_sum.h"
+
+namespace rpcnn {
+namespace {
+
+// Column sums and tridiagonal Gram matrix of one axis' interpolation matrix.
+struct Gram {
+  std::vector<double> sum, diagonal, next;  // [in]; next[i] couples i and i + 1
+
+  template <typename A>
+  explicit Gram(const InterpolationAxis<A>& axis, int64_t in) : sum(in, 0), diagonal(in, 0), next(in, 0) {
+    for (const auto& t : axis.taps) {
+      const double lo = t.hi == t.lo ? 1.0 : double(t.w_lo), hi = double(t.w_hi);
+      sum[t.lo] += lo;
+      diagonal[t.lo] += lo * lo;
+      if (t.hi != t.lo) {
+        sum[t.hi] += hi;
+        diagonal[t.hi] += hi * hi;
+        next[t.lo] += lo * hi;
+      }
+    }
+  }
+  double before(int64_t i) const { return i > 0 ? next[i - 1] : 0.0; }
+  double after(int64_t i) const { return i + 1 < int64_t(next.size()) ? next[i] : 0.0; }
+};
+
+// out[x, c] = Σ_neighbours (AᵀA) (Q − shift) (BᵀB) for one row of one plane; `inner` values lie behind each pixel.
+// `blend` is a buffer of w · inner values; shift has one value per inner index.
+template <typename T, typename A>
+RPCNN_CLONES void gram_row(const T* above, const T* here, const T* below, double up, double mid, double down,
+                           const A* shift, const Gram& x, A* blend, A* out, int64_t w, int64_t inner) {
+  const A a = A(up), b = A(mid), c = A(down), total = A(up + mid + down);
+  for (int64_t j = 0; j < w; ++j)
+    for (int64_t k = 0; k < inner; ++k) {
+      const int64_t i = j * inner + k;
+      blend[i] = a * A(above[i]) + b * A(here[i]) + c * A(below[i]) - total * shift[k];
+    }
+  for (int64_t j = 0; j < w; ++j) {
+    const A left = A(x.before(j)), centre = A(x.diagonal[j]), right = A(x.after(j));
+    const A* m = blend + j * inner;
+    const A *l = j > 0 ? m - inner : m, *r = j + 1 < w ? m + inner : m;
+    for (int64_t k = 0; k < inner; ++k) out[j * inner + k] = left * l[k] + centre * m[k] + right * r[k];
+  }
+}
+
+// first[k] += Σ_x weight · x.sum · (q − shift), second[k] += Σ_x (q − shift) · gram, over one row.
+template <typename T, typename A>
+RPCNN_CLONES void moments_row(const T* here, const A* gram, const A* shift, double weight, const double* x_sum,
+                              double* first, double* second, int64_t w, int64_t inner) {
+  for (int64_t j = 0; j < w; ++j) {
+    const double share = weight * x_sum[j];
+    for (int64_t k = 0; k < inner; ++k) {
+      const double q = double(A(here[j * inner + k]) - shift[k]);
+      first[k] += share * q;
+      second[k] += q * double(gram[j * inner + k]);
+    }
+  }
+}
+
+struct Shape {
+  int64_t N, C, G, h, w, H, W;
+  bool channels_last;
+  int64_t inner() const { return channels_last ? C : 1; }
+  int64_t planes() const { return channels_last ? N : N * C; }
+  double count() const { return double(C / G) * double(H) * double(W); }
+};
+
+template <typename T, typename A>
+struct Rows {  // the three rows that the Gram stencil of row y reads
+  const T *above, *here, *below;
+  double up, mid, down;
+  Rows(const T* plane, const Gram& gram, int64_t y, int64_t h, int64_t stride) {
+    here = plane + y * stride;
+    above = y > 0 ? here - stride : here;
+    below = y + 1 < h ? here + stride : here;
+    up = gram.before(y), mid = gram.diagonal[y], down = gram.after(y);
+  }
+};
+
+// mean and rstd of image n, group g of one level, written to [N, L, G] at level l.
+template <typename T, typename A>
+void level_statistics(const Tensor& level, const Shape& s, const Gram& gy, const Gram& gx, double eps, int64_t l,
+                      int64_t L, A* mean_out, A* rstd_out) {
+  const T* data = level.const_data_ptr<T>();
+  const int64_t inner = s.inner(), stride = s.w * inner, group = s.C / s.G;
+  // Shift: mean of the first row of each group.
+  std::vector<A> shift(s.N * s.C);
+  for (int64_t n = 0; n < s.N; ++n)
+    for (int64_t g = 0; g < s.G; ++g) {
+      double total = 0;
+      for (int64_t c = g * group; c < (g + 1) * group; ++c)
+        for (int64_t x = 0; x < s.w; ++x)
+          total +=
+              double(A(s.channels_last ? data[n * s.h * stride + x * s.C + c] : data[(n * s.C + c) * s.h * s.w + x]));
+      for (int64_t c = g * group; c < (g + 1) * group; ++c) shift[n * s.C + c] = A(total / double(group * s.w));
+    }
+  // Partial moments per row, summed in row order afterwards: the same for any number of threads.
+  const int64_t rows = s.planes() * s.h;
+  std::vector<double> first(rows * inner, 0), second(rows * inner, 0);
+  parallel(rows, std::max<int64_t>(1, 4096 / stride), [&](int64_t begin, int64_t end) {
+    std::vector<A> blend(stride), gram(stride);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t plane = i / s.h, y = i % s.h;
+      const Rows<T, A> r(data + plane * s.h * stride, gy, y, s.h, stride);
+      const A* about = shift.data() + plane * inner;
+      gram_row<T, A>(r.above, r.here, r.below, r.up, r.mid, r.down, about, gx, blend.data(), gram.data(), s.w, inner);
+      moments_row<T, A>(r.here, gram.data(), about, gy.sum[y], gx.sum.data(), first.data() + i * inner,
+                        second.data() + i * inner, s.w, inner);
+    }
+  });
+  for (int64_t n = 0; n < s.N; ++n)
+    for (int64_t g = 0; g < s.G; ++g) {
+      double one = 0, two = 0;
+      for (int64_t c = g * group; c < (g + 1) * group; ++c)
+        for (int64_t y = 0; y < s.h; ++y) {
+          const int64_t i = s.channels_last ? (n * s.h + y) * s.C + c : (n * s.C + c) * s.h + y;
+          one += first[i];
+          two += second[i];
+        }
+      const double offset = one / s.count(), variance = std::max(two / s.count() - offset * offset, 0.0);
+      mean_out[(n * L + l) * s.G + g] = A(double(shift[n * s.C + g * group]) + offset);
+      rstd_out[(n * L + l) * s.G + g] = A(1.0 / std::sqrt(variance + eps));
+    }
+}
+
+// scale and shift [L][N · C] that fold GroupNorm's affine into the sum.
+template <typename A>
+struct Folded {
+  std::vector<std::vector<A>> scale, shift;
+  int64_t C;
+
+  Folded(const A* mean, const A* rstd, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases, int64_t N,
+         int64_t C_, int64_t G)
+      : C(C_) {
+    const int64_t L = int64_t(weights.size());
+    for (int64_t l = 0; l < L; ++l) {
+      scale.emplace_back(N * C);
+      shift.emplace_back(N * C);
+      const A *gamma = weights[l].const_data_ptr<A>(), *beta = biases[l].const_data_ptr<A>();
+      for (int64_t n = 0; n < N; ++n)
+        for (int64_t c = 0; c < C; ++c) {
+          const int64_t s = (n * L + l) * G + c / (C / G);
+          scale[l][n * C + c] = gamma[c] * rstd[s];
+          shift[l][n * C + c] = beta[c] - mean[s] * gamma[c] * rstd[s];
+        }
+    }
+  }
+  Affine<A> operator()(size_t l, int64_t n) const { return {scale[l].data() + n * C, shift[l].data() + n * C}; }
+};
+
+Shape shape_of(const Tensor& level, const Tensor& finest, int64_t G, bool channels_last) {
+  return {level.size(0), level.size(1), G, level.size(2), level.size(3), finest.size(2), finest.size(3), channels_last};
+}
+
+void check_inputs(const char* op, const std::vector<Tensor>& features, const std::vector<Tensor>& weights,
+                  const std::vector<Tensor>& biases, int64_t num_groups) {
+  check_levels(op, features);
+  const int64_t C = features[0].size(1);
+  STD_TORCH_CHECK(num_groups > 0 && C % num_groups == 0, op, ": num_groups must divide ", C, ", got ", num_groups);
+  for (const Tensor& q : features)
+    STD_TORCH_CHECK(q.size(2) <= features[0].size(2) && q.size(3) <= features[0].size(3), op,
+                    ": no level may be larger than the first");
+  STD_TORCH_CHECK(weights.size() == features.size() && biases.size() == features.size(), op,
+                  ": one gn_weights and one gn_biases vector per level is wanted");
+  const auto dtype = features[0].scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  for (const auto* vectors : {&weights, &biases})
+    for (const Tensor& v : *vectors)
+      STD_TORCH_CHECK(
+          v.dim() == 1 && v.size(0) == C && v.scalar_type() == dtype && v.is_cpu(), op,
+          ": gn_weights and gn_biases must be [C] vectors on the CPU, float64 with float64 maps, else float32");
+}
+
+std::vector<Tensor> contiguous_all(const std::vector<Tensor>& tensors) {
+  std::vector<Tensor> out;
+  for (const Tensor& t : tensors) out.push_back(t.is_contiguous() ? t : torch::stable::contiguous(t));
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor> gse_fuse(std::vector<Tensor> features, std::vector<Tensor> gn_weights,
+                                            std::vector<Tensor> gn_biases, int64_t num_groups, double eps,
+                                            bool align_corners) {
+  check_inputs("gse_fuse", features, gn_weights, gn_biases, num_groups);
+  const bool channels_last = is_channels_last(features[0]);
+  const auto levels = dense_levels(features, channels_last);
+  const auto weights = contiguous_all(gn_weights), biases = contiguous_all(gn_biases);
+  const int64_t N = levels[0].size(0), C = levels[0].size(1), L = int64_t(levels.size());
+  const auto wide = weights[0].scalar_type();
+  Tensor out = empty_cpu(sizes_of(levels[0]), levels[0].scalar_type(), channels_last);
+  Tensor mean = empty_cpu({N, L, num_groups}, wide), rstd = empty_cpu({N, L, num_groups}, wide);
+  if (out.numel() == 0) return {out, mean, rstd};
+  dispatch_floating("gse_fuse", out.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    using A = accumulate_t<T>;
+    const auto axes = level_axes<A>(levels, align_corners);
+    A *m = mean.mutable_data_ptr<A>(), *r = rstd.mutable_data_ptr<A>();
+    for (int64_t l = 0; l < L; ++l) {
+      const Shape s = shape_of(levels[l], levels[0], num_groups, channels_last);
+      level_statistics<T, A>(levels[l], s, Gram(axes[l].y, s.h), Gram(axes[l].x, s.w), eps, l, L, m, r);
+    }
+    pyramid_sum<T, true>(levels, out, align_corners, channels_last, Folded<A>(m, r, weights, biases, N, C, num_groups));
+  });
+  return {out, mean, rstd};
+}
+
+// first[c] = Σ E_c and second[c] = ⟨Q_c, E_c⟩ of one row, `inner` channels wide.
+template <typename T, typename A>
+RPCNN_CLONES void dot_row(const T* q, const A* e, double* first, double* second, int64_t w, int64_t inner) {
+  for (int64_t j = 0; j < w; ++j)
+    for (int64_t k = 0; k < inner; ++k) {
+      const double value = double(e[j * inner + k]);
+      first[k] += value;
+      second[k] += value * double(A(q[j * inner + k]));
+    }
+}
+
+template <typename T, typename A>
+RPCNN_CLONES void gradient_row(const A* e, const A* gram, const A* factor, const A* constant, const A* slope,
+                               double y_sum, const double* x_sum, T* out, int64_t w, int64_t inner) {
+  for (int64_t j = 0; j < w; ++j) {
+    const A both = A(y_sum * x_sum[j]);
+    for (int64_t k = 0; k < inner; ++k) {
+      const int64_t i = j * inner + k;
+      out[i] = T(factor[k] * e[i] - constant[k] * both - slope[k] * gram[i]);
+    }
+  }
+}
+
+template <typename T, typename A>
+void level_backward(const Tensor& level, const std::vector<A>& e, const Shape& s, const Gram& gy, const Gram& gx,
+                    const A* mean, const A* rstd, int64_t l, int64_t L, const A* gamma, T* grad_level, A* grad_gamma,
+                    A* grad_beta) {
+  const T* data = level.const_data_ptr<T>();
+  const int64_t inner = s.inner(), stride = s.w * inner, rows = s.planes() * s.h, group = s.C / s.G;
+  std::vector<double> first(rows * inner, 0), second(rows * inner, 0);
+  parallel(rows, std::max<int64_t>(1, 4096 / stride), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      dot_row<T, A>(data + i * stride, e.data() + i * stride, first.data() + i * inner, second.data() + i * inner, s.w,
+                    inner);
+  });
+  std::vector<A> factor(s.N * s.C), constant(s.N * s.C), slope(s.N * s.C), about(s.N * s.C);
+  std::vector<double> d_gamma(s.C, 0), d_beta(s.C, 0);
+  for (int64_t n = 0; n < s.N; ++n)
+    for (int64_t g = 0; g < s.G; ++g) {
+      const double mu = double(mean[(n * L + l) * s.G + g]), r = double(rstd[(n * L + l) * s.G + g]);
+      double s1 = 0, s2 = 0;
+      for (int64_t c = g * group; c < (g + 1) * group; ++c) {
+        double one = 0, two = 0;
+        for (int64_t y = 0; y < s.h; ++y) {
+          const int64_t i = s.channels_last ? (n * s.h + y) * s.C + c : (n * s.C + c) * s.h + y;
+          one += first[i];
+          two += second[i];
+        }
+        const double dg = r * (two - mu * one);
+        d_beta[c] += one;
+        d_gamma[c] += dg;
+        s1 += double(gamma[c]) * one;
+        s2 += double(gamma[c]) * dg;
+      }
+      // About the mean the Gram term holds Q − mean, and the constant is s1 alone.
+      for (int64_t c = g * group; c < (g + 1) * group; ++c) {
+        const int64_t i = n * s.C + c;
+        factor[i] = A(double(gamma[c]) * r);
+        constant[i] = A(r / s.count() * s1);
+        slope[i] = A(r / s.count() * r * s2);
+        about[i] = A(mu);
+      }
+    }
+  for (int64_t c = 0; c < s.C; ++c) grad_gamma[c] = A(d_gamma[c]), grad_beta[c] = A(d_beta[c]);
+  parallel(rows, std::max<int64_t>(1, 4096 / stride), [&](int64_t begin, int64_t end) {
+    std::vector<A> blend(stride), gram(stride);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t plane = i / s.h, y = i % s.h, c = plane * inner;
+      const Rows<T, A> r(data + plane * s.h * stride, gy, y, s.h, stride);
+      gram_row<T, A>(r.above, r.here, r.below, r.up, r.mid, r.down, about.data() + c, gx, blend.data(), gram.data(),
+                     s.w, inner);
+      gradient_row<T, A>(e.data() + i * stride, gram.data(), factor.data() + c, constant.data() + c, slope.data() + c,
+                         gy.sum[y], gx.sum.data(), grad_level + i * stride, s.w, inner);
+    }
+  });
+}
+
+std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>> gse_fuse_backward(
+    Tensor grad, std::vector<Tensor> features, std::vector<Tensor> gn_weights, std::vector<Tensor> gn_biases,
+    Tensor mean, Tensor rstd, int64_t num_groups, bool align_corners) {
+  check_inputs("gse_fuse_backward", features, gn_weights, gn_biases, num_groups);
+  const int64_t N = features[0].size(0), C = features[0].size(1), L = int64_t(features.size());
+  STD_TORCH_CHECK(grad.dim() == 4 && sizes_of(grad) == sizes_of(features[0]) && grad.is_cpu() &&
+                      grad.scalar_type() == features[0].scalar_type(),
+                  "gse_fuse_backward: grad must have the shape, dtype and device of features[0]");
+  for (const Tensor* t : {&mean, &rstd})
+    STD_TORCH_CHECK(t->numel() == N * L * num_groups && t->scalar_type() == gn_weights[0].scalar_type() &&
+                        t->is_contiguous() && t->is_cpu(),
+                    "gse_fuse_backward: mean and rstd must be [N, L, groups] as gse_fuse returned them");
+  const bool channels_last = is_channels_last(features[0]);
+  const auto levels = dense_levels(features, channels_last);
+  const auto weights = contiguous_all(gn_weights), biases = contiguous_all(gn_biases);
+  const Tensor g = dense(grad, channels_last);
+  std::vector<Tensor> grad_features, grad_weights, grad_biases;
+  dispatch_floating("gse_fuse_backward", grad.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    using A = accumulate_t<T>;
+    const auto axes = level_axes<A>(levels, align_corners);
+    const A *m = mean.const_data_ptr<A>(), *r = rstd.const_data_ptr<A>();
+    const Folded<A> folded(m, r, weights, biases, N, C, num_groups);
+    for (int64_t l = 0; l < L; ++l) {
+      const Shape s = shape_of(levels[l], levels[0], num_groups, channels_last);
+      Tensor out = empty_cpu(sizes_of(levels[l]), grad.scalar_type(), channels_last);
+      Tensor d_gamma = empty_cpu({C}, weights[l].scalar_type()), d_beta = empty_cpu({C}, weights[l].scalar_type());
+      std::vector<A> e(out.numel());
+      if (out.numel()) pyramid_adjoint<T, A, true>(levels[l], l, g, axes[l], channels_last, folded, e.data());
+      level_backward<T, A>(levels[l], e, s, Gram(axes[l].y, s.h), Gram(axes[l].x, s.w), m, r, l, L,
+                           weights[l].const_data_ptr<A>(), out.mutable_data_ptr<T>(), d_gamma.mutable_data_ptr<A>(),
+                           d_beta.mutable_data_ptr<A>());
+      grad_features.push_back(out);
+      grad_weights.push_back(d_gamma);
+      grad_biases.push_back(d_beta);
+    }
+  });
+  return {grad_features, grad_weights, grad_biases};
+}
+
+STABLE_TORCH_LIBRARY_IMPL(rpcnn, CPU, m) {
+  m.impl("gse_fuse", TORCH_BOX(&gse_fuse));
+  m.impl("gse_fuse_backward", TORCH_BOX(&gse_fuse_backward));
+}
+
+}  // namespace
+}  // namespace rpcnn

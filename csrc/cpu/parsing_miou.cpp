@@ -1,0 +1,175 @@
+// parsing_miou: per RoI the mean over present classes of |prediction ∩ truth| / |prediction ∪ truth|.
+//
+// Fewest bytes: the logits and the target read once, 4 bytes written per RoI: 21 MB for 16 RoIs × 20 classes × 128².
+// The arithmetic is one comparison per logit. A block of 1024 pixels keeps its running maximum and label in cache while
+// the classes stream past, then feeds three counts per class; no label map is stored. One RoI per work item.
+#include <array>
+#include <limits>
+
+#include "common.h"
+
+namespace rpcnn {
+namespace {
+
+constexpr int64_t kPixels = 1024;
+
+// label[i] = first class with the largest logit; NaN loses to every number. Planes are `stride` apart.
+template <typename T, typename A>
+RPCNN_CLONES void argmax_planes(const T* logits, int64_t K, int64_t stride, int64_t count, int32_t* label) {
+  A best[kPixels];
+  for (int64_t i = 0; i < count; ++i) best[i] = -std::numeric_limits<A>::infinity(), label[i] = 0;
+  for (int64_t k = 0; k < K; ++k) {
+    const T* plane = logits + k * stride;
+    for (int64_t i = 0; i < count; ++i) {
+      const A value = A(plane[i]);
+      const bool more = value > best[i];
+      label[i] = more ? int32_t(k) : label[i];
+      best[i] = more ? value : best[i];
+    }
+  }
+}
+
+// The same where a pixel's logits lie together.
+template <typename T, typename A>
+RPCNN_CLONES void argmax_pixels(const T* logits, int64_t K, int64_t count, int32_t* label) {
+  for (int64_t i = 0; i < count; ++i) {
+    A best = -std::numeric_limits<A>::infinity();
+    int32_t which = 0;
+    for (int64_t k = 0; k < K; ++k) {
+      const A value = A(logits[i * K + k]);
+      which = value > best ? int32_t(k) : which;
+      best = value > best ? value : best;
+    }
+    label[i] = which;
+  }
+}
+
+// Integer labels of any width as int32; values outside [0, K) and `ignored` become `other`.
+template <typename I>
+void load(const I* from, int64_t count, int64_t K, int64_t ignored, int32_t other, int32_t* to) {
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t value = int64_t(from[i]);
+    to[i] = value < 0 || value >= K || value == ignored ? other : int32_t(value);
+  }
+}
+
+void load(const Tensor& labels, int64_t offset, int64_t count, int64_t K, int64_t ignored, int32_t other, int32_t* to) {
+  const auto from = [&](auto type) {
+    load(static_cast<const decltype(type)*>(labels.const_data_ptr()) + offset, count, K, ignored, other, to);
+  };
+  switch (labels.scalar_type()) {
+    case ScalarType::Byte:
+      return from(uint8_t{});
+    case ScalarType::Char:
+      return from(int8_t{});
+    case ScalarType::Short:
+      return from(int16_t{});
+    case ScalarType::Int:
+      return from(int32_t{});
+    case ScalarType::Long:
+      return from(int64_t{});
+    default:
+      break;
+  }
+  STD_TORCH_CHECK(false, "parsing_miou: labels must be integers");
+}
+
+// Counts per class; four copies, so that equal neighbours do not wait for one another's increment.
+class Counts {
+ public:
+  explicit Counts(int64_t K) : K_(K), stride_(K + 1), values_(4 * 3 * (K + 1), 0) {}
+
+  void add(const int32_t* prediction, const int32_t* target, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      if (target[i] < 0) continue;
+      int64_t* copy = values_.data() + (i & 3) * 3 * stride_;
+      ++copy[target[i]];
+      ++copy[stride_ + prediction[i]];
+      copy[2 * stride_ + target[i]] += prediction[i] == target[i];
+    }
+  }
+
+  float mean_iou() const {
+    double total = 0;
+    int64_t present = 0;
+    for (int64_t k = 0; k < K_; ++k) {
+      std::array<int64_t, 3> sums{};
+      for (int64_t copy = 0; copy < 4; ++copy)
+        for (int64_t which = 0; which < 3; ++which) sums[which] += values_[(copy * 3 + which) * stride_ + k];
+      const int64_t joined = sums[0] + sums[1] - sums[2];
+      if (joined == 0) continue;
+      total += double(sums[2]) / double(joined);
+      ++present;
+    }
+    return present ? float(total / double(present)) : 0.0f;
+  }
+
+ private:
+  int64_t K_, stride_;
+  std::vector<int64_t> values_;
+};
+
+template <typename Predict>
+void score(const Tensor& target, int64_t K, int64_t ignored, float* out, const Predict& predict) {
+  const int64_t pixels = target.size(1) * target.size(2);
+  parallel(target.size(0), 1, [&](int64_t begin, int64_t end) {
+    std::array<int32_t, kPixels> prediction, truth;
+    for (int64_t n = begin; n < end; ++n) {
+      Counts counts(K);
+      for (int64_t start = 0; start < pixels; start += kPixels) {
+        const int64_t count = std::min(kPixels, pixels - start);
+        predict(n, start, count, prediction.data());
+        load(target, n * pixels + start, count, K, ignored, -1, truth.data());
+        counts.add(prediction.data(), truth.data(), count);
+      }
+      out[n] = counts.mean_iou();
+    }
+  });
+}
+
+Tensor parsing_miou(Tensor logits_or_labels, Tensor target, int64_t num_classes, int64_t ignore_index) {
+  const bool logits = logits_or_labels.dim() == 4;
+  STD_TORCH_CHECK(target.dim() == 3 && target.is_cpu() && logits_or_labels.is_cpu() &&
+                      logits_or_labels.dim() == (logits ? 4 : 3) && num_classes > 0 && num_classes < (int64_t(1) << 31),
+                  "parsing_miou: wants [N, K, H, W] logits or [N, H, W] labels and a [N, H, W] target, on the CPU");
+  STD_TORCH_CHECK(!logits || logits_or_labels.size(1) == num_classes,
+                  "parsing_miou: num_classes must be the logits' channels");
+  const int64_t at = logits ? 2 : 1;
+  STD_TORCH_CHECK(logits_or_labels.size(0) == target.size(0) && logits_or_labels.size(at) == target.size(1) &&
+                      logits_or_labels.size(at + 1) == target.size(2),
+                  "parsing_miou: target must cover the prediction's RoIs and pixels");
+  const Tensor truth = target.is_contiguous() ? target : torch::stable::contiguous(target);
+  const int64_t N = target.size(0), K = num_classes, pixels = target.size(1) * target.size(2);
+  Tensor out = empty_cpu({N}, ScalarType::Float);
+  float* result = out.mutable_data_ptr<float>();
+  if (!logits) {
+    const Tensor labels =
+        logits_or_labels.is_contiguous() ? logits_or_labels : torch::stable::contiguous(logits_or_labels);
+    score(truth, K, ignore_index, result, [&](int64_t n, int64_t start, int64_t count, int32_t* prediction) {
+      load(labels, n * pixels + start, count, K, -1, int32_t(K), prediction);
+    });
+    return out;
+  }
+  const bool channels_last = is_channels_last(logits_or_labels);
+  const Tensor source = dense(logits_or_labels, channels_last);
+  dispatch_floating("parsing_miou", source.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    using A = accumulate_t<T>;
+    const T* data = source.const_data_ptr<T>();
+    score(truth, K, ignore_index, result, [&](int64_t n, int64_t start, int64_t count, int32_t* prediction) {
+      if (channels_last) {
+        argmax_pixels<T, A>(data + (n * pixels + start) * K, K, count, prediction);
+      } else {
+        argmax_planes<T, A>(data + n * K * pixels + start, K, pixels, count, prediction);
+      }
+    });
+  });
+  return out;
+}
+
+STABLE_TORCH_LIBRARY_IMPL(rpcnn, CPU, m) {
+  m.impl("parsing_miou", TORCH_BOX(&parsing_miou));
+}
+
+}  // namespace
+}  // namespace rpcnn

@@ -1,0 +1,77 @@
+// upsample_sum: Σ_l [relu](bilinear(features[l] → size of features[0])). See pyramid_sum.h for cost and work split.
+#include "pyramid_sum.h"
+
+namespace rpcnn {
+namespace {
+
+constexpr auto kNoAffine = [](size_t, int64_t) { return Affine<float>{}; };
+constexpr auto kNoAffineDouble = [](size_t, int64_t) { return Affine<double>{}; };
+
+template <typename A>
+constexpr const auto& no_affine() {
+  if constexpr (std::is_same_v<A, double>) {
+    return kNoAffineDouble;
+  } else {
+    return kNoAffine;
+  }
+}
+
+Tensor upsample_sum(std::vector<Tensor> features, bool align_corners, bool relu) {
+  check_levels("upsample_sum", features);
+  const bool channels_last = is_channels_last(features[0]);
+  const auto levels = dense_levels(features, channels_last);
+  Tensor out = empty_cpu(sizes_of(levels[0]), levels[0].scalar_type(), channels_last);
+  if (out.numel() == 0) return out;
+  dispatch_floating("upsample_sum", out.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    const auto& affine = no_affine<accumulate_t<T>>();
+    if (relu) {
+      pyramid_sum<T, true>(levels, out, align_corners, channels_last, affine);
+    } else {
+      pyramid_sum<T, false>(levels, out, align_corners, channels_last, affine);
+    }
+  });
+  return out;
+}
+
+std::vector<Tensor> upsample_sum_backward(Tensor grad, std::vector<Tensor> features, bool align_corners, bool relu) {
+  check_levels("upsample_sum_backward", features);
+  STD_TORCH_CHECK(grad.dim() == 4 && sizes_of(grad) == sizes_of(features[0]) &&
+                      grad.scalar_type() == features[0].scalar_type() && grad.is_cpu(),
+                  "upsample_sum_backward: grad must have the shape, dtype and device of features[0]");
+  const bool channels_last = is_channels_last(features[0]);
+  const auto levels = dense_levels(features, channels_last);
+  const Tensor g = dense(grad, channels_last);
+  std::vector<Tensor> outputs;
+  dispatch_floating("upsample_sum_backward", grad.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    using A = accumulate_t<T>;
+    const auto axes = level_axes<A>(levels, align_corners);
+    for (size_t l = 0; l < levels.size(); ++l) {
+      Tensor out = empty_cpu(sizes_of(levels[l]), grad.scalar_type(), channels_last);
+      outputs.push_back(out);
+      if (out.numel() == 0) continue;
+      T* target = out.mutable_data_ptr<T>();
+      // Half gradients are summed in float and rounded once.
+      std::vector<A> wide(std::is_same_v<A, T> ? 0 : out.numel());
+      A* sums = wide.data();
+      if constexpr (std::is_same_v<A, T>) sums = target;
+      const auto& affine = no_affine<A>();
+      if (relu) {
+        pyramid_adjoint<T, A, true>(levels[l], l, g, axes[l], channels_last, affine, sums);
+      } else {
+        pyramid_adjoint<T, A, false>(levels[l], l, g, axes[l], channels_last, affine, sums);
+      }
+      if constexpr (!std::is_same_v<A, T>) store_row<T, A>(sums, target, out.numel());
+    }
+  });
+  return outputs;
+}
+
+STABLE_TORCH_LIBRARY_IMPL(rpcnn, CPU, m) {
+  m.impl("upsample_sum", TORCH_BOX(&upsample_sum));
+  m.impl("upsample_sum_backward", TORCH_BOX(&upsample_sum_backward));
+}
+
+}  // namespace
+}  // namespace rpcnn

@@ -1,0 +1,77 @@
+// Where a box's samples fall: RoIAlign's rule for one axis, and the pyramid level of a box. Written once for CPU and
+// CUDA.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "interpolate.h"
+
+namespace rpcnn {
+
+// One axis of one box: `cells` cells of `samples` samples each, `bin` map pixels per cell, from `start` on.
+// Positions are computed in one type and in this order of operations: rounding decides which side of a
+// pixel or of the map's border a sample falls on, and how many samples an adaptive cell takes.
+template <typename T>
+struct RoiAxis {
+  T start, bin;
+  int64_t samples;
+
+  RPCNN_HOST_DEVICE T position(int64_t cell, int64_t sample) const {
+    return start + T(cell) * bin + (T(sample) + T(0.5)) * bin / T(samples);
+  }
+};
+
+// Beyond this many samples per cell (a box of 10^12 pixels) a cell's mean is 0 to rounding: the axis is left empty.
+constexpr double kMostSamples = 1099511627776.0;
+
+template <typename T>
+RPCNN_HOST_DEVICE RoiAxis<T> roi_axis(T from, T to, T scale, int64_t cells, int64_t sampling_ratio, bool aligned) {
+  const T shift = aligned ? T(0.5) : T(0);
+  const T start = from * scale - shift;
+  T length = to * scale - shift - start;
+  if (!aligned && length < T(1)) length = T(1);
+  const T bin = length / T(cells);
+  if (sampling_ratio > 0) return {start, bin, sampling_ratio};
+  const double count = std::ceil(double(bin));
+  return {start, bin, count > 0 && count < kMostSamples ? static_cast<int64_t>(count) : 0};
+}
+
+// A sample's two pixels; one further than a pixel outside the map, or not a number, has weight 0.
+template <typename T>
+RPCNN_HOST_DEVICE Tap<T> roi_tap(T position, int64_t size) {
+  if (!(position >= T(-1) && position <= T(size))) return {0, 0, T(0), T(0)};
+  if (position < T(0)) position = T(0);
+  const int64_t lo = static_cast<int64_t>(position);
+  if (lo >= size - 1) return {size - 1, size - 1, T(1), T(0)};
+  const T fraction = position - T(lo);
+  return {lo, lo + 1, T(1) - fraction, fraction};
+}
+
+// The samples [first, last) of a cell that can lie in the map; a box much larger than the map has billions that do not.
+template <typename T>
+RPCNN_HOST_DEVICE void roi_samples_inside(const RoiAxis<T>& axis, int64_t cell, int64_t size, int64_t* first,
+                                          int64_t* last) {
+  *first = 0;
+  *last = axis.samples;
+  if (axis.samples <= 2 * (size + 4) || !(axis.bin > T(0))) return;
+  const double pitch = double(axis.bin) / double(axis.samples);
+  const double origin = double(axis.start) + double(cell) * double(axis.bin);
+  const double a = std::floor((-1.0 - origin) / pitch) - 2.0, b = std::ceil((double(size) - origin) / pitch) + 2.0;
+  if (a > 0) *first = a < double(axis.samples) ? static_cast<int64_t>(a) : axis.samples;
+  if (b < double(axis.samples)) *last = b > 0 ? static_cast<int64_t>(b) : 0;
+  if (*last < *first) *last = *first;
+}
+
+// 0 is the finest level. floor(canonical_level + log2(sqrt(area) / canonical_size + 1e-6)) − finest, clamped; a box
+// without positive, finite area pools from the finest. In float, whatever the boxes' type, so that devices agree.
+RPCNN_HOST_DEVICE int64_t roi_level(float x1, float y1, float x2, float y2, float canonical_size, float canonical_level,
+                                    float finest, float area_offset, int64_t levels) {
+  const float area = (x2 - x1 + area_offset) * (y2 - y1 + area_offset);
+  if (!(area > 0.0f) || !std::isfinite(area)) return 0;
+  const float level = std::floor(canonical_level + std::log2(std::sqrt(area) / canonical_size + 1e-6f)) - finest;
+  if (!(level > 0.0f)) return 0;
+  return level < float(levels - 1) ? static_cast<int64_t>(level) : levels - 1;
+}
+
+}  // namespace rpcnn

@@ -1,0 +1,279 @@
+"""Every knob of a run: one dataclass tree, whose defaults are the paper's CIHP run. TOML presets hold what differs.
+
+Precedence: defaults < preset file < command line. ``load_config`` gives the resolved tree, ``to_toml`` writes it back.
+"""
+
+import dataclasses
+import difflib
+import json
+import pathlib
+import tomllib
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from .labels import CIHP, MHP_V2, LabelSet
+
+
+def _short(flag: str):
+    """A command-line name besides the full one."""
+    return tyro.conf.arg(aliases=[flag])
+
+
+@dataclass
+class DataConfig:
+    """Which pictures, and how they are resized."""
+
+    dataset: Literal["cihp", "mhpv2", "painted"] = "cihp"
+    """cihp and mhpv2 read their official folders as downloaded; painted paints scenes of its own, in CIHP's layout."""
+    root: Annotated[str, _short("--data-root")] = "data/CIHP"
+    """Folder of the data set (CIHP: holds Training/ and Validation/; MHP-v2: train/ and val/)."""
+    train_split: str = "train"
+    """Split to train on: train or val."""
+    eval_split: str = "val"
+    """Split to evaluate on: train or val."""
+    short_side_min: int = 512
+    """Training: the short side is drawn from short_side_min..short_side_max pixels (Sec. 4.1)."""
+    short_side_max: int = 864
+    """Training: largest short side."""
+    long_side_max: int = 1400
+    """Training: the long side never exceeds this (Sec. 4.1)."""
+    test_short_side: int = 800
+    """Evaluation and prediction: the short side (Sec. 4.1)."""
+    test_long_side_max: int = 1333
+    """Evaluation and prediction: the long side never exceeds this (released code)."""
+    flip_probability: float = 0.5
+    """Training: how often an image is mirrored, with left and right labels exchanged."""
+    workers: int = 4
+    """Loader processes per rank; 0 loads in the training process."""
+    painted_train: int = 400
+    """dataset = painted: scenes to paint for training, when the folder does not hold them yet."""
+    painted_val: int = 60
+    """dataset = painted: unseen scenes for evaluation."""
+    painted_height: int = 192
+    """dataset = painted: height of a scene in pixels."""
+    painted_width: int = 256
+    """dataset = painted: width of a scene in pixels."""
+
+
+@dataclass
+class ModelConfig:
+    """The network. Every field is an argument of the same name of rpcnn.model.RPRCNN."""
+
+
+@dataclass
+class TrainConfig:
+    """Optimiser and schedule (Sec. 4.1)."""
+
+    iterations: Annotated[int, _short("--iterations")] = 135_000
+    """Optimiser steps."""
+    batch_size: Annotated[int, _short("--batch-size")] = 16
+    """Images per optimiser step, over all processes and accumulation steps."""
+    accumulate: int = 1
+    """Split each process's share of a batch into this many forward and backward passes, to save memory."""
+    learning_rate: float = 0.02
+    """Rate for 16 images per step; the linear rule scales it: rate · batch_size / 16."""
+    steps: tuple[int, ...] = (105_000, 125_000)
+    """Iterations at which the rate falls to a tenth."""
+    warmup_iterations: int = 1000
+    """The rate rises linearly over these, from warmup_factor of it."""
+    warmup_factor: float = 1e-4
+    """Where the warm-up starts."""
+    momentum: float = 0.9
+    """SGD momentum."""
+    weight_decay: float = 1e-4
+    """On weights; biases and GroupNorm scales have none, and biases learn at twice the rate."""
+    clip_gradient_norm: float = 0.0
+    """Largest gradient norm; 0 does not clip (the paper's choice)."""
+
+
+@dataclass
+class TestConfig:
+    """From detections to people and to one map of the image (Sec. 3.5)."""
+
+    __test__ = False  # the name is the field's, not a test class
+
+    semantic_mode: Literal["combine", "parsing", "semseg"] = "combine"
+    """Rows of Table 6: global map and people combined (Fig. 4), people only, global map only."""
+    score_threshold: float = 0.3
+    """People enter the combined map from this parsing score on (released code: 0.3 CIHP, 0.05 MHP-v2)."""
+    semantic_gate: float = 0.7
+    """Confidence from which on the global map counts (released code)."""
+    instance_semantic_weight: float = 0.2
+    """Weight of the global probabilities in each person's own map (released code)."""
+    pictures: int = 12
+    """How many pictures of input, truth and prediction an evaluation writes."""
+
+
+@dataclass
+class RunConfig:
+    """Where and how it runs."""
+
+    output: Annotated[str, _short("--output")] = ""
+    """Run folder; empty makes runs/<name of the preset>, -2, -3, …"""
+    resume: Annotated[str, _short("--resume")] = "never"
+    """never; auto: continue the run in `output`, or the newest of this preset, where there is one; or a run folder."""
+    device: Annotated[str, _short("--device")] = "auto"
+    """auto (CUDA where there is one), cpu, cuda or cuda:N."""
+    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], _short("--precision")] = "auto"
+    """auto: bf16 on GPUs that have it, else fp32."""
+    seed: Annotated[int, _short("--seed")] = 0
+    """Decides initial weights, order, augmentation, sampling and painted scenes."""
+    deterministic: bool = False
+    """Only deterministic algorithms; slower on a GPU."""
+    channels_last: bool = True
+    """Keep feature maps with channels innermost."""
+    compile: bool = False
+    """torch.compile the backbone and the pyramid."""
+    threads: int = 0
+    """CPU threads per process; 0 leaves torch's choice."""
+    log_every: int = 20
+    """Iterations between progress lines."""
+    save_every: int = 1000
+    """Iterations between snapshots (the last two are kept)."""
+    evaluate: bool = True
+    """Evaluate and draw pictures after the last iteration."""
+
+
+@dataclass
+class Config:
+    """One run of rpcnn."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    test: TestConfig = field(default_factory=TestConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def labels(self) -> LabelSet:
+        """The part names of the data set."""
+        return MHP_V2 if self.data.dataset == "mhpv2" else CIHP
+
+
+def preset_folder() -> pathlib.Path:
+    """The folder of the presets: beside the package in a checkout, inside it in a wheel."""
+    inside = pathlib.Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else pathlib.Path(__file__).parent.parent / "configs"
+
+
+def find_preset(name: str | pathlib.Path) -> pathlib.Path:
+    """The file that `name` means: a path, or the stem of a preset.
+
+    Raises:
+        ValueError: there is none; names the nearest preset.
+    """
+    for path in (pathlib.Path(name), preset_folder() / name, preset_folder() / f"{name}.toml"):
+        if path.is_file():
+            return path
+    known = sorted(path.stem for path in preset_folder().glob("*.toml"))
+    near = difflib.get_close_matches(pathlib.Path(name).stem, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"config: {str(name)!r} is neither a file nor a preset ({', '.join(known)}){hint}")
+
+
+def load_config(path: str | pathlib.Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The resolved configuration: defaults, then the preset, then command-line style overrides.
+
+    Args:
+        path: a TOML file or the name of a preset; None is "painted", the embedded default run.
+        overrides: e.g. ["--train.iterations", "100", "--seed", "1"].
+
+    Raises:
+        ValueError: no such file, an unknown key (with the nearest known one), or a value of the wrong type.
+        SystemExit: an unknown or malformed override (tyro's message says which).
+    """
+    path = find_preset(path or "painted")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"config: {path} is not TOML: {error}") from None
+    config = from_dict(values, source=str(path))
+    if overrides:
+        config = tyro.cli(Config, default=config, args=list(overrides), prog="rpcnn")
+    validate(config)
+    return config
+
+
+def from_dict(values: dict, source: str = "config") -> Config:
+    """A Config from nested dictionaries; absent keys keep their defaults. Raises ValueError, see :func:`load_config`."""
+    config = Config()
+    _check_keys(values, [f.name for f in dataclasses.fields(config)], source)
+    for group, entries in values.items():
+        section = getattr(config, group)
+        if not isinstance(entries, dict):
+            raise ValueError(f"{source}: [{group}] must be a table, got {entries!r}")
+        hints = typing.get_type_hints(type(section))
+        _check_keys(entries, list(hints), f"{source} [{group}]")
+        for key, value in entries.items():
+            setattr(section, key, _typed(value, hints[key], f"{source}: {group}.{key}"))
+    return config
+
+
+def _check_keys(given, known: list[str], source: str) -> None:
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            raise ValueError(f"{source}: unknown key {key!r}; {hint}")
+
+
+def _typed(value, hint, name: str):
+    """The value as the type that the field asks for."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"{name}: must be one of {', '.join(map(str, arguments))}, got {value!r}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        for option in arguments:
+            try:
+                return _typed(value, option, name)
+            except ValueError:
+                continue
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_typed(item, arguments[0], name) for item in value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if origin is None and isinstance(hint, type) and isinstance(value, hint):
+        if not (hint is int and isinstance(value, bool)):
+            return value
+    raise ValueError(f"{name}: must be {getattr(hint, '__name__', hint)}, got {value!r}")
+
+
+def validate(config: Config) -> None:
+    """Raises ValueError where two knobs contradict each other or a number makes no sense."""
+    data, train, test = config.data, config.train, config.test
+    rules = [
+        (data.short_side_min <= data.short_side_max, "data.short_side_min must not exceed data.short_side_max"),
+        (0 <= data.flip_probability <= 1, "data.flip_probability must lie in 0..1"),
+        (train.iterations > 0, "train.iterations must be at least 1"),
+        (train.batch_size > 0 and train.accumulate > 0, "train.batch_size and train.accumulate must be at least 1"),
+        (train.learning_rate > 0, "train.learning_rate must be positive"),
+        (list(train.steps) == sorted(train.steps), "train.steps must ascend"),
+        (0 <= test.score_threshold <= 1, "test.score_threshold must lie in 0..1"),
+        (0 <= test.semantic_gate <= 1, "test.semantic_gate must lie in 0..1"),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise ValueError(f"config: {message}")
+
+
+def to_dict(config: Config) -> dict:
+    """Nested dictionaries of plain values."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def to_toml(config: Config) -> str:
+    """The whole configuration as TOML; ``load_config`` of it gives the same configuration."""
+    lines = []
+    for group, entries in to_dict(config).items():
+        lines.append(f"[{group}]")
+        # JSON's strings, numbers, booleans and arrays are TOML's too; null does not exist there: leave it out.
+        lines += [f"{key} = {json.dumps(value)}" for key, value in entries.items() if value is not None]
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,127 @@
+"""Evaluates a trained model: ``python -m rpcnn.evaluate RUN_OR_WEIGHTS [--key value …]``.
+
+Prints mIoU, pixel and mean accuracy, AP^p_50, AP^p_vol, PCP_50 and AP^bbox in one table, writes results.json and
+pictures of input, truth and prediction. The configuration travels with the weights; every field of it can be given
+on the command line (--data-root, --data.eval-split train, --test.semantic-mode parsing …).
+"""
+
+import json
+import pathlib
+import sys
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from . import distributed
+from .checkpoint import load_weights
+from .config import Config, validate
+from .data import eval_indices, load_dataset
+from .data.transforms import TestTransform
+from .labels import LabelSet
+from .metrics import ParsingEvaluator, format_table
+from .model import RPRCNN, combine
+from .results import ParsingResult
+from .visualize import panel
+
+
+@torch.inference_mode()
+def parse_image(
+    model: RPRCNN, image: torch.Tensor, config: Config, device: torch.device, transform: TestTransform | None = None
+) -> ParsingResult:
+    """One image, uint8 [3, H, W] RGB, through the model in eval mode: people, scores and maps at the image's own size."""
+    transform = transform or TestTransform(config.data.test_short_side, config.data.test_long_side_max)
+    detections = model([transform.resize(image).to(device)])[0]
+    test = config.test
+    return combine(
+        detections,
+        tuple(image.shape[-2:]),
+        label_set=config.labels,
+        score_threshold=test.score_threshold,
+        semantic_gate=test.semantic_gate,
+        instance_semantic_weight=test.instance_semantic_weight,
+        semantic_mode=test.semantic_mode,
+    )
+
+
+def evaluate(
+    model: RPRCNN, config: Config, device: torch.device, folder: pathlib.Path | None = None, pictures: int = 0
+) -> dict:
+    """All metrics of the paper on the evaluation split, in percent; the images are shared out over the processes.
+
+    Args:
+        model: on `device`; it is put into eval mode.
+        folder: where results.json and pictures/ go; None writes nothing.
+        pictures: how many pictures of input, truth and prediction to write.
+
+    Returns:
+        The keys of rpcnn.metrics, the same on every process.
+    """
+    model.eval()
+    dataset = load_dataset(config, "eval")
+    evaluator = ParsingEvaluator(config.labels.num_classes)
+    indices = eval_indices(len(dataset), distributed.rank(), distributed.world_size())
+    quiet = not distributed.is_main() or not sys.stderr.isatty()
+    for index in tqdm(indices, desc="evaluating", unit="image", disable=quiet):
+        sample = dataset[index]
+        result = parse_image(model, sample["image"], config, device)
+        evaluator.add(
+            labels=result.labels,
+            people=result.people,
+            scores=result.scores,
+            boxes=result.boxes,
+            box_scores=result.box_scores,
+            true_labels=sample["semantic"],
+            true_people=sample["parsing"],
+            true_boxes=sample["boxes"],
+        )
+        if folder and index < pictures:
+            (folder / "pictures").mkdir(parents=True, exist_ok=True)
+            picture = panel(sample["image"].permute(1, 2, 0).numpy(), sample["semantic"].numpy(), result)
+            picture.save(folder / "pictures" / f"{sample['id']}.png")
+    for state in distributed.gather_objects(evaluator.state())[1:]:
+        evaluator.merge(state)
+    results = distributed.gather_objects(evaluator.summarize() if distributed.is_main() else None)[0]
+    if folder and distributed.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return results
+
+
+def format_report(results: dict, labels: LabelSet) -> str:
+    """The metrics as a plain-text table."""
+    return format_table(results, labels)
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Runs the command line; returns the metrics."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0].startswith("-"):
+        print(__doc__)
+        if {"-h", "--help"} & set(arguments):
+            tyro.cli(Config, args=["--help"], prog="python -m rpcnn.evaluate RUN_OR_WEIGHTS")
+        sys.exit("rpcnn: the first argument must be a run folder or a model.safetensors")
+    weights = pathlib.Path(arguments[0])
+    try:
+        state, config = load_weights(weights)
+        config.model.backbone_weights = ""
+        config.run.output = ""
+        config = tyro.cli(Config, default=config, args=arguments[1:], prog="python -m rpcnn.evaluate RUN_OR_WEIGHTS")
+        validate(config)
+        device = distributed.start(config.run.device)
+        model = RPRCNN.from_config(config)
+        model.load_state_dict(state)
+        folder = pathlib.Path(config.run.output or (weights if weights.is_dir() else weights.parent) / "evaluation")
+        results = evaluate(model.to(device), config, device, folder, config.test.pictures)
+    except ValueError as error:
+        sys.exit(f"rpcnn: {error}")
+    finally:
+        distributed.stop()
+    if distributed.is_main():
+        print(format_report(results, config.labels))
+        print(f"rpcnn: results and pictures are in {folder}")
+    return results
+
+
+if __name__ == "__main__":
+    main()

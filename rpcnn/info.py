@@ -1,0 +1,79 @@
+"""``python -m rpcnn.info``: versions, devices, and which operators are compiled. Paste it into a bug report."""
+
+import argparse
+import importlib.metadata
+import platform
+import sys
+
+import torch
+
+OPS = ("roi_align", "multilevel_roi_align", "nms", "upsample_sum", "gse_fuse", "downsample_add", "parsing_miou")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def compiled_ops() -> dict[str, dict[str, bool]]:
+    """For every op whether a kernel is compiled: {op: {"CPU": …, "CUDA": …}}."""
+    from .ops import _library  # loads the kernels
+
+    if _library.CPU_MISSING:
+        return {op: {"CPU": False, "CUDA": False} for op in OPS}
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    return {op: {key: has(f"rpcnn::{op}", key) for key in ("CPU", "CUDA")} for op in OPS}
+
+
+def report() -> str:
+    """The whole report as text."""
+    from . import __version__
+    from .ops import _library
+
+    cuda = torch.version.cuda or "none (CPU build)"
+    lines = [
+        f"rpcnn {__version__}   Python {platform.python_version()}   {platform.platform()}",
+        "  ".join(f"{name} {_version(name)}" for name in ("torch", "torchvision", "numpy", "pillow", "pycocotools")),
+        f"torch's CUDA: {cuda}; built for {torch._C._cuda_getArchFlags() or 'no GPU' if torch.version.cuda else '-'}",
+        f"processor: {_processor()}, {torch.get_num_threads()} threads, vector level {torch.backends.cpu.get_cpu_capability()}",
+    ]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(index)
+            lines.append(
+                f"GPU {index}: {device.name}, sm_{device.major}{device.minor}, {device.total_memory / 2**30:.0f} GiB"
+            )
+    else:
+        lines.append("GPU: none visible")
+    for module, missing in (("rpcnn._C", _library.CPU_MISSING), ("rpcnn._C_cuda", _library.CUDA_MISSING)):
+        lines.append(f"{module}: {missing or 'loaded'}")
+    try:
+        from . import _metrics  # noqa: F401
+
+        lines.append("rpcnn._metrics: loaded")
+    except ImportError as error:
+        lines.append(f"rpcnn._metrics: {error}; the evaluator counts with numpy")
+    lines.append(f"{'op':<24}{'CPU':<12}CUDA")
+    for op, kernels in compiled_ops().items():
+        lines.append(f"{op:<24}" + "".join(f"{'compiled' if there else 'reference':<12}" for there in kernels.values()))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main() -> None:
+    """Prints the report."""
+    argparse.ArgumentParser(prog="python -m rpcnn.info", description=__doc__).parse_args()
+    print(report())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

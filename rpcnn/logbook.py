@@ -1,0 +1,118 @@
+"""What a run tells: a progress line, metrics.jsonl, TensorBoard, and the environment it ran in."""
+
+import json
+import pathlib
+import resource
+import sys
+import time
+
+import torch
+
+
+class Logbook:
+    """Writes the progress of one run; on other ranks than 0 it is silent.
+
+    Files in `folder`: metrics.jsonl (one object a line, appended on resume) and, where tensorboard is installed, its
+    event files.
+    """
+
+    def __init__(self, folder: pathlib.Path, enabled: bool = True):
+        self.enabled = enabled
+        self.losses: dict[str, torch.Tensor] = {}
+        self.count = self.images = 0
+        self.waited = 0.0
+        self.since = time.perf_counter()
+        if not enabled:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115  (open for the whole run)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(folder))
+        except ImportError:
+            self.board = None
+
+    def add(self, losses: dict[str, torch.Tensor], images: int, waited: float) -> None:
+        """One iteration: its losses (kept on their device, no synchronisation), images, seconds spent awaiting data."""
+        for name, value in losses.items():
+            self.losses[name] = self.losses.get(name, 0) + value.detach()
+        self.count += 1
+        self.images += images
+        self.waited += waited
+
+    def report(self, iteration: int, iterations: int, learning_rate: float) -> dict[str, float]:
+        """Prints and writes the means since the last report, and starts afresh. Returns the mean losses.
+
+        Raises:
+            FloatingPointError: a loss is not finite; names it.
+        """
+        seconds = time.perf_counter() - self.since
+        means = {name: float(total) / self.count for name, total in self.losses.items()}
+        broken = [name for name, value in means.items() if not abs(value) < float("inf")]
+        if broken:
+            raise FloatingPointError(
+                f"iteration {iteration}: loss {', '.join(broken)} is not finite. A lower train.learning_rate, a longer "
+                "train.warmup_iterations or train.clip_gradient_norm usually helps; --resume auto continues from the "
+                "last snapshot."
+            )
+        if self.enabled:
+            eta = seconds / self.count * (iterations - iteration)
+            record = {
+                "iteration": iteration,
+                "loss": sum(means.values()),
+                **{f"loss_{name}": value for name, value in means.items()},
+                "learning_rate": learning_rate,
+                "images_per_second": self.images / seconds,
+                "data_wait": self.waited / seconds,
+                "memory_gib": memory_gib(),
+                "eta_seconds": eta,
+            }
+            self.write(record)
+            terms = " ".join(f"{name} {value:.3f}" for name, value in means.items())
+            print(
+                f"{iteration}/{iterations}  loss {record['loss']:.3f} ({terms})  lr {learning_rate:.2e}  "
+                f"{record['images_per_second']:.1f} img/s  data {100 * record['data_wait']:.0f}%  "
+                f"{record['memory_gib']:.1f} GiB  ETA {_clock(eta)}",
+                flush=True,
+            )
+        self.losses, self.count, self.images, self.waited = {}, 0, 0, 0.0
+        self.since = time.perf_counter()
+        return means
+
+    def write(self, record: dict) -> None:
+        """Appends a record to metrics.jsonl and its numbers to TensorBoard."""
+        if not self.enabled:
+            return
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()
+        if self.board:
+            for name, value in record.items():
+                if isinstance(value, int | float) and name != "iteration":
+                    self.board.add_scalar(name.replace("loss_", "loss/", 1), value, record.get("iteration", 0))
+
+    def say(self, text: str) -> None:
+        """Prints a line on rank 0."""
+        if self.enabled:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Flushes and closes the files."""
+        if self.enabled:
+            self.file.close()
+            if self.board:
+                self.board.close()
+
+
+def memory_gib() -> float:
+    """Peak memory: of the GPU where one is used, else of this process."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,117 @@
+"""The fusion of GSE-FPN (Sec. 3.3, Fig. 3): up-sample every level, GroupNorm, ReLU, sum — without up-sampled maps."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._library import CPU_MISSING, check, compiled, dense_layout, refuse_forward_ad
+from .upsample_sum import check_pyramid, resize
+
+
+def gse_fuse(
+    features: list[Tensor],
+    gn_weights: list[Tensor],
+    gn_biases: list[Tensor],
+    num_groups: int,
+    eps: float = 1e-5,
+    align_corners: bool = True,
+) -> Tensor:
+    """``Σ_l relu(GroupNorm_l(bilinear(features[l] → size of features[0])))``, exact.
+
+    The statistics are those of the up-sampled maps, taken from the low-resolution ones: with up(Q) = A Q Bᵀ the mean
+    needs the column sums of A and B only, and Σ up(Q)² = ⟨Q, (AᵀA) Q (BᵀB)⟩, whose Gram matrices are tridiagonal. The
+    affine is folded in at low resolution, and one pass adds all levels.
+
+    Args:
+        features: L maps [N, C, H_l, W_l], no larger than the first in height and width; other float dtypes are promoted
+            to the common one.
+        gn_weights, gn_biases: L vectors [C] each, the affine of each level's GroupNorm; float32, or float64 with
+            float64 maps.
+        num_groups: divides C.
+        eps: added to the variance.
+        align_corners: as torch.nn.functional.interpolate.
+
+    Returns:
+        [N, C, H_0, W_0] in the first map's dtype and memory format. Differentiable once in features, weights, biases.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit.
+        NotImplementedError: forward-mode differentiation, double backward.
+    """
+    op = "gse_fuse"
+    features = check_pyramid(op, features)
+    images, channels, height, width = features[0].shape
+    for level, feature in enumerate(features):
+        check(
+            feature.shape[2] <= height and feature.shape[3] <= width,
+            f"{op}: features[{level}] must not be larger than the first, {height}×{width}, got {list(feature.shape)}",
+        )
+    check(num_groups > 0 and channels % num_groups == 0, f"{op}: num_groups must divide {channels}, got {num_groups}")
+    affine = torch.float64 if features[0].dtype == torch.float64 else torch.float32
+    for name, vectors in (("gn_weights", gn_weights), ("gn_biases", gn_biases)):
+        check(len(vectors) == len(features), f"{op}: {name} must hold {len(features)} vectors, got {len(vectors)}")
+        for level, vector in enumerate(vectors):
+            check(
+                list(vector.shape) == [channels] and vector.is_floating_point() and vector.device == features[0].device,
+                f"{op}: {name}[{level}] must be [{channels}] floats on {features[0].device}, "
+                f"got {list(vector.shape)} {vector.dtype} on {vector.device}",
+            )
+    gn_weights, gn_biases = [w.to(affine) for w in gn_weights], [b.to(affine) for b in gn_biases]
+    if not compiled(features[0]):
+        return gse_fuse_reference(features, gn_weights, gn_biases, num_groups, eps, align_corners)
+    refuse_forward_ad(op, *features, *gn_weights, *gn_biases)
+    return torch.ops.rpcnn.gse_fuse(features, gn_weights, gn_biases, num_groups, float(eps), bool(align_corners))[0]
+
+
+def gse_fuse_reference(
+    features: list[Tensor],
+    gn_weights: list[Tensor],
+    gn_biases: list[Tensor],
+    num_groups: int,
+    eps: float = 1e-5,
+    align_corners: bool = True,
+) -> Tensor:
+    """The definition of :func:`gse_fuse` in plain PyTorch; half maps are computed in float32."""
+    size, dtype = features[0].shape[2:], features[0].dtype
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    total = torch.zeros_like(features[0], dtype=wide)
+    for feature, weight, bias in zip(features, gn_weights, gn_biases, strict=True):
+        level = resize(feature.to(wide), size, align_corners)
+        if level.numel():
+            level = F.group_norm(level, num_groups, weight.to(wide), bias.to(wide), eps)
+        total = total + F.relu(level)
+    return total.to(dtype)
+
+
+if not CPU_MISSING:
+
+    @torch.library.register_fake("rpcnn::gse_fuse")
+    def _(features, gn_weights, gn_biases, num_groups, eps, align_corners):
+        statistics = gn_weights[0].new_empty(features[0].shape[0], len(features), num_groups)
+        out = torch.empty_like(features[0], memory_format=dense_layout(features[0]))
+        return out, statistics, torch.empty_like(statistics)
+
+    @torch.library.register_fake("rpcnn::gse_fuse_backward")
+    def _(grad, features, gn_weights, gn_biases, mean, rstd, num_groups, align_corners):
+        layout = dense_layout(features[0])
+        maps = [torch.empty_like(feature, memory_format=layout) for feature in features]
+        return maps, [torch.empty_like(w) for w in gn_weights], [torch.empty_like(b) for b in gn_biases]
+
+    def _setup_context(ctx, inputs, output):
+        features, weights, biases, ctx.num_groups, _, ctx.align_corners = inputs
+        ctx.levels = len(features)
+        ctx.save_for_backward(*features, *weights, *biases, *output[1:])
+
+    def _backward(ctx, grad, grad_mean, grad_rstd):
+        *tensors, mean, rstd = ctx.saved_tensors
+        features, weights, biases = (tensors[i * ctx.levels : (i + 1) * ctx.levels] for i in range(3))
+        grads = torch.ops.rpcnn.gse_fuse_backward(
+            grad, features, weights, biases, mean, rstd, ctx.num_groups, ctx.align_corners
+        )
+        return *grads, None, None, None
+
+    def _double_backward(ctx, *grads):
+        raise NotImplementedError("gse_fuse: double backward is not supported")
+
+    torch.library.register_autograd("rpcnn::gse_fuse", _backward, setup_context=_setup_context)
+    torch.library.register_autograd("rpcnn::gse_fuse_backward", _double_backward)

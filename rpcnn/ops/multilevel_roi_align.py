@@ -1,0 +1,146 @@
+"""RoIAlign over a whole pyramid in one call: each box pools from the level that fits its size (Sec. 3.3)."""
+
+import torch
+from torch import Tensor
+
+from ._library import CPU_MISSING, check, check_maps, compiled, dense_layout, promote, refuse_forward_ad
+from .roi_align import _pair, boxes_with_index, roi_align_reference
+
+
+def multilevel_roi_align(
+    features: list[Tensor],
+    boxes: Tensor | list[Tensor],
+    output_size: int | tuple[int, int],
+    spatial_scales: list[float],
+    sampling_ratio: int = 2,
+    aligned: bool = False,
+    canonical_size: float = 224,
+    canonical_level: int = 4,
+    area_offset: float = 0,
+) -> Tensor:
+    """:func:`roi_align` of each box on the pyramid level that :func:`roi_levels` gives it.
+
+    Args:
+        features: L maps [N, C, H_l, W_l], finest first.
+        boxes: [R, 5] rows (image index, x1, y1, x2, y2), or a list of N tensors [R_n, 4], in image pixels.
+        output_size: cells per box, (height, width) or one number for both.
+        spatial_scales: map coordinates per image pixel, one per level, e.g. 1/4, 1/8, …
+        sampling_ratio, aligned: see :func:`roi_align`.
+        canonical_size, canonical_level, area_offset: see :func:`roi_levels`.
+
+    Returns:
+        [R, C, height, width] in the maps' dtype and the finest level's memory format. Differentiable, twice too.
+
+    Raises:
+        ValueError, NotImplementedError: as :func:`roi_align`.
+    """
+    op = "multilevel_roi_align"
+    check(len(features) > 0, f"{op}: features must hold at least one level")
+    for level, feature in enumerate(features):
+        check_maps(op, f"features[{level}]", feature)
+        want, got = features[0], feature
+        check(
+            got.shape[:2] == want.shape[:2] and got.device == want.device,
+            f"{op}: features[{level}] must be [{want.shape[0]}, {want.shape[1]}, H, W] on {want.device}, "
+            f"got {list(got.shape)} on {got.device}",
+        )
+    check(
+        len(spatial_scales) == len(features),
+        f"{op}: spatial_scales must have one entry per level ({len(features)}), got {len(spatial_scales)}",
+    )
+    check(all(s > 0 for s in spatial_scales), f"{op}: spatial_scales must be positive, got {list(spatial_scales)}")
+    boxes = boxes_with_index(op, boxes, features[0])
+    height, width = _pair(op, output_size)
+    features, scales = promote(list(features)), [float(s) for s in spatial_scales]
+    rule = (float(canonical_size), int(canonical_level), float(area_offset))
+    if not compiled(features[0]):
+        return multilevel_roi_align_reference(features, boxes, (height, width), scales, sampling_ratio, aligned, *rule)
+    refuse_forward_ad(op, *features, boxes)
+    return torch.ops.rpcnn.multilevel_roi_align(
+        features, boxes, scales, height, width, int(sampling_ratio), bool(aligned), *rule
+    )
+
+
+def roi_levels(
+    boxes: Tensor,
+    spatial_scales: list[float],
+    canonical_size: float = 224,
+    canonical_level: int = 4,
+    area_offset: float = 0,
+) -> Tensor:
+    """Which level [R] int64 (0 = finest) each box [R, 4] pools from.
+
+    level = floor(canonical_level + log2(sqrt(area) / canonical_size + 1e-6)), clamped to the pyramid, whose finest level
+    is number -log2(spatial_scales[0]); area = (w + area_offset)(h + area_offset). A box without positive, finite area
+    goes to the finest level. Computed in float32, whatever the boxes' dtype, so that every device agrees.
+    """
+    boxes = boxes.float()
+    finest = -torch.tensor(float(spatial_scales[0])).log2().round().int().item()
+    area = (boxes[:, 2] - boxes[:, 0] + area_offset) * (boxes[:, 3] - boxes[:, 1] + area_offset)
+    level = torch.floor(canonical_level + torch.log2(area.clamp(min=0).sqrt() / canonical_size + 1e-6)) - finest
+    level = torch.where(area.isfinite() & (area > 0), level, 0)
+    return level.clamp(0, len(spatial_scales) - 1).long()
+
+
+def multilevel_roi_align_reference(
+    features: list[Tensor],
+    boxes: Tensor | list[Tensor],
+    output_size: int | tuple[int, int],
+    spatial_scales: list[float],
+    sampling_ratio: int = 2,
+    aligned: bool = False,
+    canonical_size: float = 224,
+    canonical_level: int = 4,
+    area_offset: float = 0,
+) -> Tensor:
+    """The definition of :func:`multilevel_roi_align` in plain PyTorch."""
+    boxes = boxes_with_index("multilevel_roi_align", boxes, features[0])
+    levels = roi_levels(boxes[:, 1:], spatial_scales, canonical_size, canonical_level, area_offset)
+    pooled, order = [], []
+    for level, (feature, scale) in enumerate(zip(features, spatial_scales, strict=True)):
+        rows = (levels == level).nonzero()[:, 0]
+        pooled.append(roi_align_reference(feature, boxes[rows], output_size, scale, sampling_ratio, aligned))
+        order.append(rows)
+    return torch.cat(pooled)[torch.cat(order).argsort()]
+
+
+if not CPU_MISSING:
+
+    @torch.library.register_fake("rpcnn::multilevel_roi_align")
+    def _(features, boxes, spatial_scales, output_height, output_width, *rule):
+        out = features[0].new_empty(boxes.shape[0], features[0].shape[1], output_height, output_width)
+        return torch.empty_like(out, memory_format=dense_layout(features[0]))
+
+    @torch.library.register_fake("rpcnn::multilevel_roi_align_backward")
+    def _(grad, boxes, spatial_scales, batch, heights, widths, *rule):
+        layout = torch.channels_last if rule[-1] else torch.contiguous_format
+        maps = [grad.new_empty(batch, grad.shape[1], h, w) for h, w in zip(heights, widths, strict=True)]
+        return [torch.empty_like(m, memory_format=layout) for m in maps]
+
+    def _setup_context(ctx, inputs, output):
+        features, boxes, ctx.scales, _, _, *ctx.rule = inputs
+        ctx.batch = features[0].shape[0]
+        ctx.heights, ctx.widths = [f.shape[2] for f in features], [f.shape[3] for f in features]
+        ctx.channels_last = dense_layout(features[0]) == torch.channels_last
+        ctx.save_for_backward(boxes)
+
+    def _backward(ctx, grad):
+        size = (ctx.batch, ctx.heights, ctx.widths)
+        grads = torch.ops.rpcnn.multilevel_roi_align_backward(
+            grad, *ctx.saved_tensors, ctx.scales, *size, *ctx.rule, ctx.channels_last
+        )
+        return grads, *([None] * 9)
+
+    def _setup_context_backward(ctx, inputs, output):
+        grad, boxes, ctx.scales, _, _, _, *ctx.rule, _ = inputs
+        ctx.size = grad.shape[2:]
+        ctx.save_for_backward(boxes)
+
+    def _double_backward(ctx, grads):
+        grad = torch.ops.rpcnn.multilevel_roi_align(grads, *ctx.saved_tensors, ctx.scales, *ctx.size, *ctx.rule)
+        return grad, *([None] * 11)
+
+    torch.library.register_autograd("rpcnn::multilevel_roi_align", _backward, setup_context=_setup_context)
+    torch.library.register_autograd(
+        "rpcnn::multilevel_roi_align_backward", _double_backward, setup_context=_setup_context_backward
+    )

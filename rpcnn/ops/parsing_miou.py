@@ -1,0 +1,93 @@
+"""mIoU of predicted part maps with the true ones, per RoI: the target of the re-scoring network (Sec. 3.4)."""
+
+import torch
+from torch import Tensor
+
+from ._library import CPU_MISSING, check, compiled
+
+
+def parsing_miou(
+    logits_or_labels: Tensor, target: Tensor, num_classes: int | None = None, ignore_index: int = 255
+) -> Tensor:
+    """Mean over classes of intersection over union between prediction and truth, for every RoI on its own.
+
+    Background counts as a class; a class in neither map is passed over. Pixels whose target is ignore_index or lies
+    outside 0..K-1 are ignored. A RoI without any valid pixel scores 0.
+
+    Args:
+        logits_or_labels: [N, K, H, W] float logits (their arg-max is the prediction; ties go to the lowest class, NaN
+            loses to every number), or [N, H, W] integer labels (those outside 0..K-1 are wrong for every class).
+        target: [N, H, W] integers.
+        num_classes: K; needed with labels, and must equal the logits' channels otherwise.
+
+    Returns:
+        float32 [N] in 0..1. Not differentiable.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit.
+    """
+    op, integers = "parsing_miou", (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    shape = list(logits_or_labels.shape)
+    check(target.dim() == 3, f"{op}: target must have shape [N, H, W], got {list(target.shape)}")
+    check(target.dtype in integers, f"{op}: target must hold integers, got {target.dtype}")
+    if logits_or_labels.dim() == 4:
+        check(
+            logits_or_labels.is_floating_point(),
+            f"{op}: logits_or_labels must be floating point where it is [N, K, H, W], got {logits_or_labels.dtype}",
+        )
+        check(shape[1] > 0, f"{op}: logits_or_labels must have at least one class, got {shape}")
+        check(
+            num_classes in (None, shape[1]),
+            f"{op}: num_classes must be the logits' channels, {shape[1]}, or None, got {num_classes}",
+        )
+        num_classes = shape[1]
+        fits = [shape[0], *shape[2:]] == list(target.shape)
+    else:
+        check(len(shape) == 3, f"{op}: logits_or_labels must be [N, K, H, W] logits or [N, H, W] labels, got {shape}")
+        check(
+            logits_or_labels.dtype in integers,
+            f"{op}: logits_or_labels must hold integers where it is [N, H, W], got {logits_or_labels.dtype}",
+        )
+        check(num_classes is not None and num_classes > 0, f"{op}: num_classes must be given with labels, > 0")
+        fits = shape == list(target.shape)
+    check(fits, f"{op}: target must cover the prediction's RoIs and pixels, got {list(target.shape)} for {shape}")
+    check(
+        target.device == logits_or_labels.device,
+        f"{op}: target must be on {logits_or_labels.device}, got {target.device}",
+    )
+    if not compiled(logits_or_labels):
+        return parsing_miou_reference(logits_or_labels, target, num_classes, ignore_index)
+    return torch.ops.rpcnn.parsing_miou(logits_or_labels.detach(), target, int(num_classes), int(ignore_index))
+
+
+@torch.no_grad()
+def parsing_miou_reference(
+    logits_or_labels: Tensor, target: Tensor, num_classes: int | None = None, ignore_index: int = 255
+) -> Tensor:
+    """The definition of :func:`parsing_miou` in plain PyTorch."""
+    if logits_or_labels.dim() == 4:
+        num_classes = logits_or_labels.shape[1]
+        prediction = torch.where(logits_or_labels.isnan(), -torch.inf, logits_or_labels).argmax(1)
+    else:
+        prediction = logits_or_labels.long()
+    n, k = len(target), num_classes
+    if target.numel() == 0:
+        return torch.zeros(n, device=target.device)
+    prediction, target = prediction.flatten(1), target.long().flatten(1)
+    valid = (target != ignore_index) & (target >= 0) & (target < k)
+    prediction = torch.where((prediction >= 0) & (prediction < k), prediction, k)
+    rows = torch.arange(n, device=target.device)[:, None].expand_as(target)
+    pairs = (rows * k + target) * (k + 1) + prediction
+    confusion = torch.bincount(pairs[valid], minlength=n * k * (k + 1)).view(n, k, k + 1).double()
+    intersection = confusion[:, :, :k].diagonal(dim1=1, dim2=2)
+    union = confusion.sum(2) + confusion[:, :, :k].sum(1) - intersection
+    present = union > 0
+    iou = torch.where(present, intersection / union.clamp(min=1), 0)
+    return (iou.sum(1) / present.sum(1).clamp(min=1)).float()
+
+
+if not CPU_MISSING:
+
+    @torch.library.register_fake("rpcnn::parsing_miou")
+    def _(logits_or_labels, target, num_classes, ignore_index):
+        return logits_or_labels.new_empty(logits_or_labels.shape[0], dtype=torch.float32)

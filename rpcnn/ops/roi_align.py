@@ -1,0 +1,191 @@
+"""RoIAlign: the features under a box, on a fixed grid (Sec. 3.3; both branches pool with it)."""
+
+import math
+import os
+
+import torch
+from torch import Tensor
+
+from ._library import CPU_MISSING, check, check_maps, compiled, dense_layout, refuse_forward_ad
+
+
+def roi_align(
+    input: Tensor,
+    boxes: Tensor | list[Tensor],
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Tensor:
+    """Average of bilinear samples in each cell of a grid laid over each box, as ``torchvision.ops.roi_align``.
+
+    A sample further than one pixel outside the map counts as 0. A box with a non-finite corner gives zeros and gets no
+    gradient. Sums run in float32 for half inputs; boxes are never rounded to half.
+
+    Args:
+        input: [N, C, H, W], float32, float64, float16 or bfloat16, any memory layout.
+        boxes: [R, 5] rows (image index, x1, y1, x2, y2), or a list of N tensors [R_n, 4]; any float dtype, in pixels of
+            the image whose coordinates times spatial_scale are the map's.
+        output_size: cells per box, (height, width) or one number for both.
+        sampling_ratio: samples per cell and axis; <= 0 takes ceil(box size / cells) of them.
+        aligned: shift by half a pixel so that samples lie where pixel centres are; boxes may then be smaller than a
+            pixel. False is the legacy rule: no shift, boxes at least one pixel wide and high.
+
+    Returns:
+        [R, C, height, width] in the input's dtype and memory format. Differentiable in input, twice too.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit; on the CPU also an image index that is no integer in 0..N-1
+            (on CUDA such a row gives zeros, and an error where the environment holds RPCNN_CHECK=1).
+        NotImplementedError: forward-mode differentiation.
+    """
+    check_maps("roi_align", "input", input)
+    boxes = boxes_with_index("roi_align", boxes, input)
+    height, width = _pair("roi_align", output_size)
+    arguments = (input, boxes, float(spatial_scale), height, width, int(sampling_ratio), bool(aligned))
+    if not compiled(input):
+        return roi_align_reference(input, boxes, (height, width), spatial_scale, sampling_ratio, aligned)
+    refuse_forward_ad("roi_align", input, boxes)
+    return torch.ops.rpcnn.roi_align(*arguments)
+
+
+def _pair(op: str, size: int | tuple[int, int]) -> tuple[int, int]:
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    check(len(pair) == 2 and min(pair) > 0, f"{op}: output_size must be one or two positive integers, got {size!r}")
+    return pair
+
+
+def boxes_with_index(op: str, boxes: Tensor | list[Tensor], features: Tensor) -> Tensor:
+    """Boxes as [R, 5] rows (image index, x1, y1, x2, y2) in float32 (float64 with float64 boxes), checked."""
+    if isinstance(boxes, list | tuple):
+        check(
+            len(boxes) == len(features),
+            f"{op}: boxes must be a list of one [R, 4] tensor per image, got {len(boxes)} for {len(features)} images",
+        )
+        for n, b in enumerate(boxes):
+            shape = list(b.shape)
+            check(b.dim() == 2 and shape[1] == 4, f"{op}: boxes[{n}] must have shape [R, 4], got {shape}")
+        index = [b.new_full((len(b), 1), n) for n, b in enumerate(boxes)]
+        boxes = torch.cat([torch.cat(index), torch.cat(list(boxes))], 1) if boxes else features.new_zeros(0, 5)
+    shape = list(boxes.shape)
+    check(boxes.dim() == 2 and shape[1] == 5, f"{op}: boxes must have shape [R, 5] or be a list of [R, 4], got {shape}")
+    check(boxes.is_floating_point(), f"{op}: boxes must be floating point, got {boxes.dtype}")
+    check(boxes.device == features.device, f"{op}: boxes must be on {features.device}, got {boxes.device}")
+    boxes = boxes.detach()
+    boxes = boxes if boxes.dtype == torch.float64 else boxes.float()
+    must_check = boxes.device.type == "cpu" or (boxes.device.type == "cuda" and check_on_device())
+    if must_check and not torch.compiler.is_compiling() and type(boxes) is Tensor and len(boxes):
+        index = boxes[:, 0]
+        bad = ~((index >= 0) & (index < len(features)) & (index == index.floor()))
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            check(False, f"{op}: boxes[{row}, 0] must be an image index in 0..{len(features) - 1}, got {index[row]:g}")
+    return boxes
+
+
+def check_on_device() -> bool:
+    """Whether checks that synchronise with the GPU are wanted (RPCNN_CHECK=1)."""
+    return os.environ.get("RPCNN_CHECK") == "1"
+
+
+def roi_align_reference(
+    input: Tensor,
+    boxes: Tensor | list[Tensor],
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Tensor:
+    """The definition of :func:`roi_align` in plain PyTorch.
+
+    RoIAlign is linear in the input and separable: out[r, c] = Wy[r] · input[b, c] · Wx[r]ᵀ, where a row of Wy holds the
+    mean of one cell's bilinear weights over the map's rows.
+    """
+    height, width = _pair("roi_align", output_size)
+    boxes = boxes_with_index("roi_align", boxes, input)
+    wide = torch.float64 if input.dtype == torch.float64 or boxes.dtype == torch.float64 else torch.float32
+    outputs = []
+    for index, *corners in boxes.to(wide).unbind():
+        x1, y1, x2, y2 = corners
+        finite = bool(torch.stack([index, *corners]).isfinite().all()) and 0 <= int(index) < len(input)
+        if not finite:
+            outputs.append(input.new_zeros(input.shape[1], height, width))
+            continue
+        y = _axis_weights(y1, y2, spatial_scale, height, input.shape[2], sampling_ratio, aligned)
+        x = _axis_weights(x1, x2, spatial_scale, width, input.shape[3], sampling_ratio, aligned)
+        pooled = torch.einsum("ph,chw,qw->cpq", y, input[int(index)].to(wide), x)
+        outputs.append(pooled.to(input.dtype))
+    if not outputs:
+        # zero boxes: still connected to the input, as a sum over nothing
+        return input.new_zeros(0, input.shape[1], height, width) + input.sum() * 0
+    return torch.stack(outputs)
+
+
+def _axis_weights(start, end, scale, cells, size, ratio, aligned) -> Tensor:
+    """[cells, size]: the mean bilinear weights of each cell's samples along one axis."""
+    shift = 0.5 if aligned else 0.0
+    start, end = start * scale - shift, end * scale - shift
+    length = end - start if aligned else torch.clamp(end - start, min=1.0)
+    samples = ratio if ratio > 0 else max(math.ceil(float(length) / cells), 0)
+    weights = length.new_zeros(cells, size)
+    if samples == 0:
+        return weights
+    # Samples beyond the map count 0 but stay in the divisor; only those that can reach it are evaluated.
+    steps = torch.arange(cells * samples, device=start.device)
+    if samples * cells > 4 * (size + 2) and length > 0:
+        pitch = float(length) / cells / samples
+        first = max(int((-1 - float(start)) / pitch) - 2, 0)
+        last = min(int((size - float(start)) / pitch) + 3, cells * samples)
+        steps = torch.arange(first, max(last, first), device=start.device)
+    cell, step = steps // samples, steps % samples
+    position = start + cell * (length / cells) + (step + 0.5) * (length / cells) / samples
+    inside = (position >= -1) & (position <= size)
+    position = position.clamp(0, size - 1)
+    low = position.floor().long().clamp(max=size - 1)
+    high = (low + 1).clamp(max=size - 1)
+    fraction = position - low
+    share = inside.to(weights) / samples
+    weights.index_put_((cell, low), (1 - fraction) * share, accumulate=True)
+    weights.index_put_((cell, high), fraction * share, accumulate=True)
+    return weights
+
+
+if not CPU_MISSING:
+
+    @torch.library.register_fake("rpcnn::roi_align")
+    def _(input, boxes, spatial_scale, output_height, output_width, sampling_ratio, aligned):
+        out = input.new_empty(boxes.shape[0], input.shape[1], output_height, output_width)
+        return torch.empty_like(out, memory_format=dense_layout(input))
+
+    @torch.library.register_fake("rpcnn::roi_align_backward")
+    def _(grad, boxes, spatial_scale, batch, height, width, sampling_ratio, aligned, channels_last):
+        out = grad.new_empty(batch, grad.shape[1], height, width)
+        return torch.empty_like(out, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+    def _setup_context(ctx, inputs, output):
+        input, boxes, ctx.scale, _, _, *ctx.rule = inputs
+        ctx.batch, _, ctx.height, ctx.width = input.shape
+        ctx.channels_last = dense_layout(input) == torch.channels_last
+        ctx.save_for_backward(boxes)
+
+    def _backward(ctx, grad):
+        size = (ctx.batch, ctx.height, ctx.width)
+        grad_input = torch.ops.rpcnn.roi_align_backward(
+            grad, *ctx.saved_tensors, ctx.scale, *size, *ctx.rule, ctx.channels_last
+        )
+        return grad_input, None, None, None, None, None, None
+
+    def _setup_context_backward(ctx, inputs, output):
+        grad, boxes, ctx.scale, _, _, _, *ctx.rule, _ = inputs
+        ctx.size = grad.shape[2:]
+        ctx.save_for_backward(boxes)
+
+    def _double_backward(ctx, grad_input):
+        # The backward is linear in the incoming gradient; its adjoint is the forward itself.
+        grad = torch.ops.rpcnn.roi_align(grad_input, *ctx.saved_tensors, ctx.scale, *ctx.size, *ctx.rule)
+        return grad, *([None] * 8)
+
+    torch.library.register_autograd("rpcnn::roi_align", _backward, setup_context=_setup_context)
+    torch.library.register_autograd(
+        "rpcnn::roi_align_backward", _double_backward, setup_context=_setup_context_backward
+    )

@@ -1,0 +1,96 @@
+"""Sum of a pyramid's levels at the finest one's size (Sec. 3.3, "High-resolution Feature")."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._library import CPU_MISSING, check, check_maps, compiled, dense_layout, promote, refuse_forward_ad
+
+
+def upsample_sum(features: list[Tensor], align_corners: bool = False, relu: bool = False) -> Tensor:
+    """``Σ_l [relu](bilinear(features[l] → size of features[0]))`` in one pass; no up-sampled map is made.
+
+    Args:
+        features: L maps [N, C, H_l, W_l]; other float dtypes are promoted to the common one.
+        align_corners: as torch.nn.functional.interpolate.
+        relu: clamp each level at 0 before it is added, level 0 included.
+
+    Returns:
+        [N, C, H_0, W_0] in the first map's memory format. Differentiable once; twice without relu.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit.
+        NotImplementedError: forward-mode differentiation.
+    """
+    features = check_pyramid("upsample_sum", features)
+    if not compiled(features[0]):
+        return upsample_sum_reference(features, align_corners, relu)
+    refuse_forward_ad("upsample_sum", *features)
+    return torch.ops.rpcnn.upsample_sum(features, bool(align_corners), bool(relu))
+
+
+def check_pyramid(op: str, features: list[Tensor]) -> list[Tensor]:
+    """The levels in their common dtype, after checks. Raises ValueError."""
+    check(len(features) > 0, f"{op}: features must hold at least one map")
+    for level, feature in enumerate(features):
+        check_maps(op, f"features[{level}]", feature)
+        first = features[0]
+        check(
+            feature.shape[:2] == first.shape[:2] and feature.device == first.device,
+            f"{op}: features[{level}] must be [{first.shape[0]}, {first.shape[1]}, H, W] on {first.device}, "
+            f"got {list(feature.shape)} on {feature.device}",
+        )
+        check(min(feature.shape[2:]) > 0, f"{op}: features[{level}] must have pixels, got {list(feature.shape)}")
+    return promote(list(features))
+
+
+def upsample_sum_reference(features: list[Tensor], align_corners: bool = False, relu: bool = False) -> Tensor:
+    """The definition of :func:`upsample_sum` in plain PyTorch."""
+    size = features[0].shape[2:]
+    levels = [resize(feature, size, align_corners) for feature in features]
+    return torch.stack([F.relu(level) for level in levels] if relu else levels).sum(0)
+
+
+def resize(feature: Tensor, size, align_corners: bool) -> Tensor:
+    """Bilinear interpolation to a size; empty batches pass."""
+    if feature.shape[2:] == size:
+        return feature
+    if feature.numel() == 0:
+        return feature.new_zeros(*feature.shape[:2], *size)
+    return F.interpolate(feature, size, mode="bilinear", align_corners=align_corners)
+
+
+if not CPU_MISSING:
+
+    @torch.library.register_fake("rpcnn::upsample_sum")
+    def _(features, align_corners, relu):
+        return torch.empty_like(features[0], memory_format=dense_layout(features[0]))
+
+    @torch.library.register_fake("rpcnn::upsample_sum_backward")
+    def _(grad, features, align_corners, relu):
+        layout = dense_layout(features[0])
+        return [torch.empty_like(feature, memory_format=layout) for feature in features]
+
+    def _setup_context(ctx, inputs, output):
+        features, ctx.align_corners, ctx.relu = inputs
+        ctx.save_for_backward(*features)
+
+    def _backward(ctx, grad):
+        features = list(ctx.saved_tensors)
+        return torch.ops.rpcnn.upsample_sum_backward(grad, features, ctx.align_corners, ctx.relu), None, None
+
+    def _setup_context_backward(ctx, inputs, output):
+        _, features, ctx.align_corners, ctx.relu = inputs
+        ctx.levels = len(features)
+
+    def _double_backward(ctx, grads):
+        if ctx.relu:
+            raise NotImplementedError("upsample_sum: double backward is not supported with relu=True")
+        # The backward is linear in the incoming gradient; its adjoint is the forward itself.
+        grad = torch.ops.rpcnn.upsample_sum(grads, ctx.align_corners, False)
+        return grad, [None] * ctx.levels, None, None
+
+    torch.library.register_autograd("rpcnn::upsample_sum", _backward, setup_context=_setup_context)
+    torch.library.register_autograd(
+        "rpcnn::upsample_sum_backward", _double_backward, setup_context=_setup_context_backward
+    )

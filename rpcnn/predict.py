@@ -1,0 +1,192 @@
+"""Parses pictures: ``python -m rpcnn.predict SOURCE… [--weights RUN_OR_FILE] [--output FOLDER]``.
+
+SOURCE is an image, a folder of images or a quoted pattern ("photos/*.jpg"). For each image <stem>, four files:
+<stem>_overlay.png (parts in colour, people, scores), <stem>_labels.png (palette PNG whose values are the class ids),
+<stem>_instances.png (0 nobody, 1 the best person, 2 the next …) and <stem>.json (boxes in pixels and the three scores).
+"""
+
+import glob
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+from . import distributed
+from .checkpoint import load_weights
+from .data.transforms import TestTransform
+from .evaluate import parse_image
+from .model import RPRCNN
+from .results import ParsingResult
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
+
+Picture = str | pathlib.Path | Image.Image | np.ndarray
+
+
+class Predictor:
+    """A trained model, ready for pictures.
+
+    >>> result = Predictor("runs/painted")("photo.jpg")     # doctest: +SKIP
+    >>> result.save("out", "photo")                          # doctest: +SKIP
+
+    Args:
+        weights: a run folder or a model.safetensors of rpcnn.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+        short_side, long_side_max: pixels the image is resized to; None takes those of the model's configuration.
+        score_threshold: people enter the combined map from this parsing score on; None likewise.
+        semantic_mode: "combine" (Fig. 4), "parsing", "semseg"; None likewise.
+
+    Raises:
+        ValueError: the weights do not exist, are not rpcnn's, or the device is not there.
+    """
+
+    def __init__(
+        self,
+        weights: str | pathlib.Path,
+        device: str = "auto",
+        short_side: int | None = None,
+        long_side_max: int | None = None,
+        score_threshold: float | None = None,
+        semantic_mode: str | None = None,
+    ):
+        state, self.config = load_weights(weights)
+        self.config.model.backbone_weights = ""
+        data, test = self.config.data, self.config.test
+        self.transform = TestTransform(short_side or data.test_short_side, long_side_max or data.test_long_side_max)
+        if score_threshold is not None:
+            test.score_threshold = score_threshold
+        if semantic_mode is not None:
+            test.semantic_mode = semantic_mode
+        self.device = distributed.start(device)
+        self.model = RPRCNN.from_config(self.config)
+        self.model.load_state_dict(state)
+        self.model.eval().to(self.device)
+        if self.config.run.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+
+    def __call__(self, image: Picture | Sequence[Picture]) -> ParsingResult | list[ParsingResult]:
+        """Parses a picture, or a list of them one by one.
+
+        Args:
+            image: a path, a PIL image, or a uint8 RGB array [H, W, 3]. Orientation tags are honoured.
+
+        Raises:
+            ValueError: not a readable image, or an array of another shape or dtype.
+        """
+        if isinstance(image, list | tuple):
+            return [self(item) for item in image]
+        pixels = torch.from_numpy(load_picture(image)).permute(2, 0, 1)
+        return parse_image(self.model, pixels, self.config, self.device, self.transform)
+
+
+def load_picture(image: Picture) -> np.ndarray:
+    """A path, PIL image or array as uint8 RGB [H, W, 3], upright. Raises ValueError, see :class:`Predictor`."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(f"image: must be a uint8 RGB array [H, W, 3], got {image.dtype} {list(image.shape)}")
+        return np.ascontiguousarray(image)
+    if isinstance(image, str | pathlib.Path):
+        try:
+            image = Image.open(image)
+            image.load()
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+            raise ValueError(f"image: {image} cannot be read: {error}") from None
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"image: must be a path, a PIL image or an array, got {type(image).__name__}")
+    return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def find_pictures(sources: Sequence[str]) -> list[pathlib.Path]:
+    """The image files that sources mean: files, folders (not their subfolders) and patterns, in order, once each.
+
+    Raises:
+        ValueError: a source matches no image.
+    """
+    found: dict[pathlib.Path, None] = {}
+    for source in sources:
+        path = pathlib.Path(source)
+        if path.is_dir():
+            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        elif path.is_file():
+            matches = [path]
+        else:
+            matches = [pathlib.Path(match) for match in sorted(glob.glob(source, recursive=True))]
+        if not matches:
+            raise ValueError(f"source: {source!r} is no image, folder of images or pattern that matches any")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def newest_run() -> str:
+    """The run folder under runs/ with the newest weights. Raises ValueError where there is none."""
+    candidates = sorted(pathlib.Path("runs").glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
+    if not candidates:
+        raise ValueError(
+            "weights: no runs/*/model.safetensors here; train with `python -m rpcnn.train` or give --weights"
+        )
+    return str(candidates[-1].parent)
+
+
+@dataclass
+class Arguments:
+    """The command line of rpcnn.predict."""
+
+    source: tyro.conf.Positional[tuple[str, ...]]
+    """Images, folders of images or quoted patterns."""
+    weights: str = ""
+    """Run folder or model.safetensors; empty takes the newest run under runs/."""
+    output: str = "predictions"
+    """Folder for the results."""
+    device: str = "auto"
+    """auto (CUDA where there is one), cpu, cuda or cuda:N."""
+    score_threshold: Annotated[float | None, tyro.conf.arg(metavar="0..1")] = None
+    """People enter the combined map from this parsing score on; default: the model's configuration."""
+    semantic_mode: Literal["combine", "parsing", "semseg"] | None = None
+    """How the label map is made (Table 6); default: the model's configuration."""
+    short_side: int | None = None
+    """Pixels of the short side the image is resized to; default: the model's configuration."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line."""
+    options = tyro.cli(Arguments, args=arguments, prog="python -m rpcnn.predict", description=__doc__)
+    try:
+        if not options.source:
+            raise ValueError("source: name at least one image, folder or pattern")
+        pictures = find_pictures(options.source)
+        weights = options.weights or newest_run()
+        predictor = Predictor(
+            weights,
+            options.device,
+            short_side=options.short_side,
+            score_threshold=options.score_threshold,
+            semantic_mode=options.semantic_mode,
+        )
+    except ValueError as error:
+        raise SystemExit(f"rpcnn: {error}") from None
+    folder = pathlib.Path(options.output)
+    failed = []
+    for path in tqdm(pictures, desc="parsing", unit="image", disable=len(pictures) < 2):
+        try:
+            pixels = load_picture(path)
+        except ValueError as error:
+            failed.append(f"{error}")
+            continue
+        result = predictor(pixels)
+        result.save(folder, path.stem, pixels)
+        threshold = predictor.config.test.score_threshold
+        shown = int((result.scores >= threshold).sum())
+        tqdm.write(f"{path}: {shown} people with a score of at least {threshold:g}, {len(result)} found")
+    print(f"rpcnn: {len(pictures) - len(failed)} images parsed with {weights}; results in {folder}")
+    if failed:
+        raise SystemExit("rpcnn: not parsed:\n  " + "\n  ".join(failed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""The learning rate of each iteration (Sec. 4.1): linear warm-up, then steps to a tenth."""
+
+from collections.abc import Sequence
+
+
+def learning_rate(
+    iteration: int,
+    base: float,
+    batch_size: int,
+    steps: Sequence[int],
+    warmup_iterations: int,
+    warmup_factor: float,
+) -> float:
+    """The rate of an iteration, counted from 1.
+
+    Args:
+        base: rate for 16 images per step; the linear rule scales it by batch_size / 16.
+        steps: iterations from which on (included) the rate is a further tenth.
+        warmup_iterations: the rate rises from warmup_factor · base to base over these.
+    """
+    rate = base * batch_size / 16
+    if iteration <= warmup_iterations:
+        progress = iteration / warmup_iterations
+        return rate * (warmup_factor * (1 - progress) + progress)
+    return rate * 0.1 ** sum(step <= iteration for step in steps)

@@ -1,0 +1,22 @@
+import pytest
+
+from rpcnn.schedule import learning_rate
+
+PAPER = dict(base=0.02, batch_size=16, steps=(105_000, 125_000), warmup_iterations=1000, warmup_factor=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("iteration", "rate"),
+    # it 1: 0.02 · (1e-4 · 0.999 + 0.001) = 2.1998e-5
+    [(1, 2.1998e-5), (1000, 0.02), (104_999, 0.02), (105_000, 0.002), (125_000, 0.0002), (135_000, 0.0002)],
+)
+def test_the_papers_cihp_schedule(iteration, rate):
+    assert learning_rate(iteration, **PAPER) == pytest.approx(rate)
+
+
+def test_linear_rule():
+    assert learning_rate(50_000, **{**PAPER, "batch_size": 4}) == pytest.approx(0.005)
+
+
+def test_no_warmup():
+    assert learning_rate(1, 0.02, 16, (), 0, 1e-4) == 0.02

@@ -1,0 +1,101 @@
+import pytest
+import torch
+from layouts import LAYOUTS, TOLERANCES, compiled
+
+from rpcnn.ops import upsample_sum, upsample_sum_reference
+
+needs_kernels = pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
+SIZES = [[(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)], [(7, 5), (4, 3), (1, 1)], [(3, 4), (5, 6)], [(1, 1), (1, 1)]]
+
+
+def maps(channels, sizes, images=2, **options):
+    return [torch.randn(images, channels, *size, **options) for size in sizes]
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("channels", [1, 3, 257])
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_equals_reference(layout, sizes, channels, align_corners, relu):
+    features = [LAYOUTS[layout](m) for m in maps(channels, sizes)]
+    out = upsample_sum(features, align_corners, relu)
+    torch.testing.assert_close(out, upsample_sum_reference(features, align_corners, relu), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_half_types_accumulate_in_float(dtype):
+    features = [m.to(dtype) for m in maps(8, SIZES[0])]
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    want = upsample_sum_reference([f.to(wide) for f in features]).to(dtype)
+    out = upsample_sum(features)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out, want, **TOLERANCES[dtype])
+
+
+def test_keeps_the_layout_of_the_finest_level():
+    out = upsample_sum([LAYOUTS["channels_last"](m) for m in maps(8, SIZES[0])])
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_gradients(layout, align_corners, relu):
+    features = [LAYOUTS[layout](m).requires_grad_() for m in maps(2, [(6, 5), (3, 2), (1, 1)], dtype=torch.float64)]
+    f = lambda *levels: upsample_sum(list(levels), align_corners, relu)
+    assert torch.autograd.gradcheck(f, features)
+    if not relu:
+        assert torch.autograd.gradgradcheck(f, features)
+
+
+@needs_kernels
+def test_double_backward_with_relu_is_refused():
+    features = [m.requires_grad_() for m in maps(2, [(6, 5), (3, 2)])]
+    grad = torch.autograd.grad(upsample_sum(features, relu=True).square().sum(), features, create_graph=True)[0]
+    with pytest.raises(NotImplementedError, match="upsample_sum: double backward"):
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_the_same_for_any_thread_count(layout):
+    features = [LAYOUTS[layout](m).requires_grad_() for m in maps(16, [(40, 50), (20, 25), (10, 13)])]
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        out = upsample_sum(features, relu=True)
+        results.append([out, *torch.autograd.grad(out.square().sum(), features)])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@needs_kernels
+def test_opcheck():
+    features = [m.requires_grad_() for m in maps(3, [(6, 8), (3, 4)])]
+    torch.library.opcheck(torch.ops.rpcnn.upsample_sum, (features, False, True))
+    detached = [f.detach() for f in features]
+    torch.library.opcheck(torch.ops.rpcnn.upsample_sum_backward, (torch.randn(2, 3, 6, 8), detached, False, True))
+
+
+def test_empty_batch():
+    assert upsample_sum(maps(4, [(6, 8), (3, 4)], images=0)).shape == (0, 4, 6, 8)
+
+
+@needs_kernels
+def test_forward_mode_is_refused():
+    features = maps(2, [(4, 4), (2, 2)])
+    with pytest.raises(NotImplementedError, match="upsample_sum"):
+        torch.func.jvp(lambda f: upsample_sum([f, features[1]]), (features[0],), (features[0],))
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ([], "features must hold at least one map"),
+        ([torch.zeros(2, 3)], r"features\[0\] must have shape \[N, C, H, W\]"),
+        ([torch.zeros(1, 2, 3, 4), torch.zeros(1, 3, 3, 4)], r"features\[1\] must be \[1, 2, H, W\]"),
+        ([torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 0, 4)], r"features\[1\] must have pixels"),
+    ],
+)
+def test_bad_input_is_named(features, message):
+    with pytest.raises(ValueError, match=message):
+        upsample_sum(features)
