@@ -35,7 +35,7 @@ def combine(
     with `instance_semantic_weight` times the global probabilities added (released code). The label map starts from the
     global arg-max where its probability exceeds `semantic_gate` (released code: 0.7) and from background elsewhere;
     people whose score reaches `score_threshold` (released code: 0.3 CIHP, 0.05 MHP-v2) are painted over it, the best
-    last. Instance ids are 1 for the best person, 2 for the next.
+    last. Instance id i + 1 is person i of the result: 1 is the best.
 
     semantic_mode: the rows of Table 6: "combine"; "parsing" paints people over background; "semseg" takes the global
     arg-max alone, without the gate. Without a global segmentation "combine" is "parsing".
@@ -53,6 +53,7 @@ def combine(
     device = detections.boxes.device
     order = detections.scores.argsort(descending=True, stable=True)
     scores = detections.scores[order]
+    painted = (scores >= score_threshold).tolist()
     # Network pixels to image pixels, each axis by its own ratio: both sizes were rounded when the image was resized.
     seen_height, seen_width = detections.image_size
     ratio_x, ratio_y = width / seen_width, height / seen_height
@@ -68,29 +69,22 @@ def combine(
     people = torch.zeros(len(boxes), height, width, dtype=torch.uint8, device=device)
     # uint16 tensors know few operations: count in int32, and convert where 255 people are not enough.
     instances = torch.zeros(height, width, dtype=torch.int32, device=device)
-    for i in range(len(boxes) - 1, -1, -1):  # ascending score: the best person comes last and wins
-        box, probabilities = boxes[i].tolist(), detections.probabilities[order[i]]
-        left, right = pixels_inside(box[0], box[2], width)
-        top, bottom = pixels_inside(box[1], box[3], height)
-        if left >= right or top >= bottom:
+    people_in_order = list(zip(boxes.tolist(), order.tolist(), painted, strict=True))
+    for i, (box, index, visible) in reversed(list(enumerate(people_in_order))):  # the best comes last and wins
+        probabilities = detections.probabilities[index]
+        columns, (top, bottom) = pixels_inside(box[0], box[2], width), pixels_inside(box[1], box[3], height)
+        if columns[0] >= columns[1]:
             continue
-        painted = bool(scores[i] >= score_threshold)
-        for rows in strips(top, bottom, (right - left) * len(probabilities)):
-            window = (slice(*rows), slice(left, right))
-            values = sample_grid(
-                probabilities,
-                map_coordinates(rows, box[1], box[3], probabilities.shape[1], device),
-                map_coordinates((left, right), box[0], box[2], probabilities.shape[2], device),
-            )
+        for rows in strips(top, bottom, (columns[1] - columns[0]) * len(probabilities)):
+            values = person_window(probabilities, box, rows, columns)
             person = values.argmax(dim=0)
             if semantic is not None and instance_semantic_weight:
-                values += instance_semantic_weight * semantic_window(
-                    semantic, detections, image_size, rows, (left, right)
-                )
+                values += instance_semantic_weight * semantic_window(semantic, detections, image_size, rows, columns)
                 person = torch.where(person > 0, values.argmax(dim=0), 0)
             person = person.to(torch.uint8)
+            window = (slice(*rows), slice(*columns))
             people[i][window] = person
-            if painted:
+            if visible:
                 instances[window] = torch.where(person > 0, i + 1, instances[window])
                 if semantic_mode != "semseg":
                     labels[window] = torch.where(person > 0, person, labels[window])
@@ -137,6 +131,15 @@ def sample_grid(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         upper = (lower + 1).clamp(max=last)
         maps = torch.lerp(maps.index_select(axis, lower), maps.index_select(axis, upper), weight)
     return maps
+
+
+def person_window(probabilities: Tensor, box: list[float], rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """A person's probabilities [K, h, w], spread over its box, in a window of the image: [K, rows, columns]."""
+    return sample_grid(
+        probabilities,
+        map_coordinates(rows, box[1], box[3], probabilities.shape[1], probabilities.device),
+        map_coordinates(columns, box[0], box[2], probabilities.shape[2], probabilities.device),
+    )
 
 
 def semantic_window(

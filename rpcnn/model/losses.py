@@ -25,10 +25,10 @@ def normalise(terms: Terms, weights: dict[str, float], per_process: bool = False
     A term without any sample is 0.
     """
     device = next(iter(terms.values()))[0].device
-    counts = torch.stack([torch.as_tensor(c, device=device, dtype=torch.float64) for _, c in terms.values()])
+    counts = torch.stack([torch.as_tensor(c, device=device, dtype=torch.float32) for _, c in terms.values()])
     if not per_process and world_size() > 1:
         counts = all_reduce_sum(counts) / world_size()
-    counts = torch.where(counts > 0, counts, 1).float()
+    counts = torch.where(counts > 0, counts, 1)
     return {
         name: weights.get(name, 1.0) * total / count
         for (name, (total, _)), count in zip(terms.items(), counts, strict=True)

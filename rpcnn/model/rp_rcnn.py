@@ -316,6 +316,9 @@ def check_inputs(images: list[Tensor], targets: list[dict] | None, training: boo
             f"RPRCNN: training wants {len(images)} targets, got {None if targets is None else len(targets)}"
         )
     for i, (image, target) in enumerate(zip(images, targets, strict=True)):
+        missing = [key for key in ("boxes", "parsing", "semantic") if key not in target]
+        if missing:
+            raise ValueError(f"RPRCNN: targets[{i}] must hold {', '.join(missing)}, got {', '.join(target)}")
         people, size = len(target["boxes"]), list(image.shape[1:])
         wanted = {"boxes": [people, 4], "parsing": [people, *size], "semantic": size}
         for key, shape in wanted.items():

@@ -1,0 +1,117 @@
+"""Boxes of the detector: overlap, coder, anchors, matching, sampling."""
+
+import torch
+
+from rpcnn.model.boxes import (
+    BACKGROUND,
+    IGNORED,
+    box_iou,
+    cell_anchors,
+    clip_boxes,
+    decode_boxes,
+    draw_samples,
+    encode_boxes,
+    grid_anchors,
+    match_boxes,
+)
+
+
+def random_boxes(n: int, size: float = 200) -> torch.Tensor:
+    corner, extent = torch.rand(n, 2) * size, torch.rand(n, 2) * size + 1
+    return torch.cat([corner, corner + extent], dim=1)
+
+
+def test_anchors_of_the_first_cell():
+    # Widths and heights of the R-CNN line; with exclusive ends, the cell of stride s is centred at s / 2.
+    expected = {
+        (4, 32): [(-22, -10, 26, 14), (-14, -14, 18, 18), (-10, -22, 14, 26)],
+        (8, 64): [(-40, -20, 48, 28), (-28, -28, 36, 36), (-20, -44, 28, 52)],
+        (16, 128): [(-84, -40, 100, 56), (-56, -56, 72, 72), (-36, -80, 52, 96)],
+        (32, 256): [(-164, -72, 196, 104), (-112, -112, 144, 144), (-76, -168, 108, 200)],
+        (64, 512): [(-332, -152, 396, 216), (-224, -224, 288, 288), (-148, -328, 212, 392)],
+    }
+    for (stride, size), boxes in expected.items():
+        assert cell_anchors(size, stride).tolist() == [list(box) for box in boxes]
+
+
+def test_anchors_run_over_rows_columns_ratios():
+    cell = cell_anchors(32, 4)
+    anchors = grid_anchors(cell, height=2, width=3, stride=4)
+    shift = torch.tensor([8.0, 4.0, 8.0, 4.0])  # row 1, column 2
+    assert anchors.shape == (18, 4)
+    assert torch.equal(anchors[:3], cell)
+    assert torch.equal(anchors[15:], cell + shift)
+
+
+def test_decode_inverts_encode():
+    boxes, references = random_boxes(50), random_boxes(50)
+    for weights in ((1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)):
+        deltas = encode_boxes(boxes, references, weights)
+        torch.testing.assert_close(decode_boxes(deltas, references, weights), boxes, rtol=1e-5, atol=1e-3)
+
+
+def test_deltas_by_hand():
+    # Reference 10 x 20 centred at (5, 10); box 20 x 20 centred at (10, 15).
+    deltas = encode_boxes(torch.tensor([[0.0, 5, 20, 25]]), torch.tensor([[0.0, 0, 10, 20]]), (10, 10, 5, 5))
+    torch.testing.assert_close(deltas, torch.tensor([[5.0, 2.5, 5 * 0.6931472, 0.0]]))
+
+
+def test_decode_limits_growth():
+    box = decode_boxes(torch.tensor([[0.0, 0, 99, 99]]), torch.tensor([[0.0, 0, 16, 16]]))
+    torch.testing.assert_close(box[0, 2:] - box[0, :2], torch.full((2,), 1000.0))
+
+
+def test_iou_by_hand():
+    a = torch.tensor([[0.0, 0, 10, 10], [5, 5, 5, 9]])
+    b = torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10], [10, 0, 20, 10], [5, 5, 5, 9]])
+    torch.testing.assert_close(box_iou(a, b), torch.tensor([[1, 1 / 3, 0, 0], [0, 0, 0, 0]]))
+
+
+def test_clip_cuts_to_the_image():
+    clipped = clip_boxes(torch.tensor([[-5.0, 3, 30, 40], [25, 25, 28, 30]]), (20, 24))
+    assert clipped.tolist() == [[0, 3, 24, 20], [24, 20, 24, 20]]
+
+
+def test_matching_thresholds_include_the_upper_and_exclude_the_lower():
+    iou = torch.tensor([[0.7, 0.69, 0.3, 0.29], [0.1, 0.0, 0.2, 0.28]])
+    assert match_boxes(iou, positive=0.7, negative=0.3).tolist() == [0, IGNORED, IGNORED, BACKGROUND]
+
+
+def test_each_person_keeps_its_best_anchors_with_ties():
+    iou = torch.tensor([[0.9, 0.2, 0.2, 0.1], [0.5, 0.25, 0.25, 0.0]])
+    # Person 1's best anchor is anchor 0, which stays with person 0, whom it overlaps more.
+    assert match_boxes(iou, 0.7, 0.3, promote_best=True).tolist() == [0, BACKGROUND, BACKGROUND, BACKGROUND]
+    # Two anchors share the best overlap of the only person: both are taken.
+    assert match_boxes(iou[1:, 1:], 0.7, 0.3, promote_best=True).tolist() == [0, 0, BACKGROUND]
+
+
+def test_a_person_whom_no_anchor_overlaps_promotes_none():
+    iou = torch.zeros(1, 5)
+    assert match_boxes(iou, 0.7, 0.3, promote_best=True).tolist() == [BACKGROUND] * 5
+
+
+def test_without_people_all_is_background():
+    assert match_boxes(torch.zeros(0, 3), 0.7, 0.3, promote_best=True).tolist() == [BACKGROUND] * 3
+
+
+def test_sampling_counts_and_kinds():
+    matched = torch.tensor([0] * 30 + [BACKGROUND] * 100 + [IGNORED] * 50 + [2] * 10)
+    positives, negatives = draw_samples(matched, 40, 0.25, None)
+    assert len(positives) == 10 and len(negatives) == 30
+    assert (matched[positives] >= 0).all() and (matched[negatives] == BACKGROUND).all()
+    assert len(torch.cat([positives, negatives]).unique()) == 40
+    # Too few positives: negatives fill up.
+    positives, negatives = draw_samples(matched[28:100], 40, 0.5, None)
+    assert len(positives) == 2 and len(negatives) == 38
+
+
+def test_sampling_depends_on_the_seed_alone():
+    matched = torch.tensor([0] * 50 + [BACKGROUND] * 200)
+
+    def drawn(seed):
+        return torch.cat(draw_samples(matched, 32, 0.5, torch.Generator().manual_seed(seed)))
+
+    first = drawn(1)
+    torch.rand(10)  # the global stream has nothing to do with it
+    assert torch.equal(first, drawn(1))
+    assert not torch.equal(first, drawn(2))
