@@ -6,7 +6,7 @@
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["ParsingResult", "Predictor", "RPRCNN", "load_config"]
+__all__ = ["RPRCNN", "ParsingResult", "Predictor", "load_config"]
 
 _HOMES = {"RPRCNN": "model", "Predictor": "predict", "load_config": "config", "ParsingResult": "results"}
 

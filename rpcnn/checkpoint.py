@@ -1,8 +1,8 @@
 """Run folders, weights and training state on disk.
 
 A run folder holds model.safetensors (weights; its metadata carries the configuration and the label names), snapshots
-state-<iteration>.pt (optimiser, scaler, iteration and the weights) for an exact resume, and what logbook.py writes. Every
-file is written beside its final name and renamed, so that a crash leaves the old one.
+state-<iteration>.pt (weights, optimiser, scaler, iteration) for an exact resume, and what logbook.py writes. Every file
+is written beside its final name and renamed, so that a crash leaves the old one.
 """
 
 import json

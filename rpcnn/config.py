@@ -54,15 +54,110 @@ class DataConfig:
     """dataset = painted: scenes to paint for training, when the folder does not hold them yet."""
     painted_val: int = 60
     """dataset = painted: unseen scenes for evaluation."""
-    painted_height: int = 192
-    """dataset = painted: height of a scene in pixels."""
-    painted_width: int = 256
-    """dataset = painted: width of a scene in pixels."""
+    painted_short_side: tuple[int, int] = (192, 256)
+    """dataset = painted: range of the short side of a scene in pixels; the long side is 4/3 of it."""
+    painted_difficulty: float = 0.5
+    """dataset = painted: 0 few people on calm backgrounds … 1 crowds, occlusion, clutter and poor light."""
 
 
 @dataclass
 class ModelConfig:
-    """The network. Every field is an argument of the same name of rpcnn.model.RPRCNN."""
+    """The network. Every field is the argument of the same name of rpcnn.model.RPRCNN."""
+
+    backbone: Literal["resnet18", "resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
+    """Body, built by torchvision."""
+    backbone_weights: Annotated[str, _short("--backbone-weights")] = ""
+    """File with ImageNet weights of the body (.pth or .safetensors, torchvision's names); empty starts from random ones."""
+    backbone_norm: Literal["frozen_bn", "gn", "bn"] = "frozen_bn"
+    """frozen_bn: constant statistics, for ImageNet weights (the paper); gn or bn: to train from random weights."""
+    backbone_width: float = 1.0
+    """Factor on the body's channels; ImageNet weights fit 1 only."""
+    freeze_at: int = 2
+    """Stages of the body that do not train: 0 none, 1 the stem, 2 the stem and C2 (the paper), … 5 all."""
+    stride_in_1x1: bool = False
+    """Stride in the first convolution of a bottleneck (released code: true)."""
+    fpn_channels: int = 256
+    """Width of the pyramid (Sec. 3.3)."""
+    num_groups: int = 32
+    """Groups of every GroupNorm outside the body."""
+    aligned: bool = True
+    """RoIAlign with the half-pixel shift (released code: false)."""
+    pyramid_levels: int = 5
+    """Levels the detector sees: 5 for S2..S6 (Sec. 3.3); the released code has 4."""
+    gse: bool = True
+    """With the global semantic branch of GSE-FPN; false gives the plain FPN of Parsing R-CNN."""
+    gse_convs: int = 4
+    """3×3 convolutions of the global semantic feature (Sec. 3.3)."""
+    gse_embedding: bool = False
+    """Add a further 3×3 block of that feature to the pyramid, not the feature itself (released code: true)."""
+    anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
+    """Anchor sides in pixels, one per level."""
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Anchor height over width."""
+    rpn_top_train: int = 2000
+    """Training: proposals per level before suppression and per image after it."""
+    rpn_top_test: int = 1000
+    """Test: the same."""
+    rpn_nms_threshold: float = 0.7
+    """IoU above which the weaker proposal goes."""
+    rpn_samples: int = 256
+    """Anchors per image in the loss."""
+    rpn_ignore_border: bool = True
+    """Anchors that leave the image take no part in the loss."""
+    box_channels: int = 1024
+    """Width of the box branch."""
+    box_resolution: int = 7
+    """RoI features of the box branch, cells a side."""
+    box_samples: int = 512
+    """RoIs per image that train the box branch (Sec. 4.1)."""
+    box_positive_fraction: float = 0.25
+    """At most this share of them shows a person."""
+    canonical_size: int = 224
+    """RoIs of this side in pixels are read from the stride-16 level."""
+    parsing_channels: int = 512
+    """Width of the parsing branch."""
+    parsing_convs: int = 4
+    """3×3 convolutions after the non-local block."""
+    aspp_channels: int = 256
+    """Width of each ASPP branch."""
+    aspp_dilations: tuple[int, ...] = (6, 12, 18)
+    """Dilations of its 3×3 branches."""
+    parsing_resolution: int = 32
+    """RoI features of the parsing branch, cells a side (Sec. 3.4)."""
+    parsing_output: int = 128
+    """Side of the parsing maps (Sec. 3.4)."""
+    parsing_samples: int = 16
+    """People per image that train the parsing branch (Sec. 4.1)."""
+    parsing_chunk: int = 32
+    """Test: RoIs parsed at a time; bounds the memory."""
+    prsn: bool = True
+    """With the parsing re-scoring network (Sec. 3.4)."""
+    prsn_channels: int = 128
+    """Width of its convolutions."""
+    prsn_hidden: int = 256
+    """Width of its fully connected layers."""
+    prsn_input: Literal["probabilities", "logits"] = "probabilities"
+    """What it reads beside the feature (released code: logits)."""
+    prsn_stride: int = 1
+    """Stride of its second convolution (released code: 2)."""
+    rescoring_loss: Literal["mse", "half_positive"] = "mse"
+    """half_positive: half the squared error, over people with a true mIoU above 0 (released code)."""
+    lambda_parsing: float = 2.0
+    """Weight of the parsing loss, λp of Eq. 1."""
+    lambda_semantic: float = 2.0
+    """Weight of the global segmentation loss, λs of Eq. 1."""
+    lambda_rescoring: float = 1.0
+    """Weight of the re-scoring loss, λr of Eq. 1."""
+    ignore_padding: bool = True
+    """The semantic loss passes over padding; false calls it background (released code)."""
+    normalise_per_process: bool = False
+    """Divide losses by each process's own counts, not by all processes' (released code: true)."""
+    score_threshold: float = 0.05
+    """Test: boxes below this score are dropped."""
+    nms_threshold: float = 0.5
+    """Test: IoU above which the weaker box goes."""
+    max_detections: int = 100
+    """Test: the best boxes per image that are parsed (Sec. 3.5)."""
 
 
 @dataclass
@@ -200,7 +295,7 @@ def load_config(path: str | pathlib.Path | None = None, overrides: Sequence[str]
 
 
 def from_dict(values: dict, source: str = "config") -> Config:
-    """A Config from nested dictionaries; absent keys keep their defaults. Raises ValueError, see :func:`load_config`."""
+    """A Config from nested dictionaries; absent keys keep their defaults. Raises ValueError as :func:`load_config`."""
     config = Config()
     _check_keys(values, [f.name for f in dataclasses.fields(config)], source)
     for group, entries in values.items():
@@ -239,9 +334,9 @@ def _typed(value, hint, name: str):
         return tuple(_typed(item, arguments[0], name) for item in value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if origin is None and isinstance(hint, type) and isinstance(value, hint):
-        if not (hint is int and isinstance(value, bool)):
-            return value
+    is_flag_for_number = hint is int and isinstance(value, bool)
+    if origin is None and isinstance(hint, type) and isinstance(value, hint) and not is_flag_for_number:
+        return value
     raise ValueError(f"{name}: must be {getattr(hint, '__name__', hint)}, got {value!r}")
 
 

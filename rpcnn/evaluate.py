@@ -16,7 +16,8 @@ from tqdm import tqdm
 from . import distributed
 from .checkpoint import load_weights
 from .config import Config, validate
-from .data import eval_indices, load_dataset
+from .data.loader import make_eval_loader
+from .data.open import open_dataset
 from .data.transforms import TestTransform
 from .labels import LabelSet
 from .metrics import ParsingEvaluator, format_table
@@ -29,9 +30,9 @@ from .visualize import panel
 def parse_image(
     model: RPRCNN, image: torch.Tensor, config: Config, device: torch.device, transform: TestTransform | None = None
 ) -> ParsingResult:
-    """One image, uint8 [3, H, W] RGB, through the model in eval mode: people, scores and maps at the image's own size."""
+    """One image, uint8 [3, H, W] RGB, through the model in eval mode; the result is at the image's own size."""
     transform = transform or TestTransform(config.data.test_short_side, config.data.test_long_side_max)
-    detections = model([transform.resize(image).to(device)])[0]
+    detections = model([transform(image).to(device)])[0]
     test = config.test
     return combine(
         detections,
@@ -58,12 +59,17 @@ def evaluate(
         The keys of rpcnn.metrics, the same on every process.
     """
     model.eval()
-    dataset = load_dataset(config, "eval")
+    dataset = open_dataset(config, "eval")
     evaluator = ParsingEvaluator(config.labels.num_classes)
-    indices = eval_indices(len(dataset), distributed.rank(), distributed.world_size())
+    loader = make_eval_loader(
+        dataset, num_workers=config.data.workers, rank=distributed.rank(), world_size=distributed.world_size()
+    )
+    drawn = 0
     quiet = not distributed.is_main() or not sys.stderr.isatty()
-    for index in tqdm(indices, desc="evaluating", unit="image", disable=quiet):
-        sample = dataset[index]
+    for images, targets in tqdm(loader, desc="evaluating", unit="image", disable=quiet):
+        if not images:
+            continue
+        sample = {"image": images[0], **targets[0]}
         result = parse_image(model, sample["image"], config, device)
         evaluator.add(
             labels=result.labels,
@@ -75,7 +81,8 @@ def evaluate(
             true_people=sample["parsing"],
             true_boxes=sample["boxes"],
         )
-        if folder and index < pictures:
+        if folder and distributed.is_main() and drawn < pictures:
+            drawn += 1
             (folder / "pictures").mkdir(parents=True, exist_ok=True)
             picture = panel(sample["image"].permute(1, 2, 0).numpy(), sample["semantic"].numpy(), result)
             picture.save(folder / "pictures" / f"{sample['id']}.png")

@@ -37,7 +37,7 @@ def report() -> str:
         f"rpcnn {__version__}   Python {platform.python_version()}   {platform.platform()}",
         "  ".join(f"{name} {_version(name)}" for name in ("torch", "torchvision", "numpy", "pillow", "pycocotools")),
         f"torch's CUDA: {cuda}; built for {torch._C._cuda_getArchFlags() or 'no GPU' if torch.version.cuda else '-'}",
-        f"processor: {_processor()}, {torch.get_num_threads()} threads, vector level {torch.backends.cpu.get_cpu_capability()}",
+        f"processor: {_processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
     ]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):

@@ -1,9 +1,9 @@
 """Trains RP R-CNN: ``python -m rpcnn.train [config] [--key value …]``.
 
-config is a TOML file or the name of a preset (configs/*.toml); without it the embedded default runs: it paints scenes of
-people, trains a small network on them, evaluates it on scenes it has not seen and writes pictures. Every field of
-the configuration can be given on the command line (--train.iterations 1000, or short: --iterations 1000); --help lists
-them all.
+config is a TOML file or the name of a preset (configs/*.toml); without it the embedded default runs: it paints
+scenes of people, trains a small network on them, evaluates it on scenes it has not seen and writes pictures. Every
+field of the configuration can be given on the command line (--train.iterations 1000, or short: --iterations 1000);
+--help lists them all.
 
     python -m rpcnn.train                                          the embedded default, minutes on two CPU cores
     python -m rpcnn.train cihp_r50 --data-root /data/CIHP --backbone-weights resnet50.pth
@@ -28,7 +28,8 @@ from torch.nn.parallel import DistributedDataParallel
 from . import distributed
 from .checkpoint import WEIGHTS, load_snapshot, new_run_folder, save_snapshot, save_weights
 from .config import Config, load_config, to_toml
-from .data import load_dataset, make_train_loader
+from .data.loader import make_train_loader
+from .data.open import open_dataset
 from .data.transforms import TrainTransform
 from .evaluate import evaluate, format_report
 from .info import report
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> pathlib.Path:
 
 
 def parse(arguments: list[str]) -> tuple[str, Config]:
-    """(name of the preset, resolved configuration) of a command line; ends the process with the reason where it is bad."""
+    """(name of the preset, resolved configuration) of a command line; a bad one ends the process with the reason."""
     preset = arguments[0] if arguments and not arguments[0].startswith("-") else "painted"
     overrides = arguments[1:] if preset is not None and arguments and arguments[0] == preset else arguments
     if {"-h", "--help"} & set(overrides):
@@ -67,7 +68,7 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
     folder = pathlib.Path(distributed.gather_objects(str(folder))[0])  # ranks may race for the next free name
     set_up_torch(config)
 
-    dataset = load_dataset(config, "train")
+    dataset = open_dataset(config, "train")
     transform = TrainTransform(
         (config.data.short_side_min, config.data.short_side_max),
         config.data.long_side_max,
@@ -96,10 +97,11 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     log.say(
         f"rpcnn: {'resuming' if resumed else 'training'} in {folder}\n"
-        f"  data     {len(dataset)} images of {config.data.dataset}, {distributed.world_size()} process(es) on {device}\n"
+        f"  data     {len(dataset)} images of {config.data.dataset}\n"
+        f"  device   {distributed.world_size()} process(es) on {device}, {torch.get_num_threads()} threads each\n"
         f"  model    {config.model.backbone}, {trainable / 1e6:.2f} M trainable parameters, {autocast or 'fp32'}\n"
-        f"  schedule {knobs.iterations} iterations of {batch} images, rate {knobs.learning_rate} · {batch}/16 = {rate:g},"
-        f" {knobs.warmup_iterations} of warm-up, steps at {list(knobs.steps)}"
+        f"  schedule {knobs.iterations} iterations of {batch} images, {knobs.warmup_iterations} of warm-up, "
+        f"rate {knobs.learning_rate} · {batch}/16 = {rate:g}, steps at {list(knobs.steps)}"
     )
 
     parallel = model
@@ -112,13 +114,13 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
     loader = make_train_loader(
         dataset,
         transform,
-        batch_size=batch,
-        accumulate=knobs.accumulate,
+        batch // knobs.accumulate,
         seed=run.seed,
-        start_iteration=iteration,
+        start_iteration=iteration * knobs.accumulate,
         num_workers=config.data.workers,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
+        pin_memory=device.type == "cuda",
     )
     batches = iter(loader)
     while iteration < knobs.iterations:

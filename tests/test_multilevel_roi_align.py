@@ -10,7 +10,7 @@ SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
 
 
 def pyramid(channels=4, images=2, **options):
-    return [torch.randn(images, channels, 128 >> l, 160 >> l, **options) for l in range(4)]
+    return [torch.randn(images, channels, 128 >> level, 160 >> level, **options) for level in range(4)]
 
 
 def random_boxes(count, images=2, dtype=torch.float32):
@@ -54,7 +54,7 @@ def test_equals_torchvisions_pooler():
     boxes = boxes[boxes[:, 0].argsort(stable=True)]
     pooler = torchvision.ops.MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
     listed = [boxes[boxes[:, 0] == n, 1:] for n in range(2)]
-    want = pooler({str(l): f for l, f in enumerate(features)}, listed, [(512, 640)] * 2)
+    want = pooler({str(i): f for i, f in enumerate(features)}, listed, [(512, 640)] * 2)
     torch.testing.assert_close(multilevel_roi_align(features, boxes, 7, SCALES), want, rtol=1e-4, atol=1e-4)
 
 
@@ -69,7 +69,7 @@ def test_backward_equals_the_references(layout):
 
 
 def test_gradcheck():
-    features = [torch.randn(1, 2, 8 >> l, 10 >> l, dtype=torch.float64).requires_grad_() for l in range(2)]
+    features = [torch.randn(1, 2, 8 >> i, 10 >> i, dtype=torch.float64).requires_grad_() for i in range(2)]
     boxes = torch.tensor([[0, 2, 3, 20, 25], [0, 0, 0, 30, 31.0]], dtype=torch.float64)
     f = lambda *levels: multilevel_roi_align(
         list(levels), boxes, 2, [1 / 4, 1 / 8], canonical_size=16, canonical_level=2

@@ -106,7 +106,7 @@ def test_a_box_that_is_not_finite_gives_zeros(value, ratio):
 
 def test_a_giant_box_is_quick_and_right():
     x = torch.ones(1, 1, 50, 50)
-    # 7 cells of 1e9 / 7 samples each way; cell 0 covers the whole map: of its samples about 50.5 / 1.43e8 an axis are inside.
+    # 7 cells of 1e9 / 7 samples each way; cell 0 covers the map: about 50.5 of its 1.43e8 samples an axis are inside.
     out = roi_align(x, torch.tensor([[0, 0, 0, 1e9, 1e9]]), 7)
     assert 0 <= out[0, 0, 0, 0] < 1e-12 and (out[0, 0, 1:, 1:] == 0).all()
     one_axis = roi_align(x, torch.tensor([[0, 0.0, 0.0, 49.0, 1e6]]), (1000, 1))

@@ -40,7 +40,7 @@ def gse_fuse(
     """
     op = "gse_fuse"
     features = check_pyramid(op, features)
-    images, channels, height, width = features[0].shape
+    _, channels, height, width = features[0].shape
     for level, feature in enumerate(features):
         check(
             feature.shape[2] <= height and feature.shape[3] <= width,

@@ -10,8 +10,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_keep: int | Non
     """Keeps the best box, drops those that overlap it by more than the threshold, and so on.
 
     As ``torchvision.ops.nms``, with these promises: an IoU equal to the threshold is kept, in every dtype and on every
-    device (boxes of the input dtype are exact; IoU is computed in float64); equal scores keep input order; a box
-    with a non-finite corner neither suppresses nor is suppressed; a box without area overlaps nothing; NaN scores come last.
+    device (the result is that of float64 arithmetic); equal scores keep input order; a box with a non-finite corner
+    neither suppresses nor is suppressed; a box without area overlaps nothing; NaN scores come last.
 
     Args:
         boxes: [R, 4] (x1, y1, x2, y2), float32, float64, float16 or bfloat16.
@@ -31,7 +31,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_keep: int | Non
 def batched_nms(
     boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float, max_keep: int | None = None
 ) -> Tensor:
-    """:func:`nms` among the boxes of equal ``idxs`` (classes, levels, images) in one call, exact: coordinates are not moved.
+    """:func:`nms` among the boxes of equal ``idxs`` (classes, levels, images) in one call; no coordinate is moved.
 
     Args:
         boxes, scores, iou_threshold: see :func:`nms`.
@@ -53,7 +53,8 @@ def _nms(op: str, boxes: Tensor, scores: Tensor, idxs: Tensor | None, threshold:
         if tensor is not None:
             check(
                 tensor.shape == boxes.shape[:1] and tensor.device == boxes.device,
-                f"{op}: {name} must be [{boxes.shape[0]}] on {boxes.device}, got {list(tensor.shape)} on {tensor.device}",
+                f"{op}: {name} must be [{boxes.shape[0]}] on {boxes.device}, "
+                f"got {list(tensor.shape)} on {tensor.device}",
             )
     if idxs is not None:
         integer = not idxs.is_floating_point() and not idxs.is_complex() and idxs.dtype != torch.bool
@@ -95,9 +96,11 @@ def nms_reference(
     return order[torch.tensor(kept, dtype=torch.int64, device=boxes.device)]
 
 
-batched_nms_reference = lambda boxes, scores, idxs, iou_threshold, max_keep=None: nms_reference(
-    boxes, scores, iou_threshold, max_keep, idxs
-)
+def batched_nms_reference(
+    boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float, max_keep: int | None = None
+) -> Tensor:
+    """The definition of :func:`batched_nms` in plain PyTorch."""
+    return nms_reference(boxes, scores, iou_threshold, max_keep, idxs)
 
 
 def overlaps(box: Tensor, boxes: Tensor, threshold: float) -> Tensor:
