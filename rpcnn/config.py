@@ -67,7 +67,7 @@ class ModelConfig:
     backbone: Literal["resnet18", "resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
     """Body, built by torchvision."""
     backbone_weights: Annotated[str, _short("--backbone-weights")] = ""
-    """File with ImageNet weights of the body (.pth or .safetensors, torchvision's names); empty starts from random ones."""
+    """ImageNet weights of the body (.pth or .safetensors, torchvision's names); empty starts from random ones."""
     backbone_norm: Literal["frozen_bn", "gn", "bn"] = "frozen_bn"
     """frozen_bn: constant statistics, for ImageNet weights (the paper); gn or bn: to train from random weights."""
     backbone_width: float = 1.0

@@ -52,7 +52,7 @@ def overlay(
         colour = OUTLINES[i % len(OUTLINES)]
         draw.rectangle([x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)], outline=colour, width=unit)
         text = f"{arrays['scores'][i]:.2f}"
-        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+        _, _, right, bottom = draw.textbbox((0, 0), text, font=font)
         at = (min(max(x1, 0), width - right - 2), min(max(y1 - bottom - 2, 0), height - bottom - 2))
         draw.rectangle([at[0], at[1], at[0] + right + 2, at[1] + bottom + 2], fill=colour)
         draw.text((at[0] + 1, at[1]), text, fill=INK, font=font)

@@ -132,7 +132,7 @@ def test_seeds_differ_between_runs_epochs_and_images():
 def test_targets_hold_what_the_model_needs():
     images, targets = next(train_loader())
     assert len(images) == len(targets) == 4
-    assert set(targets[0]) == {"boxes", "parsing", "semantic", "id", "seed"}
+    assert set(targets[0]) == {"boxes", "parsing", "semantic", "id", "seed", "padded_to"}
     assert images[0].dtype == torch.uint8 and images[0].shape[1:] == targets[0]["semantic"].shape
 
 

@@ -27,8 +27,8 @@ class GroupedSampler(Sampler):
 
     `sizes` is an integer array [len,2] of (height, width); images higher than wide are portraits. `batch_size` counts
     the images of all processes together: process `rank` of `world_size` gets its slice of each batch, so the same
-    images make the same step whatever the number of processes. Iterating gives lists of (index, seed) from batch
-    `start_iteration` on, with the seed of `item_seed`.
+    images make the same step whatever the number of processes. Iterating gives lists of (index, seed, whole) from batch
+    `start_iteration` on, with the seed of `item_seed`; whole lists (index, seed) of all processes' images of the batch.
 
     Raises ValueError if there are no images, or batch_size cannot be divided among the processes.
     """
@@ -83,23 +83,37 @@ class GroupedSampler(Sampler):
         mine = slice(self.rank * share, (self.rank + 1) * share)
         while True:
             for batch in self.epoch_batches(epoch)[first:]:
-                yield [(index, item_seed(self.seed, epoch, index)) for index in batch[mine]]
+                whole = [(index, item_seed(self.seed, epoch, index)) for index in batch]
+                yield [(index, seed, whole) for index, seed in whole[mine]]
             epoch, first = epoch + 1, 0
 
 
 class _Augmented(Dataset):
-    """Items by (index, seed): the sample, transformed with a generator of that seed, and the seed itself."""
+    """Items by (index, seed, whole): the sample, transformed with a generator of that seed, and the seed itself.
+
+    `padded_to` = (height, width) holds the largest of the whole batch: where processes pad alike, convolutions and
+    GroupNorm see in each what they would see in one.
+    """
 
     def __init__(self, dataset, transform):
         self.dataset, self.transform = dataset, transform
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
-        index, seed = key
+    def __getitem__(self, key: tuple[int, int, list]) -> dict:
+        index, seed, whole = key
         sample = self.dataset[index]
         if self.transform is not None:
-            # another stream than the model's, whose generator starts from the seed itself
-            sample = self.transform(sample, torch.Generator().manual_seed(seed ^ 1))
-        return sample | {"seed": seed}
+            sample = self.transform(sample, augmentation(seed))
+        sizes = [self.dataset.sizes[i] for i, _ in whole]
+        if hasattr(self.transform, "size"):
+            sizes = [
+                self.transform.size(*map(int, size), augmentation(s)) for size, (_, s) in zip(sizes, whole, strict=True)
+            ]
+        return sample | {"seed": seed, "padded_to": tuple(int(max(side)) for side in zip(*sizes, strict=True))}
+
+
+def augmentation(seed: int) -> torch.Generator:
+    """The source of an image's augmentation: another stream than the model's, which starts from the seed itself."""
+    return torch.Generator().manual_seed(seed ^ 1)
 
 
 def collate(samples: list[dict]) -> tuple[list, list[dict]]:

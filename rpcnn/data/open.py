@@ -6,7 +6,6 @@ from typing import Literal
 from ..config import Config
 from ..distributed import barrier, is_main
 from .cihp import CIHP
-
 from .painted import write_cihp
 
 

@@ -115,14 +115,17 @@ class TrainTransform:
         self.sides, self.is_range, self.max_size, self.flip_prob = sides, is_range, max_size, flip_prob
         self.labels = labels
 
-    def __call__(self, sample: dict, generator: torch.Generator) -> dict:
+    def size(self, height: int, width: int, generator: torch.Generator) -> tuple[int, int]:
+        """The (height, width) that a picture of the given size gets: the first draws of a call with this generator."""
         draw = lambda n: int(torch.randint(n, (), generator=generator))
         if self.is_range:
             short_side = self.sides[0] + draw(self.sides[1] - self.sides[0] + 1)
         else:
             short_side = self.sides[draw(len(self.sides))]
-        height, width = sample["image"].shape[-2:]
-        sample = resize_sample(sample, resized_shape(height, width, short_side, self.max_size))
+        return resized_shape(height, width, short_side, self.max_size)
+
+    def __call__(self, sample: dict, generator: torch.Generator) -> dict:
+        sample = resize_sample(sample, self.size(*sample["image"].shape[-2:], generator))
         if float(torch.rand((), generator=generator)) < self.flip_prob:
             sample = flip_sample(sample, self.labels)
         return sample

@@ -44,7 +44,7 @@ class ParsingEvaluator:
             raise ValueError(f"ParsingEvaluator: one score per person wanted, got {len(scores)} for {len(people)}")
         if len(people) and len(true_people) and people.shape[1:] != true_people.shape[1:]:
             raise ValueError(
-                f"ParsingEvaluator: people must be {true_people.shape[1:]} pixels like the truth, got {people.shape[1:]}"
+                f"ParsingEvaluator: people must have the truth's size {true_people.shape[1:]}, got {people.shape[1:]}"
             )
         if true_people.size and true_people.max() >= k:
             raise ValueError(f"ParsingEvaluator: true_people must lie in 0..{k - 1}, got {true_people.max()}")

@@ -1,10 +1,10 @@
 """AP^p and PCP: how well whole people are parsed, and in which order they are scored.
 
 A prediction is a label map of one person over the whole image (maps may overlap) with a score. Its overlap with a true
-person is the mean over classes of IoU over all pixels of the image, background included, classes in neither passed over.
-In order of score each prediction takes the person of its image that it overlaps most, already taken or not; above the
-threshold and not yet taken it is a true positive, else a false one. AP^p_vol is the mean of AP at 0.1, 0.2, …, 0.9.
-PCP: of a matched person the share of its parts whose own IoU exceeds the threshold; unmatched people count 0.
+person is the mean over classes of IoU over all pixels of the image, background included; a class in neither is passed
+over. In order of score each prediction takes the person of its image that it overlaps most, already taken or not;
+above the threshold and not yet taken it is a true positive, else a false one. AP^p_vol is the mean of AP at 0.1, 0.2,
+…, 0.9. PCP: of a matched person the share of its parts whose own IoU exceeds the threshold; unmatched people count 0.
 """
 
 import numpy as np

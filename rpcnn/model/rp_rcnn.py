@@ -188,7 +188,8 @@ class RPRCNN(nn.Module):
         """Images uint8 [3, h, w] RGB to losses (training mode) or to `Detections`, one per image (eval mode).
 
         targets, in training: per image boxes float32 [n, 4], parsing uint8 [n, h, w] one label map per person,
-        semantic uint8 [h, w] with 255 ignored, and, for draws that do not depend on the batch, an int seed.
+        semantic uint8 [h, w] with 255 ignored; for draws that do not depend on the batch, an int seed; and where other
+        processes hold further images of the step, padded_to, the (height, width) that all of them fit into.
 
         The losses are scalars, already weighted, whose sum is Eq. 1: rpn_objectness, rpn_box, box_class,
         box_regression, parsing, semantic (with gse), rescoring (with prsn).
@@ -197,16 +198,17 @@ class RPRCNN(nn.Module):
         if not self.training and len({padded_size([image]) for image in images}) > 1:
             # GroupNorm sees the padding: alone, an image's people do not depend on what else is in the batch.
             return [self([image])[0] for image in images]
-        batch, image_sizes = self.normalise_and_pad(images)
+        batch, image_sizes = self.normalise_and_pad(images, targets)
         pyramid = self.fpn(self.backbone(batch))  # C2..C5 -> P2..P6
         semantic_logits, pyramid = self.gse(pyramid) if self.gse else (None, pyramid[: self.pyramid_levels])  # S2..S6
         if self.training:
             return self.losses(pyramid, semantic_logits, image_sizes, targets)
         return self.detect(pyramid, semantic_logits, image_sizes)
 
-    def normalise_and_pad(self, images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
+    def normalise_and_pad(self, images: list[Tensor], targets=None) -> tuple[Tensor, list[tuple[int, int]]]:
         """The batch [N, 3, H, W], zero to the right of and below each image, and each image's (height, width)."""
-        batch = self.pixel_mean.new_zeros(len(images), 3, *padded_size(images))
+        others = [target["padded_to"] for target in targets or () if "padded_to" in target]
+        batch = self.pixel_mean.new_zeros(len(images), 3, *padded_size(images, others))
         for canvas, image in zip(batch, images, strict=True):
             image = image.to(batch.device, non_blocking=True).to(batch.dtype) / 255
             canvas[:, : image.shape[1], : image.shape[2]] = (image - self.pixel_mean) / self.pixel_std
@@ -289,10 +291,10 @@ class RPRCNN(nn.Module):
         return boxes, torch.cat(labels)
 
 
-def padded_size(images: list[Tensor]) -> tuple[int, int]:
-    """The smallest (height, width), multiples of 32, that all images [3, h, w] fit into."""
-    sizes = (max(image.shape[axis] for image in images) for axis in (1, 2))
-    return tuple(-(-size // SIZE_DIVISOR) * SIZE_DIVISOR for size in sizes)
+def padded_size(images: list[Tensor], others=()) -> tuple[int, int]:
+    """The smallest (height, width), multiples of 32, that all images [3, h, w] and other sizes (h, w) fit into."""
+    sizes = [tuple(image.shape[1:]) for image in images] + [tuple(size) for size in others]
+    return tuple(-(-max(side) // SIZE_DIVISOR) * SIZE_DIVISOR for side in zip(*sizes, strict=True))
 
 
 def seeded_generator(target: dict) -> torch.Generator | None:

@@ -71,8 +71,8 @@ def roi_levels(
     """Which level [R] int64 (0 = finest) each box [R, 4] pools from.
 
     level = floor(canonical_level + log2(sqrt(area) / canonical_size + 1e-6)), clamped to the pyramid, whose finest
-    level is number -log2(spatial_scales[0]); area = (w + area_offset)(h + area_offset). A box without positive, finite area
-    goes to the finest level. Computed in float32, whatever the boxes' dtype, so that every device agrees.
+    level is number -log2(spatial_scales[0]); area = (w + area_offset)(h + area_offset). A box without positive, finite
+    area goes to the finest level. Computed in float32, whatever the boxes' dtype, so that every device agrees.
     """
     boxes = boxes.float()
     finest = -torch.tensor(float(spatial_scales[0])).log2().round().int().item()
