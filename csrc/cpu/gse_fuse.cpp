@@ -3,13 +3,15 @@
 // Statistics. up(Q) = A Q Bᵀ, so over a group of channels, with m = channels · H · W values,
 //   mean  = Σ_c (1ᵀA) Q_c (Bᵀ1) / m                     column sums of A and B
 //   E[u²] = Σ_c ⟨Q_c, (AᵀA) Q_c (BᵀB)⟩ / m              Gram matrices, tridiagonal because a tap reads neighbours
-// taken in double about a shift (the mean of the group's first row), so that a large offset does not cancel.
-// Forward. relu(γ(u − mean)·rstd + β) = relu(scale · u + shift): pyramid_sum.h adds all levels in one pass.
-// Backward. E = Aᵀ(grad ∘ mask)B (pyramid_sum.h) is all that is needed of the full-size gradient:
-//   dβ_c = Σ E_c,  dγ_c = rstd (⟨Q_c, E_c⟩ − mean Σ E_c),  and with s1 = Σ_c γ_c dβ_c, s2 = Σ_c γ_c dγ_c of the group
-//   dQ = γ rstd E − (rstd/m) [(s1 − mean rstd s2) (Aᵀ1)(1ᵀB) + rstd s2 (AᵀA) Q (BᵀB)].
+// summed in double about a shift (the mean of the group's first row), so that a large offset does not cancel.
+// Forward. relu((γ · rstd)(u − mean) + β): pyramid_sum.h adds all levels in one pass.
+// Backward. E = Aᵀ(grad ∘ mask)B (pyramid_sum.h) is all that is needed of the full-size gradient. A's and B's rows sum
+// to 1, so ΣE = Σ grad ∘ mask, and
+//   dβ_c = Σ E_c,  dγ_c = rstd ⟨Q_c − mean, E_c⟩,  and with s1 = Σ_c γ_c dβ_c, s2 = Σ_c γ_c dγ_c of the group
+//   dQ = γ rstd E − (rstd/m) [s1 (Aᵀ1)(1ᵀB) + rstd s2 (AᵀA)(Q − mean)(BᵀB)].
 // Fewest bytes: read the levels twice (statistics, sum), write the output once; the level-0 passes dominate.
 #include <cmath>
+#include <type_traits>
 
 #include "pyramid_sum.h"
 
@@ -37,16 +39,20 @@ struct Gram {
   double after(int64_t i) const { return i + 1 < int64_t(next.size()) ? next[i] : 0.0; }
 };
 
-// out[x, c] = Σ_neighbours (AᵀA) (Q − shift) (BᵀB) for one row of one plane; `inner` values lie behind each pixel.
+// The rows below hold `channels` values behind each pixel, or one where they are planar, known to the compiler so that
+// it vectorises along x.
+
+// out[x, c] = Σ_neighbours (AᵀA) (Q − shift) (BᵀB) for one row of one plane.
 // `blend` is a buffer of w · inner values; shift has one value per inner index.
-template <typename T, typename A>
+template <typename T, typename A, bool kPlanar>
 RPCNN_CLONES void gram_row(const T* above, const T* here, const T* below, double up, double mid, double down,
-                           const A* shift, const Gram& x, A* blend, A* out, int64_t w, int64_t inner) {
-  const A a = A(up), b = A(mid), c = A(down), total = A(up + mid + down);
+                           const A* shift, const Gram& x, A* blend, A* out, int64_t w, int64_t channels) {
+  const int64_t inner = kPlanar ? 1 : channels;
+  const A a = A(up), b = A(mid), c = A(down);
   for (int64_t j = 0; j < w; ++j)
     for (int64_t k = 0; k < inner; ++k) {
       const int64_t i = j * inner + k;
-      blend[i] = a * A(above[i]) + b * A(here[i]) + c * A(below[i]) - total * shift[k];
+      blend[i] = a * (A(above[i]) - shift[k]) + b * (A(here[i]) - shift[k]) + c * (A(below[i]) - shift[k]);
     }
   for (int64_t j = 0; j < w; ++j) {
     const A left = A(x.before(j)), centre = A(x.diagonal[j]), right = A(x.after(j));
@@ -57,9 +63,10 @@ RPCNN_CLONES void gram_row(const T* above, const T* here, const T* below, double
 }
 
 // first[k] += Σ_x weight · x.sum · (q − shift), second[k] += Σ_x (q − shift) · gram, over one row.
-template <typename T, typename A>
+template <typename T, typename A, bool kPlanar>
 RPCNN_CLONES void moments_row(const T* here, const A* gram, const A* shift, double weight, const double* x_sum,
-                              double* first, double* second, int64_t w, int64_t inner) {
+                              double* first, double* second, int64_t w, int64_t channels) {
+  const int64_t inner = kPlanar ? 1 : channels;
   for (int64_t j = 0; j < w; ++j) {
     const double share = weight * x_sum[j];
     for (int64_t k = 0; k < inner; ++k) {
@@ -91,7 +98,7 @@ struct Rows {  // the three rows that the Gram stencil of row y reads
 };
 
 // mean and rstd of image n, group g of one level, written to [N, L, G] at level l.
-template <typename T, typename A>
+template <typename T, typename A, bool kPlanar>
 void level_statistics(const Tensor& level, const Shape& s, const Gram& gy, const Gram& gx, double eps, int64_t l,
                       int64_t L, A* mean_out, A* rstd_out) {
   const T* data = level.const_data_ptr<T>();
@@ -116,9 +123,10 @@ void level_statistics(const Tensor& level, const Shape& s, const Gram& gy, const
       const int64_t plane = i / s.h, y = i % s.h;
       const Rows<T, A> r(data + plane * s.h * stride, gy, y, s.h, stride);
       const A* about = shift.data() + plane * inner;
-      gram_row<T, A>(r.above, r.here, r.below, r.up, r.mid, r.down, about, gx, blend.data(), gram.data(), s.w, inner);
-      moments_row<T, A>(r.here, gram.data(), about, gy.sum[y], gx.sum.data(), first.data() + i * inner,
-                        second.data() + i * inner, s.w, inner);
+      gram_row<T, A, kPlanar>(r.above, r.here, r.below, r.up, r.mid, r.down, about, gx, blend.data(), gram.data(), s.w,
+                              inner);
+      moments_row<T, A, kPlanar>(r.here, gram.data(), about, gy.sum[y], gx.sum.data(), first.data() + i * inner,
+                                 second.data() + i * inner, s.w, inner);
     }
   });
   for (int64_t n = 0; n < s.N; ++n)
@@ -136,10 +144,10 @@ void level_statistics(const Tensor& level, const Shape& s, const Gram& gy, const
     }
 }
 
-// scale and shift [L][N · C] that fold GroupNorm's affine into the sum.
+// GroupNorm as one center, scale and shift [L][N · C] per level, image and channel.
 template <typename A>
 struct Folded {
-  std::vector<std::vector<A>> scale, shift;
+  std::vector<std::vector<A>> center, scale, shift;
   int64_t C;
 
   Folded(const A* mean, const A* rstd, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases, int64_t N,
@@ -147,18 +155,22 @@ struct Folded {
       : C(C_) {
     const int64_t L = int64_t(weights.size());
     for (int64_t l = 0; l < L; ++l) {
+      center.emplace_back(N * C);
       scale.emplace_back(N * C);
       shift.emplace_back(N * C);
       const A *gamma = weights[l].const_data_ptr<A>(), *beta = biases[l].const_data_ptr<A>();
       for (int64_t n = 0; n < N; ++n)
         for (int64_t c = 0; c < C; ++c) {
           const int64_t s = (n * L + l) * G + c / (C / G);
+          center[l][n * C + c] = mean[s];
           scale[l][n * C + c] = gamma[c] * rstd[s];
-          shift[l][n * C + c] = beta[c] - mean[s] * gamma[c] * rstd[s];
+          shift[l][n * C + c] = beta[c];
         }
     }
   }
-  Affine<A> operator()(size_t l, int64_t n) const { return {scale[l].data() + n * C, shift[l].data() + n * C}; }
+  Affine<A> operator()(size_t l, int64_t n) const {
+    return {center[l].data() + n * C, scale[l].data() + n * C, shift[l].data() + n * C};
+  }
 };
 
 Shape shape_of(const Tensor& level, const Tensor& finest, int64_t G, bool channels_last) {
@@ -170,9 +182,6 @@ void check_inputs(const char* op, const std::vector<Tensor>& features, const std
   check_levels(op, features);
   const int64_t C = features[0].size(1);
   STD_TORCH_CHECK(num_groups > 0 && C % num_groups == 0, op, ": num_groups must divide ", C, ", got ", num_groups);
-  for (const Tensor& q : features)
-    STD_TORCH_CHECK(q.size(2) <= features[0].size(2) && q.size(3) <= features[0].size(3), op,
-                    ": no level may be larger than the first");
   STD_TORCH_CHECK(weights.size() == features.size() && biases.size() == features.size(), op,
                   ": one gn_weights and one gn_biases vector per level is wanted");
   const auto dtype = features[0].scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
@@ -200,7 +209,7 @@ std::tuple<Tensor, Tensor, Tensor> gse_fuse(std::vector<Tensor> features, std::v
   const auto wide = weights[0].scalar_type();
   Tensor out = empty_cpu(sizes_of(levels[0]), levels[0].scalar_type(), channels_last);
   Tensor mean = empty_cpu({N, L, num_groups}, wide), rstd = empty_cpu({N, L, num_groups}, wide);
-  if (out.numel() == 0) return {out, mean, rstd};
+  if (out.numel() == 0) return {out, torch::stable::fill_(mean, 0), torch::stable::fill_(rstd, 0)};
   dispatch_floating("gse_fuse", out.scalar_type(), [&](auto type) {
     using T = decltype(type);
     using A = accumulate_t<T>;
@@ -208,29 +217,36 @@ std::tuple<Tensor, Tensor, Tensor> gse_fuse(std::vector<Tensor> features, std::v
     A *m = mean.mutable_data_ptr<A>(), *r = rstd.mutable_data_ptr<A>();
     for (int64_t l = 0; l < L; ++l) {
       const Shape s = shape_of(levels[l], levels[0], num_groups, channels_last);
-      level_statistics<T, A>(levels[l], s, Gram(axes[l].y, s.h), Gram(axes[l].x, s.w), eps, l, L, m, r);
+      const auto statistics = channels_last ? level_statistics<T, A, false> : level_statistics<T, A, true>;
+      statistics(levels[l], s, Gram(axes[l].y, s.h), Gram(axes[l].x, s.w), eps, l, L, m, r);
     }
     pyramid_sum<T, true>(levels, out, align_corners, channels_last, Folded<A>(m, r, weights, biases, N, C, num_groups));
   });
   return {out, mean, rstd};
 }
 
-// first[c] = Σ E_c and second[c] = ⟨Q_c, E_c⟩ of one row, `inner` channels wide.
-template <typename T, typename A>
-RPCNN_CLONES void dot_row(const T* q, const A* e, double* first, double* second, int64_t w, int64_t inner) {
+// first[c] = Σ E_c and second[c] = ⟨Q_c − mean, E_c⟩ of one row, `inner` channels wide.
+template <typename T, typename A, bool kPlanar>
+RPCNN_CLONES void dot_row(const T* q, const A* e, const A* mean, double* first, double* second, int64_t w,
+                          int64_t channels) {
+  const int64_t inner = kPlanar ? 1 : channels;
   for (int64_t j = 0; j < w; ++j)
     for (int64_t k = 0; k < inner; ++k) {
       const double value = double(e[j * inner + k]);
       first[k] += value;
-      second[k] += value * double(A(q[j * inner + k]));
+      second[k] += value * double(A(q[j * inner + k]) - mean[k]);
     }
 }
 
-template <typename T, typename A>
+// `out` may be `e` itself: element i is read, then written.
+template <typename T, typename A, bool kPlanar>
 RPCNN_CLONES void gradient_row(const A* e, const A* gram, const A* factor, const A* constant, const A* slope,
-                               double y_sum, const double* x_sum, T* out, int64_t w, int64_t inner) {
+                               double y_sum, const double* x_sum, T* out, int64_t w, int64_t channels) {
+  const int64_t inner = kPlanar ? 1 : channels;
+#pragma GCC ivdep
   for (int64_t j = 0; j < w; ++j) {
     const A both = A(y_sum * x_sum[j]);
+#pragma GCC ivdep
     for (int64_t k = 0; k < inner; ++k) {
       const int64_t i = j * inner + k;
       out[i] = T(factor[k] * e[i] - constant[k] * both - slope[k] * gram[i]);
@@ -238,23 +254,24 @@ RPCNN_CLONES void gradient_row(const A* e, const A* gram, const A* factor, const
   }
 }
 
-template <typename T, typename A>
-void level_backward(const Tensor& level, const std::vector<A>& e, const Shape& s, const Gram& gy, const Gram& gx,
-                    const A* mean, const A* rstd, int64_t l, int64_t L, const A* gamma, T* grad_level, A* grad_gamma,
-                    A* grad_beta) {
+template <typename T, typename A, bool kPlanar>
+void level_backward(const Tensor& level, const A* e, const Shape& s, const Gram& gy, const Gram& gx, const A* mean,
+                    const A* rstd, int64_t l, int64_t L, const A* gamma, T* grad_level, A* grad_gamma, A* grad_beta) {
   const T* data = level.const_data_ptr<T>();
   const int64_t inner = s.inner(), stride = s.w * inner, rows = s.planes() * s.h, group = s.C / s.G;
+  std::vector<A> factor(s.N * s.C), constant(s.N * s.C), slope(s.N * s.C), about(s.N * s.C);
+  for (int64_t n = 0; n < s.N; ++n)
+    for (int64_t c = 0; c < s.C; ++c) about[n * s.C + c] = mean[(n * L + l) * s.G + c / group];
   std::vector<double> first(rows * inner, 0), second(rows * inner, 0);
   parallel(rows, std::max<int64_t>(1, 4096 / stride), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
-      dot_row<T, A>(data + i * stride, e.data() + i * stride, first.data() + i * inner, second.data() + i * inner, s.w,
-                    inner);
+      dot_row<T, A, kPlanar>(data + i * stride, e + i * stride, about.data() + i / s.h * inner,
+                             first.data() + i * inner, second.data() + i * inner, s.w, inner);
   });
-  std::vector<A> factor(s.N * s.C), constant(s.N * s.C), slope(s.N * s.C), about(s.N * s.C);
   std::vector<double> d_gamma(s.C, 0), d_beta(s.C, 0);
   for (int64_t n = 0; n < s.N; ++n)
     for (int64_t g = 0; g < s.G; ++g) {
-      const double mu = double(mean[(n * L + l) * s.G + g]), r = double(rstd[(n * L + l) * s.G + g]);
+      const double r = double(rstd[(n * L + l) * s.G + g]);
       double s1 = 0, s2 = 0;
       for (int64_t c = g * group; c < (g + 1) * group; ++c) {
         double one = 0, two = 0;
@@ -263,19 +280,17 @@ void level_backward(const Tensor& level, const std::vector<A>& e, const Shape& s
           one += first[i];
           two += second[i];
         }
-        const double dg = r * (two - mu * one);
+        const double dg = r * two;
         d_beta[c] += one;
         d_gamma[c] += dg;
         s1 += double(gamma[c]) * one;
         s2 += double(gamma[c]) * dg;
       }
-      // About the mean the Gram term holds Q − mean, and the constant is s1 alone.
       for (int64_t c = g * group; c < (g + 1) * group; ++c) {
         const int64_t i = n * s.C + c;
         factor[i] = A(double(gamma[c]) * r);
         constant[i] = A(r / s.count() * s1);
         slope[i] = A(r / s.count() * r * s2);
-        about[i] = A(mu);
       }
     }
   for (int64_t c = 0; c < s.C; ++c) grad_gamma[c] = A(d_gamma[c]), grad_beta[c] = A(d_beta[c]);
@@ -284,10 +299,10 @@ void level_backward(const Tensor& level, const std::vector<A>& e, const Shape& s
     for (int64_t i = begin; i < end; ++i) {
       const int64_t plane = i / s.h, y = i % s.h, c = plane * inner;
       const Rows<T, A> r(data + plane * s.h * stride, gy, y, s.h, stride);
-      gram_row<T, A>(r.above, r.here, r.below, r.up, r.mid, r.down, about.data() + c, gx, blend.data(), gram.data(),
-                     s.w, inner);
-      gradient_row<T, A>(e.data() + i * stride, gram.data(), factor.data() + c, constant.data() + c, slope.data() + c,
-                         gy.sum[y], gx.sum.data(), grad_level + i * stride, s.w, inner);
+      gram_row<T, A, kPlanar>(r.above, r.here, r.below, r.up, r.mid, r.down, about.data() + c, gx, blend.data(),
+                              gram.data(), s.w, inner);
+      gradient_row<T, A, kPlanar>(e + i * stride, gram.data(), factor.data() + c, constant.data() + c, slope.data() + c,
+                                  gy.sum[y], gx.sum.data(), grad_level + i * stride, s.w, inner);
     }
   });
 }
@@ -319,11 +334,14 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>> gse_fu
       const Shape s = shape_of(levels[l], levels[0], num_groups, channels_last);
       Tensor out = empty_cpu(sizes_of(levels[l]), grad.scalar_type(), channels_last);
       Tensor d_gamma = empty_cpu({C}, weights[l].scalar_type()), d_beta = empty_cpu({C}, weights[l].scalar_type());
-      std::vector<A> e(out.numel());
-      if (out.numel()) pyramid_adjoint<T, A, true>(levels[l], l, g, axes[l], channels_last, folded, e.data());
-      level_backward<T, A>(levels[l], e, s, Gram(axes[l].y, s.h), Gram(axes[l].x, s.w), m, r, l, L,
-                           weights[l].const_data_ptr<A>(), out.mutable_data_ptr<T>(), d_gamma.mutable_data_ptr<A>(),
-                           d_beta.mutable_data_ptr<A>());
+      // E is kept in the accumulation type; where that is the maps' own, the gradient is made in its place.
+      Tensor e = std::is_same_v<A, T> ? out : empty_cpu(sizes_of(levels[l]), weights[l].scalar_type(), channels_last);
+      if (out.numel())
+        pyramid_adjoint<T, A, true>(levels[l], l, g, axes[l], channels_last, folded, e.mutable_data_ptr<A>());
+      const auto finish = channels_last ? level_backward<T, A, false> : level_backward<T, A, true>;
+      finish(levels[l], e.const_data_ptr<A>(), s, Gram(axes[l].y, s.h), Gram(axes[l].x, s.w), m, r, l, L,
+             weights[l].const_data_ptr<A>(), out.mutable_data_ptr<T>(), d_gamma.mutable_data_ptr<A>(),
+             d_beta.mutable_data_ptr<A>());
       grad_features.push_back(out);
       grad_weights.push_back(d_gamma);
       grad_biases.push_back(d_beta);

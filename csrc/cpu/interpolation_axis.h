@@ -21,10 +21,7 @@ struct InterpolationAxis {
 
   InterpolationAxis(int64_t in, int64_t out, bool align_corners) : taps(out), reader_begin(in + 1, 0) {
     const T step = interpolation_step<T>(in, out, align_corners);
-    for (int64_t o = 0; o < out; ++o) {
-      taps[o] = interpolation_tap<T>(o, in, step, align_corners);
-      if (taps[o].w_hi == T(0)) taps[o].hi = taps[o].lo;  // a tap of weight 0 is no reader
-    }
+    for (int64_t o = 0; o < out; ++o) taps[o] = interpolation_tap<T>(o, in, step, align_corners);
     for (const auto& tap : taps) {
       ++reader_begin[tap.lo + 1];
       if (tap.hi != tap.lo) ++reader_begin[tap.hi + 1];

@@ -1,6 +1,6 @@
 // The common core of upsample_sum and gse_fuse:
-//   out = Σ_l act(scale_l · bilinear(Q_l → size of Q_0) + shift_l),   act = ReLU or nothing,
-// with one scale and shift per image, level and channel (absent: 1 and 0), and its adjoint
+//   out = Σ_l act(scale_l · (bilinear(Q_l → size of Q_0) − center_l) + shift_l),   act = ReLU or nothing,
+// with one center, scale and shift per image, level and channel (absent: 0, 1 and 0), and its adjoint
 //   E_l = Aᵀ (grad ∘ [act's derivative]) B,   A and B the interpolation matrices of level l's two axes.
 //
 // Fewest bytes: every level read once, the output written once (2.33 output sizes for five levels). Each output row is
@@ -15,26 +15,46 @@
 
 namespace rpcnn {
 
+// The center is subtracted from the pixels themselves: folded into the shift, a large one would cancel there.
 template <typename A>
 struct Affine {
-  const A* scale = nullptr;  // [N, C]
+  const A* center = nullptr;  // [N, C]
+  const A* scale = nullptr;
   const A* shift = nullptr;
+  Affine at(int64_t i) const { return scale ? Affine{center + i, scale + i, shift + i} : *this; }
 };
 
-// row[i] = scale · (w_lo · lo[i] + w_hi · hi[i]) + shift, the affine running with period C over a channels-last row, or
-// constant over a contiguous one (C = 1).
+template <typename A>
+struct NoAffine {
+  Affine<A> operator()(size_t, int64_t) const { return {}; }
+};
+
+// Both let a NaN through, as PyTorch's do.
+template <typename A, bool kRelu>
+inline A activate(A value) {
+  return kRelu && value < A(0) ? A(0) : value;
+}
+template <typename A>
+inline bool passes_gradient(A value) {
+  return !(value <= A(0));
+}
+
+// row[i] = scale · (w_lo · (lo[i] − center) + w_hi · (hi[i] − center)) + shift, the affine running with period C over a
+// channels-last row, or constant over a contiguous one (C = 1).
 template <typename T, typename A>
 RPCNN_CLONES void blend_rows(const T* lo, const T* hi, Tap<A> y, Affine<A> affine, A* row, int64_t w, int64_t C) {
   if (!affine.scale) {
     for (int64_t i = 0; i < w * C; ++i) row[i] = y.w_lo * A(lo[i]) + y.w_hi * A(hi[i]);
   } else if (C == 1) {
-    const A scale = affine.scale[0], shift = affine.shift[0];
-    for (int64_t i = 0; i < w; ++i) row[i] = scale * (y.w_lo * A(lo[i]) + y.w_hi * A(hi[i])) + shift;
+    const A center = affine.center[0], scale = affine.scale[0], shift = affine.shift[0];
+    for (int64_t i = 0; i < w; ++i)
+      row[i] = scale * (y.w_lo * (A(lo[i]) - center) + y.w_hi * (A(hi[i]) - center)) + shift;
   } else {
     for (int64_t x = 0; x < w; ++x)
       for (int64_t c = 0; c < C; ++c) {
         const int64_t i = x * C + c;
-        row[i] = affine.scale[c] * (y.w_lo * A(lo[i]) + y.w_hi * A(hi[i])) + affine.shift[c];
+        const A value = y.w_lo * (A(lo[i]) - affine.center[c]) + y.w_hi * (A(hi[i]) - affine.center[c]);
+        row[i] = affine.scale[c] * value + affine.shift[c];
       }
   }
 }
@@ -43,8 +63,8 @@ template <typename A, bool kRelu>
 RPCNN_CLONES void add_along_x(const A* row, const Tap<A>* taps, A* out, int64_t W, int64_t C) {
   if (C == 1) {
     for (int64_t x = 0; x < W; ++x) {
-      const A value = taps[x].w_lo * row[taps[x].lo] + taps[x].w_hi * row[taps[x].hi];
-      out[x] += kRelu ? (value > A(0) ? value : A(0)) : value;
+      const Tap<A> t = taps[x];
+      out[x] += activate<A, kRelu>(t.w_lo * row[t.lo] + t.w_hi * row[t.hi]);
     }
     return;
   }
@@ -52,16 +72,13 @@ RPCNN_CLONES void add_along_x(const A* row, const Tap<A>* taps, A* out, int64_t 
     const Tap<A> t = taps[x];
     const A *a = row + t.lo * C, *b = row + t.hi * C;
     A* o = out + x * C;
-    for (int64_t c = 0; c < C; ++c) {
-      const A value = t.w_lo * a[c] + t.w_hi * b[c];
-      o[c] += kRelu ? (value > A(0) ? value : A(0)) : value;
-    }
+    for (int64_t c = 0; c < C; ++c) o[c] += activate<A, kRelu>(t.w_lo * a[c] + t.w_hi * b[c]);
   }
 }
 
-template <typename T, typename A>
-RPCNN_CLONES void store_row(const A* row, T* out, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) out[i] = T(row[i]);
+template <typename O, typename A>
+RPCNN_CLONES void store_row(const A* row, O* out, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) out[i] = O(row[i]);
 }
 
 template <typename A>
@@ -98,8 +115,7 @@ void pyramid_sum(const std::vector<Tensor>& levels, Tensor& out, bool align_corn
         if (int64_t(row.size()) < w * inner) row.resize(w * inner);
         const T* source = levels[l].const_data_ptr<T>() + plane * h * w * inner;
         const Tap<A> tap = axes[l].y.taps[y];
-        Affine<A> affine = affine_of(l, channels_last ? plane : plane / C);
-        if (affine.scale && !channels_last) affine.scale += plane % C, affine.shift += plane % C;
+        const Affine<A> affine = channels_last ? affine_of(l, plane) : affine_of(l, plane / C).at(plane % C);
         blend_rows<T, A>(source + tap.lo * w * inner, source + tap.hi * w * inner, tap, affine, row.data(), w, inner);
         add_along_x<A, kRelu>(row.data(), axes[l].x.taps.data(), sum.data(), W, inner);
       }
@@ -121,38 +137,37 @@ RPCNN_CLONES void gather_row(const T* grad, const A* row, const InterpolationAxi
       if constexpr (kRelu) {
         const Tap<A> t = x_axis.taps[x];
         const A *a = row + t.lo * C, *b = row + t.hi * C;
-        for (int64_t c = 0; c < C; ++c) e[c] += t.w_lo * a[c] + t.w_hi * b[c] > A(0) ? share * A(g[c]) : A(0);
+        for (int64_t c = 0; c < C; ++c) e[c] += passes_gradient(t.w_lo * a[c] + t.w_hi * b[c]) ? share * A(g[c]) : A(0);
       } else {
         for (int64_t c = 0; c < C; ++c) e[c] += share * A(g[c]);
       }
     }
 }
 
-// E_l of one level in the accumulation type, into `out` with the level's layout.
-template <typename T, typename A, bool kRelu, typename AffineOf>
+// E_l of one level, into `out` with the level's layout; summed in A, then stored as O.
+template <typename T, typename O, bool kRelu, typename A, typename AffineOf>
 void pyramid_adjoint(const Tensor& level, size_t l, const Tensor& grad, const LevelAxes<A>& axes, bool channels_last,
-                     const AffineOf& affine_of, A* out) {
+                     const AffineOf& affine_of, O* out) {
   const int64_t N = level.size(0), C = level.size(1), h = level.size(2), w = level.size(3);
   const int64_t H = grad.size(2), W = grad.size(3);
   const int64_t inner = channels_last ? C : 1, planes = channels_last ? N : N * C;
   parallel(planes * h, 1, [&](int64_t begin, int64_t end) {
-    std::vector<A> row(kRelu ? w * inner : 0);
+    std::vector<A> row(kRelu ? w * inner : 0), sum(w * inner);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t plane = i / h, y = i % h;
-      A* into = out + i * w * inner;
-      std::fill(into, into + w * inner, A(0));
+      std::fill(sum.begin(), sum.end(), A(0));
       const T* source = level.const_data_ptr<T>() + plane * h * w * inner;
       const T* g = grad.const_data_ptr<T>() + plane * H * W * inner;
-      Affine<A> affine = affine_of(l, channels_last ? plane : plane / C);
-      if (affine.scale && !channels_last) affine.scale += plane % C, affine.shift += plane % C;
+      const Affine<A> affine = channels_last ? affine_of(l, plane) : affine_of(l, plane / C).at(plane % C);
       for (int64_t r = axes.y.reader_begin[y]; r < axes.y.reader_begin[y + 1]; ++r) {
         const auto reader = axes.y.readers[r];
         if constexpr (kRelu) {
           const Tap<A> tap = axes.y.taps[reader.index];
           blend_rows<T, A>(source + tap.lo * w * inner, source + tap.hi * w * inner, tap, affine, row.data(), w, inner);
         }
-        gather_row<T, A, kRelu>(g + reader.index * W * inner, row.data(), axes.x, reader.weight, into, w, inner);
+        gather_row<T, A, kRelu>(g + reader.index * W * inner, row.data(), axes.x, reader.weight, sum.data(), w, inner);
       }
+      store_row<O, A>(sum.data(), out + i * w * inner, w * inner);
     }
   });
 }

@@ -4,18 +4,6 @@
 namespace rpcnn {
 namespace {
 
-constexpr auto kNoAffine = [](size_t, int64_t) { return Affine<float>{}; };
-constexpr auto kNoAffineDouble = [](size_t, int64_t) { return Affine<double>{}; };
-
-template <typename A>
-constexpr const auto& no_affine() {
-  if constexpr (std::is_same_v<A, double>) {
-    return kNoAffineDouble;
-  } else {
-    return kNoAffine;
-  }
-}
-
 Tensor upsample_sum(std::vector<Tensor> features, bool align_corners, bool relu) {
   check_levels("upsample_sum", features);
   const bool channels_last = is_channels_last(features[0]);
@@ -24,11 +12,11 @@ Tensor upsample_sum(std::vector<Tensor> features, bool align_corners, bool relu)
   if (out.numel() == 0) return out;
   dispatch_floating("upsample_sum", out.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    const auto& affine = no_affine<accumulate_t<T>>();
+    const NoAffine<accumulate_t<T>> plain;
     if (relu) {
-      pyramid_sum<T, true>(levels, out, align_corners, channels_last, affine);
+      pyramid_sum<T, true>(levels, out, align_corners, channels_last, plain);
     } else {
-      pyramid_sum<T, false>(levels, out, align_corners, channels_last, affine);
+      pyramid_sum<T, false>(levels, out, align_corners, channels_last, plain);
     }
   });
   return out;
@@ -45,24 +33,17 @@ std::vector<Tensor> upsample_sum_backward(Tensor grad, std::vector<Tensor> featu
   std::vector<Tensor> outputs;
   dispatch_floating("upsample_sum_backward", grad.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    using A = accumulate_t<T>;
-    const auto axes = level_axes<A>(levels, align_corners);
+    const auto axes = level_axes<accumulate_t<T>>(levels, align_corners);
+    const NoAffine<accumulate_t<T>> plain;
     for (size_t l = 0; l < levels.size(); ++l) {
       Tensor out = empty_cpu(sizes_of(levels[l]), grad.scalar_type(), channels_last);
       outputs.push_back(out);
       if (out.numel() == 0) continue;
-      T* target = out.mutable_data_ptr<T>();
-      // Half gradients are summed in float and rounded once.
-      std::vector<A> wide(std::is_same_v<A, T> ? 0 : out.numel());
-      A* sums = wide.data();
-      if constexpr (std::is_same_v<A, T>) sums = target;
-      const auto& affine = no_affine<A>();
       if (relu) {
-        pyramid_adjoint<T, A, true>(levels[l], l, g, axes[l], channels_last, affine, sums);
+        pyramid_adjoint<T, T, true>(levels[l], l, g, axes[l], channels_last, plain, out.mutable_data_ptr<T>());
       } else {
-        pyramid_adjoint<T, A, false>(levels[l], l, g, axes[l], channels_last, affine, sums);
+        pyramid_adjoint<T, T, false>(levels[l], l, g, axes[l], channels_last, plain, out.mutable_data_ptr<T>());
       }
-      if constexpr (!std::is_same_v<A, T>) store_row<T, A>(sums, target, out.numel());
     }
   });
   return outputs;

@@ -32,9 +32,10 @@ RPCNN_HOST_DEVICE Tap<T> interpolation_tap(int64_t index, int64_t in, T step, bo
   if (source < T(0)) source = T(0);
   int64_t lo = static_cast<int64_t>(source);
   if (lo > in - 1) lo = in - 1;
-  const int64_t hi = lo < in - 1 ? lo + 1 : lo;
   T w_hi = source - T(lo);
   w_hi = w_hi < T(0) ? T(0) : (w_hi > T(1) ? T(1) : w_hi);
+  // A pixel of weight 0 is not read: a NaN there stays where it is.
+  const int64_t hi = lo < in - 1 && w_hi > T(0) ? lo + 1 : lo;
   return {lo, hi, T(1) - w_hi, w_hi};
 }
 
@@ -44,6 +45,11 @@ RPCNN_HOST_DEVICE Tap<T> interpolation_tap(int64_t index, int64_t in, T step, bo
 template <typename T>
 RPCNN_HOST_DEVICE void interpolation_readers(int64_t index, int64_t in, int64_t out, T step, bool align_corners,
                                              int64_t* first, int64_t* last) {
+  if (in == out) {  // the identity
+    *first = index;
+    *last = index + 1;
+    return;
+  }
   if (step <= T(0) || in == 1) {
     *first = 0;
     *last = out;

@@ -23,8 +23,7 @@ def gse_fuse(
     affine is folded in at low resolution, and one pass adds all levels.
 
     Args:
-        features: L maps [N, C, H_l, W_l], no larger than the first in height and width; other float dtypes are promoted
-            to the common one.
+        features: L maps [N, C, H_l, W_l] of any sizes; other float dtypes are promoted to the common one.
         gn_weights, gn_biases: L vectors [C] each, the affine of each level's GroupNorm; float32, or float64 with
             float64 maps.
         num_groups: divides C.
@@ -40,12 +39,7 @@ def gse_fuse(
     """
     op = "gse_fuse"
     features = check_pyramid(op, features)
-    _, channels, height, width = features[0].shape
-    for level, feature in enumerate(features):
-        check(
-            feature.shape[2] <= height and feature.shape[3] <= width,
-            f"{op}: features[{level}] must not be larger than the first, {height}×{width}, got {list(feature.shape)}",
-        )
+    channels = features[0].shape[1]
     check(num_groups > 0 and channels % num_groups == 0, f"{op}: num_groups must divide {channels}, got {num_groups}")
     affine = torch.float64 if features[0].dtype == torch.float64 else torch.float32
     for name, vectors in (("gn_weights", gn_weights), ("gn_biases", gn_biases)):
@@ -100,6 +94,7 @@ if not CPU_MISSING:
     def _setup_context(ctx, inputs, output):
         features, weights, biases, ctx.num_groups, _, ctx.align_corners = inputs
         ctx.levels = len(features)
+        ctx.mark_non_differentiable(*output[1:])  # the gradient through the statistics is part of the map's
         ctx.save_for_backward(*features, *weights, *biases, *output[1:])
 
     def _backward(ctx, grad, grad_mean, grad_rstd):
