@@ -8,6 +8,8 @@ import time
 
 import torch
 
+from .distributed import all_reduce_sum, world_size
+
 
 class Logbook:
     """Writes the progress of one run; on other ranks than 0 it is silent.
@@ -42,13 +44,16 @@ class Logbook:
         self.waited += waited
 
     def report(self, iteration: int, iterations: int, learning_rate: float) -> dict[str, float]:
-        """Prints and writes the means since the last report, and starts afresh. Returns the mean losses.
+        """Prints and writes the means since the last report over all processes, and starts afresh; returns the losses.
+
+        Every process must call it.
 
         Raises:
             FloatingPointError: a loss is not finite; names it.
         """
         seconds = time.perf_counter() - self.since
-        means = {name: float(total) / self.count for name, total in self.losses.items()}
+        totals = all_reduce_sum(torch.stack(list(self.losses.values())).double()) / world_size()
+        means = {name: value / self.count for name, value in zip(self.losses, totals.tolist(), strict=True)}
         broken = [name for name, value in means.items() if not abs(value) < float("inf")]
         if broken:
             raise FloatingPointError(
