@@ -1,0 +1,60 @@
+// The torch side that upsample_sum and gse_fuse share on CUDA: checks, dense levels, the table of levels.
+#pragma once
+
+#include "common.h"
+#include "pyramid_sum_kernel.cuh"
+
+namespace rpcnn {
+
+inline std::vector<int64_t> sizes_of(const Tensor& t) {
+  return {t.size(0), t.size(1), t.size(2), t.size(3)};
+}
+
+inline void check_levels(const char* op, const std::vector<Tensor>& levels) {
+  STD_TORCH_CHECK(!levels.empty() && levels.size() <= kMaxLevels, op, ": features must hold 1 to ", kMaxLevels,
+                  " maps, got ", levels.size());
+  for (const Tensor& q : levels)
+    STD_TORCH_CHECK(q.dim() == 4 && q.is_cuda() && q.get_device_index() == levels[0].get_device_index() &&
+                        q.scalar_type() == levels[0].scalar_type() && q.size(0) == levels[0].size(0) &&
+                        q.size(1) == levels[0].size(1) && q.size(2) > 0 && q.size(3) > 0,
+                    op, ": features must be non-empty [N, C, H, W] maps that agree in N, C, dtype and device");
+}
+
+inline void check_gradient(const char* op, const Tensor& grad, const Tensor& finest) {
+  STD_TORCH_CHECK(grad.dim() == 4 && sizes_of(grad) == sizes_of(finest) && grad.is_cuda() &&
+                      grad.get_device_index() == finest.get_device_index() &&
+                      grad.scalar_type() == finest.scalar_type(),
+                  op, ": grad must have the shape, dtype and device of features[0]");
+}
+
+inline std::vector<Tensor> dense_levels(const std::vector<Tensor>& levels, bool channels_last) {
+  std::vector<Tensor> out;
+  for (const Tensor& q : levels) out.push_back(dense(q, channels_last));
+  return out;
+}
+
+template <typename T>
+PyramidLevels<T> level_table(const std::vector<Tensor>& levels, bool align_corners) {
+  PyramidLevels<T> table{};
+  table.count = static_cast<int>(levels.size());
+  table.align_corners = align_corners;
+  for (int l = 0; l < table.count; ++l) table.level[l] = {data<T>(levels[l]), levels[l].size(2), levels[l].size(3), {}};
+  return table;
+}
+
+// The buffer between the adjoint's two passes, large enough for each level in turn.
+inline Tensor adjoint_buffer(const std::vector<Tensor>& levels, ScalarType dtype) {
+  const MapShape shape = shape_of(levels[0], false);
+  int64_t most = 0;
+  for (const Tensor& q : levels) {
+    const int64_t values = adjoint_buffer(q.size(0), shape, q.size(2), q.size(3));
+    most = values > most ? values : most;
+  }
+  return empty_like_device(levels[0], {most}, dtype);
+}
+
+inline ScalarType accumulation_type(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+}  // namespace rpcnn

@@ -1,0 +1,52 @@
+#include "pyramid_sum.h"
+
+namespace rpcnn {
+namespace {
+
+Tensor upsample_sum(std::vector<Tensor> features, bool align_corners, bool relu) {
+  check_levels("upsample_sum", features);
+  const bool channels_last = is_channels_last(features[0]);
+  const auto levels = dense_levels(features, channels_last);
+  Tensor out = empty_like_device(levels[0], sizes_of(levels[0]), levels[0].scalar_type(), channels_last);
+  OnDeviceOf device(out);
+  dispatch_floating("upsample_sum", out.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    const auto launch = relu ? launch_pyramid_sum<T, true, false> : launch_pyramid_sum<T, false, false>;
+    launch(level_table<T>(levels, align_corners), mutable_data<T>(out), out.size(0), shape_of(out, channels_last),
+           device.stream);
+  });
+  check_launch("upsample_sum");
+  return out;
+}
+
+std::vector<Tensor> upsample_sum_backward(Tensor grad, std::vector<Tensor> features, bool align_corners, bool relu) {
+  check_levels("upsample_sum_backward", features);
+  check_gradient("upsample_sum_backward", grad, features[0]);
+  const bool channels_last = is_channels_last(features[0]);
+  const auto levels = dense_levels(features, channels_last);
+  const Tensor g = dense(grad, channels_last);
+  Tensor half = adjoint_buffer(levels, accumulation_type(g));
+  std::vector<Tensor> outputs;
+  OnDeviceOf device(g);
+  dispatch_floating("upsample_sum_backward", g.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    const auto table = level_table<T>(levels, align_corners);
+    const auto launch = relu ? launch_pyramid_adjoint<true, false, T, T> : launch_pyramid_adjoint<false, false, T, T>;
+    for (size_t l = 0; l < levels.size(); ++l) {
+      Tensor out = empty_like_device(g, sizes_of(levels[l]), g.scalar_type(), channels_last);
+      launch(table.level[l], data<T>(g), g.size(0), shape_of(g, channels_last), align_corners,
+             mutable_data<device_accumulate_t<T>>(half), mutable_data<T>(out), device.stream);
+      outputs.push_back(out);
+    }
+  });
+  check_launch("upsample_sum_backward");
+  return outputs;
+}
+
+STABLE_TORCH_LIBRARY_IMPL(rpcnn, CUDA, m) {
+  m.impl("upsample_sum", TORCH_BOX(&upsample_sum));
+  m.impl("upsample_sum_backward", TORCH_BOX(&upsample_sum_backward));
+}
+
+}  // namespace
+}  // namespace rpcnn
