@@ -80,6 +80,7 @@ def evaluate(
             true_labels=sample["semantic"],
             true_people=sample["parsing"],
             true_boxes=sample["boxes"],
+            image_id=sample["id"],
         )
         if folder and distributed.is_main() and drawn < pictures:
             drawn += 1

@@ -1,21 +1,31 @@
 """The metrics of multiple human parsing, in percent: arrays in, numbers out, for anybody's predictions.
 
-``ParsingEvaluator`` takes one image at a time and keeps counts only; the functions beside it are the definitions.
+:class:`ParsingEvaluator` takes one image at a time and keeps counts only; the functions beside it are what it is made
+of. Needs numpy, and pycocotools for AP^bbox; no torch.
 """
 
 from .boxes import ap_bbox
-from .evaluator import ParsingEvaluator, format_table
-from .parsing import THRESHOLDS, average_precision, parsing_ap, person_ious
-from .semantic import confusion_matrix, semantic_scores
+from .counting import confusion_matrix, person_counts
+from .evaluator import ParsingEvaluator
+from .parsing import THRESHOLDS, PersonMatches, ap_p, ap_p_vol, average_precision, match_people, pcp
+from .semantic import class_iou, mean_accuracy, miou, pixel_accuracy
+from .table import format_table
 
 __all__ = [
     "THRESHOLDS",
     "ParsingEvaluator",
+    "PersonMatches",
     "ap_bbox",
+    "ap_p",
+    "ap_p_vol",
     "average_precision",
+    "class_iou",
     "confusion_matrix",
     "format_table",
-    "parsing_ap",
-    "person_ious",
-    "semantic_scores",
+    "match_people",
+    "mean_accuracy",
+    "miou",
+    "pcp",
+    "person_counts",
+    "pixel_accuracy",
 ]

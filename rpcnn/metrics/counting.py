@@ -1,4 +1,10 @@
-"""The counting core of the evaluator: joint label histograms. rpcnn._metrics where it is compiled, else numpy."""
+"""The counting core of the evaluator: rpcnn._metrics where it is compiled, the same in numpy where it is not.
+
+N predicted people, G true people, K classes with the background, H × W pixels. Pixels whose true label is K or more
+(255) are ignored. Arrays may be numpy or tensors; labels of any integer dtype, in 0..255.
+"""
+
+import os
 
 import numpy as np
 
@@ -8,38 +14,122 @@ except ImportError:  # built with RPCNN_BUILD=none, or not built
     _metrics = None
 
 
-def joint_histogram(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
+def confusion_matrix(truth, prediction, num_classes: int) -> np.ndarray:
     """How many pixels have truth i and prediction j: int64 [K, K].
 
     Args:
-        truth: uint8, any shape; pixels of K or more are ignored.
-        prediction: uint8 of the same shape.
+        truth: labels, any shape; K and more are ignored.
+        prediction: labels below K, of the same shape.
         num_classes: K, 1..256.
 
     Raises:
-        ValueError: another dtype or shape, or a prediction of K or more on a pixel that counts.
+        ValueError: no labels, another shape, or a prediction of K or more.
     """
-    for name, array in (("truth", truth), ("prediction", prediction)):
-        if array.dtype != np.uint8:
-            raise ValueError(f"joint_histogram: {name} must be uint8, got {array.dtype}")
+    truth, prediction = as_labels("truth", truth), as_labels("prediction", prediction)
+    count = _metrics.confusion_matrix if _metrics else confusion_matrix_numpy
+    return count(truth, prediction, num_classes)
+
+
+def person_counts(people, true_people, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the IoU of every class between every predicted and every true person needs, counted over the whole image.
+
+    Args:
+        people: labels [N, H, W] below K, one map per predicted person; they may overlap.
+        true_people: labels [G, H, W].
+        num_classes: K, 1..256.
+
+    Returns:
+        int64 hits [N, G, K], pixels that both maps give class c; predicted [N, G, K], pixels that the prediction gives
+        class c, without those that true person g's map ignores; truth [G, K]. IoU = hits / (predicted + truth − hits).
+
+    Raises:
+        ValueError: no labels, another shape, or a prediction of K or more.
+    """
+    people, true_people = as_labels("people", people), as_labels("true_people", true_people)
+    if _metrics:
+        return _metrics.person_counts(people, true_people, num_classes, _threads())
+    return person_counts_numpy(people, true_people, num_classes)
+
+
+def confusion_matrix_numpy(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
+    """:func:`confusion_matrix` of uint8 arrays without compiled code."""
+    _check("confusion_matrix", num_classes, truth=truth, prediction=prediction)
     if truth.shape != prediction.shape:
         raise ValueError(
-            f"joint_histogram: truth and prediction must have one shape, got {truth.shape} and {prediction.shape}"
+            f"confusion_matrix: prediction must have the shape of truth, {list(truth.shape)}, "
+            f"got {list(prediction.shape)}"
         )
+    _check_prediction("confusion_matrix", "prediction", prediction, num_classes)
+    return _joint_histogram(truth, prediction, num_classes)
+
+
+def person_counts_numpy(
+    people: np.ndarray, true_people: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """:func:`person_counts` of uint8 arrays without compiled code.
+
+    Only a prediction's bounding box is visited. Outside of it the prediction is background, so what is left of the true
+    person's histogram falls into column 0 of the confusion matrix.
+    """
+    _check("person_counts", num_classes, people=people, true_people=true_people)
+    for name, letter, maps in (("people", "N", people), ("true_people", "G", true_people)):
+        if maps.ndim != 3:
+            raise ValueError(f"person_counts: {name} must have shape [{letter}, H, W], got {list(maps.shape)}")
+    if people.shape[1:] != true_people.shape[1:]:
+        raise ValueError(
+            "person_counts: people and true_people must have one height and width, "
+            f"got {list(people.shape)} and {list(true_people.shape)}"
+        )
+    _check_prediction("person_counts", "people", people, num_classes)
+    pairs = (len(people), len(true_people), num_classes)
+    hits, predicted = np.zeros(pairs, np.int64), np.zeros(pairs, np.int64)
+    truth = np.zeros(pairs[1:], np.int64)
+    for g, true_person in enumerate(true_people):
+        truth[g] = np.bincount(true_person.ravel(), minlength=256)[:num_classes]
+    for n, person in enumerate(people):
+        rows, columns = np.flatnonzero(person.any(1)), np.flatnonzero(person.any(0))
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else np.s_[:0, :0]
+        for g, true_person in enumerate(true_people):
+            confusion = _joint_histogram(true_person[box], person[box], num_classes)
+            confusion[:, 0] += truth[g] - confusion.sum(1)
+            hits[n, g], predicted[n, g] = np.diag(confusion), confusion.sum(0)
+    return hits, predicted, truth
+
+
+def as_array(values) -> np.ndarray:
+    """numpy arrays, lists and tensors of any device as a numpy array."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+
+
+def as_labels(name: str, labels) -> np.ndarray:
+    """Labels of any integer dtype as contiguous uint8. Raises ValueError where they do not fit."""
+    labels = as_array(labels)
+    if labels.dtype.kind not in "iu" or (labels.size and not 0 <= labels.min() <= labels.max() <= 255):
+        found = labels.dtype if labels.dtype.kind not in "iu" else f"{labels.min()}..{labels.max()}"
+        raise ValueError(f"rpcnn.metrics: {name} must hold integer labels in 0..255, got {found}")
+    return np.ascontiguousarray(labels, np.uint8)
+
+
+def _joint_histogram(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
+    pairs = truth.astype(np.int64).ravel() * num_classes + prediction.ravel()
+    return np.bincount(pairs, minlength=num_classes**2)[: num_classes**2].reshape(num_classes, num_classes)
+
+
+def _check(op: str, num_classes: int, **maps: np.ndarray) -> None:
     if not 1 <= num_classes <= 256:
-        raise ValueError(f"joint_histogram: num_classes must lie in 1..256, got {num_classes}")
-    if _metrics is not None:
-        full = _metrics.joint_histogram(np.ascontiguousarray(truth), np.ascontiguousarray(prediction))
-    else:
-        full = joint_histogram_numpy(truth, prediction)
-    counted = full[:num_classes]
-    if counted[:, num_classes:].any():
-        worst = int(np.flatnonzero(counted.any(0)).max())
-        raise ValueError(f"joint_histogram: prediction must lie in 0..{num_classes - 1}, got {worst}")
-    return counted[:, :num_classes]
+        raise ValueError(f"{op}: num_classes must lie in 1..256, got {num_classes}")
+    for name, labels in maps.items():
+        if labels.dtype != np.uint8:
+            raise ValueError(f"{op}: {name} must be uint8, got {labels.dtype}")
 
 
-def joint_histogram_numpy(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """int64 [256, 256] counts of (truth, prediction) pairs, in plain numpy."""
-    pairs = truth.astype(np.int64).ravel() * 256 + prediction.ravel()
-    return np.bincount(pairs, minlength=65536).reshape(256, 256)
+def _check_prediction(op: str, name: str, prediction: np.ndarray, num_classes: int) -> None:
+    largest = int(prediction.max(initial=0))
+    if largest >= num_classes:
+        raise ValueError(f"{op}: {name} must lie in 0..{num_classes - 1}, got {largest}")
+
+
+def _threads() -> int:
+    """Threads to count with: OMP_NUM_THREADS, which launchers of several processes set; 0 = all processors."""
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    return int(value) if value.isdigit() else 0

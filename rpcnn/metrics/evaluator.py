@@ -1,17 +1,31 @@
 """All metrics of the paper, image by image, in bounded memory."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from ..labels import LabelSet
-from .boxes import ap_bbox
-from .parsing import THRESHOLDS, parsing_ap, person_ious
-from .semantic import as_labels, confusion_matrix, semantic_scores
+from .boxes import ap_bbox, as_boxes
+from .counting import as_array, confusion_matrix
+from .parsing import THRESHOLDS, PersonMatches, ap_p, ap_p_vol, as_scores, match_people, pcp
+from .semantic import class_iou, mean_accuracy, miou, pixel_accuracy
+
+
+@dataclass(frozen=True)
+class _Image:
+    matches: PersonMatches
+    boxes: np.ndarray
+    box_scores: np.ndarray
+    true_boxes: np.ndarray
 
 
 class ParsingEvaluator:
-    """Counts per image, metrics at the end; no map is kept.
+    """Counts image by image, gives the metrics at the end. No map is kept: some 150 bytes per predicted person stay.
 
-    Arrays may be numpy or CPU tensors. `state` and `merge` join the counts of several processes.
+    >>> evaluator = ParsingEvaluator(num_classes=20)
+    >>> for ... in ...: evaluator.add(labels=..., people=..., ...)    # doctest: +SKIP
+    >>> evaluator.summarize()["miou"]                                 # doctest: +SKIP
+
+    With several processes, each adds its own images; one merges the others' `state()`.
 
     Args:
         num_classes: K, background included.
@@ -19,94 +33,109 @@ class ParsingEvaluator:
 
     def __init__(self, num_classes: int):
         self.num_classes = num_classes
-        self.confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
-        self.positives = 0
-        self.rows: list[tuple] = []  # score, image, person, overlap, right parts per threshold
-        self.images: list[dict] = []
+        self._confusion = np.zeros((num_classes, num_classes), np.int64)
+        self._images: dict[tuple, _Image] = {}  # (0, number) without a name, (1, name) with one
 
     def add(
-        self, *, labels, people, scores, boxes, box_scores, true_labels, true_people, true_boxes
-    ) -> None:  # fmt: skip
-        """One image: its prediction and its truth.
+        self,
+        *,
+        labels,
+        people,
+        scores,
+        boxes,
+        box_scores,
+        true_labels,
+        true_people,
+        true_boxes,
+        image_id: int | str | None = None,
+    ) -> None:
+        """One image: its prediction and its truth, as arrays or tensors.
 
         Args:
-            labels, true_labels: [H, W] label maps; true pixels of K or more (255) do not count.
-            people, true_people: [N, H, W] and [G, H, W], one label map per person.
-            scores, box_scores: [N] parsing scores and box scores; boxes, true_boxes: [N, 4], [G, 4] in pixels.
+            labels, true_labels: [H, W] label map of the whole image; true pixels of K or more (255) do not count.
+            people, true_people: [N, H, W] and [G, H, W], a label map per person; predictions may overlap.
+            scores, box_scores: [N] parsing scores, that AP^p ranks by, and box scores, that AP^bbox ranks by.
+            boxes, true_boxes: [N, 4] and [B, 4], x1 y1 x2 y2 in pixels.
+            image_id: with names of one type for all images, equal scores rank in the order of the names, so that the
+                order of adding and merging does not matter.
 
         Raises:
-            ValueError: sizes differ, or a label is out of range.
+            ValueError: a shape or dtype does not fit, a predicted label is K or more, a score or box is not finite, or
+                the image was added before. Nothing is counted then.
         """
-        k, image = self.num_classes, len(self.images)
-        true_people, people = as_labels("true_people", true_people), as_labels("people", people)
-        scores = np.asarray(scores, dtype=float)
-        if len(people) != len(scores):
-            raise ValueError(f"ParsingEvaluator: one score per person wanted, got {len(scores)} for {len(people)}")
-        if len(people) and len(true_people) and people.shape[1:] != true_people.shape[1:]:
+        key = (0, len(self._images)) if image_id is None else (1, image_id)
+        self._check_new([key])
+        labels, true_labels, people, true_people = map(as_array, (labels, true_labels, people, true_people))
+        shape = true_labels.shape
+        if len(shape) != 2 or labels.shape != shape:
             raise ValueError(
-                f"ParsingEvaluator: people must have the truth's size {true_people.shape[1:]}, got {people.shape[1:]}"
+                "ParsingEvaluator: labels and true_labels must have one shape [H, W], "
+                f"got {list(labels.shape)} and {list(shape)}"
             )
-        if true_people.size and true_people.max() >= k:
-            raise ValueError(f"ParsingEvaluator: true_people must lie in 0..{k - 1}, got {true_people.max()}")
-        self.confusion += confusion_matrix(true_labels, labels, k)
-        self.positives += len(true_people)
-        counts = np.array([np.bincount(p.ravel(), minlength=k) for p in true_people]).reshape(-1, k)
-        for person, score in zip(people, scores, strict=True):
-            if len(true_people) == 0:
-                self.rows.append((score, image, -1, 0.0, [0.0] * len(THRESHOLDS)))
-                continue
-            ious = person_ious(person, true_people, k, counts)
-            means = np.nanmean(ious, axis=1)
-            best = int(means.argmax())
-            parts = max(int((counts[best, 1:] > 0).sum()), 1)
-            right = [float((np.nan_to_num(ious[best, 1:]) > t).sum() / parts) for t in THRESHOLDS]
-            self.rows.append((score, image, best, float(means[best]), right))
-        to_array = lambda values: np.asarray(values, dtype=float)
-        self.images.append(dict(boxes=to_array(boxes), scores=to_array(box_scores), true_boxes=to_array(true_boxes)))
+        if true_people.shape[1:] != shape:
+            raise ValueError(
+                f"ParsingEvaluator: true_people must have shape [G, {shape[0]}, {shape[1]}], "
+                f"got {list(true_people.shape)}"
+            )
+        confusion = confusion_matrix(true_labels, labels, self.num_classes)
+        matches = match_people(people, scores, true_people, self.num_classes)
+        boxes, true_boxes = as_boxes("boxes", boxes), as_boxes("true_boxes", true_boxes)
+        if len(boxes) != len(matches.scores):
+            raise ValueError(
+                f"ParsingEvaluator: boxes must have shape [{len(matches.scores)}, 4], one per person, "
+                f"got {list(boxes.shape)}"
+            )
+        box_scores = as_scores("box_scores", box_scores, len(boxes))
+        self._confusion += confusion
+        self._images[key] = _Image(matches, boxes, box_scores, true_boxes)
 
     def state(self) -> dict:
-        """What another process's evaluator needs to `merge` this one."""
-        return dict(confusion=self.confusion, positives=self.positives, rows=self.rows, images=self.images)
+        """What another process's evaluator needs to `merge` this one; can be pickled."""
+        return {"confusion": self._confusion.copy(), "images": dict(self._images)}
 
     def merge(self, state: dict) -> None:
-        """Takes in the images of another evaluator's `state`."""
-        offset = len(self.images)
-        self.confusion += state["confusion"]
-        self.positives += state["positives"]
-        self.rows += [(score, image + offset, *rest) for score, image, *rest in state["rows"]]
-        self.images += state["images"]
+        """Takes in the images of another evaluator's `state()`, which must have had the same number of classes.
+
+        Images that were added without a name are numbered on. Raises ValueError where an image was in both.
+        """
+        if state["confusion"].shape != self._confusion.shape:
+            raise ValueError(
+                f"ParsingEvaluator: merge wants a state of {self.num_classes} classes, got {len(state['confusion'])}"
+            )
+        keys = [
+            (named, name if named else len(self._images) + number)
+            for number, (named, name) in enumerate(state["images"])
+        ]
+        self._check_new(keys)
+        self._confusion += state["confusion"]
+        self._images.update(zip(keys, state["images"].values(), strict=True))
 
     def summarize(self) -> dict:
-        """miou, pixel_accuracy, mean_accuracy, ap_p_50, ap_p_vol, pcp_50, ap_bbox in percent, and their details:
-        iou (a list over classes), ap_p_10 … ap_p_90, pcp_10 … pcp_90; and how many images and people there were."""
-        results = semantic_scores(self.confusion)
-        columns = list(zip(*self.rows, strict=True)) if self.rows else [[]] * 5
-        results |= parsing_ap(*columns, self.positives)
-        results["ap_bbox"] = ap_bbox(self.images)
-        return results | {"images": len(self.images), "people": self.positives}
+        """All metrics in percent; None where one is undefined: without a pixel or a person in the truth.
 
+        Returns:
+            miou, pixel_accuracy, mean_accuracy, ap_p_50, ap_p_vol, pcp_50, ap_bbox; ap_p_10 … ap_p_90 and
+            pcp_10 … pcp_90; iou, a list with an entry per class; images and people, how many the truth has.
+        """
+        images = [self._images[key] for key in sorted(self._images)]
+        matches = [image.matches for image in images]
+        results = {
+            "miou": miou(self._confusion),
+            "pixel_accuracy": pixel_accuracy(self._confusion),
+            "mean_accuracy": mean_accuracy(self._confusion),
+            "ap_p_50": ap_p(matches, 0.5),
+            "ap_p_vol": ap_p_vol(matches),
+            "pcp_50": pcp(matches, 0.5),
+            "ap_bbox": ap_bbox(*([getattr(i, k) for i in images] for k in ("boxes", "box_scores", "true_boxes"))),
+        }
+        for threshold in THRESHOLDS:
+            percent = round(100 * threshold)
+            results[f"ap_p_{percent}"], results[f"pcp_{percent}"] = ap_p(matches, threshold), pcp(matches, threshold)
+        results = {key: None if np.isnan(value) else value for key, value in results.items()}
+        results["iou"] = [None if np.isnan(value) else float(value) for value in class_iou(self._confusion)]
+        return results | {"images": len(images), "people": sum(image.num_people for image in matches)}
 
-def format_table(results: dict, labels: LabelSet) -> str:
-    """The metrics as plain text: one line with the paper's numbers, one with their details, one with IoU per class."""
-    columns = {
-        "mIoU": "miou",
-        "Pixel acc.": "pixel_accuracy",
-        "Mean acc.": "mean_accuracy",
-        "AP^p_50": "ap_p_50",
-        "AP^p_vol": "ap_p_vol",
-        "PCP_50": "pcp_50",
-        "AP^bbox": "ap_bbox",
-    }
-    width = 11
-    classes = [
-        f"{name} {'-' if iou is None else f'{iou:.1f}'}" for name, iou in zip(labels.names, results["iou"], strict=True)
-    ]
-    return "\n".join(
-        [
-            "".join(f"{title:>{width}}" for title in columns),
-            "".join(f"{results[key]:>{width}.2f}" for key in columns.values()),
-            f"on {results['images']} images with {results['people']} people, in percent",
-            "AP^p at 0.1 … 0.9: " + " ".join(f"{results[f'ap_p_{10 * k}']:.1f}" for k in range(1, 10)),
-            "IoU: " + ", ".join(classes),
-        ]
-    )
+    def _check_new(self, keys: list[tuple]) -> None:
+        for key in keys:
+            if key in self._images:
+                raise ValueError(f"ParsingEvaluator: image {key[1]!r} was added before")

@@ -1,105 +1,152 @@
-"""AP^p and PCP: how well whole people are parsed, and in which order they are scored.
+"""AP^p and PCP: how well whole people are parsed, and how well they are ranked (Sec. 4.1), in percent.
 
-A prediction is a label map of one person over the whole image (maps may overlap) with a score. Its overlap with a true
-person is the mean over classes of IoU over all pixels of the image, background included; a class in neither is passed
-over. In order of score each prediction takes the person of its image that it overlaps most, already taken or not;
-above the threshold and not yet taken it is a true positive, else a false one. AP^p_vol is the mean of AP at 0.1, 0.2,
-…, 0.9. PCP: of a matched person the share of its parts whose own IoU exceeds the threshold; unmatched people count 0.
+A prediction is a label map of one person over the whole image, 0 where the person is not, and a score; the maps of an
+image may overlap. Its overlap with a true person is the mean over the classes of their IoU over all pixels of the
+image: the background is a class, classes in neither map are passed over. A prediction is compared with the one person
+of its image that it overlaps most (of equal ones the first), whether or not another prediction took that person before.
+In order of score it is right at threshold t if the overlap exceeds t and the person is not yet taken, and wrong
+otherwise; predictions that score less than 0.001 are neither (released code).
+
+AP^p at t is the area under the precision-recall curve with its envelope, all points; AP^p_vol its mean over 0.1 … 0.9.
+PCP at t is the mean over all true people of the share of their parts that have an IoU above t in the prediction that
+took them at t; people whom nobody took count 0.
+
+:mod:`rpcnn.metrics.reference` computes the same step by step from the maps.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from .counting import joint_histogram
+from .counting import as_array, person_counts
+from .semantic import divide
 
-THRESHOLDS = tuple(round(0.1 * k, 1) for k in range(1, 10))
-LEAST_SCORE = 0.001  # predictions below it are neither right nor wrong (released code)
-
-
-def person_ious(
-    prediction: np.ndarray, true_people: np.ndarray, num_classes: int, truth_counts: np.ndarray
-) -> np.ndarray:
-    """IoU per class of one predicted person with each true one: float64 [G, K], NaN where a class is in neither.
-
-    Only the prediction's bounding box is visited: outside it the prediction is background, so the truth's pixels there
-    fall into column 0 of the confusion matrix, and the truth's histogram of the whole image gives their number.
-
-    Args:
-        prediction: uint8 [H, W]; 0 outside the person.
-        true_people: uint8 [G, H, W].
-        truth_counts: int64 [G, K], each true person's histogram over the whole image.
-    """
-    rows, columns = np.flatnonzero(prediction.any(1)), np.flatnonzero(prediction.any(0))
-    window = (slice(0, 0), slice(0, 0))
-    if len(rows):
-        window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    inside = np.ascontiguousarray(prediction[window])
-    ious = np.empty((len(true_people), num_classes))
-    for g, person in enumerate(true_people):
-        confusion = joint_histogram(np.ascontiguousarray(person[window]), inside, num_classes)
-        hits, truth = np.diag(confusion).copy(), truth_counts[g]
-        predicted = confusion.sum(0)
-        outside = truth - confusion.sum(1)
-        hits[0] += outside[0]
-        predicted[0] += outside.sum()
-        union = truth + predicted - hits
-        ious[g] = np.divide(hits, union, out=np.full(num_classes, np.nan), where=union > 0)
-    return ious
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+LEAST_SCORE = 0.001
 
 
-def person_ious_reference(prediction: np.ndarray, person: np.ndarray, num_classes: int) -> np.ndarray:
-    """The definition of :func:`person_ious` for one true person: one confusion matrix over all pixels of the image."""
-    pairs = person.astype(np.int64).ravel() * num_classes + prediction.ravel()
-    confusion = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-    hits = np.diag(confusion)
-    union = confusion.sum(0) + confusion.sum(1) - hits
-    return np.divide(hits, union, out=np.full(num_classes, np.nan), where=union > 0)
+@dataclass(frozen=True)
+class PersonMatches:
+    """What AP^p and PCP need to know about one image: N predicted and G true people, T thresholds."""
+
+    scores: np.ndarray
+    """float64 [N]."""
+    person: np.ndarray
+    """int64 [N]: the true person that each prediction overlaps most; −1 in an image without true people."""
+    overlap: np.ndarray
+    """float64 [N] in 0..1: mean IoU with that person."""
+    parts: np.ndarray
+    """float64 [N, T] in 0..1: share of that person's parts with an IoU above each of THRESHOLDS."""
+    num_people: int
+    """G."""
 
 
-def average_precision(hit: np.ndarray, positives: int) -> float:
-    """Area under the precision envelope (all points), in 0..1, of ranked predictions.
+def match_people(people, scores, true_people, num_classes: int) -> PersonMatches:
+    """Compares the predicted people of one image with its true people.
 
     Args:
-        hit: bool [D], true positives among the predictions, best score first.
-        positives: number of true people; 0 gives 0.
+        people: labels [N, H, W] in 0..K−1.
+        scores: [N] finite floats.
+        true_people: labels [G, H, W]; pixels of K or more (255) are ignored for that person.
+        num_classes: K, background included.
+
+    Raises:
+        ValueError: shapes or dtypes do not fit, a label is out of range, or a score is not finite.
     """
-    if positives == 0 or len(hit) == 0:
-        return 0.0
-    true = np.cumsum(hit)
-    recall, precision = true / positives, true / np.arange(1, len(hit) + 1)
-    recall = np.concatenate([[0.0], recall, [1.0]])
-    precision = np.concatenate([[0.0], precision, [0.0]])
+    hits, predicted, truth = person_counts(people, true_people, num_classes)
+    scores = as_scores("scores", scores, len(hits))
+    iou = divide(hits, predicted + truth - hits)  # [N, G, K]
+    if not len(truth):
+        nobody = np.full(len(scores), -1)
+        return PersonMatches(scores, nobody, np.zeros(len(scores)), np.zeros((len(scores), len(THRESHOLDS))), 0)
+    person, overlap = best_overlap(iou)
+    iou_of_parts = iou[np.arange(len(iou)), person, 1:]  # [N, K - 1]
+    above = (iou_of_parts[..., None] > np.array(THRESHOLDS)).sum(1)  # [N, T]; NaN is not above
+    num_parts = (truth[person, 1:] > 0).sum(1)
+    return PersonMatches(scores, person, overlap, above / np.maximum(num_parts, 1)[:, None], len(truth))
+
+
+def best_overlap(iou: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of IoU [..., G, K], NaN where undefined, the index of the best mean over K (the first of equals), and that mean.
+
+    Where no class is defined at all (every pixel ignored), the mean is 0.
+    """
+    defined = ~np.isnan(iou)
+    sums, counts = np.where(defined, iou, 0.0).sum(-1), defined.sum(-1)
+    means = sums / np.maximum(counts, 1)
+    best = means.argmax(-1)
+    return best, np.take_along_axis(means, best[..., None], -1)[..., 0]
+
+
+def ap_p(matches: Sequence[PersonMatches], threshold: float = 0.5) -> float:
+    """AP^p at one threshold over all images. Equal scores rank in the order of the images and their predictions.
+
+    NaN where there is no true person; 0 where there is one and no prediction.
+    """
+    right, _ = _take_people(matches, threshold)
+    return 100 * average_precision(right, sum(image.num_people for image in matches))
+
+
+def ap_p_vol(matches: Sequence[PersonMatches]) -> float:
+    """Mean of :func:`ap_p` at 0.1, 0.2, …, 0.9."""
+    return float(np.mean([ap_p(matches, threshold) for threshold in THRESHOLDS]))
+
+
+def pcp(matches: Sequence[PersonMatches], threshold: float = 0.5) -> float:
+    """Percentage of correctly parsed parts at one of THRESHOLDS over all images; NaN where there is no true person."""
+    if threshold not in THRESHOLDS:
+        raise ValueError(f"pcp: threshold must be one of {THRESHOLDS}, got {threshold}")
+    _, parts = _take_people(matches, threshold)
+    num_people = sum(image.num_people for image in matches)
+    return 100 * float(parts.sum() / num_people) if num_people else float("nan")
+
+
+def average_precision(right: np.ndarray, num_people: int) -> float:
+    """Area in 0..1 under precision over recall, where precision is the best at that recall or a higher one.
+
+    Args:
+        right: bool [D], predictions in the order of their scores, best first.
+        num_people: how many could be found; NaN is returned for 0.
+    """
+    if num_people == 0:
+        return float("nan")
+    found = np.cumsum(right)
+    recall = np.concatenate([[0.0], found / num_people, [1.0]])
+    precision = np.concatenate([[0.0], found / np.arange(1, len(right) + 1), [0.0]])
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    steps = np.flatnonzero(recall[1:] != recall[:-1])
-    return float(((recall[steps + 1] - recall[steps]) * envelope[steps + 1]).sum())
+    return float((np.diff(recall) * envelope[1:]).sum())
 
 
-def parsing_ap(scores, images, people, overlaps, right_parts, positives: int) -> dict:
-    """AP^p and PCP from one row per prediction.
+def as_scores(name: str, scores, count: int) -> np.ndarray:
+    """Scores as float64 [count]. Raises ValueError for another number of them, and where one is not finite."""
+    scores = as_array(scores).astype(np.float64)
+    if scores.shape != (count,):
+        raise ValueError(
+            f"rpcnn.metrics: {name} must have shape [{count}], one per prediction, got {list(scores.shape)}"
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError(f"rpcnn.metrics: {name} must be finite, got {scores[~np.isfinite(scores)][0]}")
+    return scores
 
-    Args:
-        scores: [D] floats; ties keep their order; NaN counts as the lowest score.
-        images: [D] number of the image; people: [D] number of the most overlapped true person there, −1 without any.
-        overlaps: [D] mean IoU with it; right_parts: [D, T] share of its parts above each of the T thresholds.
-        positives: number of true people in all images.
 
-    Returns:
-        Percent: ap_p_10 … ap_p_90, ap_p_vol; pcp_10 … pcp_90.
-    """
-    scores = np.nan_to_num(np.asarray(scores, dtype=float), nan=-np.inf)
+def _take_people(matches: Sequence[PersonMatches], threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions in order of score: bool [D], whether each is right; and [≤ D] parts' shares of the right ones."""
+    if not matches:
+        return np.zeros(0, bool), np.zeros(0)
+    # People get numbers of their own over all images; predictions in images without people get none that is used.
+    first = np.cumsum([0] + [image.num_people for image in matches])
+    scores = np.concatenate([image.scores for image in matches])
+    person = np.concatenate([image.person + start for image, start in zip(matches, first, strict=False)])
+    overlap = np.concatenate([image.overlap for image in matches])
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= LEAST_SCORE]
-    results = {}
-    for t, threshold in enumerate(THRESHOLDS):
-        taken: set[tuple[int, int]] = set()
-        hit = np.zeros(len(order), dtype=bool)
-        parts = 0.0
-        for rank, d in enumerate(order):
-            person = (int(images[d]), int(people[d]))
-            if person[1] >= 0 and overlaps[d] > threshold and person not in taken:
-                taken.add(person)
-                hit[rank] = True
-                parts += right_parts[d][t]
-        results[f"ap_p_{10 * (t + 1)}"] = 100 * average_precision(hit, positives)
-        results[f"pcp_{10 * (t + 1)}"] = 100 * float(parts / positives) if positives else 0.0
-    results["ap_p_vol"] = float(np.mean([results[f"ap_p_{10 * (t + 1)}"] for t in range(len(THRESHOLDS))]))
-    return results
+    able = order[overlap[order] > threshold]
+    _, earliest = np.unique(person[able], return_index=True)
+    taking = able[np.sort(earliest)]
+    right = np.zeros(len(scores), bool)
+    right[taking] = True
+    if threshold not in THRESHOLDS:
+        return right[order], np.zeros(0)
+    parts = np.concatenate([image.parts for image in matches])[:, THRESHOLDS.index(threshold)]
+    return right[order], parts[taking]

@@ -1,0 +1,67 @@
+"""AP^bbox against values worked out by hand from COCO's definition (101 recall points, IoU 0.50 … 0.95)."""
+
+import math
+
+import numpy as np
+import pytest
+
+from rpcnn.metrics import ap_bbox
+
+BOX, FAR = [10.0, 10.0, 30.0, 50.0], [60.0, 10.0, 80.0, 50.0]
+NONE = np.zeros((0, 4))
+
+
+def test_truth_as_prediction_gives_100():
+    assert ap_bbox([[BOX, FAR]], [[0.9, 0.8]], [[BOX, FAR]]) == pytest.approx(100)
+
+
+def test_one_of_two_people():
+    # Precision 1 up to recall 1/2: the recall points 0, 0.01, …, 0.50 are 51 of 101, at every IoU.
+    assert ap_bbox([[BOX]], [[0.9]], [[BOX, FAR]]) == pytest.approx(100 * 51 / 101)
+
+
+def test_ap_is_the_mean_over_the_iou_thresholds():
+    # 20 × 40 pixels, of which the prediction has 31 rows of 40: IoU 0.775, right at 0.50, 0.55, …, 0.75: 6 of 10.
+    assert ap_bbox([[[10, 10, 30, 41]]], [[0.9]], [[BOX]]) == pytest.approx(60)
+
+
+def test_a_better_scored_wrong_box_halves_the_precision():
+    assert ap_bbox([[FAR, BOX]], [[0.9, 0.8]], [[BOX]]) == pytest.approx(50)
+    assert ap_bbox([[FAR, BOX]], [[0.8, 0.9]], [[BOX]]) == pytest.approx(100)
+
+
+def test_boxes_count_in_their_own_image_only():
+    assert ap_bbox([NONE, [BOX]], [[], [0.9]], [[BOX], NONE]) == 0
+
+
+def test_a_hundred_boxes_per_image_count():
+    # 100 far boxes score better than the right one, which is the 101st.
+    boxes, scores = [FAR] * 100 + [BOX], [0.9] * 100 + [0.5]
+    assert ap_bbox([boxes], [scores], [[BOX]]) == 0
+    assert ap_bbox([boxes[1:]], [scores[1:]], [[BOX]]) == pytest.approx(1)
+
+
+def test_nothing_found_is_0_and_nobody_there_is_undefined():
+    assert ap_bbox([NONE], [[]], [[BOX]]) == 0
+    assert math.isnan(ap_bbox([[BOX]], [[0.9]], [NONE]))
+    assert math.isnan(ap_bbox([], [], []))
+
+
+def test_nothing_is_printed(capsys):
+    ap_bbox([[BOX]], [[0.9]], [[BOX]])
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "true_boxes", "message"),
+    [
+        ([[BOX]], [[0.9, 0.8]], [[BOX]], r"scores must have shape \[1\]"),
+        ([[BOX[:3]]], [[0.9]], [[BOX]], r"boxes must have shape \[N, 4\], got \[1, 3\]"),
+        ([[BOX]], [[0.9]], [[[0, 0, math.nan, 1]]], "true_boxes must be finite"),
+        ([[BOX]], [[math.inf]], [[BOX]], "scores must be finite, got inf"),
+    ],
+)
+def test_bad_input_is_named(boxes, scores, true_boxes, message):
+    with pytest.raises(ValueError, match=message):
+        ap_bbox(boxes, scores, true_boxes)
