@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import pytest
 import torch
 import torchvision
@@ -27,6 +29,13 @@ def test_equals_torchvision_in_double(count, threshold):
     assert torch.equal(nms(boxes, scores, threshold), want)
 
 
+@pytest.mark.parametrize("max_keep", [None, 0, 300])
+def test_the_reference_equals_torchvision_in_double(max_keep):
+    boxes, scores = clustered(1500)
+    want = torchvision.ops.nms(boxes.double(), scores.double(), 0.5)[:max_keep]
+    assert torch.equal(nms_reference(boxes, scores, 0.5, max_keep), want)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_equals_reference_in_every_dtype(dtype):
     boxes, scores = clustered(300, dtype=dtype)
@@ -41,6 +50,50 @@ def test_an_iou_equal_to_the_threshold_is_kept(tenths, dtype):
     scores = torch.tensor([2.0, 1.0], dtype=dtype)
     assert nms(boxes, scores, tenths / 10).tolist() == [0, 1]
     assert nms(boxes, scores, tenths / 10 - 0.001).tolist() == [0]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("tenths", [1, 3, 5, 7])
+def test_whole_numbered_boxes_with_many_equal_ious_match_torchvision_in_double(tenths, dtype):
+    low = torch.randint(0, 12, (1000, 2))
+    boxes = torch.cat([low, low + torch.randint(1, 12, (1000, 2))], 1)
+    scores = torch.rand(1000)
+    want = torchvision.ops.nms(boxes.double(), scores.double(), tenths / 10)
+    assert torch.equal(nms(boxes.to(dtype), scores, tenths / 10), want)
+
+
+@pytest.mark.parametrize("function", [nms, nms_reference])
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.7, 1 / 3])
+def test_ious_within_rounding_of_the_threshold_are_decided_as_in_exact_arithmetic(threshold, function):
+    wrong = []
+    for _ in range(100):
+        x, y, width, height = (torch.rand(4) * torch.tensor([800.0, 800, 300, 300])).tolist()
+        near = torch.tensor(y + threshold * height)
+        for _ in range(int(torch.randint(4, ()))):
+            near = torch.nextafter(near, torch.tensor(1e9))
+        boxes = torch.tensor([[x, y, x + width, y + height], [x, y, x + width, near]])
+        (x1, y1, x2, y2), (_, _, _, cut) = ([Fraction(v) for v in row] for row in boxes.double().tolist())
+        iou = (x2 - x1) * (cut - y1) / ((x2 - x1) * (y2 - y1))
+        want = [0] if iou > Fraction(threshold) * (1 + Fraction(1, 10**12)) else [0, 1]
+        if function(boxes, torch.tensor([2.0, 1.0]), threshold).tolist() != want:
+            wrong.append(boxes)
+    assert not wrong
+
+
+@pytest.mark.parametrize("function", [nms, nms_reference])
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [(torch.float32, 1e-37), (torch.float32, 3e36), (torch.float64, 1e-250), (torch.float64, 1e250)],
+)
+def test_no_area_overflows_or_vanishes(dtype, scale, function):
+    boxes = torch.tensor([[-10.0, -10, 10, 10], [-10, -10, 10, 9], [-10, -10, 10, -5]], dtype=dtype) * scale
+    assert function(boxes, torch.tensor([3.0, 2, 1]), 0.5).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("function", [nms, nms_reference])
+def test_at_threshold_zero_any_common_area_suppresses(function):
+    boxes = torch.tensor([[0, 0, 1e4, 1e4], [-1e4, -1e4, 1e-6, 1e-6], [-1e4, 0, 0, 1e4]])  # IoU 5e-21, touching
+    assert function(boxes, torch.tensor([3.0, 2, 1]), 0.0).tolist() == [0, 2]
 
 
 def test_a_hair_above_the_threshold_is_suppressed():
@@ -102,6 +155,14 @@ def test_batched_is_nms_of_each_group(shift):
     assert torch.equal(batched_nms(boxes, scores, idxs, 0.4), want)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32, torch.int64])
+def test_idxs_of_every_integer_dtype(dtype):
+    boxes, scores = clustered(200)
+    limits = torch.iinfo(dtype)
+    idxs = torch.tensor([limits.min, limits.max, 3], dtype=dtype)[torch.arange(200) % 3]
+    assert torch.equal(batched_nms(boxes, scores, idxs, 0.4), batched_nms(boxes, scores, torch.arange(200) % 3, 0.4))
+
+
 def test_the_same_for_any_thread_count_and_input_untouched():
     boxes, scores = clustered(9000, spread=2000.0)
     before, results = boxes.clone(), []
@@ -111,10 +172,13 @@ def test_the_same_for_any_thread_count_and_input_untouched():
     assert torch.equal(*results) and torch.equal(boxes, before)
 
 
-def test_strided_boxes():
+def test_strided_inputs():
     boxes, scores = clustered(100)
-    wide = torch.cat([boxes, boxes], 1)
-    assert torch.equal(nms(wide[:, :4], scores, 0.5), nms(boxes, scores, 0.5))
+    idxs = torch.arange(100) % 3
+    wide, transposed = torch.cat([boxes, boxes], 1)[:, :4], boxes.t().contiguous().t()
+    every_other = torch.stack([scores, scores], 1)[:, 0], torch.stack([idxs, idxs], 1)[:, 0]
+    for strided in (wide, transposed):
+        assert torch.equal(batched_nms(strided, *every_other, 0.5), batched_nms(boxes, scores, idxs, 0.5))
 
 
 @needs_kernels
@@ -122,6 +186,44 @@ def test_opcheck():
     boxes, scores = clustered(20)
     torch.library.opcheck(torch.ops.rpcnn.nms, (boxes, scores, None, 0.5, -1))
     torch.library.opcheck(torch.ops.rpcnn.nms, (boxes, scores, torch.arange(20) % 2, 0.5, 5))
+
+
+@needs_kernels
+@pytest.mark.parametrize("max_keep", [None, 5])
+def test_compiles_without_a_graph_break(max_keep):
+    boxes, scores = clustered(50)
+    idxs = torch.arange(50) % 3
+
+    def best(boxes, scores):
+        keep = batched_nms(boxes, scores, idxs, 0.5, max_keep)
+        return boxes[keep] * 2
+
+    compiled_best = torch.compile(best, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled_best(boxes, scores), best(boxes, scores))
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (torch.zeros(3, 5), torch.zeros(3), None, 0.5, -1),
+        (torch.zeros(12), torch.zeros(3), None, 0.5, -1),
+        (torch.zeros(3, 4, dtype=torch.int32), torch.zeros(3), None, 0.5, -1),
+        (torch.zeros(3, 4), torch.zeros(4), None, 0.5, -1),
+        (torch.zeros(3, 4), torch.zeros(3), torch.zeros(3), 0.5, -1),
+        (torch.zeros(3, 4), torch.zeros(3), torch.zeros(2, dtype=torch.int64), 0.5, -1),
+        (torch.zeros(3, 4), torch.zeros(3), None, float("nan"), -1),
+    ],
+)
+def test_the_dispatcher_refuses_bad_input(arguments):
+    with pytest.raises(RuntimeError, match="nms: "):
+        torch.ops.rpcnn.nms(*arguments)
+
+
+@needs_kernels
+def test_a_meta_tensor_has_no_size_to_give():
+    with pytest.raises(RuntimeError):
+        nms(torch.zeros(3, 4, device="meta"), torch.zeros(3, device="meta"), 0.5)
 
 
 def test_does_not_ask_for_gradients():
@@ -137,7 +239,9 @@ def test_does_not_ask_for_gradients():
         ((torch.zeros(3, 4), torch.zeros(2), 0.5), r"scores must be \[3\] on cpu, got \[2\]"),
         ((torch.zeros(3, 4), torch.zeros(3), 1.5), "iou_threshold must lie in 0..1, got 1.5"),
         ((torch.zeros(3, 4), torch.zeros(3), float("nan")), "iou_threshold must lie in 0..1, got nan"),
-        ((torch.zeros(3, 4), torch.zeros(3), 0.5, -2), "max_keep must be None or >= 0, got -2"),
+        ((torch.zeros(3, 4), torch.zeros(3), 0.5, -2), "max_keep must be None or an int >= 0, got -2"),
+        ((torch.zeros(3, 4), torch.zeros(3), 0.5, 2.5), "max_keep must be None or an int >= 0, got 2.5"),
+        (([[0, 0, 1, 1]], torch.zeros(1), 0.5), "boxes must be a tensor, got list"),
     ],
 )
 def test_bad_input_is_named(arguments, message):

@@ -2,12 +2,13 @@
 //
 // Boxes are sorted once by score and laid out as one array per coordinate and group. A block of 512 boxes is resolved
 // one after another; then every kept box of the block is held against the rest in vectors, in chunks that threads
-// share. Operations: one IoU test per (kept box, later box still in its group), 9 vector instructions per 16 tests and
+// share. Operations: one IoU test per (kept box, later box of its group), about 20 vector instructions per 16 tests and
 // no division: inter > threshold · union. The tests run in float with a margin for rounding; the few that fall inside
-// the margin are decided in double by the exact rule (geometry/boxes.h), so that the result is that of exact
-// arithmetic.
+// the margin are decided in double by the rule itself (geometry/boxes.h). Groups whose corners float cannot hold are
+// tested in double throughout. The result does not depend on the number of threads.
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "../geometry/boxes.h"
 #include "common.h"
@@ -18,64 +19,61 @@ namespace {
 constexpr int64_t kBlock = 512;   // boxes resolved one after another
 constexpr int64_t kChunk = 2048;  // boxes a thread tests at a time
 
+using Box = Corners<double>;
+
+// The boxes of one group, best first.
+template <typename T>
 struct Group {
-  std::vector<float> x1, y1, x2, y2, area;
-  std::vector<double> corners;  // [n, 4]
+  std::vector<T> x1, y1, x2, y2, area;
+  std::vector<Box> exact;
   std::vector<uint8_t> dead, unsure;
-  bool exact_only = false;  // coordinates beyond float's comfort: every test in double
 
-  explicit Group(int64_t n) : x1(n), y1(n), x2(n), y2(n), area(n), corners(4 * n), dead(n, 0), unsure(n, 0) {}
-
-  void set(int64_t i, const double* box) {
-    // A non-finite box becomes an empty one: it overlaps nothing.
-    bool finite = true;
-    for (int k = 0; k < 4; ++k) finite = finite && std::isfinite(box[k]);
-    for (int k = 0; k < 4; ++k) corners[4 * i + k] = finite ? box[k] : 0;
-    const double* c = &corners[4 * i];
-    for (int k = 0; k < 4; ++k) exact_only = exact_only || std::fabs(c[k]) > 1e15 || c[k] != double(float(c[k]));
-    x1[i] = float(c[0]), y1[i] = float(c[1]), x2[i] = float(c[2]), y2[i] = float(c[3]);
-    area[i] = std::max(x2[i] - x1[i], 0.f) * std::max(y2[i] - y1[i], 0.f);
+  explicit Group(std::vector<Box> boxes) : exact(std::move(boxes)), dead(exact.size(), 0), unsure(exact.size()) {
+    for (const Box& box : exact) {
+      const Corners<T> rounded{T(box.x1), T(box.y1), T(box.x2), T(box.y2)};
+      x1.push_back(rounded.x1), y1.push_back(rounded.y1), x2.push_back(rounded.x2), y2.push_back(rounded.y2);
+      area.push_back(area_of(rounded));
+    }
   }
 };
 
-// Tests box i against [begin, end): sets dead where the overlap is certain, unsure where rounding could decide. Returns
-// whether anything is unsure. Each of inter, areas and union is right to 4e-7 of the union; the margin is ten times
-// that, and 1e-30 covers products that underflow.
-RPCNN_CLONES bool test_range(const float* x1, const float* y1, const float* x2, const float* y2, const float* area,
-                             uint8_t* dead, uint8_t* unsure, int64_t i, int64_t begin, int64_t end, float threshold) {
-  const float left = x1[i], top = y1[i], right = x2[i], bottom = y2[i], own = area[i];
+bool fits_float(const std::vector<Box>& boxes) {
+  const auto fits = [](double value) { return value == double(float(value)); };
+  return std::all_of(boxes.begin(), boxes.end(),
+                     [&](const Box& b) { return fits(b.x1) && fits(b.y1) && fits(b.x2) && fits(b.y2); });
+}
+
+// Tests one box against [begin, end): marks the dead and the unsure; returns whether there are any of the latter.
+// Bytes may alias anything: without __restrict the loop stays scalar.
+template <typename T>
+RPCNN_CLONES bool test_range(const T* x1, const T* y1, const T* x2, const T* y2, const T* area,
+                             uint8_t* __restrict dead, uint8_t* __restrict unsure, int64_t i, int64_t begin,
+                             int64_t end, T threshold) {
+  const Corners<T> box{x1[i], y1[i], x2[i], y2[i]};
+  const T own = area[i];
   uint8_t any = 0;
   for (int64_t j = begin; j < end; ++j) {
-    const float width = std::min(right, x2[j]) - std::max(left, x1[j]);
-    const float height = std::min(bottom, y2[j]) - std::max(top, y1[j]);
-    const float inter = std::max(width, 0.f) * std::max(height, 0.f);
-    const float joined = own + area[j] - inter;
-    const float excess = inter - threshold * joined, margin = 4e-6f * joined + 1e-30f;
-    const bool touching = (width > 0.f) & (height > 0.f);
-    const uint8_t more = touching & (excess > margin);
-    const uint8_t close = touching & !(excess > margin) & (excess >= -margin);
-    dead[j] |= more;
-    unsure[j] = close;
-    any |= close;
+    const Overlap found = overlap(box, own, Corners<T>{x1[j], y1[j], x2[j], y2[j]}, area[j], threshold);
+    dead[j] |= uint8_t(found.more);
+    unsure[j] = uint8_t(found.unsure);
+    any |= uint8_t(found.unsure);
   }
   return any != 0;
 }
 
-void suppress(Group& g, int64_t i, int64_t begin, int64_t end, double threshold) {
-  if (g.exact_only) {
-    for (int64_t j = begin; j < end; ++j)
-      if (!g.dead[j]) g.dead[j] = overlaps_more(&g.corners[4 * i], &g.corners[4 * j], threshold);
-    return;
-  }
-  if (!test_range(g.x1.data(), g.y1.data(), g.x2.data(), g.y2.data(), g.area.data(), g.dead.data(), g.unsure.data(), i,
-                  begin, end, float(threshold)))
+template <typename T>
+void suppress(Group<T>& g, int64_t i, int64_t begin, int64_t end, double threshold) {
+  if (!test_range<T>(g.x1.data(), g.y1.data(), g.x2.data(), g.y2.data(), g.area.data(), g.dead.data(), g.unsure.data(),
+                     i, begin, end, T(threshold)))
     return;
   for (int64_t j = begin; j < end; ++j)
-    if (g.unsure[j] && !g.dead[j]) g.dead[j] = overlaps_more(&g.corners[4 * i], &g.corners[4 * j], threshold);
+    if (g.unsure[j] && !g.dead[j]) g.dead[j] = overlaps_more(g.exact[i], g.exact[j], threshold);
 }
 
 // Positions of the kept boxes, at most `limit`.
-std::vector<int64_t> greedy(Group& g, int64_t n, double threshold, int64_t limit) {
+template <typename T>
+std::vector<int64_t> greedy(Group<T> g, double threshold, int64_t limit) {
+  const int64_t n = int64_t(g.exact.size());
   std::vector<int64_t> kept;
   for (int64_t start = 0; start < n && int64_t(kept.size()) < limit; start += kBlock) {
     const int64_t end = std::min(n, start + kBlock);
@@ -139,9 +137,16 @@ Tensor nms(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_t
     for (int64_t k = begin; k < end; ++k) {
       const int64_t count = starts[k + 1] - starts[k];
       const int64_t* members = ranks.data() + starts[k];
-      Group g(count);
-      for (int64_t i = 0; i < count; ++i) g.set(i, &corners[4 * order[members[i]]]);
-      for (const int64_t i : greedy(g, count, iou_threshold, limit)) keep[members[i]] = 1;
+      std::vector<Box> group(count);
+      for (int64_t i = 0; i < count; ++i) {
+        const double* c = &corners[4 * order[members[i]]];
+        // A box that is not finite becomes an empty one: it overlaps nothing.
+        if (std::all_of(c, c + 4, [](double value) { return std::isfinite(value); }))
+          group[i] = {c[0], c[1], c[2], c[3]};
+      }
+      for (const int64_t i : fits_float(group) ? greedy(Group<float>(std::move(group)), iou_threshold, limit)
+                                               : greedy(Group<double>(std::move(group)), iou_threshold, limit))
+        keep[members[i]] = 1;
     }
   });
   std::vector<int64_t> kept;

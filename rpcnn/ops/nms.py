@@ -10,8 +10,9 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_keep: int | Non
     """Keeps the best box, drops those that overlap it by more than the threshold, and so on.
 
     As ``torchvision.ops.nms``, with these promises: an IoU equal to the threshold is kept, in every dtype and on every
-    device (the result is that of float64 arithmetic); equal scores keep input order; a box with a non-finite corner
-    neither suppresses nor is suppressed; a box without area overlaps nothing; NaN scores come last.
+    device (the corners as given, compared in float64; 1e-12 of the threshold counts as equal); equal scores keep input
+    order; a box with a non-finite corner neither suppresses nor is suppressed; a box without area overlaps nothing;
+    NaN scores come last, in input order.
 
     Args:
         boxes: [R, 4] (x1, y1, x2, y2), float32, float64, float16 or bfloat16.
@@ -45,7 +46,19 @@ def batched_nms(
 
 
 def _nms(op: str, boxes: Tensor, scores: Tensor, idxs: Tensor | None, threshold: float, max_keep: int | None) -> Tensor:
+    idxs = _checked(op, boxes, scores, idxs, threshold, max_keep)
+    if not compiled(boxes):
+        return nms_reference(boxes, scores, threshold, max_keep, idxs)
+    limit = -1 if max_keep is None else max_keep
+    return torch.ops.rpcnn.nms(boxes.detach(), scores.detach(), idxs, float(threshold), limit)
+
+
+def _checked(op, boxes, scores, idxs, threshold, max_keep) -> Tensor | None:
+    """idxs as int64, all arguments checked."""
     floats = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    for name, tensor in (("boxes", boxes), ("scores", scores), ("idxs", idxs)):
+        wanted = isinstance(tensor, Tensor) or (name == "idxs" and tensor is None)
+        check(wanted, f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
     check(boxes.dim() == 2 and boxes.shape[1] == 4, f"{op}: boxes must have shape [R, 4], got {list(boxes.shape)}")
     check(boxes.dtype in floats, f"{op}: boxes must be float32, float64, float16 or bfloat16, got {boxes.dtype}")
     check(scores.dtype in floats, f"{op}: scores must be float32, float64, float16 or bfloat16, got {scores.dtype}")
@@ -56,44 +69,46 @@ def _nms(op: str, boxes: Tensor, scores: Tensor, idxs: Tensor | None, threshold:
                 f"{op}: {name} must be [{boxes.shape[0]}] on {boxes.device}, "
                 f"got {list(tensor.shape)} on {tensor.device}",
             )
-    if idxs is not None:
-        integer = not idxs.is_floating_point() and not idxs.is_complex() and idxs.dtype != torch.bool
-        check(integer, f"{op}: idxs must be integers, got {idxs.dtype}")
-        idxs = idxs.long()
     check(0 <= threshold <= 1, f"{op}: iou_threshold must lie in 0..1, got {threshold}")
-    check(max_keep is None or max_keep >= 0, f"{op}: max_keep must be None or >= 0, got {max_keep}")
-    limit = -1 if max_keep is None else int(max_keep)
-    if not compiled(boxes):
-        return nms_reference(boxes, scores, threshold, max_keep, idxs)
-    return torch.ops.rpcnn.nms(boxes.detach(), scores.detach(), idxs, float(threshold), limit)
+    check(
+        max_keep is None or (isinstance(max_keep, int) and max_keep >= 0),
+        f"{op}: max_keep must be None or an int >= 0, got {max_keep}",
+    )
+    if idxs is None:
+        return None
+    integer = not idxs.is_floating_point() and not idxs.is_complex() and idxs.dtype != torch.bool
+    check(integer, f"{op}: idxs must be integers, got {idxs.dtype}")
+    return idxs.long()
 
 
 @torch.no_grad()
 def nms_reference(
     boxes: Tensor, scores: Tensor, iou_threshold: float, max_keep: int | None = None, idxs: Tensor | None = None
 ) -> Tensor:
-    """The definition of :func:`nms` and :func:`batched_nms` in plain PyTorch; O(R) memory per kept box."""
-    order = torch.where(scores.isnan(), -torch.inf, scores.double()).argsort(descending=True, stable=True)
-    order = torch.cat([order[~scores[order].isnan()], order[scores[order].isnan()]])
-    corners = boxes[order].double()
+    """The definition of :func:`nms` and :func:`batched_nms` in plain PyTorch; O(R) memory.
+
+    256 boxes at a time: resolved among themselves, then held against all later boxes at once.
+    """
+    order = (-scores.double()).argsort(stable=True)  # ascending, where NaN comes last
+    corners, alive = boxes.double()[order], torch.ones_like(order, dtype=torch.bool)
     groups = None if idxs is None else idxs[order]
-    finite = corners.isfinite().all(1)
-    alive = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-    kept = []
-    for i in range(len(boxes)):
-        if max_keep is not None and len(kept) >= max_keep:
-            break
-        if not alive[i]:
-            continue
-        kept.append(i)
-        if not finite[i]:
-            continue
-        over = finite & overlaps(corners[i], corners, iou_threshold)
+    kept, count = [order[:0]], 0
+    for start in range(0, len(order), 256):
+        rows = start + alive[start : start + 256].nonzero()[:, 0]
+        over = overlaps(corners[rows, None], corners[None, start:], iou_threshold)  # [rows, later boxes]
         if groups is not None:
-            over &= groups == groups[i]
-        over[: i + 1] = False
-        alive &= ~over
-    return order[torch.tensor(kept, dtype=torch.int64, device=boxes.device)]
+            over &= groups[rows, None] == groups[None, start:]
+        # Who is kept depends on better boxes only: each turn settles at least one more row, mostly all in a few.
+        among = over[:, rows - start].triu(1)
+        keep = torch.ones_like(rows, dtype=torch.bool)
+        while not torch.equal(settled := ~among[keep].any(0), keep):
+            keep = settled
+        alive[start:] &= ~over[keep].any(0)
+        kept.append(rows[keep])
+        count += len(kept[-1])
+        if max_keep is not None and count >= max_keep:
+            break
+    return order[torch.cat(kept)[:max_keep]]
 
 
 def batched_nms_reference(
@@ -103,22 +118,24 @@ def batched_nms_reference(
     return nms_reference(boxes, scores, iou_threshold, max_keep, idxs)
 
 
-def overlaps(box: Tensor, boxes: Tensor, threshold: float) -> Tensor:
-    """Whether the IoU of float64 box [4] with each of boxes [R, 4] exceeds the threshold by more than rounding."""
-    width = torch.minimum(box[2], boxes[:, 2]) - torch.maximum(box[0], boxes[:, 0])
-    height = torch.minimum(box[3], boxes[:, 3]) - torch.maximum(box[1], boxes[:, 1])
-    inter = width.clamp(min=0) * height.clamp(min=0)
-    area = (boxes[:, 2] - boxes[:, 0]).clamp(min=0) * (boxes[:, 3] - boxes[:, 1]).clamp(min=0)
-    own = (box[2] - box[0]).clamp(min=0) * (box[3] - box[1]).clamp(min=0)
-    union = own + area - inter
-    # The threshold is a decimal such as 0.7 that no binary number equals: 1e-12 of the union separates "equal" from
-    # "more" for every box whose coordinates are of ordinary precision.
-    return inter > threshold * union + 1e-12 * union
+def overlaps(a: Tensor, b: Tensor, threshold: float) -> Tensor:
+    """Whether float64 boxes a and b [..., 4], which broadcast, are finite and have IoU > threshold · (1 + 1e-12).
+
+    A decimal threshold such as 0.7 has no binary equal: the 1e-12 makes an IoU that equals it count as equal. Lengths
+    are in units of the larger box's, so that no area overflows or vanishes; a box without area overlaps nothing.
+    """
+    width, height = (torch.minimum(a[..., k + 2], b[..., k + 2]) - torch.maximum(a[..., k], b[..., k]) for k in (0, 1))
+    (a_width, a_height), (b_width, b_height) = ((x[..., 2] - x[..., 0], x[..., 3] - x[..., 1]) for x in (a, b))
+    wide, tall = torch.maximum(a_width, b_width), torch.maximum(a_height, b_height)
+    inter = (width / wide) * (height / tall)
+    union = (a_width / wide) * (a_height / tall) + (b_width / wide) * (b_height / tall) - inter
+    finite = a.isfinite().all(-1) & b.isfinite().all(-1)
+    return finite & (width > 0) & (height > 0) & (inter > threshold * (1 + 1e-12) * union)
 
 
 if not CPU_MISSING:
 
     @torch.library.register_fake("rpcnn::nms")
     def _(boxes, scores, idxs, iou_threshold, max_keep):
-        kept = torch.library.get_ctx().new_dynamic_size()
+        kept = torch.library.get_ctx().new_dynamic_size(max=max_keep if max_keep >= 0 else None)
         return boxes.new_empty(kept, dtype=torch.int64)
