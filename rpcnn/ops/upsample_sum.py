@@ -1,5 +1,7 @@
 """Sum of a pyramid's levels at the finest one's size (Sec. 3.3, "High-resolution Feature")."""
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,8 +49,8 @@ def check_pyramid(op: str, features: list[Tensor]) -> list[Tensor]:
 def upsample_sum_reference(features: list[Tensor], align_corners: bool = False, relu: bool = False) -> Tensor:
     """The definition of :func:`upsample_sum` in plain PyTorch."""
     size = features[0].shape[2:]
-    levels = [resize(feature, size, align_corners) for feature in features]
-    return torch.stack([F.relu(level) for level in levels] if relu else levels).sum(0)
+    levels = (resize(feature, size, align_corners) for feature in features)
+    return functools.reduce(torch.add, (F.relu(level) if relu else level for level in levels))
 
 
 def resize(feature: Tensor, size, align_corners: bool) -> Tensor:
