@@ -78,7 +78,11 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
     model = RPRCNN.from_config(config).to(device)
     if run.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(parameter_groups(model, knobs.weight_decay), lr=1.0, momentum=knobs.momentum)
+    groups = parameter_groups(model, knobs.weight_decay)
+    if knobs.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, lr=1.0, momentum=knobs.momentum)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=1.0)
     autocast, scaler = mixed_precision(run.precision, device)
 
     iteration = 0

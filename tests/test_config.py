@@ -76,7 +76,7 @@ def test_a_bad_file_is_explained(tmp_path, text, message):
 
 
 def test_an_unknown_preset_names_the_nearest():
-    with pytest.raises(ValueError, match="neither a file nor a preset.*did you mean 'cihp_r50'"):
+    with pytest.raises(ValueError, match=r"neither a file nor a preset.*did you mean 'cihp_r50'"):
         load_config("cihp_r5")
 
 

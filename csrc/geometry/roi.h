@@ -63,6 +63,32 @@ RPCNN_HOST_DEVICE void roi_samples_inside(const RoiAxis<T>& axis, int64_t cell, 
   if (*last < *first) *last = *first;
 }
 
+// The samples [first, last) of the whole axis, counted over all its cells, that can read a pixel: those within one
+// pixel of it, or clamped to it from outside the map. A few more at both ends; roi_tap gives their weight on it,
+// perhaps 0.
+template <typename T>
+RPCNN_HOST_DEVICE void roi_samples_at(const RoiAxis<T>& axis, int64_t cells, int64_t pixel, int64_t size,
+                                      int64_t* first, int64_t* last) {
+  const double count = double(cells) * double(axis.samples);
+  *first = *last = 0;
+  if (!(count > 0)) return;
+  double low = pixel == 0 ? -1.0 : double(pixel) - 1.0, high = pixel == size - 1 ? double(size) : double(pixel) + 1.0;
+  const double pitch = double(axis.bin) / double(axis.samples);
+  if (pitch == 0) {  // every sample lies at the start
+    if (double(axis.start) >= low && double(axis.start) <= high) *last = static_cast<int64_t>(count);
+    return;
+  }
+  double a = (low - double(axis.start)) / pitch, b = (high - double(axis.start)) / pitch;
+  if (a > b) {
+    const double c = a;
+    a = b, b = c;
+  }
+  a = std::floor(a) - 2.0, b = std::ceil(b) + 2.0;  // half a sample and rounding
+  if (b <= 0 || a >= count) return;
+  *first = a > 0 ? static_cast<int64_t>(a) : 0;
+  *last = b < count ? static_cast<int64_t>(b) : static_cast<int64_t>(count);
+}
+
 // 0 is the finest level. floor(canonical_level + log2(sqrt(area) / canonical_size + 1e-6)) − finest, clamped; a box
 // without positive, finite area pools from the finest. In float, whatever the boxes' type, so that devices agree.
 RPCNN_HOST_DEVICE int64_t roi_level(float x1, float y1, float x2, float y2, float canonical_size, float canonical_level,

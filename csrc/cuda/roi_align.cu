@@ -1,0 +1,154 @@
+#include <cmath>
+
+#include "common.h"
+#include "roi_align_kernel.cuh"
+
+namespace rpcnn {
+namespace {
+
+struct Pooling {
+  std::vector<double> scales;
+  RoiRule rule;
+};
+
+Pooling pooling(std::vector<double> scales, int64_t height, int64_t width, int64_t sampling_ratio, bool aligned,
+                double canonical_size = 224, int64_t canonical_level = 4, double area_offset = 0) {
+  const float finest = scales.empty() ? 0.0f : std::round(-std::log2(float(scales[0])));
+  return {scales,
+          {height, width, sampling_ratio, aligned, float(canonical_size), float(canonical_level), finest,
+           float(area_offset)}};
+}
+
+void check(const char* op, const Tensor& boxes, const Pooling& p, size_t levels) {
+  STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 5 && boxes.is_cuda() &&
+                      (boxes.scalar_type() == ScalarType::Float || boxes.scalar_type() == ScalarType::Double),
+                  op, ": boxes must be float32 or float64 [R, 5] on the GPU");
+  STD_TORCH_CHECK(p.rule.height > 0 && p.rule.width > 0, op, ": output height and width must be positive");
+  STD_TORCH_CHECK(levels > 0 && levels <= kMaxLevels && p.scales.size() == levels, op, ": 1 to ", kMaxLevels,
+                  " levels with one spatial scale each are wanted, got ", levels, " and ", p.scales.size());
+}
+
+template <typename T>
+RoiMaps<T> map_table(const std::vector<Tensor>& maps, const Pooling& p, bool channels_last) {
+  RoiMaps<T> table{};
+  table.levels = static_cast<int>(maps.size());
+  table.N = maps[0].size(0);
+  table.C = maps[0].size(1);
+  table.channels_last = channels_last;
+  for (int l = 0; l < table.levels; ++l) {
+    table.map[l] = static_cast<T*>(maps[l].data_ptr());
+    table.H[l] = maps[l].size(2);
+    table.W[l] = maps[l].size(3);
+    table.scale[l] = p.scales[l];
+    table.begin[l + 1] = table.begin[l] + maps[l].numel();
+  }
+  return table;
+}
+
+// Calls f(T{}, G{}): geometry in double where maps or boxes are.
+template <typename F>
+void dispatch(const char* op, ScalarType maps, ScalarType boxes, F&& f) {
+  dispatch_floating(op, maps, [&](auto type) {
+    if (boxes == ScalarType::Double || maps == ScalarType::Double) {
+      f(type, double{});
+    } else {
+      f(type, float{});
+    }
+  });
+}
+
+Tensor geometry_boxes(const Tensor& boxes, ScalarType maps) {
+  const Tensor rows = dense(boxes, false);
+  if (maps == ScalarType::Double && rows.scalar_type() == ScalarType::Float)
+    return torch::stable::to(rows, ScalarType::Double);
+  return rows;
+}
+
+Tensor pool(const char* op, const std::vector<Tensor>& features, const Tensor& boxes, const Pooling& p) {
+  check(op, boxes, p, features.size());
+  for (const Tensor& f : features)
+    STD_TORCH_CHECK(f.dim() == 4 && f.is_cuda() && f.scalar_type() == features[0].scalar_type() &&
+                        f.size(0) == features[0].size(0) && f.size(1) == features[0].size(1) &&
+                        f.get_device_index() == boxes.get_device_index(),
+                    op, ": maps must be [N, C, H, W], agree in N, C and dtype, and lie on the boxes' device");
+  const bool channels_last = is_channels_last(features[0]);
+  std::vector<Tensor> maps;
+  for (const Tensor& f : features) maps.push_back(dense(f, channels_last));
+  OnDeviceOf device(boxes);
+  const Tensor rows = geometry_boxes(boxes, maps[0].scalar_type());
+  Tensor out = empty_like_device(boxes, {boxes.size(0), maps[0].size(1), p.rule.height, p.rule.width},
+                                 maps[0].scalar_type(), channels_last);
+  dispatch(op, maps[0].scalar_type(), boxes.scalar_type(), [&](auto type, auto geometry) {
+    using T = decltype(type);
+    using G = decltype(geometry);
+    launch_roi_align<T, G>(map_table<T>(maps, p, channels_last), data<G>(rows), rows.size(0), p.rule,
+                           mutable_data<T>(out), device.stream);
+  });
+  check_launch(op);
+  return out;
+}
+
+std::vector<Tensor> unpool(const char* op, const Tensor& grad, const Tensor& boxes, const Pooling& p, int64_t batch,
+                           const std::vector<int64_t>& heights, const std::vector<int64_t>& widths,
+                           bool channels_last) {
+  check(op, boxes, p, heights.size());
+  STD_TORCH_CHECK(heights.size() == widths.size() && batch >= 0, op, ": heights and widths must agree in length");
+  STD_TORCH_CHECK(grad.dim() == 4 && grad.is_cuda() && grad.size(0) == boxes.size(0) && grad.size(2) == p.rule.height &&
+                      grad.size(3) == p.rule.width && grad.get_device_index() == boxes.get_device_index(),
+                  op, ": grad must be [R, C, height, width] with one row per box, on the boxes' device");
+  OnDeviceOf device(grad);
+  std::vector<Tensor> outputs;
+  for (size_t l = 0; l < heights.size(); ++l)
+    outputs.push_back(
+        empty_like_device(grad, {batch, grad.size(1), heights[l], widths[l]}, grad.scalar_type(), channels_last));
+  const Tensor source = dense(grad, channels_last), rows = geometry_boxes(boxes, grad.scalar_type());
+  const int64_t R = rows.size(0);
+  Tensor extents = empty_like_device(grad, {R, int64_t(sizeof(RoiExtent) / sizeof(int))}, ScalarType::Int);
+  dispatch(op, grad.scalar_type(), boxes.scalar_type(), [&](auto type, auto geometry) {
+    using T = decltype(type);
+    using G = decltype(geometry);
+    launch_roi_align_backward<T, G>(map_table<T>(outputs, p, channels_last), data<G>(rows), R, p.rule, data<T>(source),
+                                    static_cast<RoiExtent*>(extents.mutable_data_ptr()), device.stream);
+  });
+  check_launch(op);
+  return outputs;
+}
+
+Tensor roi_align(Tensor input, Tensor boxes, double spatial_scale, int64_t height, int64_t width,
+                 int64_t sampling_ratio, bool aligned) {
+  return pool("roi_align", {input}, boxes, pooling({spatial_scale}, height, width, sampling_ratio, aligned));
+}
+
+Tensor roi_align_backward(Tensor grad, Tensor boxes, double spatial_scale, int64_t batch, int64_t height, int64_t width,
+                          int64_t sampling_ratio, bool aligned, bool channels_last) {
+  const Pooling p = pooling({spatial_scale}, grad.size(2), grad.size(3), sampling_ratio, aligned);
+  return unpool("roi_align_backward", grad, boxes, p, batch, {height}, {width}, channels_last)[0];
+}
+
+Tensor multilevel_roi_align(std::vector<Tensor> features, Tensor boxes, std::vector<double> spatial_scales,
+                            int64_t height, int64_t width, int64_t sampling_ratio, bool aligned, double canonical_size,
+                            int64_t canonical_level, double area_offset) {
+  return pool(
+      "multilevel_roi_align", features, boxes,
+      pooling(spatial_scales, height, width, sampling_ratio, aligned, canonical_size, canonical_level, area_offset));
+}
+
+std::vector<Tensor> multilevel_roi_align_backward(Tensor grad, Tensor boxes, std::vector<double> spatial_scales,
+                                                  int64_t batch, std::vector<int64_t> heights,
+                                                  std::vector<int64_t> widths, int64_t sampling_ratio, bool aligned,
+                                                  double canonical_size, int64_t canonical_level, double area_offset,
+                                                  bool channels_last) {
+  const Pooling p = pooling(spatial_scales, grad.size(2), grad.size(3), sampling_ratio, aligned, canonical_size,
+                            canonical_level, area_offset);
+  return unpool("multilevel_roi_align_backward", grad, boxes, p, batch, heights, widths, channels_last);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(rpcnn, CUDA, m) {
+  m.impl("roi_align", TORCH_BOX(&roi_align));
+  m.impl("roi_align_backward", TORCH_BOX(&roi_align_backward));
+  m.impl("multilevel_roi_align", TORCH_BOX(&multilevel_roi_align));
+  m.impl("multilevel_roi_align_backward", TORCH_BOX(&multilevel_roi_align_backward));
+}
+
+}  // namespace
+}  // namespace rpcnn
