@@ -17,9 +17,10 @@ import subprocess
 import sys
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 MODES = ("auto", "cuda", "cpu", "none")
-ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"  # A100, RTX 30, RTX 40, H100, B200, RTX 50 and what comes after
+ARCHITECTURES = "8.0;9.0;10.0;12.0+PTX"  # Ampere and Ada (8.x), Hopper, Blackwell, and what comes after
 OPTIMISE = ["-O3", "-std=c++20", "-fno-math-errno", "-fno-trapping-math"]
 # torch switches the half types' conversions off by default; the kernels convert explicitly and need them.
 NVCC = [
@@ -141,7 +142,17 @@ def extensions(mode):
                 sys.exit(f"rpcnn: the kernels did not compile: {error}\nrpcnn: RPCNN_BUILD=cpu leaves the CUDA "
                          "kernels out, RPCNN_BUILD=none installs without kernels.")  # fmt: skip
 
-    return {"ext_modules": modules, "cmdclass": {"build_ext": Build}}
+    return {"ext_modules": modules, "cmdclass": {"build_ext": Build, "build_py": BuildPython}}
+
+
+class BuildPython(build_py):
+    """Packs the presets into the package; an editable install reads them where they are."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            target = os.path.join(self.build_lib, "rpcnn", "configs")
+            shutil.copytree("configs", target, dirs_exist_ok=True)
 
 
 def main():
@@ -151,7 +162,7 @@ def main():
     compiles = {"build_ext", "bdist_wheel", "editable_wheel", "develop", "install"} & set(sys.argv)
     if mode == "none":
         say("RPCNN_BUILD=none: no kernels; the ops run on their plain-PyTorch references")
-    setup(**(extensions(mode) if compiles and mode != "none" else {}))
+    setup(**(extensions(mode) if compiles and mode != "none" else {"cmdclass": {"build_py": BuildPython}}))
 
 
 main()
