@@ -6,6 +6,7 @@ import numpy as np
 
 from ..labels import CIHP as CIHP_LABELS
 from .folder import (
+    IMAGE_SUFFIXES,
     DataFault,
     Entry,
     ParsingFolder,
@@ -20,7 +21,6 @@ from .folder import (
 )
 
 SPLITS = {"train": "Training", "val": "Validation", "test": "Testing"}
-SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
 class CIHP(ParsingFolder):
@@ -50,7 +50,7 @@ class CIHP(ParsingFolder):
         self.annotated = (self.folder / "Category_ids").is_dir() or split != "test"
         id_list = self.folder / f"{split}_id.txt"
         self._images = {
-            p.stem: p.name for p in sorted((self.folder / "Images").iterdir()) if p.suffix.lower() in SUFFIXES
+            p.stem: p.name for p in sorted((self.folder / "Images").iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES
         }
         stems = read_id_list(id_list) or list(self._images)
         mark = fingerprint([self.folder / sub for sub in ("Images", "Category_ids", "Human_ids")], [id_list])

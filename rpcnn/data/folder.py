@@ -17,6 +17,7 @@ from tqdm import tqdm
 log = logging.getLogger(__name__)
 
 INDEX_VERSION = 1
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
 class DataFault(ValueError):
@@ -83,10 +84,11 @@ def mask_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
 
 
 def read_id_list(path: Path) -> list[str] | None:
-    """Stems listed one a line in a text file, or None if there is no such file."""
+    """Ids listed one a line in a text file, folders and image suffixes taken off; None if there is no such file."""
     if not path.is_file():
         return None
-    return [Path(line.strip()).stem for line in path.read_text().splitlines() if line.strip()]
+    names = [Path(line.strip()) for line in path.read_text().splitlines() if line.strip()]
+    return [name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name for name in names]
 
 
 def fingerprint(folders: Iterable[Path], files: Iterable[Path] = ()) -> str:

@@ -1,0 +1,38 @@
+"""Small data sets in the official layouts, for the tests of the readers."""
+
+import numpy as np
+from PIL import Image
+
+
+def write_png(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(array, np.uint8)).save(path)
+
+
+def cihp_maps(height, width, people):
+    """Category and human map of `people` = {k: (part, x1, y1, x2, y2)}."""
+    category, human = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8)
+    for k, (part, x1, y1, x2, y2) in people.items():
+        category[y1:y2, x1:x2], human[y1:y2, x1:x2] = part, k
+    return category, human
+
+
+def write_cihp_image(root, stem, people, height=40, width=60, split="Training"):
+    """One image of a CIHP tree, with its maps."""
+    folder = root / split
+    (folder / "Images").mkdir(parents=True, exist_ok=True)
+    colours = np.random.default_rng(int(stem)).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(folder / "Images" / f"{stem}.jpg", quality=95)
+    category, human = cihp_maps(height, width, people)
+    write_png(folder / "Category_ids" / f"{stem}.png", category)
+    write_png(folder / "Human_ids" / f"{stem}.png", human)
+
+
+def write_mhp_image(root, stem, maps, split="train", shape=(40, 60)):
+    """One image of an MHP-v2 tree; each person's file has three channels, with the labels in the first."""
+    folder = root / split
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*shape, 3), 90, np.uint8)).save(folder / "images" / f"{stem}.jpg")
+    for i, labels in enumerate(maps, 1):
+        channels = np.stack([labels, np.full(shape, 7), np.full(shape, 200)], -1)
+        write_png(folder / "parsing_annos" / f"{stem}_{len(maps):02d}_{i:02d}.png", channels)
