@@ -1,116 +1,215 @@
-"""Pictures of parsing results: parts in colour, outlines, boxes, scores, a legend; and truth beside prediction."""
+"""Pictures of parsing results: parts in colour, outlines, boxes, scores, a legend; and truth beside prediction.
 
+Everything is drawn at the size at which it is shown: small pictures are enlarged until text on them can be read, and
+lines and text grow with large ones.
+"""
+
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .labels import LabelSet
+from .labels import IGNORE, LabelSet
 
 if TYPE_CHECKING:
     from .results import ParsingResult
 
-WHITE, INK, PAPER = (255, 255, 255), (25, 25, 25), (250, 250, 250)
-# Outlines of neighbouring people, told apart by everybody.
-OUTLINES = ((255, 209, 0), (0, 190, 255), (255, 110, 60), (130, 230, 90), (240, 120, 230), (255, 255, 255))
+INK, PAPER = (25, 25, 25), (250, 250, 250)
+# Outlines of neighbouring people: bright, so that dark text can be read on them, and told apart by everybody.
+OUTLINES = ((255, 209, 0), (0, 190, 255), (255, 110, 60), (130, 230, 90), (240, 130, 230), (255, 255, 255))
+SHORTEST_SIDE = 240  # pixels; below it a legend takes more room than the picture
+LONGEST_PANEL_SIDE = 1280  # three of them in a row still open in any viewer
 
 
-def blend(image: np.ndarray, labels: np.ndarray, label_set: LabelSet, opacity: float = 0.6) -> np.ndarray:
-    """uint8 [H, W, 3]: the image with every part in its colour; background and ignored pixels stay."""
-    palette = np.zeros((256, 3), np.float32)
-    palette[: len(label_set.palette)] = label_set.palette
-    shown = ((labels > 0) & (labels < label_set.num_classes))[..., None]
-    mixed = (1 - opacity) * image + opacity * palette[labels]
-    return np.where(shown, mixed, image).astype(np.uint8)
+def overlay(image, result: "ParsingResult", legend: bool = True) -> Image.Image:
+    """The picture with parts in their colours; each person that `result.instances` shows with outline, box and score.
 
+    Args:
+        image: uint8 [H, W, 3] RGB or a PIL image, of the result's size.
+        legend: add a strip with colours and names of the parts present below the picture.
 
-def outline(mask: np.ndarray, thickness: int = 1) -> np.ndarray:
-    """bool [H, W]: the pixels of a mask within `thickness` of its edge."""
-    inner = mask.copy()
-    for _ in range(thickness):
-        padded = np.pad(inner, 1)
-        inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & inner
-    return mask & ~inner
+    Returns:
+        RGB, a whole number of times as large as the image: once, unless its shorter side has less than 240 pixels.
+        The legend comes on top of that.
 
-
-def overlay(
-    image: np.ndarray, result: "ParsingResult", score_threshold: float = 0.3, legend: bool = True
-) -> Image.Image:
-    """The image with parts in colour; people from the threshold on with outline, box and parsing score; a legend."""
-    arrays = result.numpy()
-    height, width = arrays["labels"].shape
-    unit = max(round(min(height, width) / 400), 1)
-    canvas = blend(image, arrays["labels"], result.label_set)
-    shown = [i for i in range(len(result)) if arrays["scores"][i] >= score_threshold]
-    for i in shown:
-        canvas[outline(arrays["instances"] == i + 1, unit)] = OUTLINES[i % len(OUTLINES)]
-    picture = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(max(10 * unit, 10))
-    for i in shown:
-        x1, y1, x2, y2 = arrays["boxes"][i].tolist()
-        colour = OUTLINES[i % len(OUTLINES)]
-        draw.rectangle([x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)], outline=colour, width=unit)
-        text = f"{arrays['scores'][i]:.2f}"
-        _, _, right, bottom = draw.textbbox((0, 0), text, font=font)
-        at = (min(max(x1, 0), width - right - 2), min(max(y1 - bottom - 2, 0), height - bottom - 2))
-        draw.rectangle([at[0], at[1], at[0] + right + 2, at[1] + bottom + 2], fill=colour)
-        draw.text((at[0] + 1, at[1]), text, fill=INK, font=font)
+    Raises:
+        ValueError: the image has another size or dtype.
+    """
+    height, width = result.labels.shape
+    scale = enlargement((height, width))
+    picture = draw_result(as_picture(image, (height, width)), result, (width * scale, height * scale))
     if not legend:
         return picture
-    strip = legend_strip(result.label_set, np.unique(arrays["labels"]), width, unit)
+    strip = legend_strip(result.label_set, np.unique(result.labels.cpu().numpy()), picture.width, text_size(picture))
     return stack([picture, strip])
 
 
-def legend_strip(label_set: LabelSet, present, width: int, unit: int = 1) -> Image.Image:
-    """Names and colours of the classes present, in as many lines as the width asks for."""
-    font = ImageFont.load_default(max(10 * unit, 10))
-    side, gap = 10 * unit, 4 * unit
+def panel(image, truth_labels, result: "ParsingResult") -> Image.Image:
+    """Input, truth and prediction side by side with captions, and a legend of the parts in either map.
+
+    Args:
+        image: uint8 [H, W, 3] RGB or a PIL image.
+        truth_labels: [H, W] labels; 255 unknown, drawn hatched.
+
+    Returns:
+        RGB; each of the three is enlarged, or reduced to at most 1280 pixels.
+
+    Raises:
+        ValueError: image or truth have another size than the result.
+    """
+    shape = tuple(result.labels.shape)
+    truth_labels = np.asarray(truth_labels).astype(np.uint8)
+    if truth_labels.shape != shape:
+        raise ValueError(f"panel: truth_labels must have the result's size {shape}, got {truth_labels.shape}")
+    picture = as_picture(image, shape)
+    scale = min(enlargement(shape), LONGEST_PANEL_SIDE / max(shape))
+    size = (max(round(shape[1] * scale), 1), max(round(shape[0] * scale), 1))
+    resized = resize(picture, size)
+    tiles = [resized, colour_parts(resized, truth_labels, result.label_set), draw_result(picture, result, size)]
+    gap = text_size(resized) // 3
+    row = Image.new("RGB", (3 * size[0] + 2 * gap, tiles[0].height), PAPER)
+    captions = Image.new("RGB", (row.width, 2 * text_size(resized)), PAPER)
+    draw, font = ImageDraw.Draw(captions), ImageFont.load_default(text_size(resized))
+    for i, (tile, caption) in enumerate(zip(tiles, ("input", "truth", "prediction"), strict=True)):
+        left = i * (size[0] + gap)
+        row.paste(tile, (left, 0))
+        draw.text((left + gap, captions.height // 2), caption, fill=INK, font=font, anchor="lm")
+    present = np.union1d(truth_labels, result.labels.cpu().numpy())
+    return stack([captions, row, legend_strip(result.label_set, present, row.width, text_size(resized))])
+
+
+def draw_result(picture: Image.Image, result: "ParsingResult", size: tuple[int, int]) -> Image.Image:
+    """A picture resized to (width, height) with the parts and people of the result."""
+    ratio_x, ratio_y = size[0] / picture.width, size[1] / picture.height
+    picture = colour_parts(resize(picture, size), result.labels.cpu().numpy(), result.label_set)
+    instances = resize_labels(result.instances.cpu().numpy(), size)
+    unit = line_width(picture)
+    outlines = np.array(OUTLINES, np.uint8)
+    edge = inner_edges(instances, unit)
+    pixels = np.array(picture)
+    pixels[edge] = outlines[(instances[edge].astype(np.int64) - 1) % len(outlines)]
+    picture = Image.fromarray(pixels)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(text_size(picture))
+    shown = [person for person in np.unique(instances).tolist() if 1 <= person <= len(result)]
+    boxes, scores = result.boxes.tolist(), result.scores.tolist()
+    margin = max(text_size(picture) // 5, 2)
+    texts: list[tuple[int, int, int, int]] = []
+    for person in shown:
+        x1, y1, x2, y2 = (v * r for v, r in zip(boxes[person - 1], (ratio_x, ratio_y) * 2, strict=True))
+        colour = OUTLINES[(person - 1) % len(OUTLINES)]
+        draw.rectangle([x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)], outline=colour, width=max(unit // 2, 1))
+        _, _, right, bottom = draw.textbbox((0, 0), f"{scores[person - 1]:.2f}", font=font, anchor="lt")
+        texts.append(free_place((x1, y1), (round(right) + 2 * margin, round(bottom) + 2 * margin), texts, size))
+    for person, box in reversed(list(zip(shown, texts, strict=True))):  # the best person's score lies on top
+        draw.rectangle(box, fill=OUTLINES[(person - 1) % len(OUTLINES)])
+        at = (box[0] + margin, box[1] + margin)
+        draw.text(at, f"{scores[person - 1]:.2f}", fill=INK, font=font, anchor="lt")
+    return picture
+
+
+def free_place(corner, needed: tuple[int, int], taken: list, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """x1 y1 x2 y2 of `needed` (width, height) pixels above a corner, moved into the picture and past those taken."""
+    width, height = needed
+    x = max(min(round(corner[0]), size[0] - width), 0)
+    y = max(round(corner[1]) - height, 0)
+    for left, top, right, bottom in sorted(taken, key=lambda box: box[1]):
+        if left < x + width and x < right and top < y + height and y < bottom:
+            y = bottom + 1
+    y = max(min(y, size[1] - height), 0)
+    return x, y, x + width, y + height
+
+
+def colour_parts(picture: Image.Image, labels: np.ndarray, label_set: LabelSet, opacity: float = 0.6) -> Image.Image:
+    """The picture under the colours of a label map, which is resized to it; 255 is hatched, background is left."""
+    labels = resize_labels(labels, picture.size)
+    colours = Image.fromarray(labels)
+    colours.putpalette(flat_palette(label_set))
+    parts = Image.fromarray((labels > 0) & (labels < label_set.num_classes))
+    picture = Image.composite(Image.blend(picture, colours.convert("RGB"), opacity), picture, parts)
+    if (labels == IGNORE).any():
+        period = 6 * line_width(picture)
+        rows, columns = np.ogrid[: labels.shape[0], : labels.shape[1]]
+        picture.paste(PAPER, mask=Image.fromarray((labels == IGNORE) & ((rows + columns) % period < period // 3)))
+    return picture
+
+
+def inner_edges(instances: np.ndarray, thickness: int = 1) -> np.ndarray:
+    """bool [H, W]: pixels of people (> 0) with another value at most `thickness` rows or columns away."""
+    edge = np.zeros(instances.shape, bool)
+    for k in range(1, thickness + 1):
+        differs = instances[k:] != instances[:-k]
+        edge[k:] |= differs
+        edge[:-k] |= differs
+        differs = instances[:, k:] != instances[:, :-k]
+        edge[:, k:] |= differs
+        edge[:, :-k] |= differs
+    return edge & (instances > 0)
+
+
+def legend_strip(label_set: LabelSet, present: Iterable[int], width: int, size: int) -> Image.Image:
+    """Colours and names of the parts present, in as many lines as the width asks for; `size` is that of the text."""
+    font = ImageFont.load_default(size)
+    gap = max(size // 3, 2)
     entries, x, y = [], gap, gap
-    for label in present:
-        if not 0 < label < label_set.num_classes:
-            continue
-        name = label_set.names[label]
-        length = side + gap + int(font.getlength(name)) + 2 * gap
+    for label in (int(label) for label in present if 0 < label < label_set.num_classes):
+        length = size + gap + int(font.getlength(label_set.names[label])) + 2 * gap
         if x + length > width and x > gap:
-            x, y = gap, y + side + 2 * gap
-        entries.append((x, y, label, name))
+            x, y = gap, y + size + gap
+        entries.append((x, y, label))
         x += length
-    strip = Image.new("RGB", (width, y + side + 2 * gap if entries else 1), PAPER)
+    strip = Image.new("RGB", (width, y + size + gap if entries else 1), PAPER)
     draw = ImageDraw.Draw(strip)
-    for x, y, label, name in entries:
-        draw.rectangle([x, y, x + side, y + side], fill=tuple(label_set.palette[label]), outline=INK)
-        draw.text((x + side + gap, y - unit), name, fill=INK, font=font)
+    for x, y, label in entries:
+        draw.rectangle([x, y, x + size - 1, y + size - 1], fill=tuple(label_set.palette[label]), outline=INK)
+        draw.text((x + size + gap, y + size / 2), label_set.names[label], fill=INK, font=font, anchor="lm")
     return strip
 
 
-def panel(image: np.ndarray, truth: np.ndarray, result: "ParsingResult", score_threshold: float = 0.3) -> Image.Image:
-    """Input, truth and prediction side by side with captions, and a legend of the classes in either map.
-
-    Args:
-        image: uint8 [H, W, 3] RGB; truth: uint8 [H, W] labels, 255 unknown.
-    """
-    height, width = truth.shape
-    unit = max(round(min(height, width) / 400), 1)
-    labelled = blend(image, truth, result.label_set)
-    pictures = [
-        captioned(Image.fromarray(image), "input", unit),
-        captioned(Image.fromarray(labelled), "truth", unit),
-        captioned(overlay(image, result, score_threshold, legend=False), "prediction", unit),
-    ]
-    row = Image.new("RGB", (3 * width + 2 * 4 * unit, pictures[0].height), PAPER)
-    for i, picture in enumerate(pictures):
-        row.paste(picture, (i * (width + 4 * unit), 0))
-    present = np.union1d(np.unique(truth), np.unique(result.labels.cpu().numpy()))
-    return stack([row, legend_strip(result.label_set, present, row.width, unit)])
+def flat_palette(label_set: LabelSet) -> list[int]:
+    """256 colours as Pillow wants them, black after the last label, so that files keep 8 bits per pixel."""
+    flat = [value for colour in label_set.palette for value in colour]
+    return flat + [0] * (768 - len(flat))
 
 
-def captioned(picture: Image.Image, caption: str, unit: int = 1) -> Image.Image:
-    """The picture under a line of text."""
-    font = ImageFont.load_default(max(11 * unit, 11))
-    line = Image.new("RGB", (picture.width, 16 * unit), PAPER)
-    ImageDraw.Draw(line).text((4 * unit, unit), caption, fill=INK, font=font)
-    return stack([line, picture])
+def as_picture(image, shape: tuple[int, int]) -> Image.Image:
+    """A PIL image or uint8 [H, W, 3] array as RGB. Raises ValueError if it has not the shape (H, W)."""
+    if not isinstance(image, Image.Image):
+        image = np.asarray(image)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"image: must be a uint8 RGB array [H, W, 3], got {image.dtype} {list(image.shape)}")
+        image = Image.fromarray(image)
+    if (image.height, image.width) != shape:
+        raise ValueError(f"image: must have the result's size {shape}, got {(image.height, image.width)}")
+    return image.convert("RGB")
+
+
+def resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The picture at (width, height); a copy."""
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The nearest label [height, width] for every pixel of a map of another size."""
+    if labels.shape == size[::-1]:
+        return labels
+    nearest = lambda wanted, there: (2 * np.arange(wanted) + 1) * there // (2 * wanted)
+    return labels[nearest(size[1], labels.shape[0])[:, None], nearest(size[0], labels.shape[1])]
+
+
+def enlargement(shape: tuple[int, int]) -> int:
+    """How many times as large a picture of (height, width) is drawn."""
+    return max(min(-(-SHORTEST_SIDE // min(shape)), LONGEST_PANEL_SIDE // max(shape)), 1)
+
+
+def line_width(picture: Image.Image) -> int:
+    """Pixels: 1 up to a shorter side of 500, growing with it."""
+    return max(round(min(picture.size) / 350), 1)
+
+
+def text_size(picture: Image.Image) -> int:
+    """Pixels: a thirtieth of the shorter side, 12 at the least."""
+    return max(round(min(picture.size) / 30), 12)
 
 
 def stack(pictures: list[Image.Image]) -> Image.Image:
