@@ -5,7 +5,7 @@ from layouts import LAYOUTS, compiled
 from rpcnn.ops import parsing_miou, parsing_miou_reference
 
 needs_kernels = pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
-INTEGERS = [torch.uint8, torch.int32, torch.int64]
+INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
 
 
 def case(rois=5, classes=20, size=(33, 40)):
@@ -31,8 +31,9 @@ def test_equals_reference(layout, rois, classes, size):
 @pytest.mark.parametrize("integer", INTEGERS)
 def test_dtypes(integer, dtype):
     logits, target = case()
-    out = parsing_miou(logits.to(dtype), target.to(integer))
-    torch.testing.assert_close(out, parsing_miou_reference(logits.to(dtype), target))
+    target[target == 255] = 100  # fits int8
+    out = parsing_miou(logits.to(dtype), target.to(integer), ignore_index=100)
+    torch.testing.assert_close(out, parsing_miou_reference(logits.to(dtype), target, ignore_index=100))
 
 
 @pytest.mark.parametrize("integer", INTEGERS)
@@ -71,9 +72,45 @@ def test_ties_and_nan():
     assert parsing_miou(logits, torch.zeros(1, 1, 3, dtype=torch.int64)).item() == 1  # label 0 every time
 
 
+def test_ignore_index_may_be_a_class():
+    # without the two pixels of class 0: one pixel of class 1, right; predictions under ignored targets do not count
+    assert parsing_miou(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 1]]]), 2, ignore_index=0).item() == 1
+
+
+def test_no_pixels_score_zero():
+    assert parsing_miou(torch.zeros(2, 3, 0, 4), torch.zeros(2, 0, 4, dtype=torch.uint8)).tolist() == [0, 0]
+
+
+def test_the_same_for_any_thread_count_and_input_untouched():
+    logits, target = case(9)
+    before, results = (logits.clone(), target.clone()), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        results.append(parsing_miou(logits, target))
+    assert torch.equal(*results) and torch.equal(logits, before[0]) and torch.equal(target, before[1])
+
+
 def test_not_differentiable():
     logits, target = case()
     assert not parsing_miou(logits.requires_grad_(), target).requires_grad
+
+
+@needs_kernels
+def test_vmap_scores_every_slice():
+    logits, target = case(6)
+    out = torch.vmap(parsing_miou)(logits.view(2, 3, *logits.shape[1:]), target.view(2, 3, *target.shape[1:]))
+    assert torch.equal(out.flatten(), parsing_miou(logits, target))
+
+
+@needs_kernels
+def test_compiles_without_a_graph_break():
+    logits, target = case()
+
+    def twice(logits, target):
+        return parsing_miou(logits, target) * 2
+
+    compiled_twice = torch.compile(twice, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled_twice(logits, target), twice(logits, target))
 
 
 @needs_kernels
@@ -100,8 +137,34 @@ def test_opcheck():
             "num_classes must be the logits' channels",
         ),
         (torch.zeros(2, 3), torch.zeros(2, 4, 4, dtype=torch.int64), 5, "logits_or_labels must be"),
+        (torch.zeros(2, 0, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64), None, "classes must be 1 to 4096, got 0"),
+        (
+            torch.zeros(2, 4, 4, dtype=torch.int64),
+            torch.zeros(2, 4, 4, dtype=torch.int64),
+            5000,
+            "classes must be 1 to 4096, got 5000",
+        ),
+        (torch.zeros(2, 3, 4, 4), [[0]], None, "target must be a tensor, got list"),
     ],
 )
 def test_bad_input_is_named(prediction, target, classes, message):
     with pytest.raises(ValueError, match=message):
         parsing_miou(prediction, target, classes)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("prediction", "target", "classes"),
+    [
+        (torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 5, dtype=torch.int64), 3),
+        (torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4), 3),
+        (torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64), 5),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.int64), torch.zeros(2, 4, 4, dtype=torch.int64), 3),
+        (torch.zeros(2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64), 3),
+        (torch.zeros(2, 4, 4, dtype=torch.int64), torch.zeros(2, 4, 4, dtype=torch.int64), 2**40),
+        (torch.zeros(5), torch.zeros(2, 4, 4, dtype=torch.int64), 3),
+    ],
+)
+def test_the_dispatcher_refuses_bad_input(prediction, target, classes):
+    with pytest.raises(RuntimeError, match="parsing_miou: "):
+        torch.ops.rpcnn.parsing_miou(prediction, target, classes, 255)

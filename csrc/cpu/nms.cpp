@@ -140,9 +140,7 @@ Tensor nms(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_t
       std::vector<Box> group(count);
       for (int64_t i = 0; i < count; ++i) {
         const double* c = &corners[4 * order[members[i]]];
-        // A box that is not finite becomes an empty one: it overlaps nothing.
-        if (std::all_of(c, c + 4, [](double value) { return std::isfinite(value); }))
-          group[i] = {c[0], c[1], c[2], c[3]};
+        group[i] = finite_or_empty(c[0], c[1], c[2], c[3]);
       }
       for (const int64_t i : fits_float(group) ? greedy(Group<float>(std::move(group)), iou_threshold, limit)
                                                : greedy(Group<double>(std::move(group)), iou_threshold, limit))

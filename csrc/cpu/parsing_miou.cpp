@@ -12,6 +12,7 @@ namespace rpcnn {
 namespace {
 
 constexpr int64_t kPixels = 1024;
+constexpr int64_t kMostClasses = 4096;  // what the CUDA kernel counts in shared memory
 
 // label[i] = first class with the largest logit; NaN loses to every number. Planes are `stride` apart.
 template <typename T, typename A>
@@ -129,9 +130,11 @@ void score(const Tensor& target, int64_t K, int64_t ignored, float* out, const P
 
 Tensor parsing_miou(Tensor logits_or_labels, Tensor target, int64_t num_classes, int64_t ignore_index) {
   const bool logits = logits_or_labels.dim() == 4;
-  STD_TORCH_CHECK(target.dim() == 3 && target.is_cpu() && logits_or_labels.is_cpu() &&
-                      logits_or_labels.dim() == (logits ? 4 : 3) && num_classes > 0 && num_classes < (int64_t(1) << 31),
-                  "parsing_miou: wants [N, K, H, W] logits or [N, H, W] labels and a [N, H, W] target, on the CPU");
+  STD_TORCH_CHECK(
+      target.dim() == 3 && target.is_cpu() && logits_or_labels.is_cpu() && logits_or_labels.dim() == (logits ? 4 : 3),
+      "parsing_miou: wants [N, K, H, W] logits or [N, H, W] labels and a [N, H, W] target, on the CPU");
+  STD_TORCH_CHECK(num_classes > 0 && num_classes <= kMostClasses, "parsing_miou: num_classes must be 1 to ",
+                  kMostClasses, ", got ", num_classes);
   STD_TORCH_CHECK(!logits || logits_or_labels.size(1) == num_classes,
                   "parsing_miou: num_classes must be the logits' channels");
   const int64_t at = logits ? 2 : 1;

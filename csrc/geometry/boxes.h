@@ -23,6 +23,13 @@ RPCNN_HOST_DEVICE T area_of(const Corners<T>& box) {
   return larger(box.x2 - box.x1, T(0)) * larger(box.y2 - box.y1, T(0));
 }
 
+// A box that is not finite takes part as an empty one: it overlaps nothing.
+template <typename T>
+RPCNN_HOST_DEVICE Corners<T> finite_or_empty(T x1, T y1, T x2, T y2) {
+  const T zero = (x1 - x1) + (y1 - y1) + (x2 - x2) + (y2 - y2);  // NaN where one is infinite or NaN
+  return zero == T(0) ? Corners<T>{x1, y1, x2, y2} : Corners<T>{0, 0, 0, 0};
+}
+
 // The rule: a and b (finite; float corners are exact in double) touch, and IoU > threshold · (1 + 1e-12). A decimal
 // threshold such as 0.7 has no binary equal; the 1e-12 makes an IoU that equals it count as equal, whatever the dtype
 // of the boxes. Every length is taken in units of the larger box's, so that no area overflows or vanishes. A box

@@ -5,6 +5,8 @@ from torch import Tensor
 
 from ._library import CPU_MISSING, check, compiled
 
+MOST_CLASSES = 4096  # what the CUDA kernel counts in shared memory
+
 
 def parsing_miou(
     logits_or_labels: Tensor, target: Tensor, num_classes: int | None = None, ignore_index: int = 255
@@ -15,10 +17,11 @@ def parsing_miou(
     outside 0..K-1 are ignored. A RoI without any valid pixel scores 0.
 
     Args:
-        logits_or_labels: [N, K, H, W] float logits (their arg-max is the prediction; ties go to the lowest class, NaN
-            loses to every number), or [N, H, W] integer labels (those outside 0..K-1 are wrong for every class).
-        target: [N, H, W] integers.
-        num_classes: K; needed with labels, and must equal the logits' channels otherwise.
+        logits_or_labels: [N, K, H, W] logits of any float dtype and layout (their arg-max is the prediction; ties go to
+            the lowest class, NaN loses to every number), or [N, H, W] integer labels (those outside 0..K-1 are wrong
+            for every class).
+        target: [N, H, W] integers of any width.
+        num_classes: K, 1 to 4096; needed with labels, and must equal the logits' channels otherwise.
 
     Returns:
         float32 [N] in 0..1. Not differentiable.
@@ -26,16 +29,26 @@ def parsing_miou(
     Raises:
         ValueError: a shape, dtype or device does not fit.
     """
+    num_classes = _checked_classes(logits_or_labels, target, num_classes)
+    if not compiled(logits_or_labels):
+        return parsing_miou_reference(logits_or_labels, target, num_classes, ignore_index)
+    return torch.ops.rpcnn.parsing_miou(logits_or_labels.detach(), target, num_classes, int(ignore_index))
+
+
+def _checked_classes(logits_or_labels, target, num_classes) -> int:
+    """K, all arguments checked."""
     op, integers = "parsing_miou", (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    for name, tensor in (("logits_or_labels", logits_or_labels), ("target", target)):
+        check(isinstance(tensor, Tensor), f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
     shape = list(logits_or_labels.shape)
     check(target.dim() == 3, f"{op}: target must have shape [N, H, W], got {list(target.shape)}")
     check(target.dtype in integers, f"{op}: target must hold integers, got {target.dtype}")
     if logits_or_labels.dim() == 4:
         check(
-            logits_or_labels.is_floating_point(),
-            f"{op}: logits_or_labels must be floating point where it is [N, K, H, W], got {logits_or_labels.dtype}",
+            logits_or_labels.dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+            f"{op}: logits_or_labels must be float32, float64, float16 or bfloat16 where it is [N, K, H, W], "
+            f"got {logits_or_labels.dtype}",
         )
-        check(shape[1] > 0, f"{op}: logits_or_labels must have at least one class, got {shape}")
         check(
             num_classes in (None, shape[1]),
             f"{op}: num_classes must be the logits' channels, {shape[1]}, or None, got {num_classes}",
@@ -48,16 +61,15 @@ def parsing_miou(
             logits_or_labels.dtype in integers,
             f"{op}: logits_or_labels must hold integers where it is [N, H, W], got {logits_or_labels.dtype}",
         )
-        check(num_classes is not None and num_classes > 0, f"{op}: num_classes must be given with labels, > 0")
+        check(num_classes is not None, f"{op}: num_classes must be given with labels, got None")
         fits = shape == list(target.shape)
+    check(0 < num_classes <= MOST_CLASSES, f"{op}: classes must be 1 to {MOST_CLASSES}, got {num_classes}")
     check(fits, f"{op}: target must cover the prediction's RoIs and pixels, got {list(target.shape)} for {shape}")
     check(
         target.device == logits_or_labels.device,
         f"{op}: target must be on {logits_or_labels.device}, got {target.device}",
     )
-    if not compiled(logits_or_labels):
-        return parsing_miou_reference(logits_or_labels, target, num_classes, ignore_index)
-    return torch.ops.rpcnn.parsing_miou(logits_or_labels.detach(), target, int(num_classes), int(ignore_index))
+    return int(num_classes)
 
 
 @torch.no_grad()

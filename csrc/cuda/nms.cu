@@ -1,0 +1,84 @@
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include "common.h"
+#include "nms_kernel.cuh"
+
+namespace rpcnn {
+namespace {
+
+// The indices that sort the keys, equal keys in input order.
+Tensor stable_order(const Tensor& keys) {
+  std::array<StableIValue, 4> stack{torch::stable::detail::from(keys),
+                                    torch::stable::detail::from(std::optional<bool>(true)),
+                                    torch::stable::detail::from(int64_t(0)), torch::stable::detail::from(false)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
+  const Tensor values = torch::stable::detail::to<Tensor>(stack[0]);  // takes ownership
+  return torch::stable::detail::to<Tensor>(stack[1]);
+}
+
+// kept.indices and kept.counts are filled on the current stream; nothing waits for the device.
+void suppress(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& idxs, double threshold,
+              const Tensor& indices, const Tensor& counts) {
+  const int64_t n = boxes.size(0), limit = indices.size(0);
+  OnDeviceOf device(boxes);
+  const Tensor keys = empty_like_device(boxes, {n}, ScalarType::Long);
+  dispatch_floating("nms", scores.scalar_type(), [&](auto type) {
+    launch_nms_keys(data<decltype(type)>(scores), scores.stride(0), n, mutable_data<int64_t>(keys), device.stream);
+  });
+  check_launch("nms");
+  const Tensor order = stable_order(keys);
+  const Tensor positions = empty_like_device(boxes, {limit}, ScalarType::Long);
+  const Tensor groups = empty_like_device(boxes, {idxs ? n : 0}, ScalarType::Long);
+  const Tensor dead = empty_like_device(boxes, {n}, ScalarType::Byte);
+  const Tensor mask = empty_like_device(boxes, {std::min<int64_t>(n, kBand) * kBandTiles}, ScalarType::Long);
+  dispatch_floating("nms", boxes.scalar_type(), [&](auto type) {
+    using B = decltype(type);
+    using T = device_accumulate_t<B>;
+    const Tensor sorted =
+        empty_like_device(boxes, {n, 4}, std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float);
+    const Candidates<T> all{mutable_data<Corners<T>>(sorted), idxs ? mutable_data<int64_t>(groups) : nullptr,
+                            mutable_data<uint8_t>(dead), n};
+    const Kept kept{mutable_data<int64_t>(positions), mutable_data<int64_t>(indices), mutable_data<int64_t>(counts),
+                    limit};
+    launch_nms<B, T>(data<B>(boxes), boxes.stride(0), boxes.stride(1), idxs ? data<int64_t>(*idxs) : nullptr,
+                     idxs ? idxs->stride(0) : 0, data<int64_t>(order), threshold, all, kept,
+                     mutable_data<uint64_t>(mask), device.stream);
+  });
+  check_launch("nms");
+}
+
+Tensor nms(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_threshold, int64_t max_keep) {
+  STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4 && boxes.is_cuda(), "nms: boxes must be [R, 4] on the GPU");
+  const int64_t n = boxes.size(0);
+  const auto beside = [&](const Tensor& t) {
+    return t.dim() == 1 && t.size(0) == n && t.is_cuda() && t.get_device_index() == boxes.get_device_index();
+  };
+  STD_TORCH_CHECK(beside(scores), "nms: scores must be [R] on the boxes' device");
+  STD_TORCH_CHECK(!idxs || (beside(*idxs) && idxs->scalar_type() == ScalarType::Long),
+                  "nms: idxs must be int64 [R] on the boxes' device");
+  STD_TORCH_CHECK(iou_threshold >= 0 && iou_threshold <= 1, "nms: iou_threshold must lie in 0..1, got ", iou_threshold);
+  const int64_t limit = max_keep < 0 ? n : std::min(n, max_keep);
+  const Tensor indices = empty_like_device(boxes, {limit}, ScalarType::Long);
+  if (limit == 0) return indices;
+  const Tensor counts = empty_like_device(boxes, {2}, ScalarType::Long);
+  suppress(boxes, scores, idxs, iou_threshold, indices, counts);
+  // The one wait: the size of the result.
+  OnDeviceOf device(boxes);
+  int64_t total = 0;
+  const cudaError_t copied =
+      cudaMemcpyAsync(&total, data<int64_t>(counts) + 1, sizeof total, cudaMemcpyDeviceToHost, device.stream);
+  const cudaError_t waited = cudaStreamSynchronize(device.stream);
+  STD_TORCH_CHECK(copied == cudaSuccess && waited == cudaSuccess,
+                  "nms: ", cudaGetErrorString(copied == cudaSuccess ? waited : copied));
+  Tensor result = indices;
+  return torch::stable::narrow(result, 0, 0, total);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(rpcnn, CUDA, m) {
+  m.impl("nms", TORCH_BOX(&nms));
+}
+
+}  // namespace
+}  // namespace rpcnn

@@ -1,0 +1,127 @@
+// parsing_miou: per RoI the mean over present classes of |prediction ∩ truth| / |prediction ∪ truth|.
+//
+// Fewest bytes: the logits and the target read once, 4 bytes written per RoI. One launch, one block a RoI, one thread a
+// pixel at a time: it keeps the running maximum over the classes in registers, where neighbours read neighbours, and
+// adds to one of three counts a class in shared memory: right, missed, wrong; union = their sum. Neighbouring pixels
+// mostly share a class, so that a single histogram would serialise the warp: each lane has its own column (its own
+// bank) of up to 32 copies. No label map is stored, nothing is zeroed or combined in global memory; integer counts make
+// the order of the additions irrelevant. A RoI keeps one multiprocessor busy: with few RoIs most of a large GPU is
+// idle.
+#pragma once
+
+#include "device.cuh"
+
+namespace rpcnn {
+
+constexpr int kCountBytes = 48 << 10;                                    // shared memory every GPU gives
+constexpr int kMostClasses = kCountBytes / (3 * int(sizeof(uint32_t)));  // 4096, with a single copy
+
+// Strides in elements; labels have no class stride.
+struct PixelStrides {
+  int64_t roi, label, row, column;
+};
+
+// Integer labels of any width.
+struct Labels {
+  const void* data;
+  int bytes;
+  bool is_signed;
+  PixelStrides strides;
+  RPCNN_HOST_DEVICE int64_t at(int64_t i) const {
+    switch (bytes) {
+      case 1:
+        return is_signed ? int64_t(static_cast<const int8_t*>(data)[i]) : int64_t(static_cast<const uint8_t*>(data)[i]);
+      case 2:
+        return static_cast<const int16_t*>(data)[i];
+      case 4:
+        return static_cast<const int32_t*>(data)[i];
+      default:
+        return static_cast<const int64_t*>(data)[i];
+    }
+  }
+};
+
+// The predicted class of a pixel: the first of the largest logits, NaN losing to every number.
+template <typename T>
+struct ArgMax {
+  const T* logits;
+  PixelStrides strides;
+  RPCNN_HOST_DEVICE int64_t operator()(int64_t roi, int64_t row, int64_t column, int K) const {
+    using A = device_accumulate_t<T>;
+    const T* pixel = logits + roi * strides.roi + row * strides.row + column * strides.column;
+    A best = -INFINITY;
+    int label = 0;
+#pragma unroll 4
+    for (int k = 0; k < K; ++k) {
+      const A value = A(pixel[k * strides.label]);
+      label = value > best ? k : label;
+      best = value > best ? value : best;
+    }
+    return label;
+  }
+};
+
+struct GivenLabel {
+  Labels labels;
+  RPCNN_HOST_DEVICE int64_t operator()(int64_t roi, int64_t row, int64_t column, int) const {
+    const PixelStrides& s = labels.strides;
+    return labels.at(roi * s.roi + row * s.row + column * s.column);
+  }
+};
+
+// copies: a power of two up to 32; counts [3][K][copies].
+template <typename Predict>
+__global__ void parsing_miou_kernel(Predict predict, Labels target, int K, int64_t H, int64_t W, int64_t ignored,
+                                    int copies, float* out) {
+  SIMT_DYN_SHARED(uint32_t, counts);
+  const int64_t roi = blockIdx.x;
+  for (int i = threadIdx.x; i < 3 * K * copies; i += blockDim.x) counts[i] = 0;
+  __syncthreads();
+  const int copy = threadIdx.x & (copies - 1);
+  const auto count = [&](int which, int64_t label) { atomicAdd(&counts[(which * K + label) * copies + copy], 1u); };
+  for (int64_t i = threadIdx.x; i < H * W; i += blockDim.x) {
+    const int64_t row = i / W, column = i - row * W;
+    const PixelStrides& s = target.strides;
+    const int64_t truth = target.at(roi * s.roi + row * s.row + column * s.column);
+    if (truth < 0 || truth >= K || truth == ignored) continue;
+    const int64_t label = predict(roi, row, column, K);
+    if (label == truth) {
+      count(0, truth);
+    } else {
+      count(1, truth);
+      if (label >= 0 && label < K) count(2, label);
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x >= 32) return;
+  // A lane a class; the sum then runs in the order of the classes, as on the CPU.
+  double total = 0;
+  int64_t present = 0;
+  for (int first = 0; first < K; first += 32) {
+    const int k = first + threadIdx.x;
+    int64_t sums[3] = {0, 0, 0};
+    for (int c = 0; k < K && c < copies; ++c)
+      for (int which = 0; which < 3; ++which)  // lanes start at different banks
+        sums[which] += counts[(which * K + k) * copies + ((c + threadIdx.x) & (copies - 1))];
+    const int64_t joined = sums[0] + sums[1] + sums[2];
+    const double iou = joined ? double(sums[0]) / double(joined) : 0.0;
+    present += __popc(__ballot_sync(~0u, joined > 0));
+    for (int lane = 0; lane < 32; ++lane) total += __shfl_sync(~0u, iou, lane);
+  }
+  if (threadIdx.x == 0) out[roi] = present ? float(total / double(present)) : 0.0f;
+}
+
+// K <= kMostClasses, H · W < 2³².
+template <typename Predict>
+void launch_parsing_miou(const Predict& predict, const Labels& target, int64_t rois, int K, int64_t H, int64_t W,
+                         int64_t ignored, float* out, Stream stream) {
+  int copies = 32;
+  while (copies * K > kMostClasses) copies /= 2;
+  const int64_t warps = (H * W + 31) / 32;
+  const unsigned threads = static_cast<unsigned>(warps < 1 ? 32 : warps > 32 ? 1024 : 32 * warps);
+  if (rois)
+    SIMT_LAUNCH((parsing_miou_kernel<Predict>), static_cast<unsigned>(rois), threads, 3 * K * copies * sizeof(uint32_t),
+                stream, predict, target, K, H, W, ignored, copies, out);
+}
+
+}  // namespace rpcnn
