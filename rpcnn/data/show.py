@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..labels import LabelSet
-from ..visualize import INK, OUTLINES, PAPER, blend, legend_strip, outline, stack
+from ..visualize import INK, OUTLINES, PAPER, colour_parts, inner_edges, legend_strip, stack
 
 _TILE_HEIGHT, _GAP = 240, 6
 
@@ -14,18 +14,18 @@ def draw_sample(image, target: dict, label_set: LabelSet) -> Image.Image:
 
     image uint8 [3,H,W]; target has boxes, parsing and semantic of the same size.
     """
-    picture = image.permute(1, 2, 0).numpy()
-    truth = blend(picture, target["semantic"].numpy(), label_set)
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    truth = np.array(colour_parts(picture, target["semantic"].numpy(), label_set))
     height, width = truth.shape[:2]
     unit = max(round(height / _TILE_HEIGHT), 1)
     for i, person in enumerate(target["parsing"].numpy()):
-        truth[outline(person > 0, unit)] = OUTLINES[i % len(OUTLINES)]
+        truth[inner_edges(person > 0, unit)] = OUTLINES[i % len(OUTLINES)]
     right = Image.fromarray(truth)
     draw = ImageDraw.Draw(right)
     for i, (x1, y1, x2, y2) in enumerate(target["boxes"].tolist()):
         draw.rectangle([x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)], outline=OUTLINES[i % len(OUTLINES)], width=unit)
     tile = Image.new("RGB", (2 * width, height), PAPER)
-    tile.paste(Image.fromarray(picture), (0, 0))
+    tile.paste(picture, (0, 0))
     tile.paste(right, (width, 0))
     scale = _TILE_HEIGHT / height
     tile = tile.resize((max(round(2 * width * scale), 1), _TILE_HEIGHT), Image.Resampling.LANCZOS)
@@ -51,4 +51,4 @@ def contact_sheet(images: list, targets: list[dict], label_set: LabelSet, width:
     for tile, x, y in places:
         sheet.paste(tile, (x, y))
     present = np.unique(np.concatenate([np.unique(target["semantic"].numpy()) for target in targets]))
-    return stack([sheet, legend_strip(label_set, present, width)])
+    return stack([sheet, legend_strip(label_set, present, width, 12)])
