@@ -23,7 +23,7 @@ from .painted_backdrop import paint_backdrop, paint_occluder
 from .painted_canvas import Canvas, smooth_noise
 from .painted_people import Person, paint_person
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised when the same seed gives another picture, so that sets painted before are painted again."""
 
 _MARK = "painted.json"

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .painted_canvas import Canvas, smooth_noise
-from .painted_look import CLOTH, HAIR, SKIN, Cloth, pick_cloth
+from .painted_look import CLOTH, HAIR_TONES, SKIN_TONES, Cloth, pick_cloth
 
 _SKIES = np.array(
     [[(0.45, 0.68, 0.9), (0.85, 0.92, 0.97)], [(0.62, 0.7, 0.76), (0.86, 0.88, 0.88)],
@@ -166,7 +166,7 @@ def _clutter(canvas, rng, horizon):
     light = rng.uniform(-1, 1)
     cloth = pick_cloth(rng, size * 0.15)
     if rng.random() < 0.3:
-        tones = SKIN if rng.random() < 0.5 else HAIR
+        tones = SKIN_TONES if rng.random() < 0.5 else HAIR_TONES
         cloth = Cloth(tones[rng.integers(len(tones))], cloth.second)
 
     def put(shape, fabric=cloth):

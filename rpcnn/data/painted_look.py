@@ -4,15 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..labels import CIHP
 from .painted_canvas import Shape
+
+HAT, HAIR, GLOVE, SUNGLASSES, UPPER, DRESS, COAT, SOCKS, PANTS, TORSO, SCARF, SKIRT, FACE = range(1, 14)
+ARM, LEG, SHOE = (14, 15), (16, 17), (18, 19)  # (left, right)
+assert CIHP.names[TORSO] == "Torso-skin" and CIHP.names[SHOE[1]] == "Right-shoe"
 
 
 def _rgb(*codes: str) -> np.ndarray:
     return np.array([[int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)] for code in codes], np.float32)
 
 
-SKIN = _rgb("f7d9c4", "f0c5a5", "e8b48f", "d69c73", "b97d56", "99623f", "774a2f", "563521")
-HAIR = _rgb("1d1816", "2f211a", "4a2f1f", "6e4526", "96622f", "c79a4e", "e2c27a", "9b3f22", "8d8a88", "cfcbc6")
+SKIN_TONES = _rgb("f7d9c4", "f0c5a5", "e8b48f", "d69c73", "b97d56", "99623f", "774a2f", "563521")
+HAIR_TONES = _rgb("1d1816", "2f211a", "4a2f1f", "6e4526", "96622f", "c79a4e", "e2c27a", "9b3f22", "8d8a88", "cfcbc6")
 CLOTH = _rgb(
     "c8102e", "e4572e", "f2a541", "f6d55c", "7bb662", "2e7d4f", "1b998b", "3fa7d6", "2d6cc0", "27408b", "5b3f8c",
     "a23b72", "e58fb1", "f4f1ea", "cfd3d8", "8e959e", "4c525b", "1f2329", "8a5a3c", "c9a26b", "5e6b3a", "7a1f2b",
@@ -105,10 +110,10 @@ def pick_look(rng: np.random.Generator, height: float) -> Look:
     maybe = lambda p, make: make() if rng.random() < p else None
     cloth = lambda: pick_cloth(rng, pitch)
     plain = lambda: pick_cloth(rng, pitch, patterned=False)
-    tone = rng.uniform(0, len(SKIN) - 1)
+    tone = rng.uniform(0, len(SKIN_TONES) - 1)
     below, part = int(tone), tone - int(tone)
-    skin = SKIN[below] * (1 - part) + SKIN[min(below + 1, len(SKIN) - 1)] * part
-    hair = HAIR[rng.integers(len(HAIR))] * rng.uniform(0.85, 1.1)
+    skin = SKIN_TONES[below] * (1 - part) + SKIN_TONES[min(below + 1, len(SKIN_TONES) - 1)] * part
+    hair = HAIR_TONES[rng.integers(len(HAIR_TONES))] * rng.uniform(0.85, 1.1)
     lower = ("pants", "pants", "pants", "skirt", "skirt", "dress", "dress")[rng.integers(7)]
     if lower == "pants":
         length = (1.0, 1.0, 1.0, 0.82, 0.4, 0.3)[rng.integers(6)]

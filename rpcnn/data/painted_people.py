@@ -10,13 +10,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..labels import CIHP
-from .painted_canvas import KEEP, Canvas
-from .painted_look import Cloth, Look, pick_look
-
-HAT, HAIR, GLOVE, SUNGLASSES, UPPER, DRESS, COAT, SOCKS, PANTS, TORSO, SCARF, SKIRT, FACE = range(1, 14)
-ARM, LEG, SHOE = (14, 15), (16, 17), (18, 19)  # (left, right)
-assert CIHP.names[TORSO] == "Torso-skin" and CIHP.names[SHOE[1]] == "Right-shoe"
+from .painted_canvas import Canvas
+from .painted_head import Head
+from .painted_look import (
+    ARM,
+    COAT,
+    DRESS,
+    GLOVE,
+    LEG,
+    PANTS,
+    SCARF,
+    SHOE,
+    SKIRT,
+    SOCKS,
+    TORSO,
+    UPPER,
+    Cloth,
+    Look,
+    pick_look,
+)
 
 _CAMERA_PITCH = 0.16  # radians downwards: feet that point at the viewer stay visible
 
@@ -78,9 +90,12 @@ class Figure:
         self.canvas, self.rng, self.person, self.look, self.light = canvas, rng, person, look, light
         self.pose = pose
         self.roll = rng.uniform(-0.04, 0.04)
-        self.head_yaw = person.yaw + np.radians(rng.uniform(-30, 30))
+        head_yaw = person.yaw + np.radians(rng.uniform(-30, 30))
         self.cos, self.sin = np.cos(person.yaw), np.sin(person.yaw)
         self._place_joints()
+        rx, ry = 0.08 * person.height * look.head_scale, 0.1 * person.height * look.head_scale
+        x, chin = self._at(0.02 * self.sin, (self.hip_height + 0.34) * np.cos(_CAMERA_PITCH))
+        self.head = Head(canvas, look, x, chin - 0.88 * ry, rx, ry, head_yaw, light, person.human)
 
     # ---- the body -----------------------------------------------------------------------------------------------
 
@@ -110,7 +125,7 @@ class Figure:
             self.leg_depth.append(np.mean([self._screen(p)[2] for p in (knee, ankle)]))
         for side, angles in zip((1, -1), arms, strict=True):
             upper_swing, upper_spread, fore_swing, fore_spread = jitter(angles)
-            shoulder = np.array([side * 0.108 * girth, hip + 0.282, 0.0])
+            shoulder = np.array([side * 0.103 * girth, hip + 0.274, 0.0])
             elbow = shoulder + 0.15 * _limb(upper_swing, upper_spread, side)
             fore = _limb(fore_swing, fore_spread, side)
             wrist, hand = elbow + 0.13 * fore, elbow + 0.158 * fore
@@ -118,7 +133,7 @@ class Figure:
             self.hands.append(self._pixel(hand))
             self.arm_depth.append(np.mean([self._screen(p)[2] for p in (elbow, hand)]))
         scale = self.person.height
-        self.arm_radii = np.array([0.035, 0.029, 0.021]) * scale * (0.5 + 0.5 * girth)
+        self.arm_radii = np.array([0.034, 0.029, 0.021]) * scale * (0.5 + 0.5 * girth)
         self.leg_radii = np.array([0.058, 0.041, 0.027]) * scale * (0.5 + 0.5 * girth)
 
     def _screen(self, point) -> tuple[float, float, float]:
@@ -160,22 +175,22 @@ class Figure:
             levels[name] = (middle - half, middle + half, (hip + up) * np.cos(_CAMERA_PITCH))
         return levels
 
-    def _trunk(self, names, grow=0.0, neckline=0.0, neck=0.045, hem=None, hem_grow=0.0, smooth=True):
+    def _trunk(self, names, grow=0.0, neckline=0.0, hem=None):
         """Outline of the trunk through the named cross-sections, with a neckline on top and a straight hem."""
         levels = self._levels(grow)
         left = [(levels[n][0], levels[n][2]) for n in names]
         right = [(levels[n][1], levels[n][2]) for n in names]
         if hem is not None:
-            low = names[-1]
-            left.append((levels[low][0] - hem_grow, hem))
-            right.append((levels[low][1] + hem_grow, hem))
-        top = []
-        if names[0] == "shoulder":
-            up = levels["shoulder"][2]
-            half = neck * (0.35 + 0.65 * abs(self.cos))
-            top = [(-half, up + 0.028), (self.sin * 0.02, up + 0.02 - neckline), (half, up + 0.028)]
+            left.append((levels[names[-1]][0], hem))
+            right.append((levels[names[-1]][1], hem))
+        top = self._collar(levels, neckline, 0.045) if names[0] == "shoulder" else []
         outline = [*left[::-1], *top, *right]
-        return self.canvas.outline([self._at(*p) for p in outline], smooth=smooth)
+        return self.canvas.outline([self._at(*p) for p in outline])
+
+    def _collar(self, levels, neckline: float, neck: float) -> list[tuple[float, float]]:
+        """From one side of the neck over the neckline to the other side."""
+        up, half = levels["shoulder"][2], neck * (0.35 + 0.65 * abs(self.cos))
+        return [(-half, up + 0.028), (self.sin * 0.02, up + 0.02 - neckline), (half, up + 0.028)]
 
     # ---- layers, in the order in which they are worn -------------------------------------------------------------
 
@@ -201,14 +216,14 @@ class Figure:
     def trunk(self):
         look, canvas, scale = self.look, self.canvas, self.person.height
         self._stamp(self._trunk(("shoulder", "chest", "waist", "hip", "crotch")), look.skin, TORSO)
-        _, neck_y = 0, self.hip_height + 0.3
+        neck_y = self.hip_height + 0.3
         neck = canvas.tube([self._at(0, neck_y - 0.03), self._at(0.014 * self.sin, neck_y + 0.06)],
                            np.array([0.04, 0.034]) * scale * (0.5 + 0.5 * look.girth))  # fmt: skip
         self._stamp(neck, look.skin, TORSO)
 
     def pelvis(self):
         if self.look.lower == "pants":
-            self._stamp(self._trunk(("waist", "hip", "crotch"), grow=0.006), self.look.lower_cloth, PANTS)
+            self._stamp(self._trunk(("waist", "hip", "crotch"), grow=-0.002), self.look.lower_cloth, PANTS)
 
     def top(self):
         look = self.look
@@ -233,13 +248,10 @@ class Figure:
     def _draped(self, names, length: float, flare: float, grow: float, neckline: float = 0.0):
         """Outline from the trunk down to a hem over the legs: skirts, dresses, long coats."""
         levels = self._levels(grow)
-        up = levels["shoulder"][2]
-        half = 0.05 * (0.35 + 0.65 * abs(self.cos))
-        top = [(-half, up + 0.028), (self.sin * 0.02, up + 0.02 - neckline), (half, up + 0.028)]
         left = [self._at(levels[n][0], levels[n][2]) for n in names]
         right = [self._at(levels[n][1], levels[n][2]) for n in names]
         hem = self._hem(length, flare, grow)
-        over = [self._at(*p) for p in top] if names[0] == "shoulder" else []
+        over = [self._at(*p) for p in self._collar(levels, neckline, 0.05)] if names[0] == "shoulder" else []
         return self.canvas.outline([*left[::-1], *over, *right, hem[2], hem[1], hem[0]])
 
     def skirt(self):
@@ -290,7 +302,7 @@ class Figure:
             self._stamp(canvas.tube([wrist, hand], np.array([0.027, 0.034]) * scale), look.gloves, GLOVE)
             self._stamp(canvas.tube(*_cut(chain, radii, 0.86, 1, 0.008 * scale)), look.gloves, GLOVE)
         if sleeve:
-            grow = 0.016 if look.coat is not None else 0.009
+            grow = 0.011 if look.coat is not None else 0.008
             self._stamp(canvas.tube(*_cut(chain, radii, 0, sleeve, grow * scale)), sleeve_cloth, sleeve_label)
 
     def scarf(self):
@@ -308,154 +320,26 @@ class Figure:
                            np.array([0.03, 0.034, 0.03]) * scale)  # fmt: skip
         self._stamp(ring, look.scarf, SCARF)
 
-    # ---- the head ------------------------------------------------------------------------------------------------
-
-    def _head_frame(self):
-        scale = self.person.height * self.look.head_scale
-        rx, ry = 0.08 * scale, 0.1 * scale
-        x, chin = self._at(0.02 * self.sin, (self.hip_height + 0.34) * np.cos(_CAMERA_PITCH))
-        return x, chin - 0.88 * ry, rx, ry
-
-    def back_hair(self):
-        """Hair that hangs from the head: behind the body when the face is seen, in front of it from behind."""
-        look, (x, y, rx, ry) = self.look, self._head_frame()
-        sin, cos = np.sin(self.head_yaw), np.cos(self.head_yaw)
-        if look.hair_style in ("long", "bob"):
-            drop = 2.3 if look.hair_style == "long" else 1.15
-            x0, wide = x - 0.42 * sin * rx, rx * (1.18 - 0.35 * abs(sin))
-            points = [(-0.9, -0.6), (0, -1.0), (0.9, -0.6), (1.08, 0.2), (1.0, drop * 0.8), (0.55, drop),
-                      (-0.55, drop), (-1.0, drop * 0.8), (-1.08, 0.2)]  # fmt: skip
-            self._stamp(self.canvas.outline([(x0 + wide * u, y + ry * v) for u, v in points]), look.hair, HAIR, 0.18)
-        elif look.hair_style == "ponytail":
-            x0 = x - 0.95 * sin * rx
-            chain = [(x0, y - 0.35 * ry), (x0 - 0.5 * sin * rx, y + 0.5 * ry), (x0 - 0.45 * sin * rx, y + 1.7 * ry)]
-            self._stamp(self.canvas.tube(chain, [0.28 * rx, 0.42 * rx, 0.16 * rx]), look.hair, HAIR, 0.18)
-        elif look.hair_style == "bun":
-            shape = self.canvas.ellipse(x - 0.8 * sin * rx, y - (0.75 + 0.35 * abs(cos)) * ry, 0.45 * rx, 0.4 * ry)
-            self._stamp(shape, look.hair, HAIR, 0.18)
-        elif look.hair_style == "afro":
-            shape = self.canvas.ellipse(x - 0.2 * sin * rx, y - 0.25 * ry, 1.5 * rx, 1.25 * ry)
-            self._stamp(shape, look.hair, HAIR)
-
-    def _spot(self, azimuth: float, up: float):
-        """A point on the head: (x offset, y offset) in head radii and how far it faces the viewer, -1..1."""
-        azimuth = np.radians(azimuth)
-        level = np.sqrt(max(1 - up * up, 0))
-        x, z = np.sin(azimuth) * level, np.cos(azimuth) * level
-        sin, cos = np.sin(self.head_yaw), np.cos(self.head_yaw)
-        return x * cos + z * sin, -up, z * cos - x * sin
-
-    def head(self):
-        look, canvas, (x, y, rx, ry) = self.look, self.canvas, self._head_frame()
-        for azimuth in (82, -82):
-            u, v, facing = self._spot(azimuth, -0.1)
-            if facing > -0.25:
-                self._stamp(canvas.ellipse(x + 1.02 * u * rx, y + v * ry, 0.16 * rx, 0.2 * ry), look.skin, FACE)
-        u, v, facing = self._spot(0, -0.15)
-        self._stamp(canvas.ellipse(x + u * 1.06 * rx, y + v * ry, 0.14 * rx, 0.12 * ry), look.skin, FACE)
-        self._stamp(canvas.ellipse(x, y, rx, ry), look.skin, FACE)
-        self._face(x, y, rx, ry)
-        self._scalp(x, y, rx, ry)
-        if look.glasses is not None:
-            self._glasses(x, y, rx, ry)
-        if look.hat is not None:
-            self._hat(x, y, rx, ry)
-
-    def _scalp(self, x, y, rx, ry):
-        """Hair on the head: each pixel is a point of a ball, and has hair where it lies above the hairline there."""
-        look = self.look
-        volume = 1.03 if look.hair_style == "buzz" else 1.12
-        shape = self.canvas.ellipse(x, y - 0.02 * ry, volume * rx, volume * ry)
-        if shape is None:
-            return
-        xs, ys = shape.pixels()
-        u, up = (xs - x) / rx, (y - ys) / ry
-        depth = np.sqrt(np.maximum(volume**2 - u**2 - up**2, 0))
-        sin, cos = np.sin(self.head_yaw), np.cos(self.head_yaw)
-        azimuth = np.abs(np.arctan2(u * cos - depth * sin, u * sin + depth * cos))
-        nape = {"buzz": -0.45, "short": -0.55}.get(look.hair_style, -0.8)
-        fringe = 0.62 if look.hair_style in ("buzz", "bun", "ponytail", "afro") else 0.42
-        side = -0.7 if look.hair_style in ("long", "bob") else 0.0
-        hairline = np.interp(azimuth, np.radians([0, 35, 62, 88, 115, 180]),
-                             [fringe, fringe - 0.05, 0.15 + side * 0.6, -0.2 + side * 0.5, nape, nape])  # fmt: skip
-        shape.coverage = shape.coverage * np.clip((up - hairline) * ry + 0.5, 0, 1).astype(np.float32)
-        self._stamp(shape, look.hair, HAIR, 0.2)
-
-    def _face(self, x, y, rx, ry):
-        canvas, skin = self.canvas, self.look.skin.colour
-        red = np.clip(skin * (0.95, 0.62, 0.58), 0, 1)
-
-        def dot(azimuth, up, wide, high, colour, strength=1.0):
-            u, v, facing = self._spot(azimuth, up)
-            if facing > 0.1:
-                shape = canvas.ellipse(x + u * rx, y + v * ry, wide * rx * max(facing, 0.35), high * ry)
-                if shape is not None:
-                    shape.coverage = shape.coverage * np.float32(strength)
-                    canvas.stamp(shape, colour, KEEP)
-
-        for azimuth in (26, -26):
-            dot(azimuth * 1.5, -0.35, 0.2, 0.13, red, 0.35)
-            dot(azimuth, 0.02, 0.17, 0.13, (0.97, 0.96, 0.94))
-            dot(azimuth, 0.02, 0.1, 0.115, (0.12, 0.09, 0.08))
-            dot(azimuth, 0.25, 0.2, 0.035, self.look.hair.colour * 0.7, 0.9)
-        dot(0, -0.2, 0.1, 0.09, skin * 0.86, 0.8)
-        dot(0, -0.52, 0.28, 0.065, (0.62, 0.2, 0.2), 0.9)
-        dot(0, -0.49, 0.26, 0.04, skin, 0.9)  # lifts the middle of the mouth into a smile
-
-    def _glasses(self, x, y, rx, ry):
-        canvas, frame = self.canvas, self.look.glasses
-        for azimuth in (26, -26):
-            u, v, facing = self._spot(azimuth, 0.04)
-            if facing > 0.05:
-                width = 0.34 * rx * max(facing, 0.45)
-                self._stamp(canvas.ellipse(x + 1.04 * u * rx, y + v * ry, width, 0.25 * ry), frame, SUNGLASSES, 0.5)
-        for a, b in ((-12, 12), (45, 85), (-45, -85)):
-            (ua, va, fa), (ub, vb, fb) = self._spot(a, 0.08), self._spot(b, 0.08)
-            if fa > 0.05 and fb > -0.1:
-                bar = canvas.tube([(x + ua * rx * 1.03, y + va * ry), (x + ub * rx * 1.03, y + vb * ry)],
-                                  np.array([0.07, 0.06]) * ry)  # fmt: skip
-                self._stamp(bar, frame, SUNGLASSES)
-
-    def _hat(self, x, y, rx, ry):
-        look, canvas = self.look, self.canvas
-        sin, cos = np.sin(self.head_yaw), np.cos(self.head_yaw)
-        rim = y - 0.38 * ry
-        if look.hat_style == "sun":
-            self._stamp(canvas.ellipse(x, rim, 2.0 * rx, 0.34 * ry, 0.1 * sin), look.hat, HAT)
-        if look.hat_style == "top":
-            self._stamp(canvas.ellipse(x, rim, 1.5 * rx, 0.22 * ry), look.hat, HAT)
-            crown = [(-0.95, 0.05), (-0.9, -1.3), (0.9, -1.3), (0.95, 0.05)]
-            self._stamp(canvas.outline([(x + u * rx, rim + v * ry) for u, v in crown], smooth=False), look.hat, HAT)
-            band = canvas.tube([(x - 0.9 * rx, rim - 0.08 * ry), (x + 0.9 * rx, rim - 0.08 * ry)], [0.1 * ry] * 2)
-            if band is not None:
-                canvas.stamp(band, look.hat.second * 0.8, HAT, self.person.human)
-            return
-        tall = {"cap": 0.88, "beanie": 1.0, "sun": 0.85}[look.hat_style]
-        grow = 1.14 if look.hat_style == "beanie" else 1.1
-        dome = [(-grow, 0.08), (-grow * 0.96, -0.35 * tall), (-0.6 * grow, -0.8 * tall), (0, -0.98 * tall),
-                (0.6 * grow, -0.8 * tall), (grow * 0.96, -0.35 * tall), (grow, 0.08), (0, 0.16)]  # fmt: skip
-        self._stamp(canvas.outline([(x + u * rx, rim + v * ry) for u, v in dome]), look.hat, HAT)
-        if look.hat_style == "cap" and cos > -0.5:
-            wide = rx * (0.62 + 0.3 * max(cos, 0) + 0.25 * abs(sin))
-            brim = canvas.ellipse(x + 1.05 * sin * rx, rim + 0.12 * ry * max(cos, 0) + 0.03 * ry, wide, 0.16 * ry)
-            if brim is not None:
-                canvas.stamp(brim, look.hat.second * 0.85, HAT, self.person.human)
-        if look.hat_style == "beanie":
-            band = canvas.tube([(x - grow * rx, rim), (x, rim + 0.09 * ry), (x + grow * rx, rim)], [0.15 * ry] * 3)
-            if band is not None:
-                canvas.stamp(band, look.hat.second, HAT, self.person.human)
-            self._stamp(canvas.ellipse(x, rim - 1.05 * ry, 0.3 * rx, 0.26 * ry), look.hat, HAT)
+    def _head_layers(self):
+        """The head, and from behind the hair that hangs in front of the body and over the head, but not the hat."""
+        head, style = self.head, self.look.hair_style
+        if head.from_behind and style == "afro":  # around the head
+            head.back_hair()
+        head.paint()
+        if head.from_behind and style != "afro":
+            head.back_hair()
+            if style in ("long", "bob") and self.look.hat is not None:
+                head.hat()
 
     def paint(self):
         """Everything, from the back to the front."""
-        head_from_behind = np.cos(self.head_yaw) < -0.2
         far, near = [], []
         for i in sorted((0, 1), key=lambda i: self.arm_depth[i]):
             (far if self.arm_depth[i] < -0.035 else near).append(i)
         for i in far:
             self.arm(i)
-        if not head_from_behind:
-            self.back_hair()
+        if not self.head.from_behind:
+            self.head.back_hair()
         legs = sorted((0, 1), key=lambda i: self.leg_depth[i])
         knees_in_front = self.pose == "sit" and self.cos > 0.2
         if not knees_in_front:
@@ -472,15 +356,7 @@ class Figure:
         self.skirt()
         self.coat()
         self.scarf()
-        if head_from_behind and self.look.hair_style in ("long", "bob"):
-            self.head()
-            self.back_hair()
-            if self.look.hat is not None:
-                self._hat(*self._head_frame())
-        else:
-            self.head()
-            if head_from_behind:
-                self.back_hair()
+        self._head_layers()
         for i in near:
             self.arm(i)
 
