@@ -20,6 +20,9 @@ STABLE_TORCH_LIBRARY(rpcnn, m) {
       "SymInt[] heights, SymInt[] widths, int sampling_ratio, bool aligned, float canonical_size, "
       "int canonical_level, float area_offset, bool channels_last) -> Tensor[]");
   m.def("nms(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, int max_keep) -> Tensor");
+  m.def(
+      "nms_padded(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, SymInt max_keep) -> "
+      "(Tensor, Tensor)");
   m.def("upsample_sum(Tensor[] features, bool align_corners, bool relu) -> Tensor");
   m.def("upsample_sum_backward(Tensor grad, Tensor[] features, bool align_corners, bool relu) -> Tensor[]");
   m.def(

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from layouts import compiled
 
-from rpcnn.ops import batched_nms, nms, nms_reference
+from rpcnn.ops import batched_nms, nms, nms_padded, nms_padded_reference, nms_reference
 
 needs_kernels = pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -144,6 +144,17 @@ def test_max_keep_is_a_prefix(max_keep):
     )
 
 
+@pytest.mark.parametrize("function", [nms_padded, nms_padded_reference])
+@pytest.mark.parametrize(("count", "max_keep"), [(0, 3), (50, 0), (300, 10), (300, 1000)])
+def test_padded_is_batched_nms_and_then_minus_one(count, max_keep, function):
+    boxes, scores = clustered(count)
+    idxs = torch.arange(count) % 3
+    indices, kept = function(boxes, scores, idxs, 0.5, max_keep)
+    want = batched_nms(boxes, scores, idxs, 0.5, max_keep)
+    assert indices.shape == (max_keep,) and kept.shape == () and kept.dtype == torch.int64
+    assert kept == len(want) and torch.equal(indices[:kept], want) and (indices[kept:] == -1).all()
+
+
 @pytest.mark.parametrize("shift", [0.0, -1000.0])
 def test_batched_is_nms_of_each_group(shift):
     boxes, scores = clustered(700)
@@ -164,7 +175,7 @@ def test_idxs_of_every_integer_dtype(dtype):
 
 
 def test_the_same_for_any_thread_count_and_input_untouched():
-    boxes, scores = clustered(9000, spread=2000.0)
+    boxes, scores = clustered(15_000, spread=3000.0)  # enough for a second thread
     before, results = boxes.clone(), []
     for threads in (1, 2):
         torch.set_num_threads(threads)
@@ -186,6 +197,12 @@ def test_opcheck():
     boxes, scores = clustered(20)
     torch.library.opcheck(torch.ops.rpcnn.nms, (boxes, scores, None, 0.5, -1))
     torch.library.opcheck(torch.ops.rpcnn.nms, (boxes, scores, torch.arange(20) % 2, 0.5, 5))
+
+
+@needs_kernels
+def test_opcheck_padded():
+    boxes, scores = clustered(20)
+    torch.library.opcheck(torch.ops.rpcnn.nms_padded, (boxes, scores, None, 0.5, 30))
 
 
 @needs_kernels

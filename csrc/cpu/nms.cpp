@@ -7,7 +7,10 @@
 // the margin are decided in double by the rule itself (geometry/boxes.h). Groups whose corners float cannot hold are
 // tested in double throughout. The result does not depend on the number of threads.
 #include <cmath>
+#include <limits>
 #include <numeric>
+#include <optional>
+#include <tuple>
 #include <utility>
 
 #include "../geometry/boxes.h"
@@ -16,8 +19,9 @@
 namespace rpcnn {
 namespace {
 
-constexpr int64_t kBlock = 512;   // boxes resolved one after another
-constexpr int64_t kChunk = 2048;  // boxes a thread tests at a time
+constexpr int64_t kBlock = 512;               // boxes resolved one after another
+constexpr int64_t kChunk = 2048;              // boxes a thread tests at a time
+constexpr int64_t kGrain = int64_t(1) << 21;  // tests worth a thread: half a millisecond
 
 using Box = Corners<double>;
 
@@ -84,7 +88,8 @@ std::vector<int64_t> greedy(Group<T> g, double threshold, int64_t limit) {
       suppress(g, i, i + 1, end, threshold);
     }
     if (int64_t(kept.size()) >= limit) break;
-    parallel((n - end + kChunk - 1) / kChunk, 1, [&](int64_t begin, int64_t stop) {
+    const int64_t tests = int64_t(kept.size() - first) * kChunk;
+    parallel((n - end + kChunk - 1) / kChunk, kGrain / (tests + 1) + 1, [&](int64_t begin, int64_t stop) {
       for (int64_t c = begin; c < stop; ++c)
         for (size_t k = first; k < kept.size(); ++k)
           suppress(g, kept[k], end + c * kChunk, std::min(n, end + (c + 1) * kChunk), threshold);
@@ -104,7 +109,9 @@ std::vector<double> as_doubles(const Tensor& t) {
   return values;
 }
 
-Tensor nms(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_threshold, int64_t max_keep) {
+// Indices of the kept boxes, best score first, at most `limit`.
+std::vector<int64_t> keep_best(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& idxs,
+                               double iou_threshold, int64_t limit) {
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4 && boxes.is_cpu(), "nms: boxes must be [R, 4] on the CPU");
   const int64_t n = boxes.size(0);
   STD_TORCH_CHECK(scores.dim() == 1 && scores.size(0) == n && scores.is_cpu(), "nms: scores must be [R] on the CPU");
@@ -113,7 +120,6 @@ Tensor nms(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_t
       "nms: idxs must be int64 [R] on the CPU");
   STD_TORCH_CHECK(iou_threshold >= 0 && iou_threshold <= 1, "nms: iou_threshold must lie in 0..1, got ", iou_threshold);
   const std::vector<double> corners = as_doubles(boxes), score = as_doubles(scores);
-  const int64_t limit = max_keep < 0 ? n : std::min(n, max_keep);
 
   std::vector<int64_t> order(n);
   std::iota(order.begin(), order.end(), 0);
@@ -150,13 +156,31 @@ Tensor nms(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_t
   std::vector<int64_t> kept;
   for (int64_t r = 0; r < n && int64_t(kept.size()) < limit; ++r)
     if (keep[r]) kept.push_back(order[r]);
+  return kept;
+}
+
+Tensor nms(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_threshold, int64_t max_keep) {
+  const int64_t limit = max_keep < 0 ? std::numeric_limits<int64_t>::max() : max_keep;
+  const std::vector<int64_t> kept = keep_best(boxes, scores, idxs, iou_threshold, limit);
   Tensor out = empty_cpu({int64_t(kept.size())}, ScalarType::Long);
   std::copy(kept.begin(), kept.end(), out.mutable_data_ptr<int64_t>());
   return out;
 }
 
+std::tuple<Tensor, Tensor> nms_padded(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_threshold,
+                                      int64_t max_keep) {
+  STD_TORCH_CHECK(max_keep >= 0, "nms_padded: max_keep must be >= 0, got ", max_keep);
+  const std::vector<int64_t> kept = keep_best(boxes, scores, idxs, iou_threshold, max_keep);
+  Tensor indices = empty_cpu({max_keep}, ScalarType::Long), count = empty_cpu({}, ScalarType::Long);
+  int64_t* end = std::copy(kept.begin(), kept.end(), indices.mutable_data_ptr<int64_t>());
+  std::fill(end, indices.mutable_data_ptr<int64_t>() + max_keep, -1);
+  *count.mutable_data_ptr<int64_t>() = int64_t(kept.size());
+  return {indices, count};
+}
+
 STABLE_TORCH_LIBRARY_IMPL(rpcnn, CPU, m) {
   m.impl("nms", TORCH_BOX(&nms));
+  m.impl("nms_padded", TORCH_BOX(&nms_padded));
 }
 
 }  // namespace

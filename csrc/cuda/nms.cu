@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <tuple>
 
 #include "common.h"
 #include "nms_kernel.cuh"
@@ -18,11 +19,26 @@ Tensor stable_order(const Tensor& keys) {
   return torch::stable::detail::to<Tensor>(stack[1]);
 }
 
-// kept.indices and kept.counts are filled on the current stream; nothing waits for the device.
-void suppress(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& idxs, double threshold,
-              const Tensor& indices, const Tensor& counts) {
-  const int64_t n = boxes.size(0), limit = indices.size(0);
+void check(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& idxs, double threshold) {
+  STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4 && boxes.is_cuda(), "nms: boxes must be [R, 4] on the GPU");
+  const int64_t n = boxes.size(0);
+  const auto beside = [&](const Tensor& t) {
+    return t.dim() == 1 && t.size(0) == n && t.is_cuda() && t.get_device_index() == boxes.get_device_index();
+  };
+  STD_TORCH_CHECK(beside(scores), "nms: scores must be [R] on the boxes' device");
+  STD_TORCH_CHECK(!idxs || (beside(*idxs) && idxs->scalar_type() == ScalarType::Long),
+                  "nms: idxs must be int64 [R] on the boxes' device");
+  STD_TORCH_CHECK(threshold >= 0 && threshold <= 1, "nms: iou_threshold must lie in 0..1, got ", threshold);
+}
+
+// Fills the first entries of `indices` with the kept boxes, at most `limit` of them, on the current stream; their
+// number is counts[1] of the result. Nothing waits for the device.
+Tensor keep_best(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& idxs, double threshold,
+                 int64_t limit, const Tensor& indices) {
+  const int64_t n = boxes.size(0);
   OnDeviceOf device(boxes);
+  Tensor counts = empty_like_device(boxes, {2}, ScalarType::Long);
+  if (n == 0 || limit == 0) return torch::stable::zero_(counts);
   const Tensor keys = empty_like_device(boxes, {n}, ScalarType::Long);
   dispatch_floating("nms", scores.scalar_type(), [&](auto type) {
     launch_nms_keys(data<decltype(type)>(scores), scores.stride(0), n, mutable_data<int64_t>(keys), device.stream);
@@ -47,23 +63,15 @@ void suppress(const Tensor& boxes, const Tensor& scores, const std::optional<Ten
                      mutable_data<uint64_t>(mask), device.stream);
   });
   check_launch("nms");
+  return counts;
 }
 
 Tensor nms(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_threshold, int64_t max_keep) {
-  STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4 && boxes.is_cuda(), "nms: boxes must be [R, 4] on the GPU");
-  const int64_t n = boxes.size(0);
-  const auto beside = [&](const Tensor& t) {
-    return t.dim() == 1 && t.size(0) == n && t.is_cuda() && t.get_device_index() == boxes.get_device_index();
-  };
-  STD_TORCH_CHECK(beside(scores), "nms: scores must be [R] on the boxes' device");
-  STD_TORCH_CHECK(!idxs || (beside(*idxs) && idxs->scalar_type() == ScalarType::Long),
-                  "nms: idxs must be int64 [R] on the boxes' device");
-  STD_TORCH_CHECK(iou_threshold >= 0 && iou_threshold <= 1, "nms: iou_threshold must lie in 0..1, got ", iou_threshold);
-  const int64_t limit = max_keep < 0 ? n : std::min(n, max_keep);
-  const Tensor indices = empty_like_device(boxes, {limit}, ScalarType::Long);
+  check(boxes, scores, idxs, iou_threshold);
+  const int64_t n = boxes.size(0), limit = max_keep < 0 ? n : std::min(n, max_keep);
+  Tensor indices = empty_like_device(boxes, {limit}, ScalarType::Long);
+  const Tensor counts = keep_best(boxes, scores, idxs, iou_threshold, limit, indices);
   if (limit == 0) return indices;
-  const Tensor counts = empty_like_device(boxes, {2}, ScalarType::Long);
-  suppress(boxes, scores, idxs, iou_threshold, indices, counts);
   // The one wait: the size of the result.
   OnDeviceOf device(boxes);
   int64_t total = 0;
@@ -72,12 +80,22 @@ Tensor nms(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_t
   const cudaError_t waited = cudaStreamSynchronize(device.stream);
   STD_TORCH_CHECK(copied == cudaSuccess && waited == cudaSuccess,
                   "nms: ", cudaGetErrorString(copied == cudaSuccess ? waited : copied));
-  Tensor result = indices;
-  return torch::stable::narrow(result, 0, 0, total);
+  return torch::stable::narrow(indices, 0, 0, total);
+}
+
+std::tuple<Tensor, Tensor> nms_padded(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_threshold,
+                                      int64_t max_keep) {
+  check(boxes, scores, idxs, iou_threshold);
+  STD_TORCH_CHECK(max_keep >= 0, "nms_padded: max_keep must be >= 0, got ", max_keep);
+  const Tensor indices = empty_like_device(boxes, {max_keep}, ScalarType::Long);
+  torch::stable::fill_(indices, -1);
+  const Tensor counts = keep_best(boxes, scores, idxs, iou_threshold, std::min(boxes.size(0), max_keep), indices);
+  return {indices, torch::stable::select(counts, 0, 1)};
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rpcnn, CUDA, m) {
   m.impl("nms", TORCH_BOX(&nms));
+  m.impl("nms_padded", TORCH_BOX(&nms_padded));
 }
 
 }  // namespace

@@ -119,8 +119,9 @@ __global__ void nms_mask_kernel(Candidates<T> all, int64_t begin, int tiles, dou
 }
 
 // Walks the band in order. One block: warp 0 resolves 64 boxes, then all warps drop what these suppress in the band.
-static __global__ void nms_sweep_kernel(const uint64_t* mask, const uint8_t* dead, const int64_t* order, int64_t begin,
-                                        int size, Kept kept) {
+static __global__ void __launch_bounds__(kSweepThreads)
+    nms_sweep_kernel(const uint64_t* mask, const uint8_t* dead, const int64_t* order, int64_t begin, int size,
+                     Kept kept) {
   SIMT_SHARED(uint32_t, removed, [kHalves]);
   SIMT_SHARED(uint64_t, chosen, [1]);
   SIMT_SHARED(bool, full, [1]);

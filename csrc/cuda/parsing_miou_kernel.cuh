@@ -13,6 +13,7 @@
 
 namespace rpcnn {
 
+constexpr int kMostThreads = 1024;
 constexpr int kCountBytes = 48 << 10;                                    // shared memory every GPU gives
 constexpr int kMostClasses = kCountBytes / (3 * int(sizeof(uint32_t)));  // 4096, with a single copy
 
@@ -71,8 +72,9 @@ struct GivenLabel {
 
 // copies: a power of two up to 32; counts [3][K][copies].
 template <typename Predict>
-__global__ void parsing_miou_kernel(Predict predict, Labels target, int K, int64_t H, int64_t W, int64_t ignored,
-                                    int copies, float* out) {
+__global__ void __launch_bounds__(kMostThreads)
+    parsing_miou_kernel(Predict predict, Labels target, int K, int64_t H, int64_t W, int64_t ignored, int copies,
+                        float* out) {
   SIMT_DYN_SHARED(uint32_t, counts);
   const int64_t roi = blockIdx.x;
   for (int i = threadIdx.x; i < 3 * K * copies; i += blockDim.x) counts[i] = 0;
@@ -118,7 +120,9 @@ void launch_parsing_miou(const Predict& predict, const Labels& target, int64_t r
   int copies = 32;
   while (copies * K > kMostClasses) copies /= 2;
   const int64_t warps = (H * W + 31) / 32;
-  const unsigned threads = static_cast<unsigned>(warps < 1 ? 32 : warps > 32 ? 1024 : 32 * warps);
+  const unsigned threads = static_cast<unsigned>(warps < 1                   ? 32
+                                                 : 32 * warps > kMostThreads ? kMostThreads
+                                                                             : 32 * warps);
   if (rois)
     SIMT_LAUNCH((parsing_miou_kernel<Predict>), static_cast<unsigned>(rois), threads, 3 * K * copies * sizeof(uint32_t),
                 stream, predict, target, K, H, W, ignored, copies, out);

@@ -45,6 +45,21 @@ def batched_nms(
     return _nms("batched_nms", boxes, scores, idxs, iou_threshold, max_keep)
 
 
+def nms_padded(
+    boxes: Tensor, scores: Tensor, idxs: Tensor | None, iou_threshold: float, max_keep: int
+) -> tuple[Tensor, Tensor]:
+    """:func:`batched_nms` (:func:`nms` where idxs is None) of fixed size: on a GPU nothing waits for the device.
+
+    Returns:
+        indices int64 [max_keep], best score first, then -1; count int64 [], how many there are.
+    """
+    check(max_keep is not None, "nms_padded: max_keep must be an int >= 0, got None")
+    idxs = _checked("nms_padded", boxes, scores, idxs, iou_threshold, max_keep)
+    if not compiled(boxes):
+        return nms_padded_reference(boxes, scores, idxs, iou_threshold, max_keep)
+    return torch.ops.rpcnn.nms_padded(boxes.detach(), scores.detach(), idxs, float(iou_threshold), max_keep)
+
+
 def _nms(op: str, boxes: Tensor, scores: Tensor, idxs: Tensor | None, threshold: float, max_keep: int | None) -> Tensor:
     idxs = _checked(op, boxes, scores, idxs, threshold, max_keep)
     if not compiled(boxes):
@@ -118,6 +133,14 @@ def batched_nms_reference(
     return nms_reference(boxes, scores, iou_threshold, max_keep, idxs)
 
 
+def nms_padded_reference(
+    boxes: Tensor, scores: Tensor, idxs: Tensor | None, iou_threshold: float, max_keep: int
+) -> tuple[Tensor, Tensor]:
+    """The definition of :func:`nms_padded` in plain PyTorch."""
+    kept = nms_reference(boxes, scores, iou_threshold, max_keep, idxs)
+    return torch.nn.functional.pad(kept, (0, max_keep - len(kept)), value=-1), torch.tensor(len(kept)).to(kept)
+
+
 def overlaps(a: Tensor, b: Tensor, threshold: float) -> Tensor:
     """Whether float64 boxes a and b [..., 4], which broadcast, are finite and have IoU > threshold · (1 + 1e-12).
 
@@ -139,3 +162,7 @@ if not CPU_MISSING:
     def _(boxes, scores, idxs, iou_threshold, max_keep):
         kept = torch.library.get_ctx().new_dynamic_size(max=max_keep if max_keep >= 0 else None)
         return boxes.new_empty(kept, dtype=torch.int64)
+
+    @torch.library.register_fake("rpcnn::nms_padded")
+    def _(boxes, scores, idxs, iou_threshold, max_keep):
+        return boxes.new_empty(max_keep, dtype=torch.int64), boxes.new_empty((), dtype=torch.int64)
