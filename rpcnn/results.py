@@ -96,7 +96,8 @@ class ParsingResult:
         """
         from .visualize import overlay
 
-        return overlay(Image.new("RGB", tuple(self.labels.shape[::-1])) if image is None else image, self)
+        height, width = self.labels.shape
+        return overlay(Image.new("RGB", (width, height)) if image is None else image, self)
 
     def save(self, folder: str | pathlib.Path, stem: str, image=None) -> list[pathlib.Path]:
         """Writes four files; each appears whole or not at all.

@@ -58,7 +58,7 @@ def panel(image, truth_labels, result: "ParsingResult") -> Image.Image:
     Raises:
         ValueError: image or truth have another size than the result.
     """
-    shape = tuple(result.labels.shape)
+    shape = (result.labels.shape[0], result.labels.shape[1])
     truth_labels = np.asarray(truth_labels).astype(np.uint8)
     if truth_labels.shape != shape:
         raise ValueError(f"panel: truth_labels must have the result's size {shape}, got {truth_labels.shape}")

@@ -164,9 +164,9 @@ def test_the_state_is_a_copy():
     evaluator = ParsingEvaluator(7)
     evaluator.add(**perfect(0), **truth(0))
     state, before = evaluator.state(), evaluator.summarize()
+    evaluator.add(**nothing(), **truth(1))
     other = ParsingEvaluator(7)
     other.merge(state)
-    evaluator.add(**nothing(), **truth(1))
     assert other.summarize() == before and len(state["images"]) == 1
 
 

@@ -105,8 +105,8 @@ def test_coco_entries(result):
     assert one["bbox"] == [7, 3, 10, 15]  # x 7 … 17, y 3 … 18
     assert (one["score"], one["box_score"], one["iou_score"]) == pytest.approx((0.6, 0.7, 0.4))
     assert one["category_id"] == 1 and one["segmentation"]["size"] == [20, 30]
-    decoded = coco_mask.decode(one["segmentation"])
-    assert np.array_equal(decoded, (result.people[1] > 0).numpy())
+    for entry, person in zip(entries, result.people, strict=True):
+        assert np.array_equal(coco_mask.decode(entry["segmentation"]), (person > 0).numpy())
 
 
 def test_nobody_gives_no_coco_entry():

@@ -78,8 +78,9 @@ def test_overlay_shows_outlines_and_boxes_of_the_people_in_the_instance_map():
     result = make_result()
     picture = overlay(grey(), result, legend=False)
     assert picture.size == (400, 300)
-    for colour in OUTLINES[:2]:
+    for colour, (x1, y1, x2, y2) in zip(OUTLINES, result.boxes.int().tolist(), strict=False):
         assert count_colour(picture, colour) > 400
+        assert {picture.getpixel(corner) for corner in [(x1, y2 - 1), (x2 - 1, y1), (x2 - 1, y2 - 1)]} == {colour}
     result.instances[result.instances == 2] = 0
     assert count_colour(overlay(grey(), result, legend=False), OUTLINES[1]) == 0
 

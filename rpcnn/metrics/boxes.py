@@ -27,7 +27,8 @@ def ap_bbox(boxes: Sequence, scores: Sequence, true_boxes: Sequence) -> float:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    annotations, predictions = [], []
+    annotations: list[dict] = []
+    predictions: list[dict] = []
     for image, (found, confidences, wanted) in enumerate(zip(boxes, scores, true_boxes, strict=True), start=1):
         found, wanted = _to_xywh("boxes", found), _to_xywh("true_boxes", wanted)
         for score, box in zip(as_scores("scores", confidences, len(found)), found, strict=True):

@@ -119,7 +119,7 @@ class ParsingEvaluator:
         """
         images = [self._images[key] for key in sorted(self._images)]
         matches = [image.matches for image in images]
-        results = {
+        results: dict = {
             "miou": miou(self._confusion),
             "pixel_accuracy": pixel_accuracy(self._confusion),
             "mean_accuracy": mean_accuracy(self._confusion),

@@ -143,7 +143,7 @@ def _take_people(matches: Sequence[PersonMatches], threshold: float) -> tuple[np
     order = order[scores[order] >= LEAST_SCORE]
     able = order[overlap[order] > threshold]
     _, earliest = np.unique(person[able], return_index=True)
-    taking = able[np.sort(earliest)]
+    taking = able[np.sort(earliest)]  # by rank, so that sums do not depend on how images were numbered
     right = np.zeros(len(scores), bool)
     right[taking] = True
     if threshold not in THRESHOLDS:

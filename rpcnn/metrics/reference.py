@@ -35,7 +35,7 @@ def ap_p_and_pcp_reference(images: list[tuple], num_classes: int, threshold: flo
     for score, i, person in predictions:
         if score < LEAST_SCORE:
             continue
-        best, best_g, best_iou = -np.inf, None, None
+        best, best_g, best_iou = -np.inf, None, np.zeros(num_classes)
         for g, true_person in enumerate(images[i][2]):
             iou = person_iou_reference(person, true_person, num_classes)
             overlap = 0.0 if np.isnan(iou).all() else np.nanmean(iou)
