@@ -1,4 +1,7 @@
-"""Two processes train on exactly what one process with the whole batch does."""
+"""Two processes train on exactly what one process with the whole batch does.
+
+In float64, where nothing hides behind rounding: float32 gradients of small parameters differ by 3e-4 of their norm.
+"""
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ def gradients(model) -> dict[str, torch.Tensor]:
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    model = tiny()
+    model = tiny().double()
     scenes = [scene(seed, people=people) for seed, people in SCENES[2 * rank : 2 * rank + 2]]
     parallel = DistributedDataParallel(model)  # must outlive the backward pass: it averages the gradients
     losses = train(parallel, scenes)
@@ -31,11 +34,11 @@ def work(rank: int, folder: str) -> None:
 def test_two_processes_equal_one(tmp_path):
     mp.spawn(work, args=(str(tmp_path),), nprocs=2)
     (losses0, grads0), (losses1, grads1) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    model = tiny()
+    model = tiny().double()
     whole = train(model, [scene(seed, people=people) for seed, people in SCENES])
     sum(whole.values()).backward()
     for name, loss in whole.items():
-        assert (losses0[name] + losses1[name]) / 2 == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
+        assert (losses0[name] + losses1[name]) / 2 == pytest.approx(loss.item(), rel=1e-7, abs=1e-12)
     for name, grad in gradients(model).items():
         assert torch.equal(grads0[name], grads1[name])
-        torch.testing.assert_close(grads0[name], grad, rtol=1e-3, atol=1e-4)
+        assert (grads0[name] - grad).norm() <= 1e-9 * grad.norm() + 1e-12, name

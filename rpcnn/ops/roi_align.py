@@ -137,7 +137,7 @@ def _axis_weights(start, end, scale, cells, size, ratio, aligned) -> Tensor:
         first = max(int((-1 - float(start)) / pitch) - 2, 0)
         last = min(int((size - float(start)) / pitch) + 3, cells * samples)
         steps = torch.arange(first, max(last, first), device=start.device)
-    cell, step = steps // samples, steps % samples
+    cell, step = (steps // samples), (steps % samples).to(weights)  # an integer plus 0.5 would be float32
     position = start + cell * (length / cells) + (step + 0.5) * (length / cells) / samples
     inside = (position >= -1) & (position <= size)
     position = position.clamp(0, size - 1)
