@@ -7,7 +7,16 @@ import sys
 
 import torch
 
-OPS = ("roi_align", "multilevel_roi_align", "nms", "upsample_sum", "gse_fuse", "downsample_add", "parsing_miou")
+OPS = (
+    "roi_align",
+    "multilevel_roi_align",
+    "nms",
+    "nms_padded",
+    "upsample_sum",
+    "gse_fuse",
+    "downsample_add",
+    "parsing_miou",
+)
 
 
 def _version(package: str) -> str:

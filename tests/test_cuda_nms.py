@@ -74,6 +74,21 @@ def test_an_iou_equal_to_the_threshold_is_kept(tenths, dtype):
     assert torch.equal(emulated(boxes, scores, tenths / 10), nms_reference(boxes, scores, tenths / 10))
 
 
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.7, 1 / 3])
+def test_ious_within_rounding_of_the_threshold_are_decided_as_by_the_reference(threshold):
+    corner, size = torch.rand(200, 2) * 800, torch.rand(200, 2) * 300
+    whole = torch.cat([corner, corner + size], 1)
+    part = whole.clone()
+    part[:, 3] = corner[:, 1] + threshold * size[:, 1]
+    for k in range(1, 4):  # 0 to 3 units in the last place above
+        more = torch.arange(200) % 4 >= k
+        part[more, 3] = torch.nextafter(part[more, 3], torch.tensor(1e9))
+    boxes, pairs = torch.cat([whole, part]), torch.arange(400) % 200
+    scores = torch.linspace(1, 0, 400)
+    want = nms_reference(boxes, scores, threshold, None, pairs)
+    assert torch.equal(emulated(boxes, scores, threshold, None, pairs), want) and 200 < len(want) < 400
+
+
 @pytest.mark.parametrize(("dtype", "scale"), [(torch.float32, 1e-37), (torch.float32, 3e36), (torch.float64, 1e250)])
 def test_no_area_overflows_or_vanishes(dtype, scale):
     boxes = torch.tensor([[-10.0, -10, 10, 10], [-10, -10, 10, 9], [-10, -10, 10, -5]], dtype=dtype) * scale
