@@ -23,7 +23,7 @@ from .painted_backdrop import paint_backdrop, paint_occluder
 from .painted_canvas import Canvas, smooth_noise
 from .painted_people import Person, paint_person
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Raised when the same seed gives another picture, so that sets painted before are painted again."""
 
 _MARK = "painted.json"
@@ -34,7 +34,7 @@ def paint_maps(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Paint a scene: image uint8 [H,W,3] RGB, category map uint8 [H,W] (CIHP labels), human map uint8 [H,W].
 
-    `seed` is an integer or a tuple of integers. `difficulty` in 0..1 adds clutter, occluders, crowding and poor light.
+    `seed` is an integer or a tuple of integers. `difficulty` in 0..1: clutter, occluders, crowds, turned backs, poor light.
     `people` is the number of people placed (default: 1 to 6 by chance); the human map counts 1, 2, ... over those of
     whom something is visible, 0 where there is nobody.
 
@@ -62,11 +62,17 @@ def paint_maps(
 
 
 def _place_people(rng, height, width, horizon, difficulty, people) -> list[Person]:
-    """People from far to near: the nearer, the lower their feet and the taller they are."""
-    count = people if people is not None else int(rng.choice(6, p=(0.2, 0.26, 0.22, 0.16, 0.1, 0.06))) + 1
+    """People from far to near: the nearer, the lower their feet and the taller they are.
+
+    From difficulty 0.5 on they are one to six, at any distance, and two in five turn aside or away; towards 0 they are
+    one to three, whole, near, and face the viewer.
+    """
+    calm = max(1 - 2 * difficulty, 0)
+    odds = (1 - calm) * np.array((0.2, 0.26, 0.22, 0.16, 0.1, 0.06)) + calm * np.array((0.4, 0.35, 0.25, 0, 0, 0))
+    count = people if people is not None else int(rng.choice(6, p=odds)) + 1
     short = min(height, width)
-    close_up = rng.random() < 0.25
-    tall = rng.uniform(1.0, 1.5) if close_up else rng.uniform(0.5, 0.92)
+    close_up = rng.random() < 0.25 * (1 - calm)
+    tall = rng.uniform(1.0, 1.5) if close_up else rng.uniform(0.5 + 0.25 * calm, 0.92)
     spread = 0.12 + 0.2 * rng.random()
     placed = []
     for _ in range(count):
@@ -83,8 +89,10 @@ def _place_people(rng, height, width, horizon, difficulty, people) -> list[Perso
         feet -= (short * tall * (1 + 0.4 * spread) - size) * 0.55
         feet += height * rng.uniform(-0.1, 0.06)
         facing = rng.random()
-        yaw = rng.normal(0, 0.45) if facing < 0.6 else rng.choice((-1, 1)) * (np.pi / 2 + rng.normal(0, 0.3))
-        if facing > 0.82:
+        yaw = (
+            rng.normal(0, 0.45) if facing < 0.6 + 0.4 * calm else rng.choice((-1, 1)) * (np.pi / 2 + rng.normal(0, 0.3))
+        )
+        if facing > 0.82 + 0.18 * calm:
             yaw = np.pi + rng.normal(0, 0.4)
         placed.append(Person(best, float(feet), float(size), float(yaw), 0))
     placed.sort(key=lambda person: person.y + 0.2 * person.height)
