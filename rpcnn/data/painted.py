@@ -34,7 +34,8 @@ def paint_maps(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Paint a scene: image uint8 [H,W,3] RGB, category map uint8 [H,W] (CIHP labels), human map uint8 [H,W].
 
-    `seed` is an integer or a tuple of integers. `difficulty` in 0..1: clutter, occluders, crowds, turned backs, poor light.
+    `seed` is an integer or a tuple of integers. `difficulty` in 0..1 adds clutter, occluders, crowds, turned backs and
+    poor light.
     `people` is the number of people placed (default: 1 to 6 by chance); the human map counts 1, 2, ... over those of
     whom something is visible, 0 where there is nobody.
 

@@ -36,13 +36,28 @@
 #include <vector_functions.h>
 #include <vector_types.h>
 #else
-struct uint3 { unsigned x, y, z; };
-struct dim3 { unsigned x, y, z; constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {} };
-struct alignas(8) float2 { float x, y; };
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(16) int4 { int x, y, z, w; };
-inline float2 make_float2(float x, float y) { return {x, y}; }
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+struct uint3 {
+  unsigned x, y, z;
+};
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+};
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) int4 {
+  int x, y, z, w;
+};
+inline float2 make_float2(float x, float y) {
+  return {x, y};
+}
+inline float4 make_float4(float x, float y, float z, float w) {
+  return {x, y, z, w};
+}
 #endif
 
 #undef __global__
@@ -60,7 +75,7 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
-#define __shared__ static   /* one block at a time: a static is the block's */
+#define __shared__ static /* one block at a time: a static is the block's */
 
 #if defined(__SANITIZE_THREAD__)
 #define SIMT_TSAN 1
@@ -76,8 +91,11 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 #ifdef SIMT_TSAN
 #define SIMT_INTERNAL __attribute__((no_sanitize("thread"), noinline))
 extern "C" {
-void* __tsan_get_current_fiber(); void* __tsan_create_fiber(unsigned);
-void __tsan_switch_to_fiber(void*, unsigned); void __tsan_acquire(void*); void __tsan_release(void*);
+void* __tsan_get_current_fiber();
+void* __tsan_create_fiber(unsigned);
+void __tsan_switch_to_fiber(void*, unsigned);
+void __tsan_acquire(void*);
+void __tsan_release(void*);
 }
 #else
 #define SIMT_INTERNAL
@@ -128,10 +146,10 @@ struct Thread {
   void* sp = nullptr;
   State state = Done;
   Op op = Sync;
-  unsigned mask = 0, index = 0;   // warp-op mask; linear index in the block
-  int src = 0;                    // lane to read from (Shfl)
-  uint64_t value = 0, result = 0; // what the lane brings to, takes from a warp op
-  const char* file = nullptr;     // where it waits
+  unsigned mask = 0, index = 0;    // warp-op mask; linear index in the block
+  int src = 0;                     // lane to read from (Shfl)
+  uint64_t value = 0, result = 0;  // what the lane brings to, takes from a warp op
+  const char* file = nullptr;      // where it waits
   int line = 0;
   uint3 tid{};
   std::unique_ptr<char[]> stack;
@@ -143,7 +161,7 @@ struct Machine {
   std::vector<unsigned> sched;
   unsigned char* dyn = nullptr;
   Thread* self = nullptr;
-  void* home = nullptr;           // the scheduler's stack
+  void* home = nullptr;  // the scheduler's stack
   void* home_tsan = nullptr;
   const void* home_bottom = nullptr;
   size_t home_size = 0;
@@ -151,12 +169,14 @@ struct Machine {
   uint3 bid{};
   unsigned count = 0, alive = 0, waiting = 0, generation = 0, votes = 0, serial = 0;
   const std::function<void()>* body = nullptr;
-  char fence[4];                  // addresses TSan knows barriers by
+  char fence[4];  // addresses TSan knows barriers by
   std::mt19937_64 rng;
   std::string error;
 };
 inline Machine m;
-inline bool running() { return m.self; }
+inline bool running() {
+  return m.self;
+}
 
 SIMT_INTERNAL inline void to_scheduler(Thread* t, bool exiting = false) {
   (void)exiting;
@@ -178,18 +198,22 @@ SIMT_INTERNAL inline void to_scheduler(Thread* t, bool exiting = false) {
   __sanitizer_finish_switch_fiber(nullptr, &m.home_bottom, &m.home_size);
 #endif
   __tsan_acquire(&m.fence[2]);
-  try { (*m.body)(); } catch (const std::exception& e) { m.error = e.what(); }
+  try {
+    (*m.body)();
+  } catch (const std::exception& e) {
+    m.error = e.what();
+  }
   __tsan_release(&m.fence[3]);
   m.self->state = Done;
   to_scheduler(m.self, true);
   std::abort();
 }
 
-SIMT_INTERNAL inline void start(Thread& t) {   // a stack whose 'ret' enters fiber_main
+SIMT_INTERNAL inline void start(Thread& t) {  // a stack whose 'ret' enters fiber_main
   if (!t.stack) t.stack.reset(new char[kStack]);
   auto top = reinterpret_cast<uintptr_t>(t.stack.get() + kStack) & ~uintptr_t(15);
   void** p = reinterpret_cast<void**>(top);
-  *--p = nullptr;                              // keeps the stack aligned at entry
+  *--p = nullptr;  // keeps the stack aligned at entry
   *--p = reinterpret_cast<void*>(&fiber_main);
   for (int i = 0; i < 6; ++i) *--p = nullptr;
   t.sp = p;
@@ -218,7 +242,8 @@ SIMT_INTERNAL inline void resume(Thread& t) {
 
 SIMT_INTERNAL inline std::string where(const Thread& t) {
   char s[256];
-  std::snprintf(s, sizeof s, "block (%u,%u,%u) thread (%u,%u,%u)", m.bid.x, m.bid.y, m.bid.z, t.tid.x, t.tid.y, t.tid.z);
+  std::snprintf(s, sizeof s, "block (%u,%u,%u) thread (%u,%u,%u)", m.bid.x, m.bid.y, m.bid.z, t.tid.x, t.tid.y,
+                t.tid.z);
   return t.state == AtBlock ? std::string(s) + " at the __syncthreads of " + t.file + ":" + std::to_string(t.line) : s;
 }
 
@@ -234,7 +259,10 @@ SIMT_INTERNAL inline void try_release_block() {
       m.error = "divergent barrier: " + where(*first) + ", " + where(t);
   }
   for (unsigned i = 0; i < m.count; ++i)
-    if (m.threads[i].state == AtBlock) { m.threads[i].state = Ready; m.threads[i].result = m.votes; }
+    if (m.threads[i].state == AtBlock) {
+      m.threads[i].state = Ready;
+      m.threads[i].result = m.votes;
+    }
   m.waiting = m.votes = 0;
   ++m.generation;
 }
@@ -256,7 +284,10 @@ SIMT_INTERNAL inline void try_release_warp(Thread& me) {
     if (!(mask >> l & 1)) continue;
     Thread& t = m.threads[base + l];
     if (me.op == Shfl) {
-      if (!(mask >> (t.src & 31) & 1)) { m.error = where(t) + ": shuffle reads lane " + std::to_string(t.src) + ", not in its mask"; return; }
+      if (!(mask >> (t.src & 31) & 1)) {
+        m.error = where(t) + ": shuffle reads lane " + std::to_string(t.src) + ", not in its mask";
+        return;
+      }
       t.result = m.threads[base + (t.src & 31)].value;
     } else {
       t.result = votes;
@@ -268,7 +299,9 @@ SIMT_INTERNAL inline void try_release_warp(Thread& me) {
 SIMT_INTERNAL inline unsigned sync_block(bool vote, const char* file, int line) {
   Thread* t = m.self;
   char* f = &m.fence[m.generation & 1];
-  t->state = AtBlock; t->file = file; t->line = line;
+  t->state = AtBlock;
+  t->file = file;
+  t->line = line;
   ++m.waiting;
   m.votes += vote;
   __tsan_release(f);
@@ -279,8 +312,13 @@ SIMT_INTERNAL inline unsigned sync_block(bool vote, const char* file, int line) 
 
 SIMT_INTERNAL inline uint64_t warp_op(Op op, unsigned mask, uint64_t value, int src) {
   Thread* t = m.self;
-  if (!(mask >> (t->index & 31) & 1)) throw std::runtime_error(where(*t) + ": not in the mask of its own warp operation");
-  t->state = AtWarp; t->op = op; t->mask = mask; t->value = value; t->src = src;
+  if (!(mask >> (t->index & 31) & 1))
+    throw std::runtime_error(where(*t) + ": not in the mask of its own warp operation");
+  t->state = AtWarp;
+  t->op = op;
+  t->mask = mask;
+  t->value = value;
+  t->src = src;
   if (op == Sync) __tsan_release(&m.threads[t->index & ~31u]);  // only __syncwarp orders memory
   to_scheduler(t);
   if (op == Sync) __tsan_acquire(&m.threads[t->index & ~31u]);
@@ -305,15 +343,18 @@ SIMT_INTERNAL inline void run_block() {
       if (t.state != Ready) continue;
       progress = true;
       resume(t);
-      if (t.state == Done) --m.alive;
-      else if (t.state == AtWarp) try_release_warp(t);
+      if (t.state == Done)
+        --m.alive;
+      else if (t.state == AtWarp)
+        try_release_warp(t);
       try_release_block();
       if (!m.error.empty()) return;
     }
     if (!progress) {
       for (unsigned i = 0; i < m.count; ++i)
         if (m.threads[i].state != Done) {
-          m.error = "deadlock: " + where(m.threads[i]) + (m.threads[i].state == AtBlock ? ", others elsewhere" : " waits for the lanes of its warp mask");
+          m.error = "deadlock: " + where(m.threads[i]) +
+                    (m.threads[i].state == AtBlock ? ", others elsewhere" : " waits for the lanes of its warp mask");
           return;
         }
     }
@@ -321,7 +362,10 @@ SIMT_INTERNAL inline void run_block() {
 }
 
 // The first thread of a block to reach a SIMT_SHARED array fills it with junk.
-struct Fresh { void* p; unsigned serial; };
+struct Fresh {
+  void* p;
+  unsigned serial;
+};
 inline Fresh shared_arrays[256];
 SIMT_INTERNAL inline void fresh(void* p, size_t bytes) {
   Fresh* f = shared_arrays;
@@ -335,11 +379,16 @@ SIMT_INTERNAL inline void fresh(void* p, size_t bytes) {
 inline void launch(dim3 grid, dim3 block, size_t shmem, const std::function<void()>& body) {
   const size_t n = size_t(block.x) * block.y * block.z, blocks = size_t(grid.x) * grid.y * grid.z;
   if (!n || n > 1024 || block.z > 64) throw std::runtime_error("launch: bad block size");
-  if (!blocks || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) throw std::runtime_error("launch: bad grid size");
+  if (!blocks || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
+    throw std::runtime_error("launch: bad grid size");
   if (shmem > (227u << 10)) throw std::runtime_error("launch: too much shared memory");
   if (m.threads.size() < n) m.threads.resize(n);
   m.sched.resize(std::max(m.sched.size(), n));
-  m.grid = grid; m.block = block; m.body = &body; m.rng.seed(seed); m.error.clear();
+  m.grid = grid;
+  m.block = block;
+  m.body = &body;
+  m.rng.seed(seed);
+  m.error.clear();
 #ifdef SIMT_TSAN
   m.home_tsan = __tsan_get_current_fiber();
 #endif
@@ -349,35 +398,56 @@ inline void launch(dim3 grid, dim3 block, size_t shmem, const std::function<void
   for (unsigned b : todo) {
     m.bid = {b % grid.x, b / grid.x % grid.y, b / (grid.x * grid.y)};
     std::unique_ptr<unsigned char[]> dyn(new unsigned char[shmem]);
-    std::memset(dyn.get(), 0xFF, shmem);        // NaN in every float format
+    std::memset(dyn.get(), 0xFF, shmem);  // NaN in every float format
     m.dyn = dyn.get();
     ++m.serial;
     __tsan_release(&m.fence[2]);
     run_block();
     __tsan_acquire(&m.fence[3]);
-    if (!m.error.empty()) {                     // the fibers still alive are dropped, not unwound
+    if (!m.error.empty()) {  // the fibers still alive are dropped, not unwound
       m.self = nullptr;
       throw std::runtime_error("simt: " + m.error);
     }
   }
 }
 
-template <class T> uint64_t to_bits(T v) { static_assert(sizeof(T) <= 8 && std::is_trivially_copyable_v<T>); uint64_t b = 0; std::memcpy(&b, &v, sizeof v); return b; }
-template <class T> T from_bits(uint64_t b) { T v; std::memcpy(&v, &b, sizeof v); return v; }
-template <class T> T shfl(unsigned mask, T v, int src) { return from_bits<T>(warp_op(Shfl, mask, to_bits(v), src)); }
-inline int lane() { return m.self->index & 31; }
+template <class T>
+uint64_t to_bits(T v) {
+  static_assert(sizeof(T) <= 8 && std::is_trivially_copyable_v<T>);
+  uint64_t b = 0;
+  std::memcpy(&b, &v, sizeof v);
+  return b;
+}
+template <class T>
+T from_bits(uint64_t b) {
+  T v;
+  std::memcpy(&v, &b, sizeof v);
+  return v;
+}
+template <class T>
+T shfl(unsigned mask, T v, int src) {
+  return from_bits<T>(warp_op(Shfl, mask, to_bits(v), src));
+}
+inline int lane() {
+  return m.self->index & 31;
+}
 
-template <class T, class F> T atomic_rmw(T* p, F f) {   // relaxed, as CUDA's are
+template <class T, class F>
+T atomic_rmw(T* p, F f) {  // relaxed, as CUDA's are
   T old, next;
   __atomic_load(p, &old, __ATOMIC_RELAXED);
-  do next = f(old); while (!__atomic_compare_exchange(p, &old, &next, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+  do next = f(old);
+  while (!__atomic_compare_exchange(p, &old, &next, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
   return old;
 }
 }  // namespace simt
 
-#define SIMT_LAUNCH(kernel, grid, block, shmem, stream, ...) ::simt::launch((grid), (block), (shmem), [&] { (kernel)(__VA_ARGS__); })
+#define SIMT_LAUNCH(kernel, grid, block, shmem, stream, ...) \
+  ::simt::launch((grid), (block), (shmem), [&] { (kernel)(__VA_ARGS__); })
 #define SIMT_DYN_SHARED(T, name) T* name = reinterpret_cast<T*>(::simt::m.dyn)
-#define SIMT_SHARED(T, name, dims) static T name dims; ::simt::fresh(&name, sizeof(name))
+#define SIMT_SHARED(T, name, dims) \
+  static T name dims;              \
+  ::simt::fresh(&name, sizeof(name))
 
 #define threadIdx (::simt::m.self->tid)
 #define blockIdx (::simt::m.bid)
@@ -388,29 +458,92 @@ constexpr int warpSize = 32;
 #define __syncthreads() ((void)::simt::sync_block(false, __FILE__, __LINE__))
 #define __syncthreads_count(p) (int(::simt::sync_block((p), __FILE__, __LINE__)))
 #define __syncthreads_or(p) (__syncthreads_count(p) != 0)
-inline void __syncwarp(unsigned mask = ~0u) { simt::warp_op(simt::Sync, mask, 0, 0); }
+inline void __syncwarp(unsigned mask = ~0u) {
+  simt::warp_op(simt::Sync, mask, 0, 0);
+}
 inline void __threadfence() {}
 inline void __threadfence_block() {}
-inline unsigned __ballot_sync(unsigned mask, int p) { return simt::warp_op(simt::Ballot, mask, p != 0, 0); }
-inline int __any_sync(unsigned mask, int p) { return __ballot_sync(mask, p) != 0; }
-inline int __all_sync(unsigned mask, int p) { return (__ballot_sync(mask, p) & mask) == mask; }
-template <class T> T __shfl_sync(unsigned k, T v, int s, int w = 32) { int l = simt::lane(); return simt::shfl(k, v, (l & ~(w - 1)) | (s & (w - 1))); }
-template <class T> T __shfl_up_sync(unsigned k, T v, unsigned d, int w = 32) { int l = simt::lane(); return simt::shfl(k, v, (l & (w - 1)) < int(d) ? l : l - int(d)); }
-template <class T> T __shfl_down_sync(unsigned k, T v, unsigned d, int w = 32) { int l = simt::lane(); return simt::shfl(k, v, (l & (w - 1)) + int(d) >= w ? l : l + int(d)); }
-template <class T> T __shfl_xor_sync(unsigned k, T v, int x, int w = 32) { int l = simt::lane(), s = l ^ x; return simt::shfl(k, v, (s & ~(w - 1)) > (l & ~(w - 1)) ? l : s); }
-inline int __popc(unsigned x) { return __builtin_popcount(x); }
-inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
-inline int __ffs(int x) { return __builtin_ffs(x); }
-inline int __ffsll(long long x) { return __builtin_ffsll(x); }
-inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
-inline unsigned __activemask() { throw std::runtime_error("__activemask: not portable, pass the mask"); }
-template <class T> T __ldg(const T* p) { return *p; }
-inline float __fdividef(float a, float b) { return a / b; }
-using std::max; using std::min;
-template <class T> T atomicAdd(T* p, std::common_type_t<T> v) { return simt::atomic_rmw(p, [=](T o) { return T(o + v); }); }
-template <class T> T atomicMax(T* p, std::common_type_t<T> v) { return simt::atomic_rmw(p, [=](T o) { return o < v ? v : o; }); }
-template <class T> T atomicMin(T* p, std::common_type_t<T> v) { return simt::atomic_rmw(p, [=](T o) { return v < o ? v : o; }); }
-template <class T> T atomicOr(T* p, std::common_type_t<T> v) { return simt::atomic_rmw(p, [=](T o) { return T(o | v); }); }
-template <class T> T atomicAnd(T* p, std::common_type_t<T> v) { return simt::atomic_rmw(p, [=](T o) { return T(o & v); }); }
-template <class T> T atomicExch(T* p, std::common_type_t<T> v) { return simt::atomic_rmw(p, [=](T) { return T(v); }); }
-template <class T> T atomicCAS(T* p, std::common_type_t<T> c, std::common_type_t<T> v) { return simt::atomic_rmw(p, [=](T o) { return o == c ? T(v) : o; }); }
+inline unsigned __ballot_sync(unsigned mask, int p) {
+  return simt::warp_op(simt::Ballot, mask, p != 0, 0);
+}
+inline int __any_sync(unsigned mask, int p) {
+  return __ballot_sync(mask, p) != 0;
+}
+inline int __all_sync(unsigned mask, int p) {
+  return (__ballot_sync(mask, p) & mask) == mask;
+}
+template <class T>
+T __shfl_sync(unsigned k, T v, int s, int w = 32) {
+  int l = simt::lane();
+  return simt::shfl(k, v, (l & ~(w - 1)) | (s & (w - 1)));
+}
+template <class T>
+T __shfl_up_sync(unsigned k, T v, unsigned d, int w = 32) {
+  int l = simt::lane();
+  return simt::shfl(k, v, (l & (w - 1)) < int(d) ? l : l - int(d));
+}
+template <class T>
+T __shfl_down_sync(unsigned k, T v, unsigned d, int w = 32) {
+  int l = simt::lane();
+  return simt::shfl(k, v, (l & (w - 1)) + int(d) >= w ? l : l + int(d));
+}
+template <class T>
+T __shfl_xor_sync(unsigned k, T v, int x, int w = 32) {
+  int l = simt::lane(), s = l ^ x;
+  return simt::shfl(k, v, (s & ~(w - 1)) > (l & ~(w - 1)) ? l : s);
+}
+inline int __popc(unsigned x) {
+  return __builtin_popcount(x);
+}
+inline int __popcll(unsigned long long x) {
+  return __builtin_popcountll(x);
+}
+inline int __ffs(int x) {
+  return __builtin_ffs(x);
+}
+inline int __ffsll(long long x) {
+  return __builtin_ffsll(x);
+}
+inline int __clz(int x) {
+  return x ? __builtin_clz(x) : 32;
+}
+inline unsigned __activemask() {
+  throw std::runtime_error("__activemask: not portable, pass the mask");
+}
+template <class T>
+T __ldg(const T* p) {
+  return *p;
+}
+inline float __fdividef(float a, float b) {
+  return a / b;
+}
+using std::max;
+using std::min;
+template <class T>
+T atomicAdd(T* p, std::common_type_t<T> v) {
+  return simt::atomic_rmw(p, [=](T o) { return T(o + v); });
+}
+template <class T>
+T atomicMax(T* p, std::common_type_t<T> v) {
+  return simt::atomic_rmw(p, [=](T o) { return o < v ? v : o; });
+}
+template <class T>
+T atomicMin(T* p, std::common_type_t<T> v) {
+  return simt::atomic_rmw(p, [=](T o) { return v < o ? v : o; });
+}
+template <class T>
+T atomicOr(T* p, std::common_type_t<T> v) {
+  return simt::atomic_rmw(p, [=](T o) { return T(o | v); });
+}
+template <class T>
+T atomicAnd(T* p, std::common_type_t<T> v) {
+  return simt::atomic_rmw(p, [=](T o) { return T(o & v); });
+}
+template <class T>
+T atomicExch(T* p, std::common_type_t<T> v) {
+  return simt::atomic_rmw(p, [=](T) { return T(v); });
+}
+template <class T>
+T atomicCAS(T* p, std::common_type_t<T> c, std::common_type_t<T> v) {
+  return simt::atomic_rmw(p, [=](T o) { return o == c ? T(v) : o; });
+}
