@@ -118,14 +118,10 @@ def extensions(mode):
         ),
     ]
     if root:
-        # Headers such as cusparse.h come with torch's own CUDA wheels where a bare toolkit lacks them.
-        site_packages = os.path.dirname(os.path.dirname(torch.__file__))
-        wheels = os.path.join(site_packages, "nvidia", f"cu{torch.version.cuda.split('.')[0]}", "include")
         modules.append(
             CUDAExtension(
                 "rpcnn._C_cuda",
                 ["csrc/cuda/module.cpp", *sorted(glob.glob("csrc/cuda/*.cu"))],
-                include_dirs=[wheels] if os.path.isdir(wheels) else [],
                 extra_compile_args={
                     "cxx": [*cpp, "-DUSE_CUDA"],
                     "nvcc": [*NVCC, *STABLE_ABI],
