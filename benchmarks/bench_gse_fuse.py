@@ -1,61 +1,77 @@
-"""gse_fuse against interpolate → group_norm → relu → sum: P2..P6 of one 800×1216 image, 256 channels, float32."""
+"""gse_fuse against up-sampling, GroupNorm, ReLU and addition: P2..P6 of one 800×1216 image, 256 channels, float32.
+
+    pytest benchmarks/bench_gse_fuse.py --benchmark-only
+
+With the 1×1 convolutions of GSE-FPN the peer convolves the up-sampled maps, as the paper's figure does; ours convolves
+the low-resolution ones, which is the same function. Bytes, without convolutions: forward, every level read twice
+(statistics, sum) and one map written; backward, the gradient and every level read, and every level's gradient written,
+each level read once more for the statistics' share.
+"""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from measure import DEVICES, LAYOUTS, measure, pyramid, size_of
+from measure import DEVICES, LAYOUTS, Case, Contest, bench, pyramid, size_of
 
 from rpcnn.ops import gse_fuse
 
-IMAGES, CHANNELS, GROUPS = 1, 256, 32
+CHANNELS, GROUPS = 256, 32
 SIZES = [(200, 304), (100, 152), (50, 76), (25, 38), (13, 19)]
 
 
-def composition(features, weights, biases, groups):
+def composition(features, weights, biases, kernels=None):
     total = 0
-    for feature, weight, bias in zip(features, weights, biases, strict=True):
-        up = F.interpolate(feature, features[0].shape[2:], mode="bilinear", align_corners=True)
-        total = total + F.relu(F.group_norm(up, groups, weight, bias))
+    for i, (feature, weight, bias) in enumerate(zip(features, weights, biases, strict=True)):
+        up = F.interpolate(feature, features[0].shape[2:], mode="bilinear", align_corners=True) if i else feature
+        up = F.conv2d(up, kernels[i]) if kernels else up
+        total = total + F.relu(F.group_norm(up, GROUPS, weight, bias))
     return total
 
 
-CONTENDERS = {"rpcnn": gse_fuse, "torch": composition}
+def convolved(features, weights, biases, kernels):
+    return gse_fuse([F.conv2d(f, k) for f, k in zip(features, kernels, strict=True)], weights, biases, GROUPS)
 
 
-def inputs(layout, device):
-    features = pyramid(IMAGES, CHANNELS, SIZES, layout, device)
-    weights = [torch.linspace(0.5, 1.5, CHANNELS, device=device) for _ in SIZES]
-    biases = [torch.linspace(-0.5, 0.5, CHANNELS, device=device) for _ in SIZES]
-    return features, weights, biases
+def contest(layout, convolutions, with_backward):
+    def make(device):
+        features = pyramid(1, CHANNELS, SIZES, layout, device, requires_grad=with_backward)
+        weights = [torch.linspace(0.5, 1.5, CHANNELS, device=device, requires_grad=with_backward) for _ in SIZES]
+        biases = [torch.linspace(-0.5, 0.5, CHANNELS, device=device, requires_grad=with_backward) for _ in SIZES]
+        groups = [features, weights, biases]
+        if convolutions:
+            generator = torch.Generator().manual_seed(1)
+            kernels = [torch.randn(CHANNELS, CHANNELS, 1, 1, generator=generator) / 16 for _ in SIZES]
+            groups.append([k.to(device).requires_grad_(with_backward) for k in kernels])
+        (grad,) = pyramid(1, CHANNELS, SIZES[:1], layout, device)
+        leaves = [t for group in groups for t in group]
+        run = lambda out: [out, *torch.autograd.grad(out, leaves, grad)] if with_backward else [out]
+        ours = lambda: run(convolved(*groups) if convolutions else gse_fuse(*groups, GROUPS))
+        peer = lambda: run(composition(*groups))
+
+        def check():
+            # In the mean: where the value before the ReLU is within rounding of 0, the two may disagree on its sign.
+            for mine, theirs in zip(ours(), peer(), strict=True):
+                assert (mine - theirs).norm() <= 1e-3 * theirs.norm()
+
+        moved = 2 * size_of(*features) + size_of(grad)
+        moved += with_backward * (3 * size_of(*features) + size_of(grad))
+        return Contest(ours, peer, check, 0 if convolutions else moved)
+
+    return make
 
 
-@pytest.mark.parametrize("contender", CONTENDERS)
-@pytest.mark.parametrize("layout", LAYOUTS)
+PARTS = [(convs, backward, layout) for convs in (False, True) for backward in (False, True) for layout in LAYOUTS]
+CASES = [
+    Case(
+        "gse_fuse",
+        f"{'with 1×1 convs, ' if convs else ''}{'forward + backward' if backward else 'forward'}, {layout}",
+        contest(layout, convs, backward),
+    )
+    for convs, backward, layout in PARTS
+]
+
+
 @pytest.mark.parametrize("device", DEVICES)
-def test_forward(benchmark, device, layout, contender):
-    benchmark.group = f"gse_fuse forward {layout} {device}"
-    tensors = inputs(layout, device)
-    moved = 2 * size_of(tensors[0]) + size_of(tensors[0][:1])  # statistics and sum each read the levels
-    out = measure(benchmark, CONTENDERS[contender], *tensors, GROUPS, device=device, moved=moved)
-    if contender == "rpcnn":
-        torch.testing.assert_close(out, composition(*tensors, GROUPS), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("contender", CONTENDERS)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("device", DEVICES)
-def test_backward(benchmark, device, layout, contender):
-    benchmark.group = f"gse_fuse backward {layout} {device}"
-    tensors = inputs(layout, device)
-    leaves = [t.requires_grad_() for group in tensors for t in group]
-    out = CONTENDERS[contender](*tensors, GROUPS)
-    grad = pyramid(IMAGES, CHANNELS, SIZES[:1], layout, device)[0]
-    backward = lambda: torch.autograd.grad(out, leaves, grad, retain_graph=True)
-    # Every level is read for the ReLU's mask and for the statistics' share, and its gradient written.
-    grads = measure(benchmark, backward, device=device, moved=size_of([grad]) + 3 * size_of(tensors[0]))
-    if contender == "torch":
-        return  # what ours is compared with
-    want = torch.autograd.grad(composition(*tensors, GROUPS), leaves, grad)
-    for mine, theirs in zip(grads, want, strict=True):
-        # In the mean: where the value before the ReLU is within rounding of 0, the two may disagree on its sign.
-        assert (mine - theirs).norm() <= 1e-3 * theirs.norm()
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gse_fuse(benchmark, case, device):
+    bench(benchmark, case, device)

@@ -1,11 +1,14 @@
-"""The evaluator's counting: compiled, in numpy, and by one confusion matrix over the image for each pair of people.
+"""The evaluator's counting core against numpy, on one painted image of 800×1067 pixels.
 
-One painted image of 800 × 1067 pixels and 20 predictions, each a true person moved a little with some parts wrong.
+    pytest benchmarks/bench_metrics.py --benchmark-only
+
+20 predictions, each a true person moved a little with some parts wrong. The second peer is the definition itself: one
+confusion matrix over the whole image for each pair of a predicted and a true person. Bytes: every map read once.
 """
 
 import numpy as np
 import pytest
-from measure import measure
+from measure import Case, Contest, bench
 
 from rpcnn.data.painted import paint_maps
 from rpcnn.metrics import counting
@@ -13,23 +16,6 @@ from rpcnn.metrics import counting
 HEIGHT, WIDTH, CLASSES, TRUE_PEOPLE, PREDICTIONS = 800, 1067, 20, 4, 20
 
 
-def person_counts_by_definition(people, true_people, num_classes):
-    confusion = np.array(
-        [[counting.confusion_matrix_numpy(true, one, num_classes) for true in true_people] for one in people]
-    )
-    return np.diagonal(confusion, axis1=2, axis2=3), confusion.sum(2), confusion.sum(3)[0]
-
-
-COMPILED = counting._metrics
-CONFUSION = {"numpy": counting.confusion_matrix_numpy}
-PERSONS = {"numpy": counting.person_counts_numpy, "definition": person_counts_by_definition}
-if COMPILED:
-    one_thread = lambda people, true_people, num_classes: COMPILED.person_counts(people, true_people, num_classes, 1)
-    CONFUSION = {"compiled": COMPILED.confusion_matrix} | CONFUSION
-    PERSONS = {"compiled": COMPILED.person_counts, "compiled, one thread": one_thread} | PERSONS
-
-
-@pytest.fixture(scope="module")
 def scene():
     """True label map [H, W], true people [G, H, W], predicted people [N, H, W]."""
     _, labels, human = paint_maps(0, HEIGHT, WIDTH, people=TRUE_PEOPLE)
@@ -43,21 +29,48 @@ def scene():
     return labels, true_people.astype(np.uint8), np.stack(people)
 
 
-@pytest.mark.parametrize("contender", CONFUSION)
-def test_confusion_matrix(benchmark, scene, contender):
-    benchmark.group = "confusion_matrix"
-    truth, prediction = scene[0], scene[2].max(0)
-    counts = measure(benchmark, CONFUSION[contender], truth, prediction, CLASSES, moved=2 * truth.nbytes)
-    wanted = np.zeros((CLASSES, CLASSES), int)
-    np.add.at(wanted, (truth, prediction), 1)
-    assert np.array_equal(counts, wanted)
+def by_definition(people, true_people, num_classes):
+    confusion = np.array(
+        [[counting.confusion_matrix_numpy(true, one, num_classes) for true in true_people] for one in people]
+    )
+    return np.diagonal(confusion, axis1=2, axis2=3), confusion.sum(2), confusion.sum(3)[0]
 
 
-@pytest.mark.parametrize("contender", PERSONS)
-def test_person_counts(benchmark, scene, contender):
-    benchmark.group = f"person_counts, {PREDICTIONS} predictions"
-    _, true_people, people = scene
-    moved = true_people.nbytes + people.nbytes
-    counts = measure(benchmark, PERSONS[contender], people, true_people, CLASSES, moved=moved)
-    for got, wanted in zip(counts, person_counts_by_definition(people, true_people, CLASSES), strict=True):
-        assert np.array_equal(got, wanted)
+def confusion_matrix(device):
+    labels, _, people = scene()
+    truth, prediction = labels, people.max(0)
+    ours = lambda: counting._metrics.confusion_matrix(truth, prediction, CLASSES)
+    peer = lambda: counting.confusion_matrix_numpy(truth, prediction, CLASSES)
+
+    def check():
+        wanted = np.zeros((CLASSES, CLASSES), int)
+        np.add.at(wanted, (truth, prediction), 1)
+        assert np.array_equal(ours(), wanted) and np.array_equal(peer(), wanted)
+
+    return Contest(ours, peer, check, 2 * truth.nbytes)
+
+
+def person_counts(rival, *threads):
+    def make(device):
+        _, true_people, people = scene()
+        ours = lambda: counting._metrics.person_counts(people, true_people, CLASSES, *threads)
+        peer = lambda: rival(people, true_people, CLASSES)
+        wanted = by_definition(people, true_people, CLASSES)
+        check = lambda: [np.testing.assert_array_equal(a, b) for a, b in zip(ours(), wanted, strict=True)]
+        return Contest(ours, peer, check, people.nbytes + true_people.nbytes)
+
+    return make
+
+
+CASES = [
+    Case("confusion_matrix", "one image, against numpy", confusion_matrix),
+    Case("person_counts", "20 × 4 people, against numpy", person_counts(counting.person_counts_numpy)),
+    Case("person_counts", "one thread, 20 × 4 people, against numpy", person_counts(counting.person_counts_numpy, 1)),
+    Case("person_counts", "20 × 4 people, against the definition", person_counts(by_definition), rounds=2),
+]
+
+
+@pytest.mark.skipif(counting._metrics is None, reason="rpcnn._metrics is not compiled")
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_metrics(benchmark, case):
+    bench(benchmark, case, "cpu")

@@ -7,11 +7,10 @@ Bytes: the float32 logits and the uint8 target read once.
 
 import pytest
 import torch
-from measure import DEVICES, LAYOUTS, measure, pyramid, size_of
+from measure import DEVICES, LAYOUTS, Case, Contest, assert_close, bench, pyramid, size_of
 
 from rpcnn.ops import parsing_miou
 
-ROIS = [16, 64]  # per image in training, and of four images
 CLASSES, SIZE = 20, (128, 128)
 
 
@@ -27,22 +26,28 @@ def composition(logits, target):
     return ((right / union.clamp(min=1)).sum(1) / (union > 0).sum(1).clamp(min=1)).float()
 
 
-CONTENDERS = {"rpcnn": parsing_miou, "torch": composition}
+def contest(rois, layout, dtype=torch.float32, calls=1):
+    def make(device):
+        (logits,) = pyramid(rois, CLASSES, [SIZE], layout, device, dtype)
+        # Labels come in patches, as they do on people; a tenth of the pixels is ignored.
+        generator = torch.Generator().manual_seed(1)
+        target = torch.randint(0, CLASSES, (rois, 8, 8), generator=generator, dtype=torch.uint8)
+        target = target.repeat_interleave(16, 1).repeat_interleave(16, 2)
+        target[:, :13] = 255
+        target = target.to(device)
+        ours, peer = lambda: parsing_miou(logits, target), lambda: composition(logits, target)
+        check = lambda: assert_close(ours(), peer(), 1e-6, 1e-7)
+        return Contest(ours, peer, check, size_of(logits, target), calls)
+
+    return make
 
 
-@pytest.mark.parametrize("contender", CONTENDERS)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("rois", ROIS)
+CASES = [Case("parsing_miou", f"{n} RoIs, {m}", contest(n, m)) for n in (16, 512) for m in LAYOUTS]
+CASES += [Case("parsing_miou", "16 RoIs, bfloat16, contiguous", contest(16, "contiguous", torch.bfloat16))]
+CASES += [Case("parsing_miou", f"by RoIs: {n}", contest(n, "contiguous"), sweep=True) for n in (1, 4, 64, 256)]
+
+
 @pytest.mark.parametrize("device", DEVICES)
-def test_parsing_miou(benchmark, device, rois, layout, contender):
-    benchmark.group = f"parsing_miou {rois} RoIs {layout} {device}"
-    (logits,) = pyramid(rois, CLASSES, [SIZE], layout, device)
-    # Labels come in patches, as they do on people; a tenth of the pixels is ignored.
-    generator = torch.Generator().manual_seed(1)
-    target = torch.randint(0, CLASSES, (rois, 8, 8), generator=generator, dtype=torch.uint8)
-    target = target.repeat_interleave(16, 1).repeat_interleave(16, 2)
-    target[:, :13] = 255
-    target = target.to(device)
-    out = measure(benchmark, CONTENDERS[contender], logits, target, device=device, moved=size_of([logits, target]))
-    if contender == "rpcnn":
-        torch.testing.assert_close(out, composition(logits, target), rtol=1e-6, atol=1e-7)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_parsing_miou(benchmark, case, device):
+    bench(benchmark, case, device)

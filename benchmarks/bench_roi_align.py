@@ -1,92 +1,118 @@
-"""roi_align and multilevel_roi_align against torchvision, at the paper's shapes.
+"""roi_align and multilevel_roi_align against torchvision, at the paper's shapes and around them.
 
     pytest benchmarks/bench_roi_align.py --benchmark-only
 
-Bytes: the least that must move in fp32; forward: the touched maps (119 of 124.5 MB for the box branch) and the output;
-backward: the output's gradient and every map gradient.
+Bytes: forward, the maps (for 512 boxes nearly all of them are touched) and the output; backward, the output's gradient
+and every map gradient. Both sides get the same tensor in the same layout.
 """
 
 import pytest
 import torch
 import torchvision
+from measure import DEVICES, LAYOUTS, Case, Contest, assert_close, bench, pyramid, size_of
 
 from rpcnn.ops import multilevel_roi_align, roi_align
 
-MAP = (2, 256, 200, 304)  # P2 of two 800×1216 images
-CASES = {"box branch, 512 RoIs 7×7": (512, 7), "parsing branch, 32 RoIs 32×32": (32, 32)}
+MAP = (200, 304)  # P2 of an 800×1216 image
 LEVELS = [(200, 304), (100, 152), (50, 76), (25, 38), (13, 19)]
 SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64]
+BOX, PARSING = (512, 7), (32, 32)  # RoIs and cells a side of the two branches
 
 
-def people(count, images=2, seed=0):
-    """Boxes of people in 800×1216 pixels, twice as high as wide."""
-    generator = torch.Generator().manual_seed(seed)
-    height = 60 + 400 * torch.rand(count, 1, generator=generator)
-    size = torch.cat([height * (0.3 + 0.4 * torch.rand(count, 1, generator=generator)), height], 1)
-    corner = torch.rand(count, 2, generator=generator) * (torch.tensor([1216.0, 800.0]) - size).clamp(min=0)
+def people(count, images=2, size=(800, 1216)):
+    """Boxes of people, twice as high as wide, 60 to 460 pixels high in an image 800 pixels high."""
+    generator = torch.Generator().manual_seed(0)
+    height = size[0] / 800 * (60 + 400 * torch.rand(count, 1, generator=generator))
+    extent = torch.cat([height * (0.3 + 0.4 * torch.rand(count, 1, generator=generator)), height], 1)
+    limit = torch.tensor([size[1], size[0]]) - extent
+    corner = torch.rand(count, 2, generator=generator) * limit.clamp(min=0)
     index = torch.arange(count)[:, None] * images // count
-    return torch.cat([index.float(), corner, corner + size], 1)
+    return torch.cat([index.float(), corner, corner + extent], 1)
 
 
-@pytest.fixture(scope="module", params=["channels_last", "contiguous"])
-def feature(request):
-    maps = torch.randn(MAP)
-    return maps.to(memory_format=torch.channels_last) if request.param == "channels_last" else maps
+def forward(count, size, layout, dtype=torch.float32, sampling_ratio=2, channels=256, extent=MAP, calls=1):
+    def make(device):
+        (feature,) = pyramid(2, channels, [extent], layout, device, dtype)
+        boxes = people(count, size=(4 * extent[0], 4 * extent[1])).to(device)
+        # torchvision has no bfloat16 on the CPU: there its half precision is the peer.
+        rival = feature.half() if dtype is torch.bfloat16 and device == "cpu" else feature
+        arguments = size, 0.25, sampling_ratio, True
+        ours = lambda: roi_align(feature, boxes, *arguments)
+        peer = lambda: torchvision.ops.roi_align(rival, boxes.to(rival.dtype), *arguments)
+        exact = lambda: torchvision.ops.roi_align(feature.float(), boxes, *arguments)
+        tolerance = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
+        check = lambda: assert_close(ours().float(), exact(), tolerance, tolerance)
+        moved = size_of(feature) + count * channels * size * size * feature.element_size()
+        return Contest(ours, peer, check, moved, calls)
+
+    return make
 
 
-@pytest.mark.parametrize("implementation", ["rpcnn", "torchvision"])
-@pytest.mark.parametrize("case", CASES)
-def test_forward(benchmark, feature, case, implementation):
-    count, size = CASES[case]
-    boxes = people(count)
-    peer = lambda: torchvision.ops.roi_align(feature, boxes, size, 0.25, 2, True)
-    mine = lambda: roi_align(feature, boxes, size, 0.25, 2, True)
-    benchmark.group = f"roi_align forward, {case}, {layout(feature)}"
-    benchmark.extra_info["bytes"] = 4 * (feature.numel() + count * MAP[1] * size * size)
-    out = benchmark.pedantic(mine if implementation == "rpcnn" else peer, rounds=3, warmup_rounds=1)
-    if implementation == "rpcnn":
-        torch.testing.assert_close(out, peer(), rtol=1e-4, atol=1e-4)
+def backward(count, size, layout):
+    def make(device):
+        (feature,) = pyramid(2, 256, [MAP], layout, device, requires_grad=True)
+        boxes = people(count).to(device)
+        mine = roi_align(feature, boxes, size, 0.25, 2, True)
+        theirs = torchvision.ops.roi_align(feature, boxes, size, 0.25, 2, True)
+        grad = torch.randn_like(mine)
+        run = lambda out: torch.autograd.grad(out, feature, grad, retain_graph=True)[0]
+        ours, peer = lambda: run(mine), lambda: run(theirs)
+        return Contest(ours, peer, lambda: assert_close(ours(), peer(), 1e-3, 1e-3), size_of(feature, grad))
+
+    return make
 
 
-@pytest.mark.parametrize("implementation", ["rpcnn", "torchvision"])
-@pytest.mark.parametrize("case", CASES)
-def test_backward(benchmark, feature, case, implementation):
-    count, size = CASES[case]
-    boxes, leaf = people(count), feature.clone(memory_format=torch.preserve_format).requires_grad_()
-    mine = roi_align(leaf, boxes, size, 0.25, 2, True)
-    grad = torch.randn_like(mine)
-    benchmark.group = f"roi_align backward, {case}, {layout(feature)}"
-    benchmark.extra_info["bytes"] = 4 * (feature.numel() + grad.numel())
-    run = lambda out: torch.autograd.grad(out, leaf, grad, retain_graph=True)[0]
-    if implementation == "rpcnn":
-        got = benchmark.pedantic(run, (mine,), rounds=3, warmup_rounds=1)
-        peer = torchvision.ops.roi_align(leaf, boxes, size, 0.25, 2, True)
-        torch.testing.assert_close(got, run(peer), rtol=1e-3, atol=1e-3)
-    else:
-        peer = torchvision.ops.roi_align(leaf, boxes, size, 0.25, 2, True)
-        benchmark.pedantic(run, (peer,), rounds=3, warmup_rounds=1)
+def multilevel(count, with_backward):
+    def make(device):
+        maps = pyramid(2, 256, LEVELS, "channels_last", device, requires_grad=with_backward)
+        boxes = people(count).to(device)
+        pooler = torchvision.ops.MultiScaleRoIAlign([str(i) for i in range(5)], 7, 2)
+        listed = [boxes[boxes[:, 0] == n, 1:] for n in range(2)]
+        named = {str(i): m for i, m in enumerate(maps)}
+        grad = torch.randn(count, 256, 7, 7, device=device).to(memory_format=torch.channels_last)
+        gradients = lambda out: [out, *torch.autograd.grad(out, maps, grad)] if with_backward else [out]
+        # torchvision never shifts by half a pixel here.
+        ours = lambda: gradients(multilevel_roi_align(maps, boxes, 7, SCALES, 2, False))
+        peer = lambda: gradients(pooler(named, listed, [(800, 1216)] * 2))
+        moved = (2 if with_backward else 1) * size_of(*maps, grad)
+        return Contest(ours, peer, lambda: assert_close(ours(), peer(), 1e-3, 1e-3), moved)
+
+    return make
 
 
-@pytest.mark.parametrize("implementation", ["rpcnn", "torchvision"])
-def test_multilevel_forward_and_backward(benchmark, implementation):
-    maps = [torch.randn(2, 256, *size).to(memory_format=torch.channels_last).requires_grad_() for size in LEVELS]
-    boxes = people(1024)
-    pooler = torchvision.ops.MultiScaleRoIAlign([str(i) for i in range(5)], 7, 2)
-    listed = [boxes[boxes[:, 0] == n, 1:] for n in range(2)]
-
-    def peer():
-        out = pooler({str(i): m for i, m in enumerate(maps)}, listed, [(800, 1216)] * 2)
-        return out, torch.autograd.grad(out.sum(), maps)
-
-    def mine():
-        out = multilevel_roi_align(maps, boxes, 7, SCALES, 2, False)
-        return out, torch.autograd.grad(out.sum(), maps)
-
-    benchmark.group = "multilevel_roi_align forward + backward, 1024 RoIs 7×7, five levels, channels_last"
-    out, _ = benchmark.pedantic(mine if implementation == "rpcnn" else peer, rounds=2, warmup_rounds=1)
-    if implementation == "rpcnn":
-        torch.testing.assert_close(out, peer()[0], rtol=1e-3, atol=1e-3)
+def title(branch, what, layout):
+    count, size = branch
+    return f"{what}, {count} RoIs {size}×{size}, {layout}"
 
 
-def layout(maps):
-    return "contiguous" if maps.is_contiguous() else "channels_last"
+CASES = [Case("roi_align", title(b, "forward", m), forward(*b, m)) for b in (BOX, PARSING) for m in LAYOUTS]
+CASES += [Case("roi_align", title(b, "backward", m), backward(*b, m)) for b in (BOX, PARSING) for m in LAYOUTS]
+NHWC = "channels_last"
+VARIANTS = {
+    "forward, adaptive sampling": forward(*BOX, NHWC, sampling_ratio=-1),
+    "forward, float16": forward(*BOX, NHWC, torch.float16),
+    "forward, bfloat16 (peer: float16)": forward(*BOX, NHWC, torch.bfloat16),
+}
+CASES += [Case("roi_align", title(BOX, name, NHWC), make) for name, make in VARIANTS.items()]
+CASES += [Case("roi_align", title((1, 7), "forward", m), forward(1, 7, m, calls=100)) for m in LAYOUTS]
+CASES += [
+    Case("multilevel_roi_align", f"{what}, 1024 RoIs 7×7, five levels, {NHWC}", multilevel(1024, "+" in what))
+    for what in ("forward", "forward + backward")
+]
+CASES += [
+    Case("roi_align", f"forward by RoIs: {count}", forward(count, 7, NHWC), sweep=True) for count in (16, 64, 256, 1024)
+]
+CASES += [
+    Case("roi_align", f"forward by channels: {c}", forward(*BOX, NHWC, channels=c), sweep=True)
+    for c in (32, 64, 128, 512)
+]
+CASES += [
+    Case("roi_align", f"forward by map height: {h}", forward(*BOX, NHWC, extent=(h, h * 3 // 2)), sweep=True)
+    for h in (50, 100, 200)
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_roi_align(benchmark, case, device):
+    bench(benchmark, case, device)

@@ -1,15 +1,20 @@
-"""upsample_sum against the sum of F.interpolate: P2..P6 of two 800×1216 images, 256 channels, float32."""
+"""upsample_sum against the sum of F.interpolate: P2..P6 of 800×1216 images, 256 channels, float32.
+
+    pytest benchmarks/bench_upsample_sum.py --benchmark-only
+
+Bytes: forward, every level read and one map written; backward, the gradient read and every coarser level's written.
+"""
 
 import functools
 
 import pytest
 import torch
 import torch.nn.functional as F
-from measure import DEVICES, LAYOUTS, measure, pyramid, size_of
+from measure import DEVICES, LAYOUTS, Case, Contest, assert_close, bench, pyramid, size_of
 
 from rpcnn.ops import upsample_sum
 
-IMAGES, CHANNELS = 2, 256
+CHANNELS = 256
 SIZES = [(200, 304), (100, 152), (50, 76), (25, 38), (13, 19)]
 
 
@@ -19,34 +24,39 @@ def composition(features):
     return functools.reduce(torch.add, resized, features[0])
 
 
-CONTENDERS = {"rpcnn": upsample_sum, "torch": composition}
+def forward(layout, images=2, sizes=SIZES):
+    def make(device):
+        features = pyramid(images, CHANNELS, sizes, layout, device)
+        ours, peer = lambda: upsample_sum(features), lambda: composition(features)
+        check = lambda: assert_close(ours(), peer(), 1e-5, 1e-5)
+        return Contest(ours, peer, check, size_of(*features, features[0]))
+
+    return make
 
 
-@pytest.mark.parametrize("contender", CONTENDERS)
-@pytest.mark.parametrize("layout", LAYOUTS)
+def forward_backward(layout):
+    def make(device):
+        features = pyramid(2, CHANNELS, SIZES, layout, device, requires_grad=True)
+        grad = pyramid(2, CHANNELS, SIZES[:1], layout, device)[0]
+        # The gradient of level 0 is the incoming one: neither side copies it, so it is not counted.
+        both = lambda f: torch.autograd.grad(f(features), features, grad)
+        ours, peer = lambda: both(upsample_sum), lambda: both(composition)
+        check = lambda: assert_close(ours(), peer(), 1e-4, 1e-3)
+        return Contest(ours, peer, check, size_of(*features, features[0], grad, *features[1:]))
+
+    return make
+
+
+CASES = [Case("upsample_sum", f"forward, {m}", forward(m)) for m in LAYOUTS]
+CASES += [Case("upsample_sum", f"forward + backward, {m}", forward_backward(m)) for m in LAYOUTS]
+HEIGHTS = {h: [(h >> i, h * 3 // 2 >> i) for i in range(5)] for h in (64, 128, 256)}
+CASES += [
+    Case("upsample_sum", f"forward by map height: {h}", forward("contiguous", 1, sizes), sweep=True)
+    for h, sizes in HEIGHTS.items()
+]
+
+
 @pytest.mark.parametrize("device", DEVICES)
-def test_forward(benchmark, device, layout, contender):
-    benchmark.group = f"upsample_sum forward {layout} {device}"
-    features = pyramid(IMAGES, CHANNELS, SIZES, layout, device)
-    moved = size_of(features) + size_of(features[:1])
-    out = measure(benchmark, CONTENDERS[contender], features, device=device, moved=moved)
-    if contender == "rpcnn":
-        torch.testing.assert_close(out, composition(features), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("contender", CONTENDERS)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("device", DEVICES)
-def test_backward(benchmark, device, layout, contender):
-    benchmark.group = f"upsample_sum backward {layout} {device}"
-    features = [f.requires_grad_() for f in pyramid(IMAGES, CHANNELS, SIZES, layout, device)]
-    out = CONTENDERS[contender](features)
-    grad = pyramid(IMAGES, CHANNELS, SIZES[:1], layout, device)[0]
-    # The gradient of level 0 is the incoming one: PyTorch hands it on without a copy, so it is not counted.
-    backward = lambda: torch.autograd.grad(out, features[1:], grad, retain_graph=True)
-    grads = measure(benchmark, backward, device=device, moved=size_of([grad, *features[1:]]))
-    if contender == "torch":
-        return  # what ours is compared with
-    want = torch.autograd.grad(composition(features), features[1:], grad)
-    for mine, theirs in zip(grads, want, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-3)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_upsample_sum(benchmark, case, device):
+    bench(benchmark, case, device)

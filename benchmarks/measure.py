@@ -1,34 +1,143 @@
-"""What the benchmarks share: devices, layouts, and one timed call with its bytes per second."""
+"""How the benchmarks time: a kernel and its peer take turns, in one process, on the same tensors.
+
+Each bench_<op>.py lists its CASES. `pytest benchmarks/ --benchmark-only` times our side, with the peer run before every
+round, asserts that both agree, and puts the ratio of the medians beside it; `python benchmarks/report.py` writes the
+same numbers to RESULTS.md. Times of one machine mean little, ratios from interleaved rounds more.
+"""
+
+import functools
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
-ROUNDS = 2
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def measure(benchmark, f, *arguments, device: str = "cpu", moved: int = 0):
-    """Times f(*arguments) and returns its result; `moved`: the fewest bytes it must read and write."""
+@dataclass
+class Contest:
+    """A kernel and its peer over the same tensors."""
 
-    def call():
-        result = f(*arguments)
+    ours: Callable[[], object]
+    peer: Callable[[], object]
+    check: Callable[[], None]
+    """Raises AssertionError unless both give the same."""
+    moved: int = 0
+    """Fewest bytes that must be read and written; 0 where bytes are not what limits."""
+    calls: int = 1
+    """Calls in one timed round, for those that take microseconds."""
+
+
+@dataclass
+class Case:
+    """A named contest, built on demand: its tensors can be large."""
+
+    op: str
+    name: str
+    make: Callable[[str], Contest]
+    """Device to contest."""
+    rounds: int = 5
+    sweep: bool = False
+    """Only part of the fuller run (--sweep)."""
+
+    def __str__(self):
+        return f"{self.op} {self.name}"
+
+
+@dataclass
+class Result:
+    """Medians of one contest, in seconds for one call."""
+
+    ours: float
+    peer: float
+    moved: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster than the peer."""
+        return self.peer / self.ours
+
+    @property
+    def bandwidth(self) -> float:
+        """GB/s of the fewest bytes."""
+        return self.moved / self.ours / 1e9
+
+
+def repeated(f: Callable[[], object], calls: int, device: str) -> Callable[[], object]:
+    """f, called so often, and waited for."""
+
+    def run():
+        for _ in range(calls):
+            result = f()
         if device == "cuda":
             torch.cuda.synchronize()
         return result
 
-    result = benchmark.pedantic(call, rounds=ROUNDS, warmup_rounds=1)
-    if benchmark.stats and moved:  # no statistics under --benchmark-disable
-        benchmark.extra_info["GB/s of the fewest bytes"] = moved / benchmark.stats.stats.min / 1e9
-    return result
+    return run
 
 
-def pyramid(images: int, channels: int, sizes, layout: str, device: str, spread: float = 1.0):
-    """One map per size, standard normal times spread, the same in every call."""
+def seconds(f: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    f()
+    return time.perf_counter() - start
+
+
+def play(contest: Contest, rounds: int, device: str = "cpu") -> Result:
+    """Both sides in turn after one warm-up each, `rounds` times."""
+    ours, peer = (repeated(f, contest.calls, device) for f in (contest.ours, contest.peer))
+    peer(), ours()
+    pairs = [(seconds(peer), seconds(ours)) for _ in range(rounds)]
+    theirs, mine = (statistics.median(side) / contest.calls for side in zip(*pairs, strict=True))
+    return Result(mine, theirs, contest.moved)
+
+
+def bench(benchmark, case: Case, device: str):
+    """The case as a pytest-benchmark test: our times are its statistics, the ratio its extra information."""
+    contest = case.make(device)
+    contest.check()
+    ours, peer = (repeated(f, contest.calls, device) for f in (contest.ours, contest.peer))
+    theirs = []
+    benchmark.group = f"{case.op} ({device})"
+    benchmark.pedantic(ours, setup=lambda: theirs.append(seconds(peer)), rounds=case.rounds, warmup_rounds=1)
+    if not benchmark.stats:  # --benchmark-disable
+        return
+    mine, rival = benchmark.stats.stats.median / contest.calls, statistics.median(theirs[1:]) / contest.calls
+    benchmark.extra_info |= {"times faster than the peer": round(rival / mine, 2), "calls a round": contest.calls}
+    if contest.moved:
+        bandwidth = contest.moved / mine / 1e9
+        benchmark.extra_info |= {"GB/s of the fewest bytes": round(bandwidth, 2)}
+        if device == "cpu":
+            benchmark.extra_info |= {"share of copying speed": round(bandwidth / copy_bandwidth(), 3)}
+
+
+@functools.cache
+def copy_bandwidth() -> float:
+    """GB/s at which this machine copies 256 MB of floats to another place, read and write counted."""
+    source = torch.ones(1 << 26)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    return 2 * source.nbytes / statistics.median(seconds(lambda: target.copy_(source)) for _ in range(7)) / 1e9
+
+
+def pyramid(images: int, channels: int, sizes, layout: str, device: str, dtype=torch.float32, requires_grad=False):
+    """One map per size, standard normal, the same in every call."""
     generator = torch.Generator().manual_seed(0)
-    maps = [spread * torch.randn(images, channels, *size, generator=generator) for size in sizes]
-    return [m.to(device, memory_format=LAYOUTS[layout]) for m in maps]
+    maps = [torch.randn(images, channels, *size, generator=generator) for size in sizes]
+    maps = [m.to(device, dtype, memory_format=LAYOUTS[layout]) for m in maps]
+    return [m.requires_grad_(requires_grad) for m in maps]
 
 
-def size_of(tensors) -> int:
+def size_of(*tensors) -> int:
     """Bytes of some tensors."""
     return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def assert_close(ours, peer, rtol: float, atol: float):
+    """Compares two tensors or two sequences of them."""
+    pairs = [(ours, peer)] if isinstance(ours, torch.Tensor) else zip(ours, peer, strict=True)
+    for mine, theirs in pairs:
+        torch.testing.assert_close(mine, theirs, rtol=rtol, atol=atol)

@@ -46,7 +46,7 @@ def report() -> str:
         f"rpcnn {__version__}   Python {platform.python_version()}   {platform.platform()}",
         "  ".join(f"{name} {_version(name)}" for name in ("torch", "torchvision", "numpy", "pillow", "pycocotools")),
         f"torch's CUDA: {cuda}; built for {torch._C._cuda_getArchFlags() or 'no GPU' if torch.version.cuda else '-'}",
-        f"processor: {_processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        f"processor: {processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
     ]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
@@ -70,7 +70,8 @@ def report() -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
