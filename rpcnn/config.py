@@ -174,6 +174,8 @@ class TrainConfig:
     """Rate for 16 images per step; the linear rule scales it: rate · batch_size / 16."""
     steps: tuple[int, ...] = (105_000, 125_000)
     """Iterations at which the rate falls to a tenth."""
+    decay: Literal["steps", "cosine"] = "steps"
+    """steps (the paper); cosine: half a cosine to 0 at the last iteration, better where there are only minutes."""
     warmup_iterations: int = 1000
     """The rate rises linearly over these, from warmup_factor of it."""
     warmup_factor: float = 1e-4

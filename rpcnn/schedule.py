@@ -1,5 +1,6 @@
-"""The learning rate of each iteration (Sec. 4.1): linear warm-up, then steps to a tenth."""
+"""The learning rate of each iteration: linear warm-up, then steps to a tenth (Sec. 4.1) or half a cosine to 0."""
 
+import math
 from collections.abc import Sequence
 
 
@@ -10,6 +11,7 @@ def learning_rate(
     steps: Sequence[int],
     warmup_iterations: int,
     warmup_factor: float,
+    cosine_over: int | None = None,
 ) -> float:
     """The rate of an iteration, counted from 1.
 
@@ -17,9 +19,13 @@ def learning_rate(
         base: rate for 16 images per step; the linear rule scales it by batch_size / 16.
         steps: iterations from which on (included) the rate is a further tenth.
         warmup_iterations: the rate rises from warmup_factor · base to base over these.
+        cosine_over: in place of the steps, fall along half a cosine to 0 at this last iteration.
     """
     rate = base * batch_size / 16
     if iteration <= warmup_iterations:
         progress = iteration / warmup_iterations
         return rate * (warmup_factor * (1 - progress) + progress)
+    if cosine_over is not None:
+        progress = (iteration - warmup_iterations) / max(cosine_over - warmup_iterations, 1)
+        return rate * (1 + math.cos(math.pi * progress)) / 2
     return rate * 0.1 ** sum(step <= iteration for step in steps)

@@ -80,9 +80,9 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
         model = model.to(memory_format=torch.channels_last)
     groups = parameter_groups(model, knobs.weight_decay)
     if knobs.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, lr=1.0, momentum=knobs.momentum)
+        optimizer = torch.optim.SGD(groups, lr=1.0, momentum=knobs.momentum, fused=True)
     else:
-        optimizer = torch.optim.AdamW(groups, lr=1.0)
+        optimizer = torch.optim.AdamW(groups, lr=1.0, fused=True)
     autocast, scaler = mixed_precision(run.precision, device)
 
     iteration = 0
@@ -105,7 +105,8 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
         f"  device   {distributed.world_size()} process(es) on {device}, {torch.get_num_threads()} threads each\n"
         f"  model    {config.model.backbone}, {trainable / 1e6:.2f} M trainable parameters, {autocast or 'fp32'}\n"
         f"  schedule {knobs.iterations} iterations of {batch} images, {knobs.warmup_iterations} of warm-up, "
-        f"rate {knobs.learning_rate} · {batch}/16 = {rate:g}, steps at {list(knobs.steps)}"
+        f"rate {knobs.learning_rate} · {batch}/16 = {rate:g}, "
+        + ("cosine to 0" if knobs.decay == "cosine" else f"steps at {list(knobs.steps)}")
     )
 
     parallel = model
@@ -130,7 +131,13 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
     while iteration < knobs.iterations:
         iteration += 1
         lr = learning_rate(
-            iteration, knobs.learning_rate, batch, knobs.steps, knobs.warmup_iterations, knobs.warmup_factor
+            iteration,
+            knobs.learning_rate,
+            batch,
+            knobs.steps,
+            knobs.warmup_iterations,
+            knobs.warmup_factor,
+            knobs.iterations if knobs.decay == "cosine" else None,
         )
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]

@@ -34,8 +34,8 @@ def paint_maps(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Paint a scene: image uint8 [H,W,3] RGB, category map uint8 [H,W] (CIHP labels), human map uint8 [H,W].
 
-    `seed` is an integer or a tuple of integers. `difficulty` in 0..1 adds clutter, occluders, crowds, turned backs and
-    poor light.
+    `seed` is an integer or a tuple of integers. `difficulty` in 0..1 adds clutter, occluders, crowds, turned backs,
+    accessories and poor light.
     `people` is the number of people placed (default: 1 to 6 by chance); the human map counts 1, 2, ... over those of
     whom something is visible, 0 where there is nobody.
 
@@ -52,7 +52,7 @@ def paint_maps(
     place = paint_backdrop(canvas, rng, horizon, difficulty)
     for person in _place_people(rng, height, width, horizon, difficulty, people):
         _shadow(canvas, person, light, place)
-        paint_person(canvas, rng, person, light)
+        paint_person(canvas, rng, person, light, accessories=min(0.3 + 1.4 * difficulty, 1))
     if rng.random() < 0.35 * difficulty:
         paint_occluder(canvas, rng, place)
     image = _photograph(canvas.image, rng, light, difficulty)

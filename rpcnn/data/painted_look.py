@@ -103,11 +103,15 @@ class Look:
     glasses: Cloth | None
 
 
-def pick_look(rng: np.random.Generator, height: float) -> Look:
-    """Draw the look of a person `height` pixels tall."""
+def pick_look(rng: np.random.Generator, height: float, accessories: float = 1.0) -> Look:
+    """Draw the look of a person `height` pixels tall.
+
+    `accessories` is a factor on how often gloves, socks, scarfs, hats and sunglasses are worn.
+    """
     child = rng.random() < 0.2
     pitch = height * 0.035
     maybe = lambda p, make: make() if rng.random() < p else None
+    worn = lambda p, make: maybe(p * accessories, make)
     cloth = lambda: pick_cloth(rng, pitch)
     plain = lambda: pick_cloth(rng, pitch, patterned=False)
     tone = rng.uniform(0, len(SKIN_TONES) - 1)
@@ -140,13 +144,13 @@ def pick_look(rng: np.random.Generator, height: float) -> Look:
         coat=maybe(0.65 if winter else 0.12, plain),
         coat_length=(0.02, 0.25, 0.5)[rng.integers(3)],
         coat_open=rng.random() < 0.65,
-        socks=maybe(0.6 if bare_legs else 0.0, cloth),
+        socks=worn(0.6 if bare_legs else 0.0, cloth),
         sock_length=(0.86, 0.76, 0.58)[rng.integers(3)],
         shoes=plain(),
         boots=0.62 if winter and rng.random() < 0.4 else 0.0,
-        gloves=maybe(0.5 if winter else 0.12, plain),
-        scarf=maybe(0.5 if winter else 0.12, cloth),
-        hat=maybe(0.5 if winter else 0.3, cloth),
+        gloves=worn(0.5 if winter else 0.12, plain),
+        scarf=worn(0.5 if winter else 0.12, cloth),
+        hat=worn(0.5 if winter else 0.3, cloth),
         hat_style="beanie" if winter and rng.random() < 0.7 else ("cap", "sun", "top", "cap")[rng.integers(4)],
-        glasses=maybe(0.3, lambda: Cloth(*CLOTH[rng.choice([17, 17, 16, 9, 21], 2)])),
+        glasses=worn(0.3, lambda: Cloth(*CLOTH[rng.choice([17, 17, 16, 9, 21], 2)])),
     )

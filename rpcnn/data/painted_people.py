@@ -361,7 +361,9 @@ class Figure:
             self.arm(i)
 
 
-def paint_person(canvas: Canvas, rng: np.random.Generator, person: Person, light: float) -> None:
-    """Paint one person, of a random look and pose, over what is on the canvas."""
-    look = pick_look(rng, person.height)
+def paint_person(
+    canvas: Canvas, rng: np.random.Generator, person: Person, light: float, accessories: float = 1.0
+) -> None:
+    """Paint one person, of a random look and pose, over what is on the canvas; `accessories`: see `pick_look`."""
+    look = pick_look(rng, person.height, accessories)
     Figure(canvas, rng, person, look, pick_pose(rng), light).paint()
