@@ -5,7 +5,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from rpcnn.model.backbone import Backbone, FrozenBatchNorm2d
+from rpcnn.model.backbone import Backbone, FrozenBatchNorm2d, ScaledConv2d, apply_norms_in_convs
 
 
 def randomised(model: torch.nn.Module) -> torch.nn.Module:
@@ -114,6 +114,30 @@ def test_frozen_batch_norm_folds_once_and_never_trains():
     again.load_state_dict(frozen.state_dict())  # already folded: taken as it is
     assert torch.equal(again[0].weight, frozen[0].weight)
     assert not any(p.requires_grad for p in frozen.parameters())
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_norm_applied_by_its_convolution_gives_the_same_values_and_gradients(groups):
+    conv = torch.nn.Conv2d(4, 8, 3, stride=2, padding=2, dilation=2, groups=groups, bias=False)
+    body = torch.nn.Sequential(torch.nn.Sequential(conv, FrozenBatchNorm2d(8)), torch.nn.ReLU())
+    torch.nn.init.normal_(body[0][1].weight), torch.nn.init.normal_(body[0][1].bias)
+    x = torch.randn(2, 4, 9, 11)
+
+    def values_and_gradient():
+        out = body(x)
+        return out, torch.autograd.grad(out.square().sum(), body[0][0].weight)[0]
+
+    apart, names = values_and_gradient(), list(body.state_dict())
+    apply_norms_in_convs(body)
+    assert isinstance(body[0][0], ScaledConv2d)
+    assert list(body.state_dict()) == names
+    torch.testing.assert_close(values_and_gradient(), apart)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2"])
+def test_every_frozen_norm_is_applied_by_a_convolution(name):
+    norms = [m for m in Backbone(name).modules() if isinstance(m, FrozenBatchNorm2d)]
+    assert norms and all(norm.applied_by_conv for norm in norms)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Backbones of Fig. 2: ResNet-18/50/101 and MobileNetV2, built from torchvision's blocks, ending in C2..C5."""
 
+import itertools
 import math
 from collections import OrderedDict
 from functools import partial
@@ -26,6 +27,8 @@ class FrozenBatchNorm2d(nn.Module):
     Scale and shift are Parameters that do not train, so that they count and are saved.
     """
 
+    applied_by_conv = False  # a `ScaledConv2d` in front of it does the work
+
     def __init__(self, channels: int, eps: float = 1e-5):
         super().__init__()
         self.eps = eps
@@ -42,11 +45,41 @@ class FrozenBatchNorm2d(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.applied_by_conv:
+            return x
         scale, shift = (p.to(x.dtype)[:, None, None] for p in (self.weight, self.bias))
         return x * scale + shift
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}"
+
+
+class ScaledConv2d(nn.Conv2d):
+    """A convolution without bias that applies the frozen normalisation behind it through its own weight and bias.
+
+    The same function without two further passes over the map, and with the same parameter names: the norm keeps its
+    scale and shift and lets the result through.
+    """
+
+    def __init__(self, conv: nn.Conv2d, norm: FrozenBatchNorm2d):
+        geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
+        super().__init__(conv.in_channels, conv.out_channels, *geometry, bias=False, device="meta")
+        self.weight = conv.weight
+        self.norm = (norm,)  # in a tuple: its parameters are listed where the norm is, not here
+        norm.applied_by_conv = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        (norm,) = self.norm
+        return self._conv_forward(x, self.weight * norm.weight[:, None, None, None], norm.bias)
+
+
+def apply_norms_in_convs(body: nn.Module) -> None:
+    """Turns every convolution of the body that a FrozenBatchNorm2d directly follows into a `ScaledConv2d`."""
+    modules = [pair for pair in body.named_modules() if isinstance(pair[1], nn.Conv2d | FrozenBatchNorm2d)]
+    for (name, conv), (_, norm) in itertools.pairwise(modules):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, FrozenBatchNorm2d):
+            parent, _, child = name.rpartition(".")
+            setattr(body.get_submodule(parent), child, ScaledConv2d(conv, norm))
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
@@ -131,6 +164,7 @@ class Backbone(nn.Module):
             channels = [self.body[int(stage)].out_channels for stage in stages]
         else:
             raise ValueError(f"Backbone: name must be one of {', '.join(NAMES)}, got {name!r}")
+        apply_norms_in_convs(self.body)
         self.name = name
         self.stages = stages
         self.channels = tuple(channels)

@@ -1,0 +1,218 @@
+"""The paper's network end to end: where the time goes, and against the same network on torchvision's ops.
+
+    python benchmarks/end_to_end.py            # one training step at 512×704, one prediction at 800 px with 20 people
+    python benchmarks/end_to_end.py --precision bf16
+
+The peer is the same model and the same weights with every op of rpcnn.ops replaced by torchvision's or by the PyTorch
+composition that the paper's figures suggest: RoIAlign level by level, GSE-FPN with its 1×1 convolutions after the
+up-sampling. "Share of the rest" is the time outside convolutions, matrix products and attention.
+"""
+
+import argparse
+import contextlib
+import gc
+import pathlib
+import statistics
+import sys
+import threading
+import time
+
+import torch
+import torch.nn.functional as F
+import torchvision
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from bench_gse_fuse import composition as up_sampled_branch
+from bench_parsing_miou import composition as miou_by_bincount
+from measure import seconds
+
+from rpcnn import ops
+from rpcnn.config import Config
+from rpcnn.data.painted import paint_scene
+from rpcnn.data.transforms import TestTransform, TrainTransform
+from rpcnn.model import RPRCNN, combine
+from rpcnn.model.box_head import BoxHead
+from rpcnn.model.gse_fpn import GSEFPN
+
+MULTIPLY_ADDS = ("conv", "mm", "linear", "attention", "bmm")  # parts of the names of the ops that multiply matrices
+
+
+# --- the same network without our kernels ---------------------------------------------------------------------------
+
+
+def peer_multilevel(features, boxes, output_size, spatial_scales, sampling_ratio=2, aligned=True, canonical_size=224):
+    """One RoIAlign per level on the boxes of that level, put back in order: how every pyramid pooler does it."""
+    rows = torch.cat([F.pad(b, (1, 0), value=i) for i, b in enumerate(boxes)])
+    size = ((rows[:, 3] - rows[:, 1]) * (rows[:, 4] - rows[:, 2])).clamp(min=0).sqrt()
+    levels = torch.floor(4 + torch.log2(size / canonical_size + 1e-6)).clamp(2, 1 + len(features)) - 2
+    out = features[0].new_zeros(len(rows), features[0].shape[1], output_size, output_size)
+    for level, (feature, scale) in enumerate(zip(features, spatial_scales, strict=True)):
+        mine = (levels == level).nonzero()[:, 0]
+        pooled = torchvision.ops.roi_align(
+            feature, rows[mine].to(feature.dtype), output_size, scale, sampling_ratio, aligned
+        )
+        out = out.index_put((mine,), pooled.to(out.dtype))
+    return out
+
+
+def peer_roi_align(feature, boxes, output_size, spatial_scale, sampling_ratio, aligned):
+    boxes = [b.to(feature.dtype) for b in boxes]
+    return torchvision.ops.roi_align(feature, boxes, output_size, spatial_scale, sampling_ratio, aligned)
+
+
+def peer_downsample_add(feature, levels):
+    return [p + F.interpolate(feature, p.shape[2:], mode="bilinear", align_corners=False) for p in levels]
+
+
+def peer_gse(self, pyramid):
+    """GSEFPN.forward with the convolutions after the up-sampling, as Fig. 3 has it."""
+    blocks = list(self.lateral)
+    weights, biases = [b[1].weight for b in blocks], [b[1].bias for b in blocks]
+    fused = up_sampled_branch(pyramid, weights, biases, [b[0].weight for b in blocks])
+    feature = self.convs(fused)
+    return self.logits(feature), peer_downsample_add(self.embedding(feature), pyramid[: self.levels])
+
+
+@contextlib.contextmanager
+def peer_ops():
+    """Replaces our ops while the context lasts."""
+    changes = {
+        (ops, "roi_align"): peer_roi_align,
+        (ops, "multilevel_roi_align"): peer_multilevel,
+        (ops, "batched_nms"): lambda *a: torchvision.ops.batched_nms(*a),
+        (ops, "parsing_miou"): lambda logits, target, ignore_index=255: miou_by_bincount(logits, target),
+        (GSEFPN, "forward"): peer_gse,
+    }
+    kept = {key: getattr(*key) for key in changes}
+    try:
+        for (owner, name), f in changes.items():
+            setattr(owner, name, f)
+        yield
+    finally:
+        for (owner, name), f in kept.items():
+            setattr(owner, name, f)
+
+
+# --- what is timed --------------------------------------------------------------------------------------------------
+
+
+class Training:
+    """One step of the paper's CIHP network on one image of 512×704 with four people, 16 parsing RoIs."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        torch.manual_seed(0)
+        self.model = RPRCNN.from_config(Config()).to(memory_format=torch.channels_last).train()
+        sample = paint_scene(3, 512, 704, people=4)
+        transform = TrainTransform((512, 512), 1400, Config().labels, 0.0)
+        self.sample = transform(sample) if callable(transform) else sample
+        self.optimizer = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], 1e-5, fused=True)
+
+    def __call__(self):
+        image, target = self.sample["image"], {k: v for k, v in self.sample.items() if k != "image"} | {"seed": 1}
+        with torch.autocast("cpu", self.dtype or torch.bfloat16, enabled=self.dtype is not None):
+            losses = self.model([image], [target])
+        sum(losses.values()).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+class Prediction:
+    """One picture at 800 px, 20 people parsed, pasted and combined."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        torch.manual_seed(0)
+        self.model = RPRCNN.from_config(Config()).to(memory_format=torch.channels_last).eval()
+        generator = torch.Generator().manual_seed(0)
+        size = torch.rand(20, 1, generator=generator) * 300 + 100
+        size = torch.cat([size * 0.5, size], 1)
+        corner = torch.rand(20, 2, generator=generator) * (torch.tensor([1066.0, 800.0]) - size)
+        self.people = torch.cat([corner, corner + size], 1), torch.linspace(1, 0.5, 20)
+        self.image = paint_scene(3, 800, 1066, people=4)["image"]
+
+    @torch.inference_mode()
+    def __call__(self):
+        found = BoxHead.detect
+
+        def detect(head, *arguments):
+            found(head, *arguments)  # its cost counts; random weights find nobody in particular
+            return [self.people]
+
+        BoxHead.detect = detect
+        try:
+            with torch.autocast("cpu", self.dtype or torch.bfloat16, enabled=self.dtype is not None):
+                detections = self.model([TestTransform(800, 1333)(self.image)])[0]
+            combine(detections, tuple(self.image.shape[-2:]), Config().labels, score_threshold=0.0)
+        finally:
+            BoxHead.detect = found
+
+
+def peak_memory(f) -> float:
+    """GB that the process holds above what it held before, at most, while f runs."""
+    resident = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
+    gc.collect()
+    before, most, done = resident(), [0], threading.Event()
+
+    def watch():
+        while not done.is_set():
+            most[0] = max(most[0], resident())
+            time.sleep(0.002)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    f()
+    done.set()
+    watcher.join()
+    return (most[0] - before) / 1e9
+
+
+def profile(f) -> tuple[float, list[tuple[str, float]]]:
+    """(share of the time outside multiply-adds, seconds per kind of op, longest first)."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        f()
+    rows = [(event.key, event.self_cpu_time_total / 1e6) for event in profiler.key_averages()]
+    total = sum(time for _, time in rows)
+    multiplying = sum(time for name, time in rows if any(part in name.lower() for part in MULTIPLY_ADDS))
+    return 1 - multiplying / total, sorted(rows, key=lambda row: -row[1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--only", choices=["training", "prediction"], default="")
+    parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--rows", type=int, default=14, help="lines of the profile")
+    options = parser.parse_args()
+    dtype = torch.bfloat16 if options.precision == "bf16" else None
+    for name, build in {"training": Training, "prediction": Prediction}.items():
+        if options.only and name != options.only:
+            continue
+        run = build(dtype)
+
+        def peer(run=run):
+            with peer_ops():
+                run()
+
+        run()
+        mine, theirs = [], []
+        for _ in range(options.rounds):
+            mine.append(seconds(run))
+            if not options.no_peer:
+                theirs.append(seconds(peer))
+        share, rows = profile(run)
+        print(f"{name}: {statistics.median(mine):.2f} s, share of the rest {100 * share:.1f} %")
+        if theirs:
+            print(
+                f"  peer {statistics.median(theirs):.2f} s, ratio {statistics.median(theirs) / statistics.median(mine):.2f},"
+                f" share of the rest {100 * profile(peer)[0]:.1f} %"
+            )
+            print(f"  peak memory {peak_memory(run):.2f} GB, peer {peak_memory(peer):.2f} GB")
+        for key, time_ in rows[: options.rows]:
+            print(f"  {1e3 * time_:8.1f} ms  {key}")
+
+
+if __name__ == "__main__":
+    main()
