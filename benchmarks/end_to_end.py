@@ -30,7 +30,7 @@ from measure import seconds
 from rpcnn import ops
 from rpcnn.config import Config
 from rpcnn.data.painted import paint_scene
-from rpcnn.data.transforms import TestTransform, TrainTransform
+from rpcnn.data.transforms import TestTransform
 from rpcnn.model import RPRCNN, combine
 from rpcnn.model.box_head import BoxHead
 from rpcnn.model.gse_fpn import GSEFPN
@@ -104,9 +104,7 @@ class Training:
         self.dtype = dtype
         torch.manual_seed(0)
         self.model = RPRCNN.from_config(Config()).to(memory_format=torch.channels_last).train()
-        sample = paint_scene(3, 512, 704, people=4)
-        transform = TrainTransform((512, 512), 1400, Config().labels, 0.0)
-        self.sample = transform(sample) if callable(transform) else sample
+        self.sample = paint_scene(3, 512, 704, people=4)
         self.optimizer = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], 1e-5, fused=True)
 
     def __call__(self):
@@ -205,10 +203,9 @@ def main():
         share, rows = profile(run)
         print(f"{name}: {statistics.median(mine):.2f} s, share of the rest {100 * share:.1f} %")
         if theirs:
-            print(
-                f"  peer {statistics.median(theirs):.2f} s, ratio {statistics.median(theirs) / statistics.median(mine):.2f},"
-                f" share of the rest {100 * profile(peer)[0]:.1f} %"
-            )
+            ratio = statistics.median(theirs) / statistics.median(mine)
+            print(f"  peer: {statistics.median(theirs):.2f} s, {ratio:.2f} times ours, ", end="")
+            print(f"share of the rest {100 * profile(peer)[0]:.1f} %")
             print(f"  peak memory {peak_memory(run):.2f} GB, peer {peak_memory(peer):.2f} GB")
         for key, time_ in rows[: options.rows]:
             print(f"  {1e3 * time_:8.1f} ms  {key}")

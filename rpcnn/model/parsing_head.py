@@ -8,7 +8,11 @@ from .layers import conv_gn
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: the RoI's mean, a 1x1 and dilated 3x3 convolutions, side by side."""
+    """Atrous spatial pyramid pooling: the RoI's mean, a 1x1 and dilated 3x3 convolutions, side by side.
+
+    Gives the mean's features [R, channels, 1, 1], the same at every position, and the others' [R, rest, h, w];
+    `out_channels` counts both.
+    """
 
     def __init__(self, in_channels: int, channels: int, dilations, num_groups: int):
         super().__init__()
@@ -17,9 +21,8 @@ class ASPP(nn.Module):
         self.branches.extend(conv_gn(in_channels, channels, 3, num_groups, dilation=d) for d in dilations)
         self.out_channels = channels * (1 + len(self.branches))
 
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = self.pooled(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
-        return torch.cat([pooled, *(branch(x) for branch in self.branches)], dim=1)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.pooled(x.mean(dim=(2, 3), keepdim=True)), torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
 class NonLocal(nn.Module):
@@ -75,10 +78,16 @@ class ParsingHead(nn.Module):
 
         The transposed convolution doubles the resolution; bilinear interpolation does the rest.
         """
-        feature = self.convs(self.non_local(self.reduce(self.aspp(x))))
+        feature = self.convs(self.non_local(self.reduced(*self.aspp(x))))
         logits = self.logits(feature)
         size = (self.output_size, self.output_size)
         return feature, F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+    def reduced(self, pooled: Tensor, branches: Tensor) -> Tensor:
+        """`reduce` over the channels of both, the mean's first: what is the same everywhere is convolved once."""
+        conv, norm, relu = self.reduce
+        everywhere, local = conv.weight.split([pooled.shape[1], branches.shape[1]], dim=1)
+        return relu(norm(F.conv2d(branches, local) + F.conv2d(pooled, everywhere)))
 
 
 def crop_parsing(parsing: Tensor, people: Tensor, boxes: Tensor, size: int) -> Tensor:

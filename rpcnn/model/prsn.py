@@ -44,6 +44,8 @@ class PRSN(nn.Module):
         """
         maps = logits.float().softmax(dim=1) if self.input == "probabilities" else logits
         maps = F.max_pool2d(maps, maps.shape[-1] // feature.shape[-1]).to(feature.dtype)
+        if feature.is_contiguous(memory_format=torch.channels_last):  # cat would copy the feature to the other layout
+            maps = maps.contiguous(memory_format=torch.channels_last)
         x = torch.cat([feature, maps], dim=1)
         x = F.relu(self.conv2(F.relu(self.conv1(x))))
         x = F.relu(self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3))))))
