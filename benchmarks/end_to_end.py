@@ -10,12 +10,11 @@ up-sampling. "Share of the rest" is the time outside convolutions, matrix produc
 
 import argparse
 import contextlib
-import gc
 import pathlib
+import re
 import statistics
+import subprocess
 import sys
-import threading
-import time
 
 import torch
 import torch.nn.functional as F
@@ -147,23 +146,18 @@ class Prediction:
             BoxHead.detect = found
 
 
-def peak_memory(f) -> float:
-    """GB that the process holds above what it held before, at most, while f runs."""
-    resident = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
-    gc.collect()
-    before, most, done = resident(), [0], threading.Event()
+def peak_memory(task: str, precision: str, side: str) -> float:
+    """GB above the loaded model that one run needs at most, measured in a process of its own."""
+    command = [sys.executable, __file__, "--only", task, "--precision", precision, "--memory-of", side]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
-    def watch():
-        while not done.is_set():
-            most[0] = max(most[0], resident())
-            time.sleep(0.002)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+def memory_of(f) -> float:
+    """GB that this process, until now idle, grows by at most while f runs."""
+    status = lambda key: int(re.search(rf"{key}:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text()).group(1))
+    before = status("VmRSS")
     f()
-    done.set()
-    watcher.join()
-    return (most[0] - before) / 1e9
+    return (status("VmHWM") - before) / 1e6
 
 
 def profile(f) -> tuple[float, list[tuple[str, float]]]:
@@ -183,6 +177,7 @@ def main():
     parser.add_argument("--only", choices=["training", "prediction"], default="")
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--rows", type=int, default=14, help="lines of the profile")
+    parser.add_argument("--memory-of", choices=["ours", "peer"], help="print one run's peak memory in GB, nothing else")
     options = parser.parse_args()
     dtype = torch.bfloat16 if options.precision == "bf16" else None
     for name, build in {"training": Training, "prediction": Prediction}.items():
@@ -194,6 +189,9 @@ def main():
             with peer_ops():
                 run()
 
+        if options.memory_of:
+            print(memory_of(run if options.memory_of == "ours" else peer))
+            continue
         run()
         mine, theirs = [], []
         for _ in range(options.rounds):
@@ -206,7 +204,8 @@ def main():
             ratio = statistics.median(theirs) / statistics.median(mine)
             print(f"  peer: {statistics.median(theirs):.2f} s, {ratio:.2f} times ours, ", end="")
             print(f"share of the rest {100 * profile(peer)[0]:.1f} %")
-            print(f"  peak memory {peak_memory(run):.2f} GB, peer {peak_memory(peer):.2f} GB")
+            memory = [peak_memory(name, options.precision, side) for side in ("ours", "peer")]
+            print(f"  peak memory {memory[0]:.2f} GB, peer {memory[1]:.2f} GB")
         for key, time_ in rows[: options.rows]:
             print(f"  {1e3 * time_:8.1f} ms  {key}")
 

@@ -20,7 +20,7 @@ from measure import DEVICES, Case, Result, copy_bandwidth, play  # noqa: E402
 
 from rpcnn.info import processor  # noqa: E402
 
-MODULES = ("roi_align", "nms", "upsample_sum", "gse_fuse", "downsample_add", "parsing_miou", "metrics")
+MODULES = ("roi_align", "nms", "upsample_sum", "gse_fuse", "downsample_add", "parsing_miou", "paste_parsing", "metrics")
 
 
 def cases(sweep: bool, only: str) -> list[Case]:

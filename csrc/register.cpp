@@ -35,6 +35,10 @@ STABLE_TORCH_LIBRARY(rpcnn, m) {
   m.def("downsample_add(Tensor feature, Tensor[] pyramid) -> Tensor[]");
   m.def("downsample_add_backward(Tensor[] grads, SymInt height, SymInt width) -> Tensor");
   m.def("parsing_miou(Tensor logits_or_labels, Tensor target, int num_classes, int ignore_index) -> Tensor");
+  m.def(
+      "paste_parsing(Tensor probabilities, Tensor boxes, Tensor painted, Tensor? semantic, float semantic_height, "
+      "float semantic_width, SymInt height, SymInt width, float semantic_weight, float semantic_gate, "
+      "bool paint_labels, bool with_people) -> (Tensor, Tensor, Tensor)");
 }
 
 // Importing rpcnn._C runs the registrations above; the module itself is empty.

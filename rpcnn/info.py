@@ -16,6 +16,7 @@ OPS = (
     "gse_fuse",
     "downsample_add",
     "parsing_miou",
+    "paste_parsing",
 )
 
 

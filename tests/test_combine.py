@@ -152,18 +152,6 @@ def test_nobody_found_leaves_the_global_map():
     assert result.people.shape == (0, 16, 24) and result.boxes.shape == (0, 4)
 
 
-def test_strips_do_not_show(monkeypatch):
-    import importlib
-
-    module = importlib.import_module("rpcnn.model.combine")
-    found = detections([[1, 1, 21, 15]], [1], [0.9], torch.rand(K, 4, 6).softmax(0))
-    found.probabilities = torch.rand(1, K, 8, 8).softmax(1)
-    whole = combine(found, (37, 53), CIHP, semantic_gate=0.3)
-    monkeypatch.setattr(module, "STRIP_NUMBERS", 3 * 53 * K)
-    cut = combine(found, (37, 53), CIHP, semantic_gate=0.3)
-    assert torch.equal(whole.labels, cut.labels) and torch.equal(whole.people, cut.people)
-
-
 def test_the_padded_part_of_a_cell_does_not_squeeze_the_global_map():
     # 14 rows seen by the network: the map's 4 cells cover 16. Row 12 of 14 is in cell 3, at every enlargement.
     semantic = one_hot(torch.tensor([0, 0, 0, 3])[:, None].expand(4, 6))

@@ -5,6 +5,7 @@ from .gse_fuse import gse_fuse, gse_fuse_reference
 from .multilevel_roi_align import multilevel_roi_align, multilevel_roi_align_reference, roi_levels
 from .nms import batched_nms, batched_nms_reference, nms, nms_padded, nms_padded_reference, nms_reference
 from .parsing_miou import parsing_miou, parsing_miou_reference
+from .paste_parsing import paste_parsing, paste_parsing_reference
 from .roi_align import roi_align, roi_align_reference
 from .upsample_sum import upsample_sum, upsample_sum_reference
 
@@ -23,6 +24,8 @@ __all__ = [
     "nms_reference",
     "parsing_miou",
     "parsing_miou_reference",
+    "paste_parsing",
+    "paste_parsing_reference",
     "roi_align",
     "roi_align_reference",
     "roi_levels",

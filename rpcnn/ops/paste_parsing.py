@@ -1,0 +1,206 @@
+"""People's parsing maps and the global segmentation to label maps of the whole image (Sec. 3.5, Fig. 4)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ._library import CPU_MISSING, check, compiled
+
+# The reference holds class probabilities at full resolution for this many numbers at a time (32 MB).
+STRIP_NUMBERS = 1 << 23
+
+
+def paste_parsing(
+    probabilities: Tensor,
+    boxes: Tensor,
+    image_size: tuple[int, int],
+    painted: Tensor | None = None,
+    *,
+    semantic: Tensor | None = None,
+    semantic_size: tuple[float, float] | None = None,
+    semantic_weight: float = 0.0,
+    semantic_gate: float = math.inf,
+    paint_labels: bool = True,
+    with_people: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spreads every person's class probabilities over its box and paints the people, the best (first) one on top.
+
+    A pixel belongs to a box if its centre does. A person's label there is the arg-max of its bilinearly sampled
+    probabilities; where that is not background it is taken again with `semantic_weight` times the global probabilities
+    added. Of equal probabilities the lower class wins; below a map's outer cell centres its border counts on.
+
+    Args:
+        probabilities: float [R, K, h, w], K up to 256 classes, 0 the background; best person first.
+        boxes: float [R, 4], x1 y1 x2 y2 in pixels of the image; one that is not finite or holds no pixel is nobody.
+        image_size: (height, width).
+        painted: bool [R]: who appears in labels and instances; None is everybody.
+        semantic: float [K, hs, ws]: global probabilities, or None.
+        semantic_size: (height, width) in image pixels that `semantic` covers from the top left corner, at least the
+            image; None is the image.
+        semantic_gate: labels start from the global arg-max where its probability exceeds this, from 0 elsewhere:
+            math.inf leaves the global map out, -math.inf takes it everywhere.
+        paint_labels: False keeps the people out of labels.
+        with_people: False saves the people's own maps.
+
+    Returns:
+        labels uint8 [H, W]; instances int32 [H, W], i + 1 where person i is on top and 0 where nobody; people uint8
+        [R, H, W], each person's own labels, overlapping, or [0, H, W]. Not differentiable.
+
+    Raises:
+        ValueError: a shape, dtype, device or size does not fit.
+    """
+    op = "paste_parsing"
+    for name, tensor in (("probabilities", probabilities), ("boxes", boxes)):
+        check(isinstance(tensor, Tensor), f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
+        check(tensor.is_floating_point(), f"{op}: {name} must be floating point, got {tensor.dtype}")
+    shape = list(probabilities.shape)
+    check(len(shape) == 4 and 0 not in shape[1:], f"{op}: probabilities must be [R, K, h, w], got {shape}")
+    people, classes = shape[:2]
+    check(classes <= 256, f"{op}: probabilities must have at most 256 classes, got {classes}")
+    check(list(boxes.shape) == [people, 4], f"{op}: boxes must be [{people}, 4], got {list(boxes.shape)}")
+    height, width = (int(side) for side in image_size)
+    check(height > 0 and width > 0, f"{op}: image_size must be positive (height, width), got {image_size}")
+    if painted is None:
+        painted = torch.ones(people, dtype=torch.bool, device=boxes.device)
+    check(
+        painted.dtype == torch.bool and list(painted.shape) == [people],
+        f"{op}: painted must be bool [{people}], got {painted.dtype} {list(painted.shape)}",
+    )
+    covered = tuple(float(side) for side in semantic_size or (height, width))
+    if semantic is not None:
+        check(
+            semantic.is_floating_point() and semantic.dim() == 3 and len(semantic) == classes and semantic.numel() > 0,
+            f"{op}: semantic must be floating point [{classes}, hs, ws], got {semantic.dtype} {list(semantic.shape)}",
+        )
+        check(
+            covered[0] >= height and covered[1] >= width,
+            f"{op}: semantic_size must cover the image of {(height, width)}, got {semantic_size}",
+        )
+        semantic = semantic.detach().float()
+    others = {"boxes": boxes, "painted": painted} | ({} if semantic is None else {"semantic": semantic})
+    for name, tensor in others.items():
+        check(
+            tensor.device == probabilities.device,
+            f"{op}: {name} must be on {probabilities.device}, got {tensor.device}",
+        )
+    check(not math.isnan(semantic_weight + semantic_gate), f"{op}: semantic_weight and semantic_gate must be numbers")
+    arguments = (probabilities.detach().float(), boxes.detach().float(), painted.to(torch.uint8), semantic, *covered)
+    knobs = (height, width, float(semantic_weight), float(semantic_gate), bool(paint_labels), bool(with_people))
+    paste = torch.ops.rpcnn.paste_parsing if compiled(probabilities) else paste_parsing_reference
+    return paste(*arguments, *knobs)
+
+
+def paste_parsing_reference(
+    probabilities: Tensor,
+    boxes: Tensor,
+    painted: Tensor,
+    semantic: Tensor | None,
+    semantic_height: float,
+    semantic_width: float,
+    height: int,
+    width: int,
+    semantic_weight: float,
+    semantic_gate: float,
+    paint_labels: bool,
+    with_people: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The definition of :func:`paste_parsing` in plain PyTorch, with the arguments of the operator."""
+    device, classes = probabilities.device, probabilities.shape[1]
+    covered = (semantic_height, semantic_width)
+    labels = torch.zeros(height, width, dtype=torch.uint8, device=device)
+    instances = torch.zeros(height, width, dtype=torch.int32, device=device)
+    people = torch.zeros(len(boxes) if with_people else 0, height, width, dtype=torch.uint8, device=device)
+    if semantic is not None and semantic_gate < math.inf:
+        for rows in strips(0, height, width * classes):
+            confidence, label = global_window(semantic, covered, rows, (0, width)).max(dim=0)
+            labels[slice(*rows)] = torch.where(confidence > semantic_gate, label, 0).to(torch.uint8)
+    order = list(zip(range(len(boxes)), boxes.tolist(), painted.tolist(), strict=True))
+    for i, (left, top, right, bottom), visible in reversed(order):  # the best comes last and wins
+        if not all(map(math.isfinite, (left, top, right, bottom))):
+            continue
+        columns, all_rows = pixels_inside(left, right, width), pixels_inside(top, bottom, height)
+        if columns[0] >= columns[1]:
+            continue
+        for rows in strips(*all_rows, (columns[1] - columns[0]) * classes):
+            y = map_coordinates(rows, top, bottom, probabilities.shape[2], device)
+            x = map_coordinates(columns, left, right, probabilities.shape[3], device)
+            values = sample_grid(probabilities[i], y, x)
+            person = values.argmax(dim=0)
+            if semantic is not None and semantic_weight:
+                values += semantic_weight * global_window(semantic, covered, rows, columns)
+                person = torch.where(person > 0, values.argmax(dim=0), 0)
+            person = person.to(torch.uint8)
+            window = (slice(*rows), slice(*columns))
+            if with_people:
+                people[i][window] = person
+            if visible:
+                instances[window] = torch.where(person > 0, i + 1, instances[window])
+                if paint_labels:
+                    labels[window] = torch.where(person > 0, person, labels[window])
+    return labels, instances, people
+
+
+def pixels_inside(low: float, high: float, size: int) -> tuple[int, int]:
+    """The pixels [first, last) of 0..size whose centres lie in [low, high)."""
+    return max(math.ceil(low - 0.5), 0), min(math.ceil(high - 0.5), size)
+
+
+def strips(first: int, last: int, numbers_per_row: int):
+    """Cuts rows [first, last) into ranges of at most STRIP_NUMBERS numbers each, one row at the least."""
+    step = max(STRIP_NUMBERS // numbers_per_row, 1)
+    for start in range(first, last, step):
+        yield start, min(start + step, last)
+
+
+def map_coordinates(pixels: tuple[int, int], low: float, high: float, size: int, device) -> Tensor:
+    """Where the centres of pixels [first, last) lie on a map of `size` cells over [low, high); cells are at 0, 1, …"""
+    centres = torch.arange(*pixels, dtype=torch.float64, device=device) + 0.5
+    return (centres - low) * (size / (high - low)) - 0.5
+
+
+def sample_grid(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Bilinear samples [K, len(rows), len(columns)] of maps [K, h, w]; beyond the border, the border's values."""
+    for axis, coordinates in ((1, rows), (2, columns)):
+        last = maps.shape[axis] - 1
+        coordinates = coordinates.clamp(0, last)
+        lower = coordinates.floor().long()
+        weight = (coordinates - lower).to(maps.dtype)
+        weight = weight[:, None] if axis == 1 else weight
+        upper = (lower + 1).clamp(max=last)
+        maps = torch.lerp(maps.index_select(axis, lower), maps.index_select(axis, upper), weight)
+    return maps
+
+
+def global_window(
+    semantic: Tensor, covered: tuple[float, float], rows: tuple[int, int], columns: tuple[int, int]
+) -> Tensor:
+    """Global probabilities [K, rows, columns] in a window of the image."""
+    y = map_coordinates(rows, 0.0, covered[0], semantic.shape[1], semantic.device)
+    x = map_coordinates(columns, 0.0, covered[1], semantic.shape[2], semantic.device)
+    return sample_grid(semantic, y, x)
+
+
+if not CPU_MISSING:
+
+    @torch.library.register_fake("rpcnn::paste_parsing")
+    def _(
+        probabilities,
+        boxes,
+        painted,
+        semantic,
+        semantic_height,
+        semantic_width,
+        height,
+        width,
+        semantic_weight,
+        semantic_gate,
+        paint_labels,
+        with_people,
+    ):
+        new = lambda *sizes, dtype: probabilities.new_empty(sizes, dtype=dtype)
+        return (
+            new(height, width, dtype=torch.uint8),
+            new(height, width, dtype=torch.int32),
+            new(len(boxes) if with_people else 0, height, width, dtype=torch.uint8),
+        )
