@@ -2,9 +2,6 @@
 #pragma once
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
@@ -12,6 +9,8 @@
 #include <cstdint>
 #include <type_traits>
 #include <vector>
+
+#include "../tensors.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -29,40 +28,14 @@ namespace rpcnn {
 
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // Half types accumulate in float, float and double in themselves.
 template <typename T>
 using accumulate_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// Calls f(T{}) with the C++ type of a floating dtype; an error names the op for any other.
 template <typename F>
 void dispatch_floating(const char* op, ScalarType dtype, F&& f) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return f(float{});
-    case ScalarType::Double:
-      return f(double{});
-    case ScalarType::Half:
-      return f(Half{});
-    case ScalarType::BFloat16:
-      return f(BFloat16{});
-    default:
-      break;
-  }
-  STD_TORCH_CHECK(false, op, ": dtype must be float32, float64, float16 or bfloat16, got ",
-                  torch::headeronly::toString(dtype));
-}
-
-// Channels-last in memory. A tensor that is both (one channel, one pixel) counts as contiguous.
-inline bool is_channels_last(const Tensor& t) {
-  if (t.dim() != 4 || t.is_contiguous()) return false;
-  const int64_t C = t.size(1), H = t.size(2), W = t.size(3);
-  const int64_t want[4] = {H * W * C, 1, W * C, C};
-  for (int i = 0; i < 4; ++i)
-    if (t.size(i) != 1 && t.stride(i) != want[i]) return false;
-  return true;
+  dispatch_floating_as<Half, BFloat16>(op, dtype, f);
 }
 
 // A fresh large tensor costs a page fault per 4 KiB at its first touch: 32–48 ms for 124 MB, 10 ms with 2 MiB
@@ -80,18 +53,11 @@ inline void advise_huge_pages(void* data, int64_t bytes) {
 
 // An uninitialised tensor of the given sizes on the CPU, its pages advised huge where it is large.
 inline Tensor empty_cpu(std::vector<int64_t> sizes, ScalarType dtype, bool channels_last = false) {
-  Tensor out = torch::stable::empty(
-      sizes, dtype, std::nullopt, torch::stable::Device(torch::headeronly::DeviceType::CPU), std::nullopt,
-      channels_last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous);
+  Tensor out =
+      torch::stable::empty(sizes, dtype, std::nullopt, torch::stable::Device(torch::headeronly::DeviceType::CPU),
+                           std::nullopt, memory_format(channels_last));
   advise_huge_pages(out.mutable_data_ptr(), out.numel() * int64_t(out.element_size()));
   return out;
-}
-
-// The tensor itself where its memory already is dense in the wanted layout, else a dense copy.
-inline Tensor dense(const Tensor& t, bool channels_last) {
-  if (channels_last ? is_channels_last(t) : t.is_contiguous()) return t;
-  return torch::stable::contiguous(
-      t, channels_last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous);
 }
 
 // f(begin, end) over [0, count) in parallel; at least `grain` items a thread.

@@ -1,0 +1,53 @@
+// What the torch side of every kernel shares, on any device: memory layouts and the choice of an element type.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+namespace rpcnn {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Calls f(T{}) with the type of a floating dtype, the half types being the device's; an error names the op for others.
+template <typename Half, typename BFloat16, typename F>
+void dispatch_floating_as(const char* op, ScalarType dtype, F&& f) {
+  switch (dtype) {
+    case ScalarType::Float:
+      return f(float{});
+    case ScalarType::Double:
+      return f(double{});
+    case ScalarType::Half:
+      return f(Half{});
+    case ScalarType::BFloat16:
+      return f(BFloat16{});
+    default:
+      break;
+  }
+  STD_TORCH_CHECK(false, op, ": dtype must be float32, float64, float16 or bfloat16, got ",
+                  torch::headeronly::toString(dtype));
+}
+
+// Channels-last in memory. A tensor that is both (one channel, one pixel) counts as contiguous.
+inline bool is_channels_last(const Tensor& t) {
+  if (t.dim() != 4 || t.is_contiguous()) return false;
+  const int64_t C = t.size(1), H = t.size(2), W = t.size(3);
+  const int64_t want[4] = {H * W * C, 1, W * C, C};
+  for (int i = 0; i < 4; ++i)
+    if (t.size(i) != 1 && t.stride(i) != want[i]) return false;
+  return true;
+}
+
+inline torch::headeronly::MemoryFormat memory_format(bool channels_last) {
+  return channels_last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous;
+}
+
+// The tensor itself where its memory already is dense in the wanted layout, else a dense copy.
+inline Tensor dense(const Tensor& t, bool channels_last) {
+  if (channels_last ? is_channels_last(t) : t.is_contiguous()) return t;
+  return torch::stable::contiguous(t, memory_format(channels_last));
+}
+
+}  // namespace rpcnn
