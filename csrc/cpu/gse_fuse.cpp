@@ -213,7 +213,7 @@ std::tuple<Tensor, Tensor, Tensor> gse_fuse(std::vector<Tensor> features, std::v
   dispatch_floating("gse_fuse", out.scalar_type(), [&](auto type) {
     using T = decltype(type);
     using A = accumulate_t<T>;
-    const auto axes = level_axes<A>(levels, align_corners);
+    const auto axes = level_axes<A>(levels, levels[0].size(2), levels[0].size(3), align_corners);
     A *m = mean.mutable_data_ptr<A>(), *r = rstd.mutable_data_ptr<A>();
     for (int64_t l = 0; l < L; ++l) {
       const Shape s = shape_of(levels[l], levels[0], num_groups, channels_last);
@@ -327,24 +327,27 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>> gse_fu
   dispatch_floating("gse_fuse_backward", grad.scalar_type(), [&](auto type) {
     using T = decltype(type);
     using A = accumulate_t<T>;
-    const auto axes = level_axes<A>(levels, align_corners);
+    const auto axes = level_axes<A>(levels, levels[0].size(2), levels[0].size(3), align_corners);
     const A *m = mean.const_data_ptr<A>(), *r = rstd.const_data_ptr<A>();
     const Folded<A> folded(m, r, weights, biases, N, C, num_groups);
+    // E is kept in the accumulation type; where that is the maps' own, the gradient is made in its place.
+    std::vector<Tensor> sums;
+    std::vector<A*> e;
+    for (int64_t l = 0; l < L; ++l) {
+      grad_features.push_back(empty_cpu(sizes_of(levels[l]), grad.scalar_type(), channels_last));
+      sums.push_back(std::is_same_v<A, T> ? grad_features[l]
+                                          : empty_cpu(sizes_of(levels[l]), weights[l].scalar_type(), channels_last));
+      e.push_back(sums[l].mutable_data_ptr<A>());
+    }
+    if (grad.numel()) pyramid_adjoint<T, A, true>(levels, g, axes, channels_last, folded, e);
+    const auto finish = channels_last ? level_backward<T, A, false> : level_backward<T, A, true>;
     for (int64_t l = 0; l < L; ++l) {
       const Shape s = shape_of(levels[l], levels[0], num_groups, channels_last);
-      Tensor out = empty_cpu(sizes_of(levels[l]), grad.scalar_type(), channels_last);
-      Tensor d_gamma = empty_cpu({C}, weights[l].scalar_type()), d_beta = empty_cpu({C}, weights[l].scalar_type());
-      // E is kept in the accumulation type; where that is the maps' own, the gradient is made in its place.
-      Tensor e = std::is_same_v<A, T> ? out : empty_cpu(sizes_of(levels[l]), weights[l].scalar_type(), channels_last);
-      if (out.numel())
-        pyramid_adjoint<T, A, true>(levels[l], l, g, axes[l], channels_last, folded, e.mutable_data_ptr<A>());
-      const auto finish = channels_last ? level_backward<T, A, false> : level_backward<T, A, true>;
-      finish(levels[l], e.const_data_ptr<A>(), s, Gram(axes[l].y, s.h), Gram(axes[l].x, s.w), m, r, l, L,
-             weights[l].const_data_ptr<A>(), out.mutable_data_ptr<T>(), d_gamma.mutable_data_ptr<A>(),
-             d_beta.mutable_data_ptr<A>());
-      grad_features.push_back(out);
-      grad_weights.push_back(d_gamma);
-      grad_biases.push_back(d_beta);
+      grad_weights.push_back(empty_cpu({C}, weights[l].scalar_type()));
+      grad_biases.push_back(empty_cpu({C}, weights[l].scalar_type()));
+      finish(levels[l], e[l], s, Gram(axes[l].y, s.h), Gram(axes[l].x, s.w), m, r, l, L, weights[l].const_data_ptr<A>(),
+             grad_features[l].mutable_data_ptr<T>(), grad_weights[l].mutable_data_ptr<A>(),
+             grad_biases[l].mutable_data_ptr<A>());
     }
   });
   return {grad_features, grad_weights, grad_biases};

@@ -1,237 +1,220 @@
-// roi_align and multilevel_roi_align: out[r, c] = Wy[r] · X[level_r][image_r, c] · Wx[r]ᵀ, forward and backward.
+// roi_align and multilevel_roi_align: out[r, c] = Wy[r] · map[level_r][image_r, c] · Wx[r]ᵀ, forward and backward.
 //
-// RoIAlign is separable: a row of Wy holds one cell's mean bilinear weights over the map's rows. Both axes' weights are
-// tabulated once per box and shared by all channels. Samples that hit the same pixel are merged, so that a cell reads
-// ny · nx pixels (9 where a cell is a pixel or less) instead of 4 taps for each of 4 samples.
 // Fewest bytes: the touched part of the maps read once, the output written once; for [2, 256, 200, 304], 512 boxes, 7×7
-// in fp32 119 + 26 MB. Backward: the gradient read once, every map gradient written once: 125 + 26 MB.
+// in fp32 119 + 26 MB. Backward: the gradient read once, every map gradient written once: 125 + 26 MB. What limits is
+// the reads of a cell's pixels: 16 of each channel for a cell of 7×7, 411 MB from the caches.
 // Work split. Channels innermost: a pixel is one contiguous vector over channels; forward by box, backward by strips of
-// rows that walk the boxes in order. Otherwise: forward by (box, block of channels), backward by (image, channel)
-// plane. No two threads write one place, no atomics, and every sum runs in the same order for any number of threads.
-#include <cmath>
+// rows that walk the boxes in order. Otherwise, planes: a row of cells is blended along y as vectors of pixels, then
+// along x; by (image, channel). No two threads write one place, no atomics, and every sum runs in the same order for
+// any number of threads.
 #include <cstring>
 
-#include "../geometry/roi.h"
-#include "common.h"
+#include "roi_weights.h"
 
 namespace rpcnn {
 namespace {
 
-// The merged weights of all cells of one axis of one box.
-template <typename A>
-struct AxisTable {
-  struct Cell {
-    int64_t first = 0, count = 0, offset = 0;  // pixels first … first + count − 1, weights from offset on
-  };
-  std::vector<Cell> cells;
-  std::vector<A> weights;
-  int64_t low = 0, high = 0;  // pixels [low, high) that any cell reads
+// Vectors over the channels and their weights, waiting to be summed.
+template <typename T, typename A>
+struct Terms {
+  std::vector<const T*> from;
+  std::vector<A> weight;
 
-  template <typename B>
-  void build(const RoiAxis<B>& axis, int64_t num_cells, int64_t size) {
-    cells.assign(num_cells, {});
-    weights.clear();
-    low = size, high = 0;
-    for (int64_t c = 0; c < num_cells; ++c) {
-      int64_t begin, end, first = size, last = -1;
-      roi_samples_inside(axis, c, size, &begin, &end);
-      for (int64_t s = begin; s < end; ++s) {
-        const Tap<B> t = roi_tap(axis.position(c, s), size);
-        if (t.w_lo == B(0) && t.w_hi == B(0)) continue;
-        first = std::min(first, t.lo);
-        last = std::max(last, t.w_hi == B(0) ? t.lo : t.hi);
-      }
-      if (last < first) continue;
-      cells[c] = {first, last - first + 1, int64_t(weights.size())};
-      weights.resize(weights.size() + cells[c].count, A(0));
-      A* w = weights.data() + cells[c].offset;
-      const A share = A(1) / A(axis.samples);
-      for (int64_t s = begin; s < end; ++s) {
-        const Tap<B> t = roi_tap(axis.position(c, s), size);
-        if (t.w_lo != B(0)) w[t.lo - first] += A(t.w_lo) * share;
-        if (t.w_hi != B(0)) w[t.hi - first] += A(t.w_hi) * share;
-      }
-      low = std::min(low, first);
-      high = std::max(high, last + 1);
+  void clear() { from.clear(), weight.clear(); }
+  void add(const T* vector, A w) { from.push_back(vector), weight.push_back(w); }
+};
+
+// sum[c] = (kFirst ? 0 : sum[c]) + Σ_t weight[t] · from[t][c]: all terms at once, so that a sum is stored once.
+template <typename T, typename A, int kTerms, bool kFirst>
+RPCNN_CLONES void add_terms(A* __restrict sum, const T* const* from, const A* weight, int64_t C) {
+  for (int64_t c = 0; c < C; ++c) {
+    A value = kFirst ? A(0) : sum[c];
+#pragma GCC unroll 8
+    for (int t = 0; t < kTerms; ++t) value += weight[t] * A(from[t][c]);
+    sum[c] = value;
+  }
+}
+
+template <typename T, typename A, bool kFirst>
+void add_some(A* sum, const T* const* from, const A* weight, int64_t terms, int64_t C) {
+  switch (terms) {
+#define RPCNN_TERMS(n) \
+  case n:              \
+    return add_terms<T, A, n, kFirst>(sum, from, weight, C);
+    RPCNN_TERMS(0)
+    RPCNN_TERMS(1)
+    RPCNN_TERMS(2)
+    RPCNN_TERMS(3)
+    RPCNN_TERMS(4)
+    RPCNN_TERMS(5)
+    RPCNN_TERMS(6)
+    RPCNN_TERMS(7)
+    default:
+      RPCNN_TERMS(8)
+#undef RPCNN_TERMS
+  }
+}
+
+// sum = Σ terms, or sum += Σ terms.
+template <typename T, typename A>
+void add_up(A* sum, const Terms<T, A>& terms, int64_t C, bool fresh) {
+  const int64_t count = int64_t(terms.from.size());
+  for (int64_t i = 0; i < count || (fresh && i == 0); i += 8) {
+    const int64_t some = std::min<int64_t>(8, count - i);
+    if (fresh && i == 0) {
+      add_some<T, A, true>(sum, terms.from.data(), terms.weight.data(), some, C);
+    } else {
+      add_some<T, A, false>(sum, terms.from.data() + i, terms.weight.data() + i, some, C);
     }
-    if (high < low) low = high = 0;
-  }
-};
-
-template <typename A>
-struct Roi {
-  int64_t image = 0, level = 0;
-  AxisTable<A> y, x;
-};
-
-struct Pooling {  // what the caller asked for
-  std::vector<double> scales;
-  int64_t height, width, sampling_ratio;
-  bool aligned;
-  double canonical_size = 224, area_offset = 0;
-  int64_t canonical_level = 4;
-};
-
-struct MapSize {
-  int64_t H, W;
-};
-
-template <typename A, typename B>
-void build_roi(const B* box, const Pooling& p, const std::vector<MapSize>& maps, Roi<A>& roi) {
-  roi.image = static_cast<int64_t>(box[0]);
-  const bool finite = std::isfinite(box[1]) && std::isfinite(box[2]) && std::isfinite(box[3]) && std::isfinite(box[4]);
-  roi.level = maps.size() == 1 || !finite
-                  ? 0
-                  : roi_level(float(box[1]), float(box[2]), float(box[3]), float(box[4]), float(p.canonical_size),
-                              float(p.canonical_level), std::round(-std::log2(float(p.scales[0]))),
-                              float(p.area_offset), int64_t(maps.size()));
-  RoiAxis<B> y{0, 0, 0}, x{0, 0, 0};  // no samples: zeros
-  const MapSize map = maps[roi.level];
-  if (finite && map.H > 0 && map.W > 0) {
-    const B scale = B(p.scales[roi.level]);
-    y = roi_axis(box[2], box[4], scale, p.height, p.sampling_ratio, p.aligned);
-    x = roi_axis(box[1], box[3], scale, p.width, p.sampling_ratio, p.aligned);
-  }
-  roi.y.build(y, p.height, map.H);
-  roi.x.build(x, p.width, map.W);
-}
-
-// Geometry in double where the boxes or the maps are, in float otherwise.
-template <typename A>
-void build_roi(const Tensor& boxes, int64_t r, const Pooling& p, const std::vector<MapSize>& maps, Roi<A>& roi) {
-  if (boxes.scalar_type() == ScalarType::Double) {
-    build_roi<A, double>(boxes.const_data_ptr<double>() + r * 5, p, maps, roi);
-  } else {
-    A box[5];
-    for (int k = 0; k < 5; ++k) box[k] = A(boxes.const_data_ptr<float>()[r * 5 + k]);
-    build_roi<A, A>(box, p, maps, roi);
   }
 }
 
 template <typename T, typename A>
-RPCNN_CLONES void add_scaled(A* sum, const T* x, A w, int64_t count) {
-  for (int64_t c = 0; c < count; ++c) sum[c] += w * A(x[c]);
-}
-
-template <typename T, typename A>
-RPCNN_CLONES void convert(const A* from, T* to, int64_t count) {
+RPCNN_CLONES void convert(const A* from, T* __restrict to, int64_t count) {
   for (int64_t c = 0; c < count; ++c) to[c] = T(from[c]);
 }
 
-// Channels innermost: map [H, W, C] of the box's image, out [height, width, C]; sum holds C values.
+// Channels innermost: map [H, W, C] of the box's image, out [height, width, C]; `wide` holds C sums of half maps.
 template <typename T, typename A>
-void pool_channels_last(const Roi<A>& roi, const T* map, int64_t W, int64_t C, T* out, A* sum) {
-  for (const auto& y : roi.y.cells)
-    for (const auto& x : roi.x.cells) {
-      std::fill(sum, sum + C, A(0));
-      for (int64_t i = 0; i < y.count; ++i) {
-        const A wy = roi.y.weights[y.offset + i];
-        if (wy == A(0)) continue;
-        const T* row = map + ((y.first + i) * W + x.first) * C;
-        for (int64_t j = 0; j < x.count; ++j) add_scaled<T, A>(sum, row + j * C, wy * roi.x.weights[x.offset + j], C);
+void pool_channels_last(const Roi<A>& roi, const T* map, int64_t W, int64_t C, const Pooling& p, T* out, A* wide,
+                        Terms<T, A>& terms) {
+  for (int64_t i = 0; i < p.height; ++i)
+    for (int64_t j = 0; j < p.width; ++j, out += C) {
+      terms.clear();
+      for (auto y = roi.y.cells.first(i); y != roi.y.cells.last(i); ++y)
+        for (auto x = roi.x.cells.first(j); x != roi.x.cells.last(j); ++x)
+          terms.add(map + (y->column * W + x->column) * C, y->weight * x->weight);
+      if constexpr (std::is_same_v<A, T>) {
+        add_up(out, terms, C, true);
+      } else {
+        add_up(wide, terms, C, true);
+        convert<T, A>(wide, out, C);
       }
-      convert<T, A>(sum, out, C);
-      out += C;
     }
 }
 
-// One plane [H, W]: rows first interpolated along x into `rows` [high − low, width], then blended along y.
+// One plane [H, W] to cells [height, width]. `row` holds the pixels between the box's first and last column.
 template <typename T, typename A>
-RPCNN_CLONES void pool_plane(const Roi<A>& roi, const T* plane, int64_t W, int64_t width, T* out, A* rows, A* sum) {
-  for (int64_t y = roi.y.low; y < roi.y.high; ++y) {
-    const T* source = plane + y * W;
-    A* row = rows + (y - roi.y.low) * width;
-    for (int64_t q = 0; q < width; ++q) {
-      const auto cell = roi.x.cells[q];
-      const A* w = roi.x.weights.data() + cell.offset;
+RPCNN_CLONES void pool_plane(const Roi<A>& roi, const T* plane, int64_t W, const Pooling& p, T* __restrict out,
+                             A* __restrict row) {
+  const int64_t left = roi.x.low, count = roi.x.high - left;
+  for (int64_t i = 0; i < p.height; ++i, out += p.width) {
+    for (int64_t x = 0; x < count; ++x) row[x] = A(0);
+    for (auto y = roi.y.cells.first(i); y != roi.y.cells.last(i); ++y) {
+      const T* source = plane + y->column * W + left;
+      const A w = y->weight;
+      for (int64_t x = 0; x < count; ++x) row[x] += w * A(source[x]);
+    }
+    for (int64_t j = 0; j < p.width; ++j) {
       A value = 0;
-      for (int64_t j = 0; j < cell.count; ++j) value += w[j] * A(source[cell.first + j]);
-      row[q] = value;
+      for (auto x = roi.x.cells.first(j); x != roi.x.cells.last(j); ++x) value += x->weight * row[x->column - left];
+      out[j] = T(value);
     }
   }
-  for (const auto& cell : roi.y.cells) {
-    for (int64_t q = 0; q < width; ++q) sum[q] = A(0);
-    for (int64_t i = 0; i < cell.count; ++i) {
-      const A w = roi.y.weights[cell.offset + i];
-      const A* row = rows + (cell.first + i - roi.y.low) * width;
-      for (int64_t q = 0; q < width; ++q) sum[q] += w * row[q];
-    }
-    for (int64_t q = 0; q < width; ++q) out[q] = T(sum[q]);
-    out += width;
-  }
+}
+
+// Every box's weights.
+template <typename A>
+std::vector<Roi<A>> build_rois(const Tensor& boxes, const Pooling& p, const std::vector<MapSize>& sizes) {
+  std::vector<Roi<A>> rois(boxes.size(0));
+  parallel(boxes.size(0), 8, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) build_roi(boxes, r, p, sizes, rois[r]);
+  });
+  return rois;
+}
+
+// The boxes of each level and image, at [level · images + image], in their order.
+template <typename A>
+std::vector<std::vector<int64_t>> group_rois(const std::vector<Roi<A>>& rois, int64_t levels, int64_t images) {
+  std::vector<std::vector<int64_t>> members(levels * images);
+  for (size_t r = 0; r < rois.size(); ++r) members[rois[r].level * images + rois[r].image].push_back(int64_t(r));
+  return members;
+}
+
+template <typename A>
+int64_t widest(const std::vector<Roi<A>>& rois) {
+  int64_t most = 1;
+  for (const auto& roi : rois) most = std::max(most, roi.x.high - roi.x.low);
+  return most;
 }
 
 template <typename T>
-void forward(const std::vector<Tensor>& maps, const std::vector<MapSize>& sizes, const Tensor& boxes, const Pooling& p,
-             bool channels_last, Tensor& out) {
+void forward_channels_last(const std::vector<Tensor>& maps, const std::vector<MapSize>& sizes, const Tensor& boxes,
+                           const Pooling& p, T* out) {
   using A = accumulate_t<T>;
-  const int64_t R = boxes.size(0), C = maps[0].size(1), cells = p.height * p.width;
-  T* target = out.mutable_data_ptr<T>();
-  constexpr int64_t kChannels = 64;  // of a work item where planes are far apart in memory
-  const int64_t blocks = channels_last ? 1 : (C + kChannels - 1) / kChannels;
-  parallel(R * blocks, 1, [&](int64_t begin, int64_t end) {
+  const int64_t C = maps[0].size(1), cells = p.height * p.width;
+  parallel(boxes.size(0), 1, [&](int64_t begin, int64_t end) {
     Roi<A> roi;
-    std::vector<A> rows, sum(std::max(C, p.width));
-    int64_t built = -1;
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t r = i / blocks;
-      if (r != built) build_roi(boxes, r, p, sizes, roi), built = r;
+    Terms<T, A> terms;
+    std::vector<A> wide(C);
+    for (int64_t r = begin; r < end; ++r) {
+      build_roi(boxes, r, p, sizes, roi);
       const MapSize size = sizes[roi.level];
       const T* map = maps[roi.level].template const_data_ptr<T>() + roi.image * C * size.H * size.W;
-      if (channels_last) {
-        pool_channels_last<T, A>(roi, map, size.W, C, target + r * cells * C, sum.data());
-        continue;
-      }
-      rows.resize(std::max<int64_t>(roi.y.high - roi.y.low, 1) * p.width);
-      const int64_t last = std::min(C, (i % blocks + 1) * kChannels);
-      for (int64_t c = i % blocks * kChannels; c < last; ++c)
-        pool_plane<T, A>(roi, map + c * size.H * size.W, size.W, p.width, target + (r * C + c) * cells, rows.data(),
-                         sum.data());
+      pool_channels_last<T, A>(roi, map, size.W, C, p, out + r * cells * C, wide.data(), terms);
     }
   });
 }
 
+// A plane at a time for all its boxes: it is read from memory once (by boxes, 9 times as slow).
+template <typename T>
+void forward_planes(const std::vector<Tensor>& maps, const std::vector<MapSize>& sizes, const Tensor& boxes,
+                    const Pooling& p, T* out) {
+  using A = accumulate_t<T>;
+  const int64_t N = maps[0].size(0), C = maps[0].size(1), cells = p.height * p.width;
+  const auto rois = build_rois<A>(boxes, p, sizes);
+  const auto members = group_rois(rois, int64_t(maps.size()), N);
+  parallel(N * C, 1, [&](int64_t begin, int64_t end) {
+    std::vector<A> row(widest(rois));
+    for (int64_t i = begin; i < end; ++i)
+      for (size_t l = 0; l < maps.size(); ++l) {
+        const T* plane = maps[l].template const_data_ptr<T>() + i * sizes[l].H * sizes[l].W;
+        for (const int64_t r : members[l * N + i / C])
+          pool_plane<T, A>(rois[r], plane, sizes[l].W, p, out + (r * C + i % C) * cells, row.data());
+      }
+  });
+}
+
+// A box's weights from the pixels' side.
+template <typename A>
+struct Readers {
+  SparseRows<A> y, x;
+};
+
 // Adds a box's gradient [height, width, C] to the rows [top, bottom) of a map gradient, `strip` starting at row top.
 template <typename T, typename A>
-void unpool_channels_last(const Roi<A>& roi, const T* grad, int64_t W, int64_t C, int64_t top, int64_t bottom,
-                          A* strip) {
-  const int64_t width = int64_t(roi.x.cells.size());
-  for (size_t p = 0; p < roi.y.cells.size(); ++p) {
-    const auto& y = roi.y.cells[p];
-    for (int64_t i = std::max<int64_t>(0, top - y.first); i < std::min(y.count, bottom - y.first); ++i) {
-      const A wy = roi.y.weights[y.offset + i];
-      if (wy == A(0)) continue;
-      A* row = strip + (y.first + i - top) * W * C;
-      for (int64_t q = 0; q < width; ++q) {
-        const auto& x = roi.x.cells[q];
-        const T* g = grad + (int64_t(p) * width + q) * C;
-        for (int64_t j = 0; j < x.count; ++j)
-          add_scaled<T, A>(row + (x.first + j) * C, g, wy * roi.x.weights[x.offset + j], C);
-      }
+void unpool_channels_last(const Roi<A>& roi, const Readers<A>& readers, const T* grad, int64_t W, int64_t C,
+                          int64_t width, int64_t top, int64_t bottom, A* strip, Terms<T, A>& terms) {
+  for (int64_t y = std::max(top, roi.y.low); y < std::min(bottom, roi.y.high); ++y) {
+    const int64_t i = y - roi.y.low;
+    if (readers.y.count(i) == 0) continue;
+    for (int64_t x = roi.x.low; x < roi.x.high; ++x) {
+      const int64_t j = x - roi.x.low;
+      terms.clear();
+      for (auto p = readers.y.first(i); p != readers.y.last(i); ++p)
+        for (auto q = readers.x.first(j); q != readers.x.last(j); ++q)
+          terms.add(grad + (p->column * width + q->column) * C, p->weight * q->weight);
+      add_up(strip + ((y - top) * W + x) * C, terms, C, false);
     }
   }
 }
 
-// Adds a box's gradient [height, width] of one channel to a plane; `rows` holds [high − low, width].
+// Adds a box's gradient [height, width] of one channel to a plane.
 template <typename T, typename A>
-RPCNN_CLONES void unpool_plane(const Roi<A>& roi, const T* grad, int64_t W, int64_t width, A* plane, A* rows) {
-  const int64_t count = roi.y.high - roi.y.low;
-  for (int64_t i = 0; i < count * width; ++i) rows[i] = A(0);
-  for (const auto& cell : roi.y.cells) {
-    for (int64_t i = 0; i < cell.count; ++i) {
-      const A w = roi.y.weights[cell.offset + i];
-      A* row = rows + (cell.first + i - roi.y.low) * width;
-      for (int64_t q = 0; q < width; ++q) row[q] += w * A(grad[q]);
+RPCNN_CLONES void unpool_plane(const Roi<A>& roi, const T* grad, int64_t W, const Pooling& p, A* __restrict plane,
+                               A* __restrict row) {
+  const int64_t left = roi.x.low, count = roi.x.high - left;
+  for (int64_t i = 0; i < p.height; ++i, grad += p.width) {
+    if (roi.y.cells.count(i) == 0) continue;
+    for (int64_t x = 0; x < count; ++x) row[x] = A(0);
+    for (int64_t j = 0; j < p.width; ++j) {
+      const A g = A(grad[j]);
+      for (auto x = roi.x.cells.first(j); x != roi.x.cells.last(j); ++x) row[x->column - left] += x->weight * g;
     }
-    grad += width;
-  }
-  for (int64_t y = 0; y < count; ++y) {
-    A* target = plane + (roi.y.low + y) * W;
-    for (int64_t q = 0; q < width; ++q) {
-      const auto cell = roi.x.cells[q];
-      const A* w = roi.x.weights.data() + cell.offset;
-      const A g = rows[y * width + q];
-      for (int64_t j = 0; j < cell.count; ++j) target[cell.first + j] += w[j] * g;
+    for (auto y = roi.y.cells.first(i); y != roi.y.cells.last(i); ++y) {
+      A* target = plane + y->column * W + left;
+      const A w = y->weight;
+      for (int64_t x = 0; x < count; ++x) target[x] += w * row[x];
     }
   }
 }
@@ -241,17 +224,12 @@ void backward(const Tensor& grad, const Tensor& boxes, const Pooling& p, const s
               bool channels_last, std::vector<Tensor>& outputs) {
   using A = accumulate_t<T>;
   const int64_t R = boxes.size(0), C = grad.size(1), N = outputs[0].size(0), cells = p.height * p.width;
-  std::vector<Roi<A>> rois(R);
-  parallel(R, 8, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) build_roi(boxes, r, p, sizes, rois[r]);
+  const auto rois = build_rois<A>(boxes, p, sizes);
+  const auto members = group_rois(rois, int64_t(sizes.size()), N);
+  std::vector<Readers<A>> readers(channels_last ? R : 0);
+  parallel(int64_t(readers.size()), 8, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) readers[r] = {rois[r].y.transposed(), rois[r].x.transposed()};
   });
-  // The boxes of each image and level, in their order.
-  std::vector<std::vector<int64_t>> members(N * sizes.size());
-  int64_t tallest = 1;
-  for (int64_t r = 0; r < R; ++r) {
-    members[rois[r].level * N + rois[r].image].push_back(r);
-    tallest = std::max(tallest, rois[r].y.high - rois[r].y.low);
-  }
   const T* source = grad.const_data_ptr<T>();
   constexpr int64_t kStrip = 8;  // rows of a work item: 2.5 MB at 304 × 256 floats
   for (size_t l = 0; l < sizes.size(); ++l) {
@@ -260,7 +238,8 @@ void backward(const Tensor& grad, const Tensor& boxes, const Pooling& p, const s
     T* target = outputs[l].mutable_data_ptr<T>();
     const int64_t pieces = channels_last ? (H + kStrip - 1) / kStrip : C;
     parallel(N * pieces, 1, [&](int64_t begin, int64_t end) {
-      std::vector<A> wide, rows(channels_last ? 0 : tallest * p.width);
+      std::vector<A> wide, row(widest(rois));
+      Terms<T, A> terms;
       for (int64_t i = begin; i < end; ++i) {
         const int64_t n = i / pieces, piece = i % pieces;
         const int64_t top = channels_last ? piece * kStrip : 0, bottom = channels_last ? std::min(H, top + kStrip) : H;
@@ -278,9 +257,10 @@ void backward(const Tensor& grad, const Tensor& boxes, const Pooling& p, const s
           const Roi<A>& roi = rois[r];
           if (roi.y.high <= top || roi.y.low >= bottom) continue;
           if (channels_last) {
-            unpool_channels_last<T, A>(roi, source + r * cells * C, W, C, top, bottom, sums);
+            unpool_channels_last<T, A>(roi, readers[r], source + r * cells * C, W, C, p.width, top, bottom, sums,
+                                       terms);
           } else {
-            unpool_plane<T, A>(roi, source + (r * C + piece) * cells, W, p.width, sums, rows.data());
+            unpool_plane<T, A>(roi, source + (r * C + piece) * cells, W, p, sums, row.data());
           }
         }
         if constexpr (!std::is_same_v<A, T>) convert<T, A>(sums, place, count);
@@ -326,7 +306,10 @@ Tensor pool(const char* op, const std::vector<Tensor>& features, const Tensor& b
   }
   Tensor out = empty_cpu({rows.size(0), maps[0].size(1), p.height, p.width}, maps[0].scalar_type(), channels_last);
   dispatch_floating(op, out.scalar_type(), [&](auto type) {
-    if (out.numel()) forward<decltype(type)>(maps, sizes, rows, p, channels_last, out);
+    using T = decltype(type);
+    if (out.numel() == 0) return;
+    const auto run = channels_last ? forward_channels_last<T> : forward_planes<T>;
+    run(maps, sizes, rows, p, out.mutable_data_ptr<T>());
   });
   return out;
 }

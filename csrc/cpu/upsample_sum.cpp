@@ -22,28 +22,28 @@ Tensor upsample_sum(std::vector<Tensor> features, bool align_corners, bool relu)
   return out;
 }
 
+// The gradients of any of the levels; all were brought to the gradient's size.
 std::vector<Tensor> upsample_sum_backward(Tensor grad, std::vector<Tensor> features, bool align_corners, bool relu) {
   check_levels("upsample_sum_backward", features);
-  STD_TORCH_CHECK(grad.dim() == 4 && sizes_of(grad) == sizes_of(features[0]) &&
+  STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == features[0].size(0) && grad.size(1) == features[0].size(1) &&
                       grad.scalar_type() == features[0].scalar_type() && grad.is_cpu(),
-                  "upsample_sum_backward: grad must have the shape, dtype and device of features[0]");
-  const bool channels_last = is_channels_last(features[0]);
+                  "upsample_sum_backward: grad must agree with features in N, C, dtype and device");
+  const bool channels_last = is_channels_last(grad);
   const auto levels = dense_levels(features, channels_last);
   const Tensor g = dense(grad, channels_last);
   std::vector<Tensor> outputs;
+  for (const Tensor& level : levels) outputs.push_back(empty_cpu(sizes_of(level), grad.scalar_type(), channels_last));
+  if (grad.numel() == 0) return outputs;
   dispatch_floating("upsample_sum_backward", grad.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    const auto axes = level_axes<accumulate_t<T>>(levels, align_corners);
+    const auto axes = level_axes<accumulate_t<T>>(levels, g.size(2), g.size(3), align_corners);
     const NoAffine<accumulate_t<T>> plain;
-    for (size_t l = 0; l < levels.size(); ++l) {
-      Tensor out = empty_cpu(sizes_of(levels[l]), grad.scalar_type(), channels_last);
-      outputs.push_back(out);
-      if (out.numel() == 0) continue;
-      if (relu) {
-        pyramid_adjoint<T, T, true>(levels[l], l, g, axes[l], channels_last, plain, out.mutable_data_ptr<T>());
-      } else {
-        pyramid_adjoint<T, T, false>(levels[l], l, g, axes[l], channels_last, plain, out.mutable_data_ptr<T>());
-      }
+    std::vector<T*> targets;
+    for (Tensor& out : outputs) targets.push_back(out.mutable_data_ptr<T>());
+    if (relu) {
+      pyramid_adjoint<T, T, true>(levels, g, axes, channels_last, plain, targets);
+    } else {
+      pyramid_adjoint<T, T, false>(levels, g, axes, channels_last, plain, targets);
     }
   });
   return outputs;

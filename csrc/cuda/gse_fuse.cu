@@ -98,7 +98,7 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>> gse_fu
   const auto levels = dense_levels(features, channels_last);
   const auto weights = contiguous_all(gn_weights), biases = contiguous_all(gn_biases);
   const Tensor g = dense(grad, channels_last);
-  Tensor half = adjoint_buffer(levels, wide);
+  Tensor half = adjoint_buffer(levels, shape_of(g, false), wide);
   Tensor channel = empty_like_device(g, {N, C, 2}, ScalarType::Double);
   Tensor terms = empty_like_device(g, {N, num_groups, 2}, wide);
   std::vector<Tensor> grad_features, grad_weights, grad_biases;

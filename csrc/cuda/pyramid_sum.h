@@ -43,8 +43,7 @@ PyramidLevels<T> level_table(const std::vector<Tensor>& levels, bool align_corne
 }
 
 // The buffer between the adjoint's two passes, large enough for each level in turn.
-inline Tensor adjoint_buffer(const std::vector<Tensor>& levels, ScalarType dtype) {
-  const MapShape shape = shape_of(levels[0], false);
+inline Tensor adjoint_buffer(const std::vector<Tensor>& levels, MapShape shape, ScalarType dtype) {
   int64_t most = 0;
   for (const Tensor& q : levels) {
     const int64_t values = adjoint_buffer(q.size(0), shape, q.size(2), q.size(3));

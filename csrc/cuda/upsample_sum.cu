@@ -19,13 +19,17 @@ Tensor upsample_sum(std::vector<Tensor> features, bool align_corners, bool relu)
   return out;
 }
 
+// The gradients of any of the levels; all were brought to the gradient's size.
 std::vector<Tensor> upsample_sum_backward(Tensor grad, std::vector<Tensor> features, bool align_corners, bool relu) {
   check_levels("upsample_sum_backward", features);
-  check_gradient("upsample_sum_backward", grad, features[0]);
-  const bool channels_last = is_channels_last(features[0]);
+  STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == features[0].size(0) && grad.size(1) == features[0].size(1) &&
+                      grad.is_cuda() && grad.get_device_index() == features[0].get_device_index() &&
+                      grad.scalar_type() == features[0].scalar_type(),
+                  "upsample_sum_backward: grad must agree with features in N, C, dtype and device");
+  const bool channels_last = is_channels_last(grad);
   const auto levels = dense_levels(features, channels_last);
   const Tensor g = dense(grad, channels_last);
-  Tensor half = adjoint_buffer(levels, accumulation_type(g));
+  Tensor half = adjoint_buffer(levels, shape_of(g, false), accumulation_type(g));
   std::vector<Tensor> outputs;
   OnDeviceOf device(g);
   dispatch_floating("upsample_sum_backward", g.scalar_type(), [&](auto type) {

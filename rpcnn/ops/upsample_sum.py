@@ -70,7 +70,7 @@ if not CPU_MISSING:
 
     @torch.library.register_fake("rpcnn::upsample_sum_backward")
     def _(grad, features, align_corners, relu):
-        layout = dense_layout(features[0])
+        layout = dense_layout(grad)
         return [torch.empty_like(feature, memory_format=layout) for feature in features]
 
     def _setup_context(ctx, inputs, output):
@@ -78,18 +78,22 @@ if not CPU_MISSING:
         ctx.save_for_backward(*features)
 
     def _backward(ctx, grad):
-        features = list(ctx.saved_tensors)
-        return torch.ops.rpcnn.upsample_sum_backward(grad, features, ctx.align_corners, ctx.relu), None, None
+        features, first = list(ctx.saved_tensors), []
+        if not ctx.relu:  # the finest level is added as it is
+            features, first = features[1:], [grad]
+        rest = torch.ops.rpcnn.upsample_sum_backward(grad, features, ctx.align_corners, ctx.relu) if features else []
+        return [*first, *rest], None, None
 
     def _setup_context_backward(ctx, inputs, output):
-        _, features, ctx.align_corners, ctx.relu = inputs
-        ctx.levels = len(features)
+        grad, features, ctx.align_corners, ctx.relu = inputs
+        ctx.size, ctx.levels = grad.shape, len(features)
 
     def _double_backward(ctx, grads):
         if ctx.relu:
             raise NotImplementedError("upsample_sum: double backward is not supported with relu=True")
-        # The backward is linear in the incoming gradient; its adjoint is the forward itself.
-        grad = torch.ops.rpcnn.upsample_sum(grads, ctx.align_corners, False)
+        # The backward is linear in the incoming gradient; its adjoint is the forward itself, here without finest level.
+        nothing = grads[0].new_zeros(1, 1, 1, 1).expand(ctx.size)
+        grad = torch.ops.rpcnn.upsample_sum([nothing, *grads], ctx.align_corners, False)
         return grad, [None] * ctx.levels, None, None
 
     torch.library.register_autograd("rpcnn::upsample_sum", _backward, setup_context=_setup_context)

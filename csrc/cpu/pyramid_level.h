@@ -1,0 +1,53 @@
+// One level of a pyramid as the kernels of pyramid_sum.h see it: its affine, its axes, its activation.
+#pragma once
+
+#include "common.h"
+#include "interpolation_axis.h"
+
+namespace rpcnn {
+
+// The center is subtracted from the pixels themselves: folded into the shift, a large one would cancel there.
+template <typename A>
+struct Affine {
+  const A* center = nullptr;  // [N, C]
+  const A* scale = nullptr;
+  const A* shift = nullptr;
+  Affine at(int64_t i) const { return scale ? Affine{center + i, scale + i, shift + i} : *this; }
+};
+
+template <typename A>
+struct NoAffine {
+  Affine<A> operator()(size_t, int64_t) const { return {}; }
+};
+
+// Both let a NaN through, as PyTorch's do.
+template <typename A, bool kRelu>
+inline A activate(A value) {
+  return kRelu && value < A(0) ? A(0) : value;
+}
+template <typename A>
+inline bool passes_gradient(A value) {
+  return !(value <= A(0));
+}
+
+template <typename A>
+struct LevelAxes {
+  InterpolationAxis<A> y, x;
+};
+
+// The axes that bring every level to H × W.
+template <typename A>
+std::vector<LevelAxes<A>> level_axes(const std::vector<Tensor>& levels, int64_t H, int64_t W, bool align_corners) {
+  std::vector<LevelAxes<A>> axes;
+  for (const Tensor& q : levels)
+    axes.push_back(
+        {InterpolationAxis<A>(q.size(2), H, align_corners), InterpolationAxis<A>(q.size(3), W, align_corners)});
+  return axes;
+}
+
+template <typename O, typename A>
+RPCNN_CLONES void store_row(const A* row, O* __restrict out, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) out[i] = O(row[i]);
+}
+
+}  // namespace rpcnn
