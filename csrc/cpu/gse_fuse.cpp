@@ -19,60 +19,91 @@ namespace rpcnn {
 namespace {
 
 // Column sums and tridiagonal Gram matrix of one axis' interpolation matrix.
+template <typename A>
 struct Gram {
-  std::vector<double> sum, diagonal, next;  // [in]; next[i] couples i and i + 1
+  std::vector<A> sum, before, diagonal, after;  // [in]; before[i] couples i and i − 1, after[i] couples i and i + 1
 
-  template <typename A>
-  explicit Gram(const InterpolationAxis<A>& axis, int64_t in) : sum(in, 0), diagonal(in, 0), next(in, 0) {
+  Gram(const InterpolationAxis<A>& axis, int64_t in) : sum(in, 0), before(in, 0), diagonal(in, 0), after(in, 0) {
+    std::vector<double> once(in, 0), square(in, 0), next(in, 0);
     for (const auto& t : axis.taps) {
       const double lo = t.hi == t.lo ? 1.0 : double(t.w_lo), hi = double(t.w_hi);
-      sum[t.lo] += lo;
-      diagonal[t.lo] += lo * lo;
+      once[t.lo] += lo;
+      square[t.lo] += lo * lo;
       if (t.hi != t.lo) {
-        sum[t.hi] += hi;
-        diagonal[t.hi] += hi * hi;
+        once[t.hi] += hi;
+        square[t.hi] += hi * hi;
         next[t.lo] += lo * hi;
       }
     }
+    for (int64_t i = 0; i < in; ++i) {
+      sum[i] = A(once[i]), diagonal[i] = A(square[i]);
+      if (i + 1 < in) after[i] = before[i + 1] = A(next[i]);
+    }
   }
-  double before(int64_t i) const { return i > 0 ? next[i - 1] : 0.0; }
-  double after(int64_t i) const { return i + 1 < int64_t(next.size()) ? next[i] : 0.0; }
 };
 
 // The rows below hold `channels` values behind each pixel, or one where they are planar, known to the compiler so that
-// it vectorises along x.
+// it vectorises along x. Sums along a planar row run in lanes, in double: one lane would wait for every addition.
+struct Lanes {
+  static constexpr int64_t kCount = 16;
+  double value[kCount] = {};
+  double total() const {
+    double sum = 0;
+    for (const double v : value) sum += v;
+    return sum;
+  }
+};
 
 // out[x, c] = Σ_neighbours (AᵀA) (Q − shift) (BᵀB) for one row of one plane.
-// `blend` is a buffer of w · inner values; shift has one value per inner index.
+// `blend` is a buffer of (w + 2) · inner values; shift has one value per inner index.
 template <typename T, typename A, bool kPlanar>
-RPCNN_CLONES void gram_row(const T* above, const T* here, const T* below, double up, double mid, double down,
-                           const A* shift, const Gram& x, A* blend, A* out, int64_t w, int64_t channels) {
+RPCNN_CLONES void gram_row(const T* above, const T* here, const T* below, A up, A mid, A down, const A* shift,
+                           const Gram<A>& x, A* __restrict blend, A* __restrict out, int64_t w, int64_t channels) {
   const int64_t inner = kPlanar ? 1 : channels;
-  const A a = A(up), b = A(mid), c = A(down);
+  A* middle = blend + inner;  // with a pixel of zeros before and behind
+  for (int64_t k = 0; k < inner; ++k) blend[k] = middle[w * inner + k] = A(0);
   for (int64_t j = 0; j < w; ++j)
     for (int64_t k = 0; k < inner; ++k) {
       const int64_t i = j * inner + k;
-      blend[i] = a * (A(above[i]) - shift[k]) + b * (A(here[i]) - shift[k]) + c * (A(below[i]) - shift[k]);
+      middle[i] = up * (A(above[i]) - shift[k]) + mid * (A(here[i]) - shift[k]) + down * (A(below[i]) - shift[k]);
     }
-  for (int64_t j = 0; j < w; ++j) {
-    const A left = A(x.before(j)), centre = A(x.diagonal[j]), right = A(x.after(j));
-    const A* m = blend + j * inner;
-    const A *l = j > 0 ? m - inner : m, *r = j + 1 < w ? m + inner : m;
-    for (int64_t k = 0; k < inner; ++k) out[j * inner + k] = left * l[k] + centre * m[k] + right * r[k];
-  }
+  const A *before = x.before.data(), *diagonal = x.diagonal.data(), *after = x.after.data();
+  for (int64_t j = 0; j < w; ++j)
+    for (int64_t k = 0; k < inner; ++k) {
+      const int64_t i = j * inner + k;
+      out[i] = before[j] * middle[i - inner] + diagonal[j] * middle[i] + after[j] * middle[i + inner];
+    }
 }
 
-// first[k] += Σ_x weight · x.sum · (q − shift), second[k] += Σ_x (q − shift) · gram, over one row.
+// first[k] += Σ_x weight · x_sum · (q − shift), second[k] += Σ_x (q − shift) · gram, over one row.
 template <typename T, typename A, bool kPlanar>
-RPCNN_CLONES void moments_row(const T* here, const A* gram, const A* shift, double weight, const double* x_sum,
-                              double* first, double* second, int64_t w, int64_t channels) {
-  const int64_t inner = kPlanar ? 1 : channels;
-  for (int64_t j = 0; j < w; ++j) {
-    const double share = weight * x_sum[j];
-    for (int64_t k = 0; k < inner; ++k) {
-      const double q = double(A(here[j * inner + k]) - shift[k]);
-      first[k] += share * q;
-      second[k] += q * double(gram[j * inner + k]);
+RPCNN_CLONES void moments_row(const T* here, const A* gram, const A* shift, A weight, const A* x_sum,
+                              double* __restrict first, double* __restrict second, int64_t w, int64_t channels) {
+  if constexpr (kPlanar) {
+    Lanes one, two;
+    const A about = shift[0];
+    const int64_t whole = w / Lanes::kCount * Lanes::kCount;
+    for (int64_t j = 0; j < whole; j += Lanes::kCount)
+      for (int64_t k = 0; k < Lanes::kCount; ++k) {
+        const A q = A(here[j + k]) - about;
+        one.value[k] += double(x_sum[j + k] * q);
+        two.value[k] += double(q * gram[j + k]);
+      }
+    for (int64_t j = whole; j < w; ++j) {
+      const A q = A(here[j]) - about;
+      one.value[j - whole] += double(x_sum[j] * q);
+      two.value[j - whole] += double(q * gram[j]);
+    }
+    first[0] += double(weight) * one.total();
+    second[0] += two.total();
+  } else {
+    for (int64_t j = 0; j < w; ++j) {
+      const A share = weight * x_sum[j];
+      for (int64_t k = 0; k < channels; ++k) {
+        const A q = A(here[j * channels + k]) - shift[k];
+        first[k] += double(share * q);
+        second[k] += double(q * gram[j * channels + k]);
+      }
     }
   }
 }
@@ -88,18 +119,18 @@ struct Shape {
 template <typename T, typename A>
 struct Rows {  // the three rows that the Gram stencil of row y reads
   const T *above, *here, *below;
-  double up, mid, down;
-  Rows(const T* plane, const Gram& gram, int64_t y, int64_t h, int64_t stride) {
+  A up, mid, down;
+  Rows(const T* plane, const Gram<A>& gram, int64_t y, int64_t h, int64_t stride) {
     here = plane + y * stride;
     above = y > 0 ? here - stride : here;
     below = y + 1 < h ? here + stride : here;
-    up = gram.before(y), mid = gram.diagonal[y], down = gram.after(y);
+    up = gram.before[y], mid = gram.diagonal[y], down = gram.after[y];
   }
 };
 
 // mean and rstd of image n, group g of one level, written to [N, L, G] at level l.
 template <typename T, typename A, bool kPlanar>
-void level_statistics(const Tensor& level, const Shape& s, const Gram& gy, const Gram& gx, double eps, int64_t l,
+void level_statistics(const Tensor& level, const Shape& s, const Gram<A>& gy, const Gram<A>& gx, double eps, int64_t l,
                       int64_t L, A* mean_out, A* rstd_out) {
   const T* data = level.const_data_ptr<T>();
   const int64_t inner = s.inner(), stride = s.w * inner, group = s.C / s.G;
@@ -118,7 +149,7 @@ void level_statistics(const Tensor& level, const Shape& s, const Gram& gy, const
   const int64_t rows = s.planes() * s.h;
   std::vector<double> first(rows * inner, 0), second(rows * inner, 0);
   parallel(rows, std::max<int64_t>(1, 4096 / stride), [&](int64_t begin, int64_t end) {
-    std::vector<A> blend(stride), gram(stride);
+    std::vector<A> blend(stride + 2 * inner), gram(stride);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t plane = i / s.h, y = i % s.h;
       const Rows<T, A> r(data + plane * s.h * stride, gy, y, s.h, stride);
@@ -218,34 +249,50 @@ std::tuple<Tensor, Tensor, Tensor> gse_fuse(std::vector<Tensor> features, std::v
     for (int64_t l = 0; l < L; ++l) {
       const Shape s = shape_of(levels[l], levels[0], num_groups, channels_last);
       const auto statistics = channels_last ? level_statistics<T, A, false> : level_statistics<T, A, true>;
-      statistics(levels[l], s, Gram(axes[l].y, s.h), Gram(axes[l].x, s.w), eps, l, L, m, r);
+      statistics(levels[l], s, Gram<A>(axes[l].y, s.h), Gram<A>(axes[l].x, s.w), eps, l, L, m, r);
     }
     pyramid_sum<T, true>(levels, out, align_corners, channels_last, Folded<A>(m, r, weights, biases, N, C, num_groups));
   });
   return {out, mean, rstd};
 }
 
-// first[c] = Σ E_c and second[c] = ⟨Q_c − mean, E_c⟩ of one row, `inner` channels wide.
+// first[c] = Σ E_c and second[c] = ⟨Q_c − mean, E_c⟩ of one row.
 template <typename T, typename A, bool kPlanar>
-RPCNN_CLONES void dot_row(const T* q, const A* e, const A* mean, double* first, double* second, int64_t w,
-                          int64_t channels) {
-  const int64_t inner = kPlanar ? 1 : channels;
-  for (int64_t j = 0; j < w; ++j)
-    for (int64_t k = 0; k < inner; ++k) {
-      const double value = double(e[j * inner + k]);
-      first[k] += value;
-      second[k] += value * double(A(q[j * inner + k]) - mean[k]);
+RPCNN_CLONES void dot_row(const T* q, const A* e, const A* mean, double* __restrict first, double* __restrict second,
+                          int64_t w, int64_t channels) {
+  if constexpr (kPlanar) {
+    Lanes one, two;
+    const A about = mean[0];
+    const int64_t whole = w / Lanes::kCount * Lanes::kCount;
+    for (int64_t j = 0; j < whole; j += Lanes::kCount)
+      for (int64_t k = 0; k < Lanes::kCount; ++k) {
+        one.value[k] += double(e[j + k]);
+        two.value[k] += double(e[j + k] * (A(q[j + k]) - about));
+      }
+    for (int64_t j = whole; j < w; ++j) {
+      one.value[j - whole] += double(e[j]);
+      two.value[j - whole] += double(e[j] * (A(q[j]) - about));
     }
+    first[0] += one.total();
+    second[0] += two.total();
+  } else {
+    for (int64_t j = 0; j < w; ++j)
+      for (int64_t k = 0; k < channels; ++k) {
+        const int64_t i = j * channels + k;
+        first[k] += double(e[i]);
+        second[k] += double(e[i] * (A(q[i]) - mean[k]));
+      }
+  }
 }
 
 // `out` may be `e` itself: element i is read, then written.
 template <typename T, typename A, bool kPlanar>
-RPCNN_CLONES void gradient_row(const A* e, const A* gram, const A* factor, const A* constant, const A* slope,
-                               double y_sum, const double* x_sum, T* out, int64_t w, int64_t channels) {
+RPCNN_CLONES void gradient_row(const A* e, const A* gram, const A* factor, const A* constant, const A* slope, A y_sum,
+                               const A* x_sum, T* out, int64_t w, int64_t channels) {
   const int64_t inner = kPlanar ? 1 : channels;
 #pragma GCC ivdep
   for (int64_t j = 0; j < w; ++j) {
-    const A both = A(y_sum * x_sum[j]);
+    const A both = y_sum * x_sum[j];
 #pragma GCC ivdep
     for (int64_t k = 0; k < inner; ++k) {
       const int64_t i = j * inner + k;
@@ -255,8 +302,9 @@ RPCNN_CLONES void gradient_row(const A* e, const A* gram, const A* factor, const
 }
 
 template <typename T, typename A, bool kPlanar>
-void level_backward(const Tensor& level, const A* e, const Shape& s, const Gram& gy, const Gram& gx, const A* mean,
-                    const A* rstd, int64_t l, int64_t L, const A* gamma, T* grad_level, A* grad_gamma, A* grad_beta) {
+void level_backward(const Tensor& level, const A* e, const Shape& s, const Gram<A>& gy, const Gram<A>& gx,
+                    const A* mean, const A* rstd, int64_t l, int64_t L, const A* gamma, T* grad_level, A* grad_gamma,
+                    A* grad_beta) {
   const T* data = level.const_data_ptr<T>();
   const int64_t inner = s.inner(), stride = s.w * inner, rows = s.planes() * s.h, group = s.C / s.G;
   std::vector<A> factor(s.N * s.C), constant(s.N * s.C), slope(s.N * s.C), about(s.N * s.C);
@@ -295,7 +343,7 @@ void level_backward(const Tensor& level, const A* e, const Shape& s, const Gram&
     }
   for (int64_t c = 0; c < s.C; ++c) grad_gamma[c] = A(d_gamma[c]), grad_beta[c] = A(d_beta[c]);
   parallel(rows, std::max<int64_t>(1, 4096 / stride), [&](int64_t begin, int64_t end) {
-    std::vector<A> blend(stride), gram(stride);
+    std::vector<A> blend(stride + 2 * inner), gram(stride);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t plane = i / s.h, y = i % s.h, c = plane * inner;
       const Rows<T, A> r(data + plane * s.h * stride, gy, y, s.h, stride);
@@ -345,9 +393,9 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>> gse_fu
       const Shape s = shape_of(levels[l], levels[0], num_groups, channels_last);
       grad_weights.push_back(empty_cpu({C}, weights[l].scalar_type()));
       grad_biases.push_back(empty_cpu({C}, weights[l].scalar_type()));
-      finish(levels[l], e[l], s, Gram(axes[l].y, s.h), Gram(axes[l].x, s.w), m, r, l, L, weights[l].const_data_ptr<A>(),
-             grad_features[l].mutable_data_ptr<T>(), grad_weights[l].mutable_data_ptr<A>(),
-             grad_biases[l].mutable_data_ptr<A>());
+      finish(levels[l], e[l], s, Gram<A>(axes[l].y, s.h), Gram<A>(axes[l].x, s.w), m, r, l, L,
+             weights[l].const_data_ptr<A>(), grad_features[l].mutable_data_ptr<T>(),
+             grad_weights[l].mutable_data_ptr<A>(), grad_biases[l].mutable_data_ptr<A>());
     }
   });
   return {grad_features, grad_weights, grad_biases};

@@ -6,31 +6,64 @@
 // rows of each level, and a row that no later output reads is gathered along x into the level's gradient.
 #pragma once
 
+#include <cstring>
+
 #include "pyramid_level.h"
 
 namespace rpcnn {
 
-// Taps of one axis, each of their parts an array.
+// Taps of one axis, each of their parts an array. Where eight neighbouring outputs read no further than eight pixels
+// (every enlargement by 2 or more), their taps are positions in one vector of pixels.
 template <typename A>
 struct SplitTaps {
-  std::vector<int32_t> lo, hi;
+  static constexpr int64_t kVector = 8;
+  std::vector<int32_t> lo, hi;  // pixels, or where `compact`, positions from `start` on
+  std::vector<int32_t> start;   // per vector of outputs
   std::vector<A> w_lo, w_hi;
+  bool compact = true;
 
   explicit SplitTaps(const InterpolationAxis<A>& axis) {
+    const int64_t outputs = int64_t(axis.taps.size());
     for (const Tap<A>& t : axis.taps) {
       lo.push_back(int32_t(t.lo)), hi.push_back(int32_t(t.hi));
       w_lo.push_back(t.hi == t.lo ? A(1) : t.w_lo), w_hi.push_back(t.hi == t.lo ? A(0) : t.w_hi);
     }
+    for (int64_t x = 0; x < outputs; x += kVector) {
+      start.push_back(lo[x]);
+      for (int64_t k = x; k < std::min(outputs, x + kVector); ++k) compact = compact && hi[k] - lo[x] < kVector;
+    }
+    if (!compact) return;
+    for (int64_t x = 0; x < outputs; ++x) lo[x] -= start[x / kVector], hi[x] -= start[x / kVector];
+    for (auto* positions : {&lo, &hi}) positions->resize(start.size() * kVector, 0);
+    for (auto* weights : {&w_lo, &w_hi}) weights->resize(start.size() * kVector, A(0));
   }
 };
 
-// Both may be the same row; where one is not read (hi = lo), its weight 0 meets the other's value, finite or not.
+// A row of pixels to a row of outputs. `from` is readable for a vector beyond its last pixel, `to` is whole vectors. A
+// pixel of weight 0 is not read: a NaN there stays where it is.
 template <typename A>
-RPCNN_CLONES void spread_row(const A* from, const int32_t* lo, const int32_t* hi, const A* w_lo, const A* w_hi,
-                             A* __restrict to, int64_t W) {
-  for (int64_t x = 0; x < W; ++x) {
-    const A a = from[lo[x]], b = hi[x] == lo[x] ? A(0) : from[hi[x]];
-    to[x] = w_lo[x] * a + w_hi[x] * b;
+RPCNN_CLONES void spread_row(const A* from, const SplitTaps<A>& taps, A* __restrict to, int64_t W) {
+  constexpr int64_t n = SplitTaps<A>::kVector;
+  const int32_t *lo = taps.lo.data(), *hi = taps.hi.data();
+  const A *w_lo = taps.w_lo.data(), *w_hi = taps.w_hi.data();
+  if (!taps.compact) {
+    for (int64_t x = 0; x < W; ++x) {
+      const A a = from[lo[x]], b = hi[x] == lo[x] ? A(0) : from[hi[x]];
+      to[x] = w_lo[x] * a + w_hi[x] * b;
+    }
+    return;
+  }
+  typedef A Values __attribute__((vector_size(n * sizeof(A))));
+  typedef std::conditional_t<sizeof(A) == 4, int32_t, int64_t> Index;
+  typedef Index Indices __attribute__((vector_size(n * sizeof(A))));
+  for (size_t v = 0; v < taps.start.size(); ++v) {
+    Values pixels, a, b;
+    Indices at_lo, at_hi;
+    std::memcpy(&pixels, from + taps.start[v], sizeof(pixels));
+    for (int64_t k = 0; k < n; ++k) at_lo[k] = lo[v * n + k], at_hi[k] = hi[v * n + k];
+    a = __builtin_shuffle(pixels, at_lo), b = __builtin_shuffle(pixels, at_hi);
+    for (int64_t k = 0; k < n; ++k)
+      to[v * n + k] = w_lo[v * n + k] * a[k] + (at_hi[k] == at_lo[k] ? A(0) : w_hi[v * n + k] * b[k]);
   }
 }
 
@@ -48,25 +81,24 @@ RPCNN_CLONES void affine_row(const T* from, Affine<A> affine, A* __restrict to, 
 template <typename T, typename A>
 class WideRows {
  public:
-  WideRows(int64_t w, int64_t W, const SplitTaps<A>& taps) : w_(w), W_(W), taps_(taps), narrow_(w) {
-    for (auto& row : rows_) row.resize(W);
+  WideRows(int64_t w, int64_t W, const SplitTaps<A>& taps)
+      : w_(w), W_(W), taps_(taps), narrow_(w + SplitTaps<A>::kVector) {
+    for (auto& row : rows_) row.resize(W + SplitTaps<A>::kVector);
   }
   void start(const T* plane, Affine<A> affine) {
     plane_ = plane, affine_ = affine;
     held_[0] = held_[1] = -1;
   }
   const A* row(int64_t y) {
+    if constexpr (std::is_same_v<T, A>)
+      if (w_ == W_ && !affine_.scale) return plane_ + y * w_;
     const int slot = int(y & 1);
     if (held_[slot] == y) return rows_[slot].data();
     held_[slot] = y;
-    if (w_ == W_) {
-      affine_row<T, A>(plane_ + y * w_, affine_, rows_[slot].data(), W_);
-    } else {
-      affine_row<T, A>(plane_ + y * w_, affine_, narrow_.data(), w_);
-      spread_row<A>(narrow_.data(), taps_.lo.data(), taps_.hi.data(), taps_.w_lo.data(), taps_.w_hi.data(),
-                    rows_[slot].data(), W_);
-    }
-    return rows_[slot].data();
+    A* wide = rows_[slot].data();
+    affine_row<T, A>(plane_ + y * w_, affine_, w_ == W_ ? wide : narrow_.data(), w_);
+    if (w_ != W_) spread_row<A>(narrow_.data(), taps_, wide, W_);
+    return wide;
   }
 
  private:

@@ -93,23 +93,50 @@ void pool_channels_last(const Roi<A>& roi, const T* map, int64_t W, int64_t C, c
     }
 }
 
-// One plane [H, W] to cells [height, width]. `row` holds the pixels between the box's first and last column.
+// A box's weights as pool_plane reads them, for all channels: along x one array per tap, cells innermost, and a window
+// of columns that is whole vectors wide where the map has room for that.
+template <typename A>
+struct PlaneTaps {
+  static constexpr int64_t kVector = 16;
+  int64_t left = 0, count = 0, taps = 0;
+  std::vector<int32_t> column;  // [taps][width], from `left` on
+  std::vector<A> weight;        // [taps][width], 0 where a cell has fewer taps
+
+  PlaneTaps(const AxisWeights<A>& x, int64_t width, int64_t W) : left(x.low), count(x.high - x.low) {
+    const int64_t whole = (count + kVector - 1) / kVector * kVector;
+    if (whole <= W) left = std::min(left, W - whole), count = whole;
+    for (int64_t j = 0; j < width; ++j) taps = std::max(taps, x.cells.count(j));
+    column.assign(taps * width, 0);
+    weight.assign(taps * width, A(0));
+    for (int64_t j = 0; j < width; ++j)
+      for (int64_t t = 0; t < x.cells.count(j); ++t) {
+        column[t * width + j] = int32_t(x.cells.first(j)[t].column - left);
+        weight[t * width + j] = x.cells.first(j)[t].weight;
+      }
+  }
+};
+
+// sum[j] = Σ_t weight[t][j] · row[column[t][j]]. A tap of weight 0 is not read: what stands there may be infinite.
+template <typename A>
+RPCNN_CLONES void pool_row(const PlaneTaps<A>& x, const A* row, int64_t width, A* __restrict sum) {
+  const int32_t* column = x.column.data();
+  const A* weight = x.weight.data();
+  for (int64_t j = 0; j < width; ++j) sum[j] = A(0);
+  for (int64_t t = 0; t < x.taps; ++t, column += width, weight += width)
+    for (int64_t j = 0; j < width; ++j) sum[j] += weight[j] != A(0) ? weight[j] * row[column[j]] : A(0);
+}
+
+// One plane [H, W] to cells [height, width]; `row` holds the window's columns, `sum` width values.
 template <typename T, typename A>
-RPCNN_CLONES void pool_plane(const Roi<A>& roi, const T* plane, int64_t W, const Pooling& p, T* __restrict out,
-                             A* __restrict row) {
-  const int64_t left = roi.x.low, count = roi.x.high - left;
+void pool_plane(const Roi<A>& roi, const PlaneTaps<A>& x, const T* plane, int64_t W, const Pooling& p, T* out, A* row,
+                A* sum, Terms<T, A>& terms) {
   for (int64_t i = 0; i < p.height; ++i, out += p.width) {
-    for (int64_t x = 0; x < count; ++x) row[x] = A(0);
-    for (auto y = roi.y.cells.first(i); y != roi.y.cells.last(i); ++y) {
-      const T* source = plane + y->column * W + left;
-      const A w = y->weight;
-      for (int64_t x = 0; x < count; ++x) row[x] += w * A(source[x]);
-    }
-    for (int64_t j = 0; j < p.width; ++j) {
-      A value = 0;
-      for (auto x = roi.x.cells.first(j); x != roi.x.cells.last(j); ++x) value += x->weight * row[x->column - left];
-      out[j] = T(value);
-    }
+    terms.clear();
+    for (auto y = roi.y.cells.first(i); y != roi.y.cells.last(i); ++y)
+      terms.add(plane + y->column * W + x.left, y->weight);
+    add_up(row, terms, x.count, true);
+    pool_row<A>(x, row, p.width, sum);
+    for (int64_t j = 0; j < p.width; ++j) out[j] = T(sum[j]);
   }
 }
 
@@ -164,13 +191,17 @@ void forward_planes(const std::vector<Tensor>& maps, const std::vector<MapSize>&
   const int64_t N = maps[0].size(0), C = maps[0].size(1), cells = p.height * p.width;
   const auto rois = build_rois<A>(boxes, p, sizes);
   const auto members = group_rois(rois, int64_t(maps.size()), N);
+  std::vector<PlaneTaps<A>> taps;
+  for (const auto& roi : rois) taps.emplace_back(roi.x, p.width, sizes[roi.level].W);
   parallel(N * C, 1, [&](int64_t begin, int64_t end) {
-    std::vector<A> row(widest(rois));
+    Terms<T, A> terms;
+    std::vector<A> row(widest(rois) + PlaneTaps<A>::kVector), sum(p.width);
     for (int64_t i = begin; i < end; ++i)
       for (size_t l = 0; l < maps.size(); ++l) {
         const T* plane = maps[l].template const_data_ptr<T>() + i * sizes[l].H * sizes[l].W;
         for (const int64_t r : members[l * N + i / C])
-          pool_plane<T, A>(rois[r], plane, sizes[l].W, p, out + (r * C + i % C) * cells, row.data());
+          pool_plane<T, A>(rois[r], taps[r], plane, sizes[l].W, p, out + (r * C + i % C) * cells, row.data(),
+                           sum.data(), terms);
       }
   });
 }
