@@ -93,40 +93,43 @@ void pool_channels_last(const Roi<A>& roi, const T* map, int64_t W, int64_t C, c
     }
 }
 
-// A box's weights as pool_plane reads them, for all channels: along x one array per tap, cells innermost, and a window
-// of columns that is whole vectors wide where the map has room for that.
+// A box's weights as pool_plane reads them, for all channels: along x one array per tap, cells innermost, and cells and
+// the window of columns as whole vectors, the latter where the map has room for that.
 template <typename A>
 struct PlaneTaps {
-  static constexpr int64_t kVector = 16;
-  int64_t left = 0, count = 0, taps = 0;
-  std::vector<int32_t> column;  // [taps][width], from `left` on
-  std::vector<A> weight;        // [taps][width], 0 where a cell has fewer taps
+  static constexpr int64_t kPixels = 16, kCells = 8, kTaps = 4;
+  int64_t left = 0, count = 0, cells = 0, taps = 0;  // taps: a multiple of kTaps
+  std::vector<int32_t> column;                       // [taps][cells], from `left` on
+  std::vector<A> weight;                             // [taps][cells]; missing taps weigh 0 and read a 0 at `count`
 
   PlaneTaps(const AxisWeights<A>& x, int64_t width, int64_t W) : left(x.low), count(x.high - x.low) {
-    const int64_t whole = (count + kVector - 1) / kVector * kVector;
+    const int64_t whole = (count + kPixels - 1) / kPixels * kPixels;
     if (whole <= W) left = std::min(left, W - whole), count = whole;
     for (int64_t j = 0; j < width; ++j) taps = std::max(taps, x.cells.count(j));
-    column.assign(taps * width, 0);
-    weight.assign(taps * width, A(0));
+    taps = (taps + kTaps - 1) / kTaps * kTaps;
+    cells = (width + kCells - 1) / kCells * kCells;
+    column.assign(taps * cells, int32_t(count));
+    weight.assign(taps * cells, A(0));
     for (int64_t j = 0; j < width; ++j)
       for (int64_t t = 0; t < x.cells.count(j); ++t) {
-        column[t * width + j] = int32_t(x.cells.first(j)[t].column - left);
-        weight[t * width + j] = x.cells.first(j)[t].weight;
+        column[t * cells + j] = int32_t(x.cells.first(j)[t].column - left);
+        weight[t * cells + j] = x.cells.first(j)[t].weight;
       }
   }
 };
 
-// sum[j] = Σ_t weight[t][j] · row[column[t][j]]. A tap of weight 0 is not read: what stands there may be infinite.
+// sum[j] += Σ_t weight[t][j] · row[column[t][j]] over kTaps taps.
 template <typename A>
-RPCNN_CLONES void pool_row(const PlaneTaps<A>& x, const A* row, int64_t width, A* __restrict sum) {
-  const int32_t* column = x.column.data();
-  const A* weight = x.weight.data();
-  for (int64_t j = 0; j < width; ++j) sum[j] = A(0);
-  for (int64_t t = 0; t < x.taps; ++t, column += width, weight += width)
-    for (int64_t j = 0; j < width; ++j) sum[j] += weight[j] != A(0) ? weight[j] * row[column[j]] : A(0);
+RPCNN_CLONES void add_taps(const int32_t* column, const A* weight, const A* row, A* __restrict sum, int64_t cells) {
+  static_assert(PlaneTaps<A>::kTaps == 4);
+  const int32_t *c1 = column + cells, *c2 = c1 + cells, *c3 = c2 + cells;
+  const A *w1 = weight + cells, *w2 = w1 + cells, *w3 = w2 + cells;
+  for (int64_t j = 0; j < cells; ++j)
+    sum[j] += weight[j] * row[column[j]] + w1[j] * row[c1[j]] + w2[j] * row[c2[j]] + w3[j] * row[c3[j]];
 }
 
-// One plane [H, W] to cells [height, width]; `row` holds the window's columns, `sum` width values.
+// One plane [H, W] to cells [height, width]; `row` holds the window's columns, `sum` whole vectors
+// of cells.
 template <typename T, typename A>
 void pool_plane(const Roi<A>& roi, const PlaneTaps<A>& x, const T* plane, int64_t W, const Pooling& p, T* out, A* row,
                 A* sum, Terms<T, A>& terms) {
@@ -135,7 +138,10 @@ void pool_plane(const Roi<A>& roi, const PlaneTaps<A>& x, const T* plane, int64_
     for (auto y = roi.y.cells.first(i); y != roi.y.cells.last(i); ++y)
       terms.add(plane + y->column * W + x.left, y->weight);
     add_up(row, terms, x.count, true);
-    pool_row<A>(x, row, p.width, sum);
+    row[x.count] = A(0);
+    std::fill_n(sum, x.cells, A(0));
+    for (int64_t t = 0; t < x.taps; t += PlaneTaps<A>::kTaps)
+      add_taps<A>(x.column.data() + t * x.cells, x.weight.data() + t * x.cells, row, sum, x.cells);
     for (int64_t j = 0; j < p.width; ++j) out[j] = T(sum[j]);
   }
 }
@@ -193,13 +199,21 @@ void forward_planes(const std::vector<Tensor>& maps, const std::vector<MapSize>&
   const auto members = group_rois(rois, int64_t(maps.size()), N);
   std::vector<PlaneTaps<A>> taps;
   for (const auto& roi : rois) taps.emplace_back(roi.x, p.width, sizes[roi.level].W);
-  parallel(N * C, 1, [&](int64_t begin, int64_t end) {
+  constexpr int64_t kMany = 32;  // boxes that together read most of a plane: fetch it in order beforehand
+  std::vector<int64_t> images;   // that have a box: threads share their planes evenly
+  for (int64_t n = 0; n < N; ++n)
+    if (std::any_of(rois.begin(), rois.end(), [&](const auto& roi) { return roi.image == n; })) images.push_back(n);
+  parallel(int64_t(images.size()) * C, 1, [&](int64_t begin, int64_t end) {
     Terms<T, A> terms;
-    std::vector<A> row(widest(rois) + PlaneTaps<A>::kVector), sum(p.width);
+    std::vector<A> row(widest(rois) + PlaneTaps<A>::kPixels + 1), sum(p.width + PlaneTaps<A>::kCells);
     for (int64_t i = begin; i < end; ++i)
       for (size_t l = 0; l < maps.size(); ++l) {
-        const T* plane = maps[l].template const_data_ptr<T>() + i * sizes[l].H * sizes[l].W;
-        for (const int64_t r : members[l * N + i / C])
+        const int64_t n = images[i / C];
+        const int64_t pixels = sizes[l].H * sizes[l].W;
+        const T* plane = maps[l].template const_data_ptr<T>() + (n * C + i % C) * pixels;
+        if (int64_t(members[l * N + n].size()) >= kMany)
+          for (int64_t k = 0; k < pixels; k += 64 / int64_t(sizeof(T))) __builtin_prefetch(plane + k);
+        for (const int64_t r : members[l * N + n])
           pool_plane<T, A>(rois[r], taps[r], plane, sizes[l].W, p, out + (r * C + i % C) * cells, row.data(),
                            sum.data(), terms);
       }
