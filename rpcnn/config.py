@@ -69,7 +69,8 @@ class ModelConfig:
     backbone_weights: Annotated[str, _short("--backbone-weights")] = ""
     """ImageNet weights of the body (.pth or .safetensors, torchvision's names); empty starts from random ones."""
     backbone_norm: Literal["frozen_bn", "gn", "bn"] = "frozen_bn"
-    """frozen_bn: constant statistics, for ImageNet weights (the paper); gn or bn: to train from random weights."""
+    """frozen_bn: constant statistics, for ImageNet weights (the paper); gn or bn: to train from random weights.
+    The statistics of bn are each process's own: with it, several processes do not equal one."""
     backbone_width: float = 1.0
     """Factor on the body's channels; ImageNet weights fit 1 only."""
     freeze_at: int = 2

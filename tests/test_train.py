@@ -214,7 +214,7 @@ def test_bf16_stays_close_to_fp32(data, tmp_path):
 def test_torchrun_with_gloo_equals_one_process(data, tmp_path):
     """Two processes with one image each against one with two: the same losses, scene sizes and scales differing."""
     extra = [*TINY, "--data-root", data, "--iterations", "4", "--run.no-evaluate", "--run.log-every", "1"]
-    extra += ["--run.threads", "1"]
+    extra += ["--run.threads", "1", "--model.backbone-norm", "gn"]  # batch statistics are each process's own
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     losses = []
     for launcher, name in (([], "one"), (["-m", "torch.distributed.run", "--nproc_per_node=2"], "two")):

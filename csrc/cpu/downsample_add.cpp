@@ -4,8 +4,7 @@
 // Fewest bytes: read the feature's sampled pixels and the pyramid, write the outputs; for an 800×1216 image
 // with 256 channels about 62 + 83 + 83 MB in fp32. The arithmetic (4 multiply-adds an output) is negligible.
 // Work is split by (image, output row) where channels are innermost and by (image, channel) plane otherwise,
-// so no two threads write one place. The backward gathers: a feature pixel sums the output pixels that read
-// it.
+// so no two threads write one place, backward too.
 #include "common.h"
 #include "interpolation_axis.h"
 
@@ -68,7 +67,7 @@ void forward_level(const Tensor& feature, const Tensor& level, Tensor& out, bool
 }
 
 template <typename T, typename A>
-RPCNN_CLONES void accumulate(A* sum, const T* grad, A weight, int64_t count) {
+RPCNN_CLONES void accumulate(A* __restrict sum, const T* grad, A weight, int64_t count) {
   for (int64_t k = 0; k < count; ++k) sum[k] += weight * A(grad[k]);
 }
 
@@ -77,45 +76,85 @@ RPCNN_CLONES void store(const A* sum, T* out, int64_t count) {
   for (int64_t k = 0; k < count; ++k) out[k] = T(sum[k]);
 }
 
-template <typename T>
-void backward(const std::vector<Tensor>& grads, Tensor& out, bool channels_last) {
-  using A = accumulate_t<T>;
-  const int64_t N = out.size(0), C = out.size(1), H = out.size(2), W = out.size(3);
-  std::vector<InterpolationAxis<A>> y_axes, x_axes;
-  for (const Tensor& grad : grads) {
-    y_axes.emplace_back(H, grad.size(2), false);
-    x_axes.emplace_back(W, grad.size(3), false);
+// wide[x] = Σ of the outputs that read x: each output adds to the two pixels that it read.
+template <typename T, typename A>
+void scatter_row(const T* grad, const std::vector<Tap<A>>& taps, std::vector<A>& wide) {
+  std::fill(wide.begin(), wide.end(), A(0));
+  for (size_t x = 0; x < taps.size(); ++x) {
+    const Tap<A>& t = taps[x];
+    wide[t.lo] += (t.hi == t.lo ? A(1) : t.w_lo) * A(grad[x]);
+    if (t.hi != t.lo) wide[t.hi] += t.w_hi * A(grad[x]);
   }
+}
+
+template <typename A>
+struct LevelAxes {
+  InterpolationAxis<A> y, x;
+};
+
+// A thread owns a plane: it spreads each row of every level along x, then adds it to the two rows that it read.
+template <typename T, typename A>
+void backward_planes(const std::vector<Tensor>& grads, const std::vector<LevelAxes<A>>& axes, Tensor& out) {
+  const int64_t H = out.size(2), W = out.size(3);
   T* target = out.mutable_data_ptr<T>();
-  // A work item is one row of one image (channels innermost) or of one plane; `inner` values lie behind each
-  // pixel.
-  const int64_t inner = channels_last ? C : 1, planes = channels_last ? N : N * C;
-  parallel(planes * H, 1, [&](int64_t begin, int64_t end) {
-    std::vector<A> sum(W * inner);
+  parallel(out.size(0) * out.size(1), 1, [&](int64_t begin, int64_t end) {
+    std::vector<A> sum(H * W), wide(W);
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t plane = i / H, y = i % H;
       std::fill(sum.begin(), sum.end(), A(0));
       for (size_t l = 0; l < grads.size(); ++l) {
         const int64_t h = grads[l].size(2), w = grads[l].size(3);
-        const T* grad = grads[l].const_data_ptr<T>() + plane * h * w * inner;
-        const auto &ys = y_axes[l], &xs = x_axes[l];
-        for (int64_t a = ys.reader_begin[y]; a < ys.reader_begin[y + 1]; ++a) {
-          const T* row = grad + ys.readers[a].index * w * inner;
-          for (int64_t x = 0; x < W; ++x)
-            for (int64_t b = xs.reader_begin[x]; b < xs.reader_begin[x + 1]; ++b) {
-              const A weight = ys.readers[a].weight * xs.readers[b].weight;
-              const T* g = row + xs.readers[b].index * inner;
-              if (inner == 1) {
-                sum[x] += weight * A(*g);
-              } else {
-                accumulate<T, A>(sum.data() + x * inner, g, weight, inner);
-              }
-            }
+        for (int64_t y = 0; y < h; ++y) {
+          const T* row = grads[l].const_data_ptr<T>() + (i * h + y) * w;
+          const Tap<A>& t = axes[l].y.taps[y];
+          if (w != W) scatter_row<T, A>(row, axes[l].x.taps, wide);
+          const auto add = [&](int64_t to, A weight) {
+            A* place = sum.data() + to * W;
+            w == W ? accumulate<T, A>(place, row, weight, W) : accumulate<A, A>(place, wide.data(), weight, W);
+          };
+          add(t.lo, t.hi == t.lo ? A(1) : t.w_lo);
+          if (t.hi != t.lo) add(t.hi, t.w_hi);
         }
       }
-      store<T, A>(sum.data(), target + i * W * inner, W * inner);
+      store<T, A>(sum.data(), target + i * H * W, H * W);
     }
   });
+}
+
+// Channels innermost: a work item is a row of an image, which gathers from the outputs that read it.
+template <typename T, typename A>
+void backward_channels_last(const std::vector<Tensor>& grads, const std::vector<LevelAxes<A>>& axes, Tensor& out) {
+  const int64_t N = out.size(0), C = out.size(1), H = out.size(2), W = out.size(3);
+  T* target = out.mutable_data_ptr<T>();
+  parallel(N * H, 1, [&](int64_t begin, int64_t end) {
+    std::vector<A> sum(W * C);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t n = i / H, y = i % H;
+      std::fill(sum.begin(), sum.end(), A(0));
+      for (size_t l = 0; l < grads.size(); ++l) {
+        const int64_t h = grads[l].size(2), w = grads[l].size(3);
+        const T* grad = grads[l].const_data_ptr<T>() + n * h * w * C;
+        const auto &ys = axes[l].y, &xs = axes[l].x;
+        for (int64_t a = ys.reader_begin[y]; a < ys.reader_begin[y + 1]; ++a) {
+          const T* row = grad + ys.readers[a].index * w * C;
+          for (int64_t x = 0; x < W; ++x)
+            for (int64_t b = xs.reader_begin[x]; b < xs.reader_begin[x + 1]; ++b)
+              accumulate<T, A>(sum.data() + x * C, row + xs.readers[b].index * C,
+                               ys.readers[a].weight * xs.readers[b].weight, C);
+        }
+      }
+      store<T, A>(sum.data(), target + i * W * C, W * C);
+    }
+  });
+}
+
+template <typename T>
+void backward(const std::vector<Tensor>& grads, Tensor& out, bool channels_last) {
+  using A = accumulate_t<T>;
+  std::vector<LevelAxes<A>> axes;
+  for (const Tensor& grad : grads)
+    axes.push_back({InterpolationAxis<A>(out.size(2), grad.size(2), false),
+                    InterpolationAxis<A>(out.size(3), grad.size(3), false)});
+  channels_last ? backward_channels_last<T, A>(grads, axes, out) : backward_planes<T, A>(grads, axes, out);
 }
 
 void check_level(const Tensor& feature, const Tensor& level, size_t l) {

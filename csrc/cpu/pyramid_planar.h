@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "pyramid_level.h"
+#include "weighted_sum.h"
 
 namespace rpcnn {
 
@@ -109,14 +110,14 @@ class WideRows {
   std::vector<A> narrow_, rows_[2];
 };
 
-// sum = act(u), or sum += act(u), with u between two wide rows.
-template <typename A, bool kRelu, bool kFirst>
+// sum = relu(u), or sum += relu(u), with u between two wide rows.
+template <typename A, bool kFirst>
 RPCNN_CLONES void add_between(const A* lo, const A* hi, Tap<A> y, A* __restrict sum, int64_t W) {
   if (y.hi == y.lo) {
-    for (int64_t x = 0; x < W; ++x) sum[x] = (kFirst ? A(0) : sum[x]) + activate<A, kRelu>(lo[x]);
+    for (int64_t x = 0; x < W; ++x) sum[x] = (kFirst ? A(0) : sum[x]) + activate<A, true>(lo[x]);
   } else {
     for (int64_t x = 0; x < W; ++x)
-      sum[x] = (kFirst ? A(0) : sum[x]) + activate<A, kRelu>(y.w_lo * lo[x] + y.w_hi * hi[x]);
+      sum[x] = (kFirst ? A(0) : sum[x]) + activate<A, true>(y.w_lo * lo[x] + y.w_hi * hi[x]);
   }
 }
 
@@ -131,6 +132,7 @@ void sum_planar(const std::vector<Tensor>& levels, Tensor& out, const std::vecto
     std::vector<WideRows<T, A>> rows;
     for (int64_t l = 0; l < L; ++l) rows.emplace_back(levels[l].size(3), W, taps[l]);
     std::vector<A> wide(W);
+    Terms<A, A> terms;
     for (int64_t i = begin; i < end; ++i) {
       for (int64_t l = 0; l < L; ++l)
         rows[l].start(levels[l].template const_data_ptr<T>() + i * levels[l].size(2) * levels[l].size(3),
@@ -139,15 +141,20 @@ void sum_planar(const std::vector<Tensor>& levels, Tensor& out, const std::vecto
         T* place = target + (i * H + y) * W;
         A* sum = wide.data();
         if constexpr (std::is_same_v<A, T>) sum = place;
+        terms.clear();
         for (int64_t l = 0; l < L; ++l) {
           const Tap<A> tap = axes[l].y.taps[y];
           const A *lo = rows[l].row(tap.lo), *hi = rows[l].row(tap.hi);
-          if (l == 0) {
-            add_between<A, kRelu, true>(lo, hi, tap, sum, W);
+          if constexpr (!kRelu) {  // one pass over all levels
+            terms.add(lo, tap.hi == tap.lo ? A(1) : tap.w_lo);
+            if (tap.hi != tap.lo) terms.add(hi, tap.w_hi);
+          } else if (l == 0) {
+            add_between<A, true>(lo, hi, tap, sum, W);
           } else {
-            add_between<A, kRelu, false>(lo, hi, tap, sum, W);
+            add_between<A, false>(lo, hi, tap, sum, W);
           }
         }
+        if constexpr (!kRelu) add_up(sum, terms, W, true);
         if constexpr (!std::is_same_v<A, T>) store_row<T, A>(sum, place, W);
       }
     }
