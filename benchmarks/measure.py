@@ -39,7 +39,7 @@ class Case:
     name: str
     make: Callable[[str], Contest]
     """Device to contest."""
-    rounds: int = 5
+    rounds: int = 3
     sweep: bool = False
     """Only part of the fuller run (--sweep)."""
 
