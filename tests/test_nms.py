@@ -29,6 +29,18 @@ def test_equals_torchvision_in_double(count, threshold):
     assert torch.equal(nms(boxes, scores, threshold), want)
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.05, 0.5, 0.95])
+@pytest.mark.parametrize("far", [0.0, 1e7, 1e15])
+def test_no_partner_is_missed_among_boxes_of_very_different_sizes(far, threshold):
+    generator = torch.Generator().manual_seed(1)
+    rand = lambda *size: torch.rand(*size, generator=generator, dtype=torch.float64)
+    extent = 10 ** (4 * rand(2500, 1)) * (0.7 + 0.6 * rand(2500, 2))  # 1 to 10,000
+    corner = 300 * rand(2500, 2) - extent * rand(2500, 2)
+    corner[:5] += 1e9  # far outliers
+    boxes, scores = torch.cat([corner, corner + extent], 1) + far, rand(2500)
+    assert torch.equal(nms(boxes, scores, threshold), torchvision.ops.nms(boxes, scores, threshold))
+
+
 @pytest.mark.parametrize("max_keep", [None, 0, 300])
 def test_the_reference_equals_torchvision_in_double(max_keep):
     boxes, scores = clustered(1500)

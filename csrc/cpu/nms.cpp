@@ -1,14 +1,23 @@
 // nms: greedy suppression within groups, best score first, ties in input order.
 //
-// Boxes are sorted once by score and laid out as one array per coordinate and group. A block of 512 boxes is resolved
-// one after another; then every kept box of the block is held against the rest in vectors, in chunks that threads
-// share. Operations: one IoU test per (kept box, later box of its group), about 20 vector instructions per 16 tests and
-// no division: inter > threshold · union. The tests run in float with a margin for rounding; the few that fall inside
-// the margin are decided in double by the rule itself (geometry/boxes.h). Groups whose corners float cannot hold are
-// tested in double throughout. The result does not depend on the number of threads.
+// What must be done: one IoU test per kept box and later box of its group that it could suppress, about 20 vector
+// instructions per 16 tests and no division: inter > threshold · union. Which boxes those are follows from the
+// threshold: IoU > t bounds how far apart two left edges and two upper edges can lie (Window). So a group is laid out
+// in bands of equal numbers of boxes from top to bottom, each from left to right, and a kept box tests a range of some
+// bands: 1 to 3 % of the boxes at t = 0.7. Whatever the boxes' distribution, bands adapt to it.
+// The tests run in float with a margin for rounding; what falls inside the margin is decided in double by the rule
+// itself (geometry/boxes.h). Groups whose corners float cannot hold are tested in double throughout. Threads share the
+// groups; the result does not depend on them.
+//
+// Ladder, times faster than torchvision at 2,000 / 12,000 / 50,000 boxes on two cores:
+//   10.6 / 22.7 / 36.5  every kept box against all later ones, in vectors, blocks shared by threads; 0.35 ns a test
+//   40 / 140 / 350      bands: a kept box tests those its threshold allows; √(boxes / 64) bands (/ 8: 10 % to twice as
+//   slow,
+//                       / 128: the same); searches without branches, a quarter of the time with std::lower_bound
+// What is left at 50,000: half in the searches and tests, a fifth in sorting, the rest in laying out.
 #include <cmath>
+#include <cstring>
 #include <limits>
-#include <numeric>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -19,141 +28,267 @@
 namespace rpcnn {
 namespace {
 
-constexpr int64_t kBlock = 512;               // boxes resolved one after another
-constexpr int64_t kChunk = 2048;              // boxes a thread tests at a time
-constexpr int64_t kGrain = int64_t(1) << 21;  // tests worth a thread: half a millisecond
-
 using Box = Corners<double>;
 
-// The boxes of one group, best first.
-template <typename T>
-struct Group {
-  std::vector<T> x1, y1, x2, y2, area;
-  std::vector<Box> exact;
-  std::vector<uint8_t> dead, unsure;
+template <typename Key>
+struct Keyed {
+  Key key;
+  int32_t index;
+};
 
-  explicit Group(std::vector<Box> boxes) : exact(std::move(boxes)), dead(exact.size(), 0), unsure(exact.size()) {
-    for (const Box& box : exact) {
-      const Corners<T> rounded{T(box.x1), T(box.y1), T(box.x2), T(box.y2)};
-      x1.push_back(rounded.x1), y1.push_back(rounded.y1), x2.push_back(rounded.x2), y2.push_back(rounded.y2);
-      area.push_back(area_of(rounded));
-    }
+// Stable, ascending; byte by byte from the least significant, passing over those that all keys share.
+template <typename Key>
+void radix_sort(std::vector<Keyed<Key>>& items) {
+  std::vector<Keyed<Key>> sorted(items.size());
+  for (size_t shift = 0; shift < 8 * sizeof(Key); shift += 8) {
+    int64_t starts[257] = {};
+    for (const auto& item : items) ++starts[((item.key >> shift) & 255) + 1];
+    if (items.empty() || starts[((items[0].key >> shift) & 255) + 1] == int64_t(items.size())) continue;
+    for (int digit = 0; digit < 256; ++digit) starts[digit + 1] += starts[digit];
+    for (const auto& item : items) sorted[starts[(item.key >> shift) & 255]++] = item;
+    items.swap(sorted);
+  }
+}
+
+// Keys that ascend with the value; −0 counts as 0.
+inline uint32_t ascending(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &(value += 0.0f), sizeof bits);
+  return bits ^ (bits >> 31 ? ~uint32_t(0) : uint32_t(1) << 31);
+}
+inline uint64_t ascending(double value) {
+  uint64_t bits;
+  std::memcpy(&bits, &(value += 0.0), sizeof bits);
+  return bits ^ (bits >> 63 ? ~uint64_t(0) : uint64_t(1) << 63);
+}
+inline uint64_t ascending(int64_t value) {
+  return uint64_t(value) ^ (uint64_t(1) << 63);
+}
+
+// One axis of the places where a box must begin to overlap `box` by more than the threshold. IoU > t makes the common
+// length more than t times the longer one: a box that begins later does so within (1 − t) of this one's length, one
+// that begins earlier within (1 − t) of its own, which is less than this one's over t, and no more than the longest.
+struct Window {
+  float low, high;
+  Window(double begin, double end, double longest, double threshold) {
+    const double length = end - begin, room = 1 - threshold, slack = 1e-6 * length + 1e-15 * std::abs(begin);
+    low = float(begin - room * std::min(length / threshold, longest) * (1 + 1e-6) - slack);
+    high = float(begin + room * length + slack);  // NaN, from lengths that overflow, bounds nothing
   }
 };
 
-bool fits_float(const std::vector<Box>& boxes) {
+// How many of sorted values lie before a point, by a search without branches: what it finds is as good as random.
+template <typename Before>
+int64_t count_before(const float* values, int64_t count, const Before& before) {
+  if (count == 0) return 0;
+  const float* base = values;
+  for (int64_t half; count > 1; count -= half) {
+    half = count / 2;
+    base += int64_t(before(base[half - 1])) * half;
+  }
+  return base - values + int64_t(before(*base));
+}
+
+// The boxes of one group in bands.
+template <typename T>
+struct Group {
+  static constexpr int64_t kLanes = 16;      // tested at a time, also beyond the end of a range
+  static constexpr int64_t kPerBand = 64;    // bands = √(boxes / kPerBand)
+  static constexpr int64_t kUnsorted = 256;  // so few are kept in the order of their scores
+
+  std::vector<Box> exact;                // best first
+  std::vector<T> x1, y1, x2, y2, area;   // by place, padded with boxes that overlap nothing
+  std::vector<int32_t> rank_at, place;   // place → rank and rank → place
+  std::vector<int32_t> dead;             // by place
+  std::vector<int64_t> bands;            // their first places, and the end
+  std::vector<float> left, top, bottom;  // x1 by place; least and largest y1 by band
+  double widest = 0, tallest = 0, threshold;
+
+  Group(std::vector<Box> boxes, double t) : exact(std::move(boxes)), threshold(t) {
+    const int64_t n = int64_t(exact.size());
+    lay_out(n);
+    const int64_t padded = n + kLanes;
+    for (auto* array : {&x1, &y1, &x2, &y2, &area}) array->assign(padded, T(0));
+    dead.assign(padded, 0);
+    place.resize(n);
+    for (int64_t p = 0; p < n; ++p) {
+      const Box& box = exact[rank_at[p]];
+      const Corners<T> rounded{T(box.x1), T(box.y1), T(box.x2), T(box.y2)};
+      x1[p] = rounded.x1, y1[p] = rounded.y1, x2[p] = rounded.x2, y2[p] = rounded.y2;
+      area[p] = area_of(rounded);
+      place[rank_at[p]] = int32_t(p);
+      widest = std::max(widest, box.x2 - box.x1), tallest = std::max(tallest, box.y2 - box.y1);
+    }
+  }
+
+  bool banded() const { return !left.empty(); }
+
+  // Marks what the box of a rank suppresses; boxes better than it, too, but those have had their turn.
+  void suppress(int64_t rank) {
+    const Box& box = exact[rank];
+    if (!(box.x2 > box.x1 && box.y2 > box.y1)) return;
+    const int64_t n = int64_t(exact.size());
+    if (!banded()) return suppress(rank, rank + 1, n);
+    const Window x(box.x1, box.x2, widest, threshold), y(box.y1, box.y2, tallest, threshold);
+    auto band = std::lower_bound(bottom.begin(), bottom.end(), y.low) - bottom.begin();
+    for (; band + 1 < int64_t(bands.size()) && !(top[band] > y.high); ++band) {
+      const int64_t first = bands[band], count = bands[band + 1] - first;
+      const float* lefts = left.data() + first;
+      const int64_t begin = count_before(lefts, count, [&](float value) { return value < x.low; });
+      const int64_t end = count_before(lefts, count, [&](float value) { return !(value > x.high); });
+      if (begin < end) suppress(rank, first + begin, first + end);
+    }
+  }
+
+ private:
+  void lay_out(int64_t n) {
+    std::vector<Keyed<uint32_t>> order(n);
+    const auto key_by = [&](auto corner) {
+      for (auto& item : order) item.key = ascending(float(exact[item.index].*corner));
+    };
+    for (int64_t i = 0; i < n; ++i) order[i].index = int32_t(i);
+    if (n > kUnsorted) {
+      key_by(&Box::y1);
+      radix_sort(order);
+      const auto count = int64_t(std::sqrt(double(n) / double(kPerBand)));
+      for (int64_t b = 0; b <= count; ++b) bands.push_back(b * n / count);
+      for (int64_t b = 0; b < count; ++b) {
+        top.push_back(float(exact[order[bands[b]].index].y1));
+        bottom.push_back(float(exact[order[bands[b + 1] - 1].index].y1));
+      }
+      key_by(&Box::x1);
+      std::vector<Keyed<uint32_t>> row;
+      for (int64_t b = 0; b < count; ++b) {
+        row.assign(order.begin() + bands[b], order.begin() + bands[b + 1]);
+        radix_sort(row);
+        std::copy(row.begin(), row.end(), order.begin() + bands[b]);
+      }
+      for (const auto& item : order) left.push_back(float(exact[item.index].x1));
+    }
+    rank_at.reserve(n);
+    for (const auto& item : order) rank_at.push_back(item.index);
+  }
+
+  void suppress(int64_t rank, int64_t begin, int64_t end) {
+    if (test(*this, place[rank], begin, end)) decide(rank, begin, end);
+  }
+
+  // Tests the boxes from `begin` to `end` and some beyond against the one in a place: marks those it certainly
+  // suppresses; returns whether rounding could decide about any.
+  RPCNN_CLONES static bool test(Group& g, int64_t own, int64_t begin, int64_t end) {
+    const Corners<T> box{g.x1[own], g.y1[own], g.x2[own], g.y2[own]};
+    const T area = g.area[own], threshold = T(g.threshold);
+    const T *x1 = g.x1.data(), *y1 = g.y1.data(), *x2 = g.x2.data(), *y2 = g.y2.data(), *areas = g.area.data();
+    int32_t* __restrict dead = g.dead.data();
+    int32_t any[kLanes] = {};
+    for (int64_t first = std::min(begin, int64_t(g.exact.size())); first < end; first += kLanes)
+      for (int64_t lane = 0; lane < kLanes; ++lane) {
+        const int64_t j = first + lane;
+        const Overlap found = overlap(box, area, Corners<T>{x1[j], y1[j], x2[j], y2[j]}, areas[j], threshold);
+        dead[j] |= int32_t(found.more);
+        any[lane] |= int32_t(found.unsure);
+      }
+    return std::any_of(any, any + kLanes, [](int32_t unsure) { return unsure != 0; });
+  }
+
+  void decide(int64_t rank, int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < std::min(end + kLanes, int64_t(exact.size())); ++p)
+      if (!dead[p]) dead[p] = overlaps_more(exact[rank], exact[rank_at[p]], threshold);
+  }
+};
+
+// Ranks of the kept boxes, at most `limit`.
+template <typename T>
+std::vector<int64_t> greedy(Group<T> g, int64_t limit) {
+  std::vector<int64_t> kept;
+  for (int64_t rank = 0; rank < int64_t(g.exact.size()) && int64_t(kept.size()) < limit; ++rank) {
+    if (g.dead[g.place[rank]]) continue;
+    kept.push_back(rank);
+    g.suppress(rank);
+  }
+  return kept;
+}
+
+bool fit_float(const std::vector<Box>& boxes) {
   const auto fits = [](double value) { return value == double(float(value)); };
   return std::all_of(boxes.begin(), boxes.end(),
                      [&](const Box& b) { return fits(b.x1) && fits(b.y1) && fits(b.x2) && fits(b.y2); });
 }
 
-// Tests one box against [begin, end): marks the dead and the unsure; returns whether there are any of the latter.
-// Bytes may alias anything: without __restrict the loop stays scalar.
-template <typename T>
-RPCNN_CLONES bool test_range(const T* x1, const T* y1, const T* x2, const T* y2, const T* area,
-                             uint8_t* __restrict dead, uint8_t* __restrict unsure, int64_t i, int64_t begin,
-                             int64_t end, T threshold) {
-  const Corners<T> box{x1[i], y1[i], x2[i], y2[i]};
-  const T own = area[i];
-  uint8_t any = 0;
-  for (int64_t j = begin; j < end; ++j) {
-    const Overlap found = overlap(box, own, Corners<T>{x1[j], y1[j], x2[j], y2[j]}, area[j], threshold);
-    dead[j] |= uint8_t(found.more);
-    unsure[j] = uint8_t(found.unsure);
-    any |= uint8_t(found.unsure);
-  }
-  return any != 0;
-}
-
-template <typename T>
-void suppress(Group<T>& g, int64_t i, int64_t begin, int64_t end, double threshold) {
-  if (!test_range<T>(g.x1.data(), g.y1.data(), g.x2.data(), g.y2.data(), g.area.data(), g.dead.data(), g.unsure.data(),
-                     i, begin, end, T(threshold)))
-    return;
-  for (int64_t j = begin; j < end; ++j)
-    if (g.unsure[j] && !g.dead[j]) g.dead[j] = overlaps_more(g.exact[i], g.exact[j], threshold);
-}
-
-// Positions of the kept boxes, at most `limit`.
-template <typename T>
-std::vector<int64_t> greedy(Group<T> g, double threshold, int64_t limit) {
-  const int64_t n = int64_t(g.exact.size());
-  std::vector<int64_t> kept;
-  for (int64_t start = 0; start < n && int64_t(kept.size()) < limit; start += kBlock) {
-    const int64_t end = std::min(n, start + kBlock);
-    const size_t first = kept.size();
-    for (int64_t i = start; i < end && int64_t(kept.size()) < limit; ++i) {
-      if (g.dead[i]) continue;
-      kept.push_back(i);
-      suppress(g, i, i + 1, end, threshold);
-    }
-    if (int64_t(kept.size()) >= limit) break;
-    const int64_t tests = int64_t(kept.size() - first) * kChunk;
-    parallel((n - end + kChunk - 1) / kChunk, kGrain / (tests + 1) + 1, [&](int64_t begin, int64_t stop) {
-      for (int64_t c = begin; c < stop; ++c)
-        for (size_t k = first; k < kept.size(); ++k)
-          suppress(g, kept[k], end + c * kChunk, std::min(n, end + (c + 1) * kChunk), threshold);
-    });
-  }
-  return kept;
-}
-
-std::vector<double> as_doubles(const Tensor& t) {
-  const Tensor source = t.is_contiguous() ? t : torch::stable::contiguous(t);
-  std::vector<double> values(source.numel());
-  dispatch_floating("nms", source.scalar_type(), [&](auto type) {
+// Indices by falling score, NaN last, equal ones in input order.
+std::vector<int32_t> sorted_by_score(const Tensor& scores) {
+  std::vector<int32_t> order;
+  order.reserve(scores.numel());
+  dispatch_floating("nms", scores.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    const T* data = source.const_data_ptr<T>();
-    for (size_t i = 0; i < values.size(); ++i) values[i] = double(accumulate_t<T>(data[i]));
+    const T* score = scores.const_data_ptr<T>();
+    using Key = decltype(ascending(accumulate_t<T>()));
+    std::vector<Keyed<Key>> items(scores.numel());
+    for (size_t i = 0; i < items.size(); ++i) {
+      const auto value = accumulate_t<T>(score[i]);
+      items[i] = {std::isnan(value) ? ~Key(0) : ~ascending(value), int32_t(i)};
+    }
+    radix_sort(items);
+    for (const auto& item : items) order.push_back(item.index);
   });
-  return values;
+  return order;
+}
+
+// Some boxes as doubles, those that are not finite empty.
+std::vector<Box> take(const Tensor& boxes, const int32_t* indices, int64_t count) {
+  std::vector<Box> taken(count);
+  dispatch_floating("nms", boxes.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    const T* corners = boxes.const_data_ptr<T>();
+    const auto corner = [&](int64_t i, int64_t k) { return double(accumulate_t<T>(corners[4 * indices[i] + k])); };
+    for (int64_t i = 0; i < count; ++i)
+      taken[i] = finite_or_empty(corner(i, 0), corner(i, 1), corner(i, 2), corner(i, 3));
+  });
+  return taken;
 }
 
 // Indices of the kept boxes, best score first, at most `limit`.
-std::vector<int64_t> keep_best(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& idxs,
+std::vector<int32_t> keep_best(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& idxs,
                                double iou_threshold, int64_t limit) {
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4 && boxes.is_cpu(), "nms: boxes must be [R, 4] on the CPU");
   const int64_t n = boxes.size(0);
+  STD_TORCH_CHECK(n <= std::numeric_limits<int32_t>::max(), "nms: at most 2^31 - 1 boxes, got ", n);
   STD_TORCH_CHECK(scores.dim() == 1 && scores.size(0) == n && scores.is_cpu(), "nms: scores must be [R] on the CPU");
   STD_TORCH_CHECK(
       !idxs || (idxs->dim() == 1 && idxs->size(0) == n && idxs->is_cpu() && idxs->scalar_type() == ScalarType::Long),
       "nms: idxs must be int64 [R] on the CPU");
   STD_TORCH_CHECK(iou_threshold >= 0 && iou_threshold <= 1, "nms: iou_threshold must lie in 0..1, got ", iou_threshold);
-  const std::vector<double> corners = as_doubles(boxes), score = as_doubles(scores);
+  const Tensor corners = dense(boxes, false);
+  const std::vector<int32_t> order = sorted_by_score(dense(scores, false));
 
-  std::vector<int64_t> order(n);
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-    return std::isnan(score[b]) ? !std::isnan(score[a]) : score[a] > score[b];
-  });
   // Ranks by group, each group's in score order.
-  std::vector<int64_t> ranks(n), starts = {0};
-  std::iota(ranks.begin(), ranks.end(), 0);
-  if (idxs && n) {
-    const Tensor dense_idxs = idxs->is_contiguous() ? *idxs : torch::stable::contiguous(*idxs);
-    const int64_t* group = dense_idxs.const_data_ptr<int64_t>();
-    std::stable_sort(ranks.begin(), ranks.end(),
-                     [&](int64_t a, int64_t b) { return group[order[a]] < group[order[b]]; });
-    for (int64_t i = 1; i < n; ++i)
-      if (group[order[ranks[i]]] != group[order[ranks[i - 1]]]) starts.push_back(i);
+  std::vector<Keyed<uint64_t>> ranks(n);
+  for (int64_t r = 0; r < n; ++r) ranks[r] = {0, int32_t(r)};
+  if (idxs) {
+    const Tensor groups = dense(*idxs, false);
+    for (auto& item : ranks) item.key = ascending(groups.const_data_ptr<int64_t>()[order[item.index]]);
+    radix_sort(ranks);
   }
-  if (n) starts.push_back(n);
+  std::vector<int32_t> indices;  // of the boxes, beside `ranks`
+  std::vector<int64_t> starts;
+  for (int64_t i = 0; i < n; ++i) {
+    indices.push_back(order[ranks[i].index]);
+    if (i == 0 || ranks[i].key != ranks[i - 1].key) starts.push_back(i);
+  }
+  const int64_t groups = int64_t(starts.size());
+  starts.push_back(n);
+
   std::vector<uint8_t> keep(n, 0);  // by rank
-  parallel(int64_t(starts.size()) - 1, 1, [&](int64_t begin, int64_t end) {
+  parallel(groups, 1 + 4096 * groups / (n + 1), [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
-      const int64_t count = starts[k + 1] - starts[k];
-      const int64_t* members = ranks.data() + starts[k];
-      std::vector<Box> group(count);
-      for (int64_t i = 0; i < count; ++i) {
-        const double* c = &corners[4 * order[members[i]]];
-        group[i] = finite_or_empty(c[0], c[1], c[2], c[3]);
-      }
-      for (const int64_t i : fits_float(group) ? greedy(Group<float>(std::move(group)), iou_threshold, limit)
-                                               : greedy(Group<double>(std::move(group)), iou_threshold, limit))
-        keep[members[i]] = 1;
+      std::vector<Box> group = take(corners, indices.data() + starts[k], starts[k + 1] - starts[k]);
+      const bool narrow = corners.scalar_type() != ScalarType::Double || fit_float(group);
+      for (const int64_t i : narrow ? greedy(Group<float>(std::move(group), iou_threshold), limit)
+                                    : greedy(Group<double>(std::move(group), iou_threshold), limit))
+        keep[ranks[starts[k] + i].index] = 1;
     }
   });
-  std::vector<int64_t> kept;
+  std::vector<int32_t> kept;
   for (int64_t r = 0; r < n && int64_t(kept.size()) < limit; ++r)
     if (keep[r]) kept.push_back(order[r]);
   return kept;
@@ -161,7 +296,7 @@ std::vector<int64_t> keep_best(const Tensor& boxes, const Tensor& scores, const 
 
 Tensor nms(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_threshold, int64_t max_keep) {
   const int64_t limit = max_keep < 0 ? std::numeric_limits<int64_t>::max() : max_keep;
-  const std::vector<int64_t> kept = keep_best(boxes, scores, idxs, iou_threshold, limit);
+  const std::vector<int32_t> kept = keep_best(boxes, scores, idxs, iou_threshold, limit);
   Tensor out = empty_cpu({int64_t(kept.size())}, ScalarType::Long);
   std::copy(kept.begin(), kept.end(), out.mutable_data_ptr<int64_t>());
   return out;
@@ -170,7 +305,7 @@ Tensor nms(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_t
 std::tuple<Tensor, Tensor> nms_padded(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_threshold,
                                       int64_t max_keep) {
   STD_TORCH_CHECK(max_keep >= 0, "nms_padded: max_keep must be >= 0, got ", max_keep);
-  const std::vector<int64_t> kept = keep_best(boxes, scores, idxs, iou_threshold, max_keep);
+  const std::vector<int32_t> kept = keep_best(boxes, scores, idxs, iou_threshold, max_keep);
   Tensor indices = empty_cpu({max_keep}, ScalarType::Long), count = empty_cpu({}, ScalarType::Long);
   int64_t* end = std::copy(kept.begin(), kept.end(), indices.mutable_data_ptr<int64_t>());
   std::fill(end, indices.mutable_data_ptr<int64_t>() + max_keep, -1);
