@@ -2,8 +2,6 @@
 #pragma once
 
 #include <torch/csrc/stable/library.h>
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "../tensors.h"
+#include "halves.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -25,9 +24,6 @@
 #endif
 
 namespace rpcnn {
-
-using torch::headeronly::BFloat16;
-using torch::headeronly::Half;
 
 // Half types accumulate in float, float and double in themselves.
 template <typename T>

@@ -6,9 +6,8 @@
 // rows of each level, and a row that no later output reads is gathered along x into the level's gradient.
 #pragma once
 
-#include <cstring>
-
 #include "pyramid_level.h"
+#include "vectors.h"
 #include "weighted_sum.h"
 
 namespace rpcnn {
@@ -17,26 +16,26 @@ namespace rpcnn {
 // (every enlargement by 2 or more), their taps are positions in one vector of pixels.
 template <typename A>
 struct SplitTaps {
-  static constexpr int64_t kVector = 8;
-  std::vector<int32_t> lo, hi;  // pixels, or where `compact`, positions from `start` on
-  std::vector<int32_t> start;   // per vector of outputs
+  typedef typename Lanes<A>::Index Index;
+  std::vector<Index> lo, hi;   // pixels, or where `compact`, positions from `start` on
+  std::vector<int32_t> start;  // per vector of outputs
   std::vector<A> w_lo, w_hi;
   bool compact = true;
 
   explicit SplitTaps(const InterpolationAxis<A>& axis) {
     const int64_t outputs = int64_t(axis.taps.size());
     for (const Tap<A>& t : axis.taps) {
-      lo.push_back(int32_t(t.lo)), hi.push_back(int32_t(t.hi));
+      lo.push_back(Index(t.lo)), hi.push_back(Index(t.hi));
       w_lo.push_back(t.hi == t.lo ? A(1) : t.w_lo), w_hi.push_back(t.hi == t.lo ? A(0) : t.w_hi);
     }
-    for (int64_t x = 0; x < outputs; x += kVector) {
-      start.push_back(lo[x]);
-      for (int64_t k = x; k < std::min(outputs, x + kVector); ++k) compact = compact && hi[k] - lo[x] < kVector;
+    for (int64_t x = 0; x < outputs; x += kLanes) {
+      start.push_back(int32_t(lo[x]));
+      for (int64_t k = x; k < std::min(outputs, x + kLanes); ++k) compact = compact && hi[k] - lo[x] < kLanes;
     }
     if (!compact) return;
-    for (int64_t x = 0; x < outputs; ++x) lo[x] -= start[x / kVector], hi[x] -= start[x / kVector];
-    for (auto* positions : {&lo, &hi}) positions->resize(start.size() * kVector, 0);
-    for (auto* weights : {&w_lo, &w_hi}) weights->resize(start.size() * kVector, A(0));
+    for (int64_t x = 0; x < outputs; ++x) lo[x] -= start[x / kLanes], hi[x] -= start[x / kLanes];
+    for (auto* positions : {&lo, &hi}) positions->resize(start.size() * kLanes, 0);
+    for (auto* weights : {&w_lo, &w_hi}) weights->resize(start.size() * kLanes, A(0));
   }
 };
 
@@ -44,8 +43,8 @@ struct SplitTaps {
 // pixel of weight 0 is not read: a NaN there stays where it is.
 template <typename A>
 RPCNN_CLONES void spread_row(const A* from, const SplitTaps<A>& taps, A* __restrict to, int64_t W) {
-  constexpr int64_t n = SplitTaps<A>::kVector;
-  const int32_t *lo = taps.lo.data(), *hi = taps.hi.data();
+  typedef typename Lanes<A>::Index Index;
+  const Index *lo = taps.lo.data(), *hi = taps.hi.data();
   const A *w_lo = taps.w_lo.data(), *w_hi = taps.w_hi.data();
   if (!taps.compact) {
     for (int64_t x = 0; x < W; ++x) {
@@ -54,17 +53,17 @@ RPCNN_CLONES void spread_row(const A* from, const SplitTaps<A>& taps, A* __restr
     }
     return;
   }
-  typedef A Values __attribute__((vector_size(n * sizeof(A))));
-  typedef std::conditional_t<sizeof(A) == 4, int32_t, int64_t> Index;
-  typedef Index Indices __attribute__((vector_size(n * sizeof(A))));
-  for (size_t v = 0; v < taps.start.size(); ++v) {
-    Values pixels, a, b;
-    Indices at_lo, at_hi;
-    std::memcpy(&pixels, from + taps.start[v], sizeof(pixels));
-    for (int64_t k = 0; k < n; ++k) at_lo[k] = lo[v * n + k], at_hi[k] = hi[v * n + k];
-    a = __builtin_shuffle(pixels, at_lo), b = __builtin_shuffle(pixels, at_hi);
-    for (int64_t k = 0; k < n; ++k)
-      to[v * n + k] = w_lo[v * n + k] * a[k] + (at_hi[k] == at_lo[k] ? A(0) : w_hi[v * n + k] * b[k]);
+  typedef typename Lanes<A>::Values Values;
+  const int64_t vectors = int64_t(taps.start.size());
+  const int32_t* start = taps.start.data();
+  for (int64_t v = 0; v < vectors; ++v) {  // whole vectors only: a loop over their elements is taken apart
+    Values pixels, lo_pixels, hi_pixels, lo_weights, hi_weights;
+    typename Lanes<A>::Indices at_lo, at_hi;
+    load(from + start[v], pixels);
+    load(lo + v * kLanes, at_lo), load(hi + v * kLanes, at_hi);
+    load(w_lo + v * kLanes, lo_weights), load(w_hi + v * kLanes, hi_weights);
+    pick<A>(pixels, at_lo, lo_pixels), pick<A>(pixels, at_hi, hi_pixels);
+    store(lo_weights * lo_pixels + (at_hi == at_lo ? Values{} : hi_weights * hi_pixels), to + v * kLanes);
   }
 }
 
@@ -83,8 +82,8 @@ template <typename T, typename A>
 class WideRows {
  public:
   WideRows(int64_t w, int64_t W, const SplitTaps<A>& taps)
-      : w_(w), W_(W), taps_(taps), narrow_(w + SplitTaps<A>::kVector) {
-    for (auto& row : rows_) row.resize(W + SplitTaps<A>::kVector);
+      : w_(w), W_(W), taps_(taps), narrow_(w + kLanes) {
+    for (auto& row : rows_) row.resize(W + kLanes);
   }
   void start(const T* plane, Affine<A> affine) {
     plane_ = plane, affine_ = affine;
@@ -161,73 +160,77 @@ void sum_planar(const std::vector<Tensor>& levels, Tensor& out, const std::vecto
   });
 }
 
-// masked = grad where the activation passes it: u lies between the rows `lo` and `hi`.
-template <typename T, typename A>
-RPCNN_CLONES void mask_between(const T* grad, const A* lo, const A* hi, Tap<A> y, A* __restrict masked, int64_t W) {
+// An output row's gradient, where the activation passes it (u lies between the rows u_lo and u_hi), to the two rows it
+// was made of.
+template <typename T, typename A, bool kRelu>
+RPCNN_CLONES void add_to_rows(const T* grad, const A* u_lo, const A* u_hi, Tap<A> y, A* __restrict lo,
+                              A* __restrict hi, int64_t W) {
   if (y.hi == y.lo) {
-    for (int64_t x = 0; x < W; ++x) masked[x] = passes_gradient(lo[x]) ? A(grad[x]) : A(0);
-  } else {
-    for (int64_t x = 0; x < W; ++x) masked[x] = passes_gradient(y.w_lo * lo[x] + y.w_hi * hi[x]) ? A(grad[x]) : A(0);
+    for (int64_t x = 0; x < W; ++x) lo[x] += !kRelu || passes_gradient(u_lo[x]) ? A(grad[x]) : A(0);
+    return;
+  }
+  for (int64_t x = 0; x < W; ++x) {
+    const A g = !kRelu || passes_gradient(y.w_lo * u_lo[x] + y.w_hi * u_hi[x]) ? A(grad[x]) : A(0);
+    lo[x] += y.w_lo * g;
+    hi[x] += y.w_hi * g;
   }
 }
 
-template <typename T, typename A>
-RPCNN_CLONES void add_scaled(const T* row, A weight, A* __restrict into, int64_t W) {
-  for (int64_t x = 0; x < W; ++x) into[x] += weight * A(row[x]);
-}
-
-template <typename O, typename A>
-RPCNN_CLONES void gather_along_x(const A* wide, const InterpolationAxis<A>& x_axis, O* __restrict narrow, int64_t w) {
-  const auto* readers = x_axis.readers.data();
-  for (int64_t i = 0; i < w; ++i) {
-    A even = 0, odd = 0;  // two chains of additions, so that one need not wait for the other
-    int64_t r = x_axis.reader_begin[i];
-    const int64_t last = x_axis.reader_begin[i + 1];
-    for (; r + 1 < last; r += 2) {
-      even += readers[r].weight * wide[readers[r].index];
-      odd += readers[r + 1].weight * wide[readers[r + 1].index];
-    }
-    if (r < last) even += readers[r].weight * wide[readers[r].index];
-    narrow[i] = O(even + odd);
-  }
-}
-
-// Gradients of one plane of a level, two full-width rows at a time.
+// Gradients of one plane of a level: full-width rows, of which two are open at a time. Eight closed ones are gathered
+// along x at once, transposed, so that a reader is a vector.
 template <typename O, typename A>
 class OpenRows {
  public:
-  OpenRows(int64_t h, int64_t w, int64_t W, const InterpolationAxis<A>& x_axis) : h_(h), w_(w), W_(W), x_axis_(x_axis) {
-    for (auto& row : rows_) row.resize(W);
+  OpenRows(int64_t h, int64_t w, int64_t W, const InterpolationAxis<A>& x_axis)
+      : h_(h), w_(w), W_(W), stride_((W + kLanes - 1) / kLanes * kLanes), x_axis_(x_axis) {
+    rows_.resize(2 * kLanes * stride_), columns_.resize(stride_ * kLanes);
+    sums_.resize((w + kLanes) * kLanes), narrow_.resize(kLanes * (w + kLanes));
   }
   void start(O* plane) {
     plane_ = plane, done_ = 0;
-    for (auto& row : rows_) std::fill(row.begin(), row.end(), A(0));
+    std::fill(rows_.begin(), rows_.end(), A(0));
   }
-  // Rows before y get no more: they are written and make room.
-  void close_before(int64_t y) {
-    for (; done_ < y; ++done_) {
-      auto& row = rows_[done_ & 1];
-      if (w_ == W_) {
-        store_row<O, A>(row.data(), plane_ + done_ * w_, w_);
-      } else {
-        gather_along_x<O, A>(row.data(), x_axis_, plane_ + done_ * w_, w_);
-      }
-      std::fill(row.begin(), row.end(), A(0));
-    }
+  template <typename T, bool kRelu>
+  void add(const T* grad, const A* u_lo, const A* u_hi, Tap<A> y) {
+    while (done_ + kLanes <= y.lo) close(kLanes);
+    add_to_rows<T, A, kRelu>(grad, u_lo, u_hi, y, row(y.lo), row(y.hi), W_);
   }
-  template <typename T>
-  void add(const T* grad, Tap<A> y) {
-    close_before(y.lo);
-    add_scaled<T, A>(grad, y.hi == y.lo ? A(1) : y.w_lo, rows_[y.lo & 1].data(), W_);
-    if (y.hi != y.lo) add_scaled<T, A>(grad, y.w_hi, rows_[y.hi & 1].data(), W_);
+  void finish() {
+    while (done_ < h_) close(std::min(kLanes, h_ - done_));
   }
-  void finish() { close_before(h_); }
 
  private:
-  int64_t h_, w_, W_, done_ = 0;
+  A* row(int64_t y) { return rows_.data() + y % (2 * kLanes) * stride_; }
+  void close(int64_t count) {
+    gather(row(done_), stride_, x_axis_, w_, columns_.data(), sums_.data(), narrow_.data());
+    for (int64_t k = 0; k < count; ++k)
+      store_row<O, A>(narrow_.data() + k * (w_ + kLanes), plane_ + (done_ + k) * w_, w_);
+    std::fill_n(row(done_), kLanes * stride_, A(0));
+    done_ += count;
+  }
+  // Eight rows [W] to narrow [8][w + 8].
+  RPCNN_CLONES static void gather(const A* wide, int64_t stride, const InterpolationAxis<A>& x_axis, int64_t w,
+                                  A* columns, A* sums, A* narrow) {
+    for (int64_t x = 0; x < stride; x += kLanes) transpose<A>(wide + x, stride, columns + x * kLanes, kLanes);
+    const auto* readers = x_axis.readers.data();
+    for (int64_t i = 0; i < w; ++i) {
+      typename Lanes<A>::Values even = {}, odd = {}, column;  // one chain of additions need not wait for the other
+      int64_t r = x_axis.reader_begin[i];
+      const int64_t last = x_axis.reader_begin[i + 1];
+      for (; r + 1 < last; r += 2) {
+        load(columns + readers[r].index * kLanes, column), even += readers[r].weight * column;
+        load(columns + readers[r + 1].index * kLanes, column), odd += readers[r + 1].weight * column;
+      }
+      if (r < last) load(columns + readers[r].index * kLanes, column), even += readers[r].weight * column;
+      store(even + odd, sums + i * kLanes);
+    }
+    for (int64_t i = 0; i < w; i += kLanes) transpose<A>(sums + i * kLanes, kLanes, narrow + i, w + kLanes);
+  }
+
+  int64_t h_, w_, W_, stride_, done_ = 0;
   const InterpolationAxis<A>& x_axis_;
   O* plane_ = nullptr;
-  std::vector<A> rows_[2];
+  std::vector<A> rows_, columns_, sums_, narrow_;
 };
 
 // Planes outermost: a plane's gradient (243 KB at 200 × 304) stays in the second cache for all levels.
@@ -239,7 +242,6 @@ void adjoint_planar(const std::vector<Tensor>& levels, const Tensor& grad, const
   for (const auto& axis : axes) taps.emplace_back(axis.x);
   const T* source = grad.const_data_ptr<T>();
   parallel(grad.size(0) * C, std::max<int64_t>(1, 4096 / (H * W)), [&](int64_t begin, int64_t end) {
-    std::vector<A> masked(W);
     std::vector<WideRows<T, A>> rows;
     std::vector<OpenRows<O, A>> open;
     for (int64_t l = 0; l < L; ++l) {
@@ -254,13 +256,9 @@ void adjoint_planar(const std::vector<Tensor>& levels, const Tensor& grad, const
         for (int64_t y = 0; y < H; ++y) {
           const T* g = source + (i * H + y) * W;
           const Tap<A> tap = axes[l].y.taps[y];
-          if constexpr (kRelu) {
-            const A *lo = rows[l].row(tap.lo), *hi = rows[l].row(tap.hi);
-            mask_between<T, A>(g, lo, hi, tap, masked.data(), W);
-            open[l].template add<A>(masked.data(), tap);
-          } else {
-            open[l].template add<T>(g, tap);
-          }
+          const A *lo = nullptr, *hi = nullptr;
+          if constexpr (kRelu) lo = rows[l].row(tap.lo), hi = rows[l].row(tap.hi);
+          open[l].template add<T, kRelu>(g, lo, hi, tap);
         }
         open[l].finish();
       }

@@ -3,13 +3,29 @@
 // Fewest bytes: the touched part of the maps read once, the output written once; for [2, 256, 200, 304], 512 boxes, 7×7
 // in fp32 119 + 26 MB. Backward: the gradient read once, every map gradient written once: 125 + 26 MB. What limits is
 // the reads of a cell's pixels: 16 of each channel for a cell of 7×7, 411 MB from the caches.
-// Work split. Channels innermost: a pixel is one contiguous vector over channels; forward by box, backward by strips of
-// rows that walk the boxes in order. Otherwise, planes: a row of cells is blended along y as vectors of pixels, then
-// along x; by (image, channel). No two threads write one place, no atomics, and every sum runs in the same order for
-// any number of threads.
+// Work split. Channels innermost: a pixel is one contiguous vector over channels; forward by rows of cells, those of
+// neighbouring boxes after one another; backward by strips of rows that walk the boxes in order. Otherwise, planes:
+// eight at a time, transposed to vectors of eight channels; backward by plane. No two threads write one place, no
+// atomics, and every sum runs in the same order for any number of threads.
+//
+// Ladder, 512 boxes 7×7 on [2, 256, 200, 304] in fp32, two cores, times faster than torchvision:
+//   forward, channels last   26  by box; prefetching the next cell's pixels gained nothing
+//                            30  rows of cells in the order of their places: the limit is the third cache, 411 MB in
+//                            all
+//   forward, planes          0.5 by box: memory is read at random
+//                            4.9 by plane: rows of cells blended along y, then gathered along x from the first cache;
+//                                GCC's generic tuning has no gathers, so that each tap was a load and an insertion
+//                            11  eight planes transposed, a tap is a vector
+//                            12  as many taps for every cell: no multiplications of addresses
+//   backward                 13 to 17 planes, 6 to 35 channels last: the gradient's 125 MB are fresh memory, which the
+//                                system clears (10 ms); where it is retained (see benchmarks/RESULTS.md) 17 and 35
+// Half types halve the bytes from memory; conversions in vectors cost as much again as the sums.
 #include <cstring>
+#include <limits>
 
+#include "radix_sort.h"
 #include "roi_weights.h"
+#include "vectors.h"
 #include "weighted_sum.h"
 
 namespace rpcnn {
@@ -20,76 +36,112 @@ RPCNN_CLONES void convert(const A* from, T* __restrict to, int64_t count) {
   for (int64_t c = 0; c < count; ++c) to[c] = T(from[c]);
 }
 
-// Channels innermost: map [H, W, C] of the box's image, out [height, width, C]; `wide` holds C sums of half maps.
+// Channels innermost: row i of a box's cells from its map [H, W, C] into out [width, C]; `wide` holds C sums of half
+// maps.
 template <typename T, typename A>
-void pool_channels_last(const Roi<A>& roi, const T* map, int64_t W, int64_t C, const Pooling& p, T* out, A* wide,
-                        Terms<T, A>& terms) {
-  for (int64_t i = 0; i < p.height; ++i)
-    for (int64_t j = 0; j < p.width; ++j, out += C) {
-      terms.clear();
-      for (auto y = roi.y.cells.first(i); y != roi.y.cells.last(i); ++y)
-        for (auto x = roi.x.cells.first(j); x != roi.x.cells.last(j); ++x)
-          terms.add(map + (y->column * W + x->column) * C, y->weight * x->weight);
-      if constexpr (std::is_same_v<A, T>) {
-        add_up(out, terms, C, true);
-      } else {
-        add_up(wide, terms, C, true);
-        convert<T, A>(wide, out, C);
-      }
+void pool_row(const Roi<A>& roi, int64_t i, const T* map, int64_t W, int64_t C, int64_t width, T* out, A* wide,
+              Terms<T, A>& terms) {
+  for (int64_t j = 0; j < width; ++j, out += C) {
+    terms.clear();
+    for (auto y = roi.y.cells.first(i); y != roi.y.cells.last(i); ++y)
+      for (auto x = roi.x.cells.first(j); x != roi.x.cells.last(j); ++x)
+        terms.add(map + (y->column * W + x->column) * C, y->weight * x->weight);
+    if constexpr (std::is_same_v<A, T>) {
+      add_up(out, terms, C, true);
+    } else {
+      add_up(wide, terms, C, true);
+      convert<T, A>(wide, out, C);
     }
+  }
 }
 
-// A box's weights as pool_plane reads them, for all channels: along x one array per tap, cells innermost, and cells and
-// the window of columns as whole vectors, the latter where the map has room for that.
-template <typename A>
-struct PlaneTaps {
-  static constexpr int64_t kPixels = 16, kCells = 8, kTaps = 4;
-  int64_t left = 0, count = 0, cells = 0, taps = 0;  // taps: a multiple of kTaps
-  std::vector<int32_t> column;                       // [taps][cells], from `left` on
-  std::vector<A> weight;                             // [taps][cells]; missing taps weigh 0 and read a 0 at `count`
-
-  PlaneTaps(const AxisWeights<A>& x, int64_t width, int64_t W) : left(x.low), count(x.high - x.low) {
-    const int64_t whole = (count + kPixels - 1) / kPixels * kPixels;
-    if (whole <= W) left = std::min(left, W - whole), count = whole;
-    for (int64_t j = 0; j < width; ++j) taps = std::max(taps, x.cells.count(j));
-    taps = (taps + kTaps - 1) / kTaps * kTaps;
-    cells = (width + kCells - 1) / kCells * kCells;
-    column.assign(taps * cells, int32_t(count));
-    weight.assign(taps * cells, A(0));
-    for (int64_t j = 0; j < width; ++j)
-      for (int64_t t = 0; t < x.cells.count(j); ++t) {
-        column[t * cells + j] = int32_t(x.cells.first(j)[t].column - left);
-        weight[t * cells + j] = x.cells.first(j)[t].weight;
+// Pixels of eight planes, `stride` apart, as [count][8]; planes from `channels` on as zeros.
+template <typename T, typename A>
+RPCNN_CLONES void interleave(const T* planes, int64_t stride, int64_t channels, int64_t count, A* tile) {
+  int64_t k = 0;
+  if (channels == kLanes) {
+    for (; k + kLanes <= count; k += kLanes) {
+      if constexpr (std::is_same_v<A, T>) {
+        transpose<A>(planes + k, stride, tile + k * kLanes, kLanes);
+      } else {
+        A block[kLanes * kLanes];
+        for (int64_t c = 0; c < kLanes; ++c)
+          for (int64_t i = 0; i < kLanes; ++i) block[c * kLanes + i] = A(planes[c * stride + k + i]);
+        transpose<A>(block, kLanes, tile + k * kLanes, kLanes);
       }
+    }
+  }
+  for (; k < count; ++k)
+    for (int64_t c = 0; c < kLanes; ++c) tile[k * kLanes + c] = c < channels ? A(planes[c * stride + k]) : A(0);
+}
+
+// A box's weights along x as pool_tile reads them: as many taps for every cell, missing ones weighing 0 at a pixel that
+// the cell reads anyhow (a NaN elsewhere stays there); cells that read nothing have count 0.
+template <typename A>
+struct TileTaps {
+  int64_t most = 0;             // taps of a cell
+  std::vector<int32_t> offset;  // [cells][most], in numbers from the tile's first column
+  std::vector<A> weight;
+  std::vector<uint8_t> any;  // [cells]
+
+  TileTaps() = default;
+  TileTaps(const AxisWeights<A>& x, int64_t cells, int64_t left) : any(cells) {
+    for (int64_t j = 0; j < cells; ++j) most = std::max(most, x.cells.count(j));
+    offset.assign(cells * most, 0), weight.assign(cells * most, A(0));
+    for (int64_t j = 0; j < cells; ++j) {
+      any[j] = x.cells.count(j) > 0;
+      for (int64_t t = 0; any[j] && t < most; ++t) {
+        const bool real = t < x.cells.count(j);
+        offset[j * most + t] = int32_t((x.cells.first(j)[real ? t : 0].column - left) * kLanes);
+        weight[j * most + t] = real ? x.cells.first(j)[t].weight : A(0);
+      }
+    }
   }
 };
 
-// sum[j] += Σ_t weight[t][j] · row[column[t][j]] over kTaps taps.
-template <typename A>
-RPCNN_CLONES void add_taps(const int32_t* column, const A* weight, const A* row, A* __restrict sum, int64_t cells) {
-  static_assert(PlaneTaps<A>::kTaps == 4);
-  const int32_t *c1 = column + cells, *c2 = c1 + cells, *c3 = c2 + cells;
-  const A *w1 = weight + cells, *w2 = w1 + cells, *w3 = w2 + cells;
-  for (int64_t j = 0; j < cells; ++j)
-    sum[j] += weight[j] * row[column[j]] + w1[j] * row[c1[j]] + w2[j] * row[c2[j]] + w3[j] * row[c3[j]];
+// cells [height · width][8] of a box from a tile of pixels [.., width_in][8] that begins with row `top`. kTaps is the
+// number of taps along x, 0 for any.
+template <typename A, int kTaps>
+RPCNN_CLONES void pool_tile(const SparseRows<A>& rows, const TileTaps<A>& x, const A* tile, int64_t top,
+                            int64_t width_in, const Pooling& p, A* cells) {
+  const int64_t taps = kTaps ? kTaps : x.most, height = p.height, width = p.width;
+  for (int64_t i = 0; i < height; ++i) {
+    const auto *first = rows.first(i), *last = rows.last(i);
+    const int32_t* offset = x.offset.data();
+    const A* weight = x.weight.data();
+    for (int64_t j = 0; j < width; ++j, cells += kLanes, offset += taps, weight += taps) {
+      typename Lanes<A>::Values sum = {}, pixel;
+      for (auto y = first; y != last && x.any[j]; ++y) {
+        typename Lanes<A>::Values line = {};
+        const A* row = tile + (y->column - top) * width_in * kLanes;
+#pragma GCC unroll 4
+        for (int64_t t = 0; t < taps; ++t) {
+          load(row + offset[t], pixel);
+          line += weight[t] * pixel;
+        }
+        sum += y->weight * line;
+      }
+      store(sum, cells);
+    }
+  }
 }
 
-// One plane [H, W] to cells [height, width]; `row` holds the window's columns, `sum` whole vectors
-// of cells.
+template <typename A>
+void pool_tile(const Roi<A>& roi, const TileTaps<A>& x, const A* tile, int64_t top, int64_t width_in, const Pooling& p,
+               A* cells) {
+  const auto pool = x.most == 3 ? pool_tile<A, 3> : x.most == 4 ? pool_tile<A, 4> : pool_tile<A, 0>;
+  pool(roi.y.cells, x, tile, top, width_in, p, cells);
+}
+
+// cells [count][8] into the first `channels` of out [8][count].
 template <typename T, typename A>
-void pool_plane(const Roi<A>& roi, const PlaneTaps<A>& x, const T* plane, int64_t W, const Pooling& p, T* out, A* row,
-                A* sum, Terms<T, A>& terms) {
-  for (int64_t i = 0; i < p.height; ++i, out += p.width) {
-    terms.clear();
-    for (auto y = roi.y.cells.first(i); y != roi.y.cells.last(i); ++y)
-      terms.add(plane + y->column * W + x.left, y->weight);
-    add_up(row, terms, x.count, true);
-    row[x.count] = A(0);
-    std::fill_n(sum, x.cells, A(0));
-    for (int64_t t = 0; t < x.taps; t += PlaneTaps<A>::kTaps)
-      add_taps<A>(x.column.data() + t * x.cells, x.weight.data() + t * x.cells, row, sum, x.cells);
-    for (int64_t j = 0; j < p.width; ++j) out[j] = T(sum[j]);
-  }
+RPCNN_CLONES void separate(const A* cells, int64_t count, int64_t channels, T* out) {
+  int64_t k = 0;
+  if constexpr (std::is_same_v<A, T>)
+    if (channels == kLanes)
+      for (; k + kLanes <= count; k += kLanes) transpose<A>(cells + k * kLanes, kLanes, out + k, count);
+  for (; k < count; ++k)
+    for (int64_t c = 0; c < channels; ++c) out[c * count + k] = T(cells[k * kLanes + c]);
 }
 
 // Every box's weights.
@@ -117,51 +169,100 @@ int64_t widest(const std::vector<Roi<A>>& rois) {
   return most;
 }
 
+// The rows of cells of all boxes, neighbours on the maps one after another, so that what several read is still in the
+// second cache: by tiles of 16 rows and 32 columns.
+template <typename A>
+std::vector<Keyed<uint64_t>> rows_by_place(const std::vector<Roi<A>>& rois, int64_t height) {
+  STD_TORCH_CHECK(int64_t(rois.size()) <= std::numeric_limits<int32_t>::max() / height,
+                  "roi_align: at most 2^31 - 1 rows of cells, got ", rois.size(), " boxes of ", height);
+  std::vector<Keyed<uint64_t>> rows;
+  rows.reserve(rois.size() * height);
+  for (const auto& roi : rois)
+    for (int64_t i = 0; i < height; ++i) {
+      const uint64_t y = roi.y.cells.count(i) ? uint64_t(roi.y.cells.first(i)->column) : 0;
+      const uint64_t tile = std::min<uint64_t>(y / 16, 0xfff) << 12 | std::min<uint64_t>(roi.x.low / 32, 0xfff);
+      rows.push_back({uint64_t(roi.level) << 56 | uint64_t(roi.image) << 24 | tile, int32_t(rows.size())});
+    }
+  radix_sort(rows);
+  return rows;
+}
+
 template <typename T>
 void forward_channels_last(const std::vector<Tensor>& maps, const std::vector<MapSize>& sizes, const Tensor& boxes,
                            const Pooling& p, T* out) {
   using A = accumulate_t<T>;
-  const int64_t C = maps[0].size(1), cells = p.height * p.width;
-  parallel(boxes.size(0), 1, [&](int64_t begin, int64_t end) {
-    Roi<A> roi;
+  const int64_t C = maps[0].size(1);
+  const auto rois = build_rois<A>(boxes, p, sizes);
+  const auto rows = rows_by_place(rois, p.height);
+  parallel(int64_t(rows.size()), 1, [&](int64_t begin, int64_t end) {
     Terms<T, A> terms;
     std::vector<A> wide(C);
-    for (int64_t r = begin; r < end; ++r) {
-      build_roi(boxes, r, p, sizes, roi);
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t row = rows[k].index;
+      const Roi<A>& roi = rois[row / p.height];
       const MapSize size = sizes[roi.level];
       const T* map = maps[roi.level].template const_data_ptr<T>() + roi.image * C * size.H * size.W;
-      pool_channels_last<T, A>(roi, map, size.W, C, p, out + r * cells * C, wide.data(), terms);
+      pool_row<T, A>(roi, row % p.height, map, size.W, C, p.width, out + row * p.width * C, wide.data(), terms);
     }
   });
 }
 
-// A plane at a time for all its boxes: it is read from memory once (by boxes, 9 times as slow).
+// Eight planes at a time: their pixels are interleaved into a tile, so that a tap is one vector of channels. A tile is
+// the whole map (2 MB for 200 × 304 floats: the second cache) where the boxes together would read it more than once,
+// else the rows that one box reads.
 template <typename T>
 void forward_planes(const std::vector<Tensor>& maps, const std::vector<MapSize>& sizes, const Tensor& boxes,
                     const Pooling& p, T* out) {
   using A = accumulate_t<T>;
-  const int64_t N = maps[0].size(0), C = maps[0].size(1), cells = p.height * p.width;
+  const int64_t N = maps[0].size(0), C = maps[0].size(1), groups = (C + kLanes - 1) / kLanes;
   const auto rois = build_rois<A>(boxes, p, sizes);
   const auto members = group_rois(rois, int64_t(maps.size()), N);
-  std::vector<PlaneTaps<A>> taps;
-  for (const auto& roi : rois) taps.emplace_back(roi.x, p.width, sizes[roi.level].W);
-  constexpr int64_t kMany = 32;  // boxes that together read most of a plane: fetch it in order beforehand
-  std::vector<int64_t> images;   // that have a box: threads share their planes evenly
+  std::vector<bool> whole(members.size());
+  int64_t largest = 0;  // pixels of a tile
+  for (size_t m = 0; m < members.size(); ++m) {
+    const int64_t pixels = sizes[m / N].H * sizes[m / N].W;
+    int64_t read = 0;
+    for (const int64_t r : members[m]) {
+      read += rois[r].rows_read() * rois[r].x.extent();
+      largest = std::max(largest, rois[r].y.extent() * rois[r].x.extent());
+    }
+    whole[m] = read > pixels;
+    if (whole[m]) largest = std::max(largest, pixels);
+  }
+  std::vector<TileTaps<A>> taps(rois.size());
+  parallel(int64_t(rois.size()), 8, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      taps[r] = TileTaps<A>(rois[r].x, p.width, whole[rois[r].level * N + rois[r].image] ? 0 : rois[r].x.low);
+  });
+  std::vector<int64_t> images;  // that have a box: threads share their planes evenly
   for (int64_t n = 0; n < N; ++n)
     if (std::any_of(rois.begin(), rois.end(), [&](const auto& roi) { return roi.image == n; })) images.push_back(n);
-  parallel(int64_t(images.size()) * C, 1, [&](int64_t begin, int64_t end) {
-    Terms<T, A> terms;
-    std::vector<A> row(widest(rois) + PlaneTaps<A>::kPixels + 1), sum(p.width + PlaneTaps<A>::kCells);
+  parallel(int64_t(images.size()) * groups, 1, [&](int64_t begin, int64_t end) {
+    std::vector<A> tile(largest * kLanes), cells(p.height * p.width * kLanes);
+    std::vector<bool> filled;
     for (int64_t i = begin; i < end; ++i)
       for (size_t l = 0; l < maps.size(); ++l) {
-        const int64_t n = images[i / C];
-        const int64_t pixels = sizes[l].H * sizes[l].W;
-        const T* plane = maps[l].template const_data_ptr<T>() + (n * C + i % C) * pixels;
-        if (int64_t(members[l * N + n].size()) >= kMany)
-          for (int64_t k = 0; k < pixels; k += 64 / int64_t(sizeof(T))) __builtin_prefetch(plane + k);
-        for (const int64_t r : members[l * N + n])
-          pool_plane<T, A>(rois[r], taps[r], plane, sizes[l].W, p, out + (r * C + i % C) * cells, row.data(),
-                           sum.data(), terms);
+        const int64_t n = images[i / groups], first = i % groups * kLanes, channels = std::min(kLanes, C - first);
+        const auto [H, W] = sizes[l];
+        const T* planes = maps[l].template const_data_ptr<T>() + (n * C + first) * H * W;
+        if (whole[l * N + n]) interleave<T, A>(planes, H * W, channels, H * W, tile.data());
+        for (const int64_t r : members[l * N + n]) {
+          const Roi<A>& roi = rois[r];
+          if (whole[l * N + n]) {
+            pool_tile<A>(roi, taps[r], tile.data(), 0, W, p, cells.data());
+          } else {
+            filled.assign(roi.y.extent(), false);
+            for (const auto& y : roi.y.cells.entries) {
+              const int64_t row = y.column - roi.y.low;
+              if (!filled[row])
+                interleave<T, A>(planes + y.column * W + roi.x.low, H * W, channels, roi.x.extent(),
+                                 tile.data() + row * roi.x.extent() * kLanes);
+              filled[row] = true;
+            }
+            pool_tile<A>(roi, taps[r], tile.data(), roi.y.low, roi.x.extent(), p, cells.data());
+          }
+          separate<T, A>(cells.data(), p.height * p.width, channels, out + (r * C + first) * p.height * p.width);
+        }
       }
   });
 }

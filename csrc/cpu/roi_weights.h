@@ -33,10 +33,12 @@ struct AxisWeights {
   SparseRows<A> cells;
   int64_t low = 0, high = 0;  // every pixel read lies in [low, high)
 
+  int64_t extent() const { return high - low; }
+
   template <typename B>
   void build(const RoiAxis<B>& axis, int64_t num_cells, int64_t size) {
-    cells.begin.assign(1, 0);
-    cells.entries.clear();
+    cells.begin.reserve(num_cells + 1), cells.begin.assign(1, 0);
+    cells.entries.clear(), cells.entries.reserve(4 * num_cells);
     low = size, high = 0;
     const A share = A(1) / A(axis.samples > 0 ? axis.samples : 1);
     for (int64_t c = 0; c < num_cells; ++c) {
@@ -84,6 +86,9 @@ template <typename A>
 struct Roi {
   int64_t image = 0, level = 0;
   AxisWeights<A> y, x;
+
+  // A bound on how many different rows are read.
+  int64_t rows_read() const { return std::min<int64_t>(y.extent(), int64_t(y.cells.entries.size())); }
 };
 
 struct Pooling {  // what the caller asked for
