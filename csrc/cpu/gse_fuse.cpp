@@ -22,6 +22,7 @@ namespace {
 template <typename A>
 struct Gram {
   std::vector<A> sum, before, diagonal, after;  // [in]; before[i] couples i and i − 1, after[i] couples i and i + 1
+  bool identity = true;                         // an axis that is not enlarged
 
   Gram(const InterpolationAxis<A>& axis, int64_t in) : sum(in, 0), before(in, 0), diagonal(in, 0), after(in, 0) {
     std::vector<double> once(in, 0), square(in, 0), next(in, 0);
@@ -38,37 +39,64 @@ struct Gram {
     for (int64_t i = 0; i < in; ++i) {
       sum[i] = A(once[i]), diagonal[i] = A(square[i]);
       if (i + 1 < in) after[i] = before[i + 1] = A(next[i]);
+      identity = identity && sum[i] == A(1) && diagonal[i] == A(1) && after[i] == A(0);
     }
   }
 };
 
 // The rows below hold `channels` values behind each pixel, or one where they are planar, known to the compiler so that
 // it vectorises along x. Sums along a planar row run in lanes, in double: one lane would wait for every addition.
-struct Lanes {
-  static constexpr int64_t kCount = 16;
-  double value[kCount] = {};
+template <typename A>
+struct LaneSums {
+  typedef double Doubles __attribute__((vector_size(kLanes * sizeof(double))));
+  Doubles lanes = {};
+
+  RPCNN_INLINE void add(const typename Lanes<A>::Values& values) { lanes += __builtin_convertvector(values, Doubles); }
   double total() const {
     double sum = 0;
-    for (const double v : value) sum += v;
+    for (int64_t k = 0; k < kLanes; ++k) sum += lanes[k];
     return sum;
   }
 };
 
-// out[x, c] = Σ_neighbours (AᵀA) (Q − shift) (BᵀB) for one row of one plane.
-// `blend` is a buffer of (w + 2) · inner values; shift has one value per inner index.
+template <typename T, typename A>
+RPCNN_INLINE void load_eight(const T* from, typename Lanes<A>::Values& to) {
+  if constexpr (std::is_same_v<T, A>) {
+    load(from, to);
+  } else {
+    A values[kLanes];
+    for (int64_t k = 0; k < kLanes; ++k) values[k] = A(from[k]);
+    load(values, to);
+  }
+}
+
+// Rows are walked in pieces of whole pixels that stay in the first cache.
+inline int64_t piece_of(int64_t inner) {
+  return std::max<int64_t>(1, 4096 / inner);
+}
+
+// out[x, c] = Σ_neighbours (AᵀA) (Q − shift) (BᵀB) of the pixels [begin, end) of one row of w, out starting at `begin`.
+// `blend` is a buffer of (end − begin + 2) · inner values; shift has one value per inner index.
 template <typename T, typename A, bool kPlanar>
 RPCNN_CLONES void gram_row(const T* above, const T* here, const T* below, A up, A mid, A down, const A* shift,
-                           const Gram<A>& x, A* __restrict blend, A* __restrict out, int64_t w, int64_t channels) {
+                           const Gram<A>& x, A* __restrict blend, A* __restrict out, int64_t begin, int64_t end,
+                           int64_t w, int64_t channels) {
   const int64_t inner = kPlanar ? 1 : channels;
-  A* middle = blend + inner;  // with a pixel of zeros before and behind
-  for (int64_t k = 0; k < inner; ++k) blend[k] = middle[w * inner + k] = A(0);
-  for (int64_t j = 0; j < w; ++j)
+  if (x.identity && up == A(0) && down == A(0) && mid == A(1)) {
+    for (int64_t j = begin; j < end; ++j)
+      for (int64_t k = 0; k < inner; ++k) out[(j - begin) * inner + k] = A(here[j * inner + k]) - shift[k];
+    return;
+  }
+  A* middle = blend + inner;  // with a pixel before and behind, zeros outside the row
+  for (int64_t k = 0; k < inner; ++k) blend[k] = middle[(end - begin) * inner + k] = A(0);
+  for (int64_t j = std::max<int64_t>(begin - 1, 0); j < std::min(end + 1, w); ++j)
     for (int64_t k = 0; k < inner; ++k) {
       const int64_t i = j * inner + k;
-      middle[i] = up * (A(above[i]) - shift[k]) + mid * (A(here[i]) - shift[k]) + down * (A(below[i]) - shift[k]);
+      middle[i - begin * inner] =
+          up * (A(above[i]) - shift[k]) + mid * (A(here[i]) - shift[k]) + down * (A(below[i]) - shift[k]);
     }
-  const A *before = x.before.data(), *diagonal = x.diagonal.data(), *after = x.after.data();
-  for (int64_t j = 0; j < w; ++j)
+  const A *before = x.before.data() + begin, *diagonal = x.diagonal.data() + begin, *after = x.after.data() + begin;
+  for (int64_t j = 0; j < end - begin; ++j)
     for (int64_t k = 0; k < inner; ++k) {
       const int64_t i = j * inner + k;
       out[i] = before[j] * middle[i - inner] + diagonal[j] * middle[i] + after[j] * middle[i + inner];
@@ -80,22 +108,22 @@ template <typename T, typename A, bool kPlanar>
 RPCNN_CLONES void moments_row(const T* here, const A* gram, const A* shift, A weight, const A* x_sum,
                               double* __restrict first, double* __restrict second, int64_t w, int64_t channels) {
   if constexpr (kPlanar) {
-    Lanes one, two;
+    LaneSums<A> one, two;
     const A about = shift[0];
-    const int64_t whole = w / Lanes::kCount * Lanes::kCount;
-    for (int64_t j = 0; j < whole; j += Lanes::kCount)
-      for (int64_t k = 0; k < Lanes::kCount; ++k) {
-        const A q = A(here[j + k]) - about;
-        one.value[k] += double(x_sum[j + k] * q);
-        two.value[k] += double(q * gram[j + k]);
-      }
+    const int64_t whole = w / kLanes * kLanes;
+    for (int64_t j = 0; j < whole; j += kLanes) {
+      typename Lanes<A>::Values q, g, sums;
+      load_eight<T, A>(here + j, q), load(gram + j, g), load(x_sum + j, sums);
+      q -= about;
+      one.add(sums * q), two.add(q * g);
+    }
+    double one_more = 0, two_more = 0;
     for (int64_t j = whole; j < w; ++j) {
       const A q = A(here[j]) - about;
-      one.value[j - whole] += double(x_sum[j] * q);
-      two.value[j - whole] += double(q * gram[j]);
+      one_more += double(x_sum[j] * q), two_more += double(q * gram[j]);
     }
-    first[0] += double(weight) * one.total();
-    second[0] += two.total();
+    first[0] += double(weight) * (one.total() + one_more);
+    second[0] += two.total() + two_more;
   } else {
     for (int64_t j = 0; j < w; ++j) {
       const A share = weight * x_sum[j];
@@ -149,15 +177,19 @@ void level_statistics(const Tensor& level, const Shape& s, const Gram<A>& gy, co
   const int64_t rows = s.planes() * s.h;
   std::vector<double> first(rows * inner, 0), second(rows * inner, 0);
   parallel(rows, std::max<int64_t>(1, 4096 / stride), [&](int64_t begin, int64_t end) {
-    std::vector<A> blend(stride + 2 * inner), gram(stride);
+    const int64_t piece = std::min(s.w, piece_of(inner));
+    std::vector<A> blend((piece + 2) * inner), gram(piece * inner);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t plane = i / s.h, y = i % s.h;
       const Rows<T, A> r(data + plane * s.h * stride, gy, y, s.h, stride);
       const A* about = shift.data() + plane * inner;
-      gram_row<T, A, kPlanar>(r.above, r.here, r.below, r.up, r.mid, r.down, about, gx, blend.data(), gram.data(), s.w,
-                              inner);
-      moments_row<T, A, kPlanar>(r.here, gram.data(), about, gy.sum[y], gx.sum.data(), first.data() + i * inner,
-                                 second.data() + i * inner, s.w, inner);
+      for (int64_t j = 0; j < s.w; j += piece) {
+        const int64_t last = std::min(s.w, j + piece);
+        gram_row<T, A, kPlanar>(r.above, r.here, r.below, r.up, r.mid, r.down, about, gx, blend.data(), gram.data(), j,
+                                last, s.w, inner);
+        moments_row<T, A, kPlanar>(r.here + j * inner, gram.data(), about, gy.sum[y], gx.sum.data() + j,
+                                   first.data() + i * inner, second.data() + i * inner, last - j, inner);
+      }
     }
   });
   for (int64_t n = 0; n < s.N; ++n)
@@ -261,20 +293,18 @@ template <typename T, typename A, bool kPlanar>
 RPCNN_CLONES void dot_row(const T* q, const A* e, const A* mean, double* __restrict first, double* __restrict second,
                           int64_t w, int64_t channels) {
   if constexpr (kPlanar) {
-    Lanes one, two;
+    LaneSums<A> one, two;
     const A about = mean[0];
-    const int64_t whole = w / Lanes::kCount * Lanes::kCount;
-    for (int64_t j = 0; j < whole; j += Lanes::kCount)
-      for (int64_t k = 0; k < Lanes::kCount; ++k) {
-        one.value[k] += double(e[j + k]);
-        two.value[k] += double(e[j + k] * (A(q[j + k]) - about));
-      }
-    for (int64_t j = whole; j < w; ++j) {
-      one.value[j - whole] += double(e[j]);
-      two.value[j - whole] += double(e[j] * (A(q[j]) - about));
+    const int64_t whole = w / kLanes * kLanes;
+    for (int64_t j = 0; j < whole; j += kLanes) {
+      typename Lanes<A>::Values values, gradient;
+      load_eight<T, A>(q + j, values), load(e + j, gradient);
+      one.add(gradient), two.add(gradient * (values - about));
     }
-    first[0] += one.total();
-    second[0] += two.total();
+    double one_more = 0, two_more = 0;
+    for (int64_t j = whole; j < w; ++j) one_more += double(e[j]), two_more += double(e[j] * (A(q[j]) - about));
+    first[0] += one.total() + one_more;
+    second[0] += two.total() + two_more;
   } else {
     for (int64_t j = 0; j < w; ++j)
       for (int64_t k = 0; k < channels; ++k) {
@@ -301,21 +331,42 @@ RPCNN_CLONES void gradient_row(const A* e, const A* gram, const A* factor, const
   }
 }
 
+// ΣE and ⟨Q − mean, E⟩ of each row of a level: filled while E is made, and still in cache.
 template <typename T, typename A, bool kPlanar>
-void level_backward(const Tensor& level, const A* e, const Shape& s, const Gram<A>& gy, const Gram<A>& gx,
-                    const A* mean, const A* rstd, int64_t l, int64_t L, const A* gamma, T* grad_level, A* grad_gamma,
-                    A* grad_beta) {
+class RowDots {
+ public:
+  std::vector<double> first, second;  // [planes · h][inner]
+  std::vector<A> about;               // the mean, [N · C]
+
+  RowDots(const Tensor& level, const A* e, const Shape& s, const A* mean, int64_t l, int64_t L)
+      : first(s.planes() * s.h * s.inner(), 0),
+        second(first.size(), 0),
+        data_(level.const_data_ptr<T>()),
+        e_(e),
+        shape_(s) {
+    for (int64_t n = 0; n < s.N; ++n)
+      for (int64_t c = 0; c < s.C; ++c) about.push_back(mean[(n * L + l) * s.G + c / (s.C / s.G)]);
+  }
+  void add(int64_t row) {
+    const int64_t inner = shape_.inner(), stride = shape_.w * inner;
+    dot_row<T, A, kPlanar>(data_ + row * stride, e_ + row * stride, about.data() + row / shape_.h * inner,
+                           first.data() + row * inner, second.data() + row * inner, shape_.w, inner);
+  }
+
+ private:
+  const T* data_;
+  const A* e_;
+  Shape shape_;
+};
+
+// From E and its dots: the gradients of a level's maps (which may take E's place), γ and β.
+template <typename T, typename A, bool kPlanar>
+void level_backward(const Tensor& level, const A* e, const RowDots<T, A, kPlanar>& dots, const Shape& s,
+                    const Gram<A>& gy, const Gram<A>& gx, const A* rstd, int64_t l, int64_t L, const A* gamma,
+                    T* grad_level, A* grad_gamma, A* grad_beta) {
   const T* data = level.const_data_ptr<T>();
   const int64_t inner = s.inner(), stride = s.w * inner, rows = s.planes() * s.h, group = s.C / s.G;
-  std::vector<A> factor(s.N * s.C), constant(s.N * s.C), slope(s.N * s.C), about(s.N * s.C);
-  for (int64_t n = 0; n < s.N; ++n)
-    for (int64_t c = 0; c < s.C; ++c) about[n * s.C + c] = mean[(n * L + l) * s.G + c / group];
-  std::vector<double> first(rows * inner, 0), second(rows * inner, 0);
-  parallel(rows, std::max<int64_t>(1, 4096 / stride), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      dot_row<T, A, kPlanar>(data + i * stride, e + i * stride, about.data() + i / s.h * inner,
-                             first.data() + i * inner, second.data() + i * inner, s.w, inner);
-  });
+  std::vector<A> factor(s.N * s.C), constant(s.N * s.C), slope(s.N * s.C);
   std::vector<double> d_gamma(s.C, 0), d_beta(s.C, 0);
   for (int64_t n = 0; n < s.N; ++n)
     for (int64_t g = 0; g < s.G; ++g) {
@@ -325,8 +376,8 @@ void level_backward(const Tensor& level, const A* e, const Shape& s, const Gram<
         double one = 0, two = 0;
         for (int64_t y = 0; y < s.h; ++y) {
           const int64_t i = s.channels_last ? (n * s.h + y) * s.C + c : (n * s.C + c) * s.h + y;
-          one += first[i];
-          two += second[i];
+          one += dots.first[i];
+          two += dots.second[i];
         }
         const double dg = r * two;
         d_beta[c] += one;
@@ -343,14 +394,19 @@ void level_backward(const Tensor& level, const A* e, const Shape& s, const Gram<
     }
   for (int64_t c = 0; c < s.C; ++c) grad_gamma[c] = A(d_gamma[c]), grad_beta[c] = A(d_beta[c]);
   parallel(rows, std::max<int64_t>(1, 4096 / stride), [&](int64_t begin, int64_t end) {
-    std::vector<A> blend(stride + 2 * inner), gram(stride);
+    const int64_t piece = std::min(s.w, piece_of(inner));
+    std::vector<A> blend((piece + 2) * inner), gram(piece * inner);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t plane = i / s.h, y = i % s.h, c = plane * inner;
       const Rows<T, A> r(data + plane * s.h * stride, gy, y, s.h, stride);
-      gram_row<T, A, kPlanar>(r.above, r.here, r.below, r.up, r.mid, r.down, about.data() + c, gx, blend.data(),
-                              gram.data(), s.w, inner);
-      gradient_row<T, A, kPlanar>(e + i * stride, gram.data(), factor.data() + c, constant.data() + c, slope.data() + c,
-                                  gy.sum[y], gx.sum.data(), grad_level + i * stride, s.w, inner);
+      for (int64_t j = 0; j < s.w; j += piece) {
+        const int64_t last = std::min(s.w, j + piece);
+        gram_row<T, A, kPlanar>(r.above, r.here, r.below, r.up, r.mid, r.down, dots.about.data() + c, gx, blend.data(),
+                                gram.data(), j, last, s.w, inner);
+        gradient_row<T, A, kPlanar>(e + i * stride + j * inner, gram.data(), factor.data() + c, constant.data() + c,
+                                    slope.data() + c, gy.sum[y], gx.sum.data() + j, grad_level + i * stride + j * inner,
+                                    last - j, inner);
+      }
     }
   });
 }
@@ -387,15 +443,30 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>> gse_fu
                                           : empty_cpu(sizes_of(levels[l]), weights[l].scalar_type(), channels_last));
       e.push_back(sums[l].mutable_data_ptr<A>());
     }
-    if (grad.numel()) pyramid_adjoint<T, A, true>(levels, g, axes, channels_last, folded, e);
-    const auto finish = channels_last ? level_backward<T, A, false> : level_backward<T, A, true>;
-    for (int64_t l = 0; l < L; ++l) {
-      const Shape s = shape_of(levels[l], levels[0], num_groups, channels_last);
-      grad_weights.push_back(empty_cpu({C}, weights[l].scalar_type()));
-      grad_biases.push_back(empty_cpu({C}, weights[l].scalar_type()));
-      finish(levels[l], e[l], s, Gram<A>(axes[l].y, s.h), Gram<A>(axes[l].x, s.w), m, r, l, L,
-             weights[l].const_data_ptr<A>(), grad_features[l].mutable_data_ptr<T>(),
-             grad_weights[l].mutable_data_ptr<A>(), grad_biases[l].mutable_data_ptr<A>());
+    const auto run = [&](auto planar) {
+      constexpr bool kPlanar = decltype(planar)::value;
+      std::vector<Shape> shapes;
+      std::vector<RowDots<T, A, kPlanar>> dots;
+      for (int64_t l = 0; l < L; ++l) {
+        shapes.push_back(shape_of(levels[l], levels[0], num_groups, channels_last));
+        dots.emplace_back(levels[l], e[l], shapes[l], m, l, L);
+      }
+      if (grad.numel())
+        pyramid_adjoint<T, A, true>(levels, g, axes, channels_last, folded, e,
+                                    [&](int64_t l, int64_t row) { dots[l].add(row); });
+      for (int64_t l = 0; l < L; ++l) {
+        grad_weights.push_back(empty_cpu({C}, weights[l].scalar_type()));
+        grad_biases.push_back(empty_cpu({C}, weights[l].scalar_type()));
+        level_backward<T, A, kPlanar>(levels[l], e[l], dots[l], shapes[l], Gram<A>(axes[l].y, shapes[l].h),
+                                      Gram<A>(axes[l].x, shapes[l].w), r, l, L, weights[l].const_data_ptr<A>(),
+                                      grad_features[l].mutable_data_ptr<T>(), grad_weights[l].mutable_data_ptr<A>(),
+                                      grad_biases[l].mutable_data_ptr<A>());
+      }
+    };
+    if (channels_last) {
+      run(std::false_type{});
+    } else {
+      run(std::true_type{});
     }
   });
   return {grad_features, grad_weights, grad_biases};

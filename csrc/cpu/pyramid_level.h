@@ -50,4 +50,20 @@ RPCNN_CLONES void store_row(const A* row, O* __restrict out, int64_t count) {
   for (int64_t i = 0; i < count; ++i) out[i] = O(row[i]);
 }
 
+// An output row's gradient, where the activation passes it (u lies between the rows u_lo and u_hi), to the two rows it
+// was made of.
+template <typename T, typename A, bool kRelu>
+RPCNN_CLONES void add_to_rows(const T* grad, const A* u_lo, const A* u_hi, Tap<A> y, A* __restrict lo, A* __restrict hi,
+                              int64_t W) {
+  if (y.hi == y.lo) {
+    for (int64_t x = 0; x < W; ++x) lo[x] += !kRelu || passes_gradient(u_lo[x]) ? A(grad[x]) : A(0);
+    return;
+  }
+  for (int64_t x = 0; x < W; ++x) {
+    const A g = !kRelu || passes_gradient(y.w_lo * u_lo[x] + y.w_hi * u_hi[x]) ? A(grad[x]) : A(0);
+    lo[x] += y.w_lo * g;
+    hi[x] += y.w_hi * g;
+  }
+}
+
 }  // namespace rpcnn

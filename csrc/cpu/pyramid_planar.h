@@ -81,8 +81,7 @@ RPCNN_CLONES void affine_row(const T* from, Affine<A> affine, A* __restrict to, 
 template <typename T, typename A>
 class WideRows {
  public:
-  WideRows(int64_t w, int64_t W, const SplitTaps<A>& taps)
-      : w_(w), W_(W), taps_(taps), narrow_(w + kLanes) {
+  WideRows(int64_t w, int64_t W, const SplitTaps<A>& taps) : w_(w), W_(W), taps_(taps), narrow_(w + kLanes) {
     for (auto& row : rows_) row.resize(W + kLanes);
   }
   void start(const T* plane, Affine<A> affine) {
@@ -160,22 +159,6 @@ void sum_planar(const std::vector<Tensor>& levels, Tensor& out, const std::vecto
   });
 }
 
-// An output row's gradient, where the activation passes it (u lies between the rows u_lo and u_hi), to the two rows it
-// was made of.
-template <typename T, typename A, bool kRelu>
-RPCNN_CLONES void add_to_rows(const T* grad, const A* u_lo, const A* u_hi, Tap<A> y, A* __restrict lo,
-                              A* __restrict hi, int64_t W) {
-  if (y.hi == y.lo) {
-    for (int64_t x = 0; x < W; ++x) lo[x] += !kRelu || passes_gradient(u_lo[x]) ? A(grad[x]) : A(0);
-    return;
-  }
-  for (int64_t x = 0; x < W; ++x) {
-    const A g = !kRelu || passes_gradient(y.w_lo * u_lo[x] + y.w_hi * u_hi[x]) ? A(grad[x]) : A(0);
-    lo[x] += y.w_lo * g;
-    hi[x] += y.w_hi * g;
-  }
-}
-
 // Gradients of one plane of a level: full-width rows, of which two are open at a time. Eight closed ones are gathered
 // along x at once, transposed, so that a reader is a vector.
 template <typename O, typename A>
@@ -233,10 +216,11 @@ class OpenRows {
   std::vector<A> rows_, columns_, sums_, narrow_;
 };
 
-// Planes outermost: a plane's gradient (243 KB at 200 × 304) stays in the second cache for all levels.
-template <typename T, typename O, bool kRelu, typename A, typename AffineOf>
+// Planes outermost: a plane's gradient (243 KB at 200 × 304) stays in the second cache for all levels. done(l, i · h +
+// y) follows for each row of plane i, once the plane is written.
+template <typename T, typename O, bool kRelu, typename A, typename AffineOf, typename Done>
 void adjoint_planar(const std::vector<Tensor>& levels, const Tensor& grad, const std::vector<LevelAxes<A>>& axes,
-                    const AffineOf& affine_of, const std::vector<O*>& outs) {
+                    const AffineOf& affine_of, const std::vector<O*>& outs, const Done& done) {
   const int64_t C = grad.size(1), H = grad.size(2), W = grad.size(3), L = int64_t(levels.size());
   std::vector<SplitTaps<A>> taps;
   for (const auto& axis : axes) taps.emplace_back(axis.x);
@@ -261,6 +245,7 @@ void adjoint_planar(const std::vector<Tensor>& levels, const Tensor& grad, const
           open[l].template add<T, kRelu>(g, lo, hi, tap);
         }
         open[l].finish();
+        for (int64_t y = 0; y < levels[l].size(2); ++y) done(l, i * levels[l].size(2) + y);
       }
   });
 }

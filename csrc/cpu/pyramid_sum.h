@@ -26,14 +26,15 @@ void pyramid_sum(const std::vector<Tensor>& levels, Tensor& out, bool align_corn
   }
 }
 
-// E_l of every level into outs[l], which has the level's layout; summed in the accumulation type, stored as O.
-template <typename T, typename O, bool kRelu, typename A, typename AffineOf>
+// E_l of every level into outs[l], which has the level's layout; summed in the accumulation type, stored as O. Calls
+// done(l, row) soon after a row of a level is written, row counting through all planes (or images) of the level.
+template <typename T, typename O, bool kRelu, typename A, typename AffineOf, typename Done>
 void pyramid_adjoint(const std::vector<Tensor>& levels, const Tensor& grad, const std::vector<LevelAxes<A>>& axes,
-                     bool channels_last, const AffineOf& affine_of, const std::vector<O*>& outs) {
+                     bool channels_last, const AffineOf& affine_of, const std::vector<O*>& outs, const Done& done) {
   if (channels_last) {
-    adjoint_channels_last<T, O, kRelu>(levels, grad, axes, affine_of, outs);
+    adjoint_channels_last<T, O, kRelu>(levels, grad, axes, affine_of, outs, done);
   } else {
-    adjoint_planar<T, O, kRelu>(levels, grad, axes, affine_of, outs);
+    adjoint_planar<T, O, kRelu>(levels, grad, axes, affine_of, outs, done);
   }
 }
 

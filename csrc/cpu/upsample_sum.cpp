@@ -38,12 +38,13 @@ std::vector<Tensor> upsample_sum_backward(Tensor grad, std::vector<Tensor> featu
     using T = decltype(type);
     const auto axes = level_axes<accumulate_t<T>>(levels, g.size(2), g.size(3), align_corners);
     const NoAffine<accumulate_t<T>> plain;
+    const auto nothing = [](int64_t, int64_t) {};
     std::vector<T*> targets;
     for (Tensor& out : outputs) targets.push_back(out.mutable_data_ptr<T>());
     if (relu) {
-      pyramid_adjoint<T, T, true>(levels, g, axes, channels_last, plain, targets);
+      pyramid_adjoint<T, T, true>(levels, g, axes, channels_last, plain, targets, nothing);
     } else {
-      pyramid_adjoint<T, T, false>(levels, g, axes, channels_last, plain, targets);
+      pyramid_adjoint<T, T, false>(levels, g, axes, channels_last, plain, targets, nothing);
     }
   });
   return outputs;
