@@ -68,8 +68,8 @@ class BoxHead(nn.Module):
             aligned=self.aligned,
             canonical_size=self.canonical_size,
         )
-        x = F.relu(self.fc6(x.flatten(1)))
-        x = F.relu(self.fc7(x))
+        x = F.relu(self.fc6(x.flatten(1)), inplace=True)
+        x = F.relu(self.fc7(x), inplace=True)
         return self.classes(x).float(), self.deltas(x).float().view(-1, 2, 4)
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """The one building block that the paper stacks everywhere: convolution, group normalisation, ReLU (Sec. 3.3)."""
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def conv_gn(in_channels: int, channels: int, kernel: int, num_groups: int, dilation: int = 1, relu: bool = True):
@@ -15,6 +15,13 @@ def conv_gn(in_channels: int, channels: int, kernel: int, num_groups: int, dilat
     if relu:
         block.append(nn.ReLU(inplace=True))
     return block
+
+
+def channel_softmax(logits: Tensor) -> Tensor:
+    """[N, K, H, W] to float32 probabilities over K in the layout of the logits; torch would leave channels_last."""
+    return (
+        logits.float().movedim(1, -1).softmax(-1).movedim(-1, 1) if logits.stride(1) == 1 else logits.float().softmax(1)
+    )
 
 
 def linear(in_features: int, out_features: int, std: float | None = None) -> nn.Linear:

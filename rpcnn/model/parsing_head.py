@@ -42,7 +42,7 @@ class NonLocal(nn.Module):
         key, value = (conv(pooled).flatten(2).transpose(1, 2) for conv in (self.key, self.value))  # [R, H W / 4, C]
         attended = F.scaled_dot_product_attention(query, key, value)  # scaled by 1 / sqrt(C)
         attended = attended.transpose(1, 2).unflatten(2, x.shape[-2:])
-        return x + self.norm(self.out(attended))
+        return self.norm(self.out(attended)).add_(x)
 
 
 class ParsingHead(nn.Module):
@@ -87,7 +87,7 @@ class ParsingHead(nn.Module):
         """`reduce` over the channels of both, the mean's first: what is the same everywhere is convolved once."""
         conv, norm, relu = self.reduce
         everywhere, local = conv.weight.split([pooled.shape[1], branches.shape[1]], dim=1)
-        return relu(norm(F.conv2d(branches, local) + F.conv2d(pooled, everywhere)))
+        return relu(norm(F.conv2d(branches, local).add_(F.conv2d(pooled, everywhere))))
 
 
 def crop_parsing(parsing: Tensor, people: Tensor, boxes: Tensor, size: int) -> Tensor:

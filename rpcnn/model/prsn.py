@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import linear
+from .layers import channel_softmax, linear
 
 
 class PRSN(nn.Module):
@@ -42,11 +42,14 @@ class PRSN(nn.Module):
 
         The map is max-pooled s x s (4 x 4 in the paper) to the feature's resolution. Gradients reach both inputs.
         """
-        maps = logits.float().softmax(dim=1) if self.input == "probabilities" else logits
+        maps = channel_softmax(logits) if self.input == "probabilities" else logits
         maps = F.max_pool2d(maps, maps.shape[-1] // feature.shape[-1]).to(feature.dtype)
         if feature.is_contiguous(memory_format=torch.channels_last):  # cat would copy the feature to the other layout
             maps = maps.contiguous(memory_format=torch.channels_last)
         x = torch.cat([feature, maps], dim=1)
-        x = F.relu(self.conv2(F.relu(self.conv1(x))))
-        x = F.relu(self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3))))))
+        for conv in (self.conv1, self.conv2):
+            x = F.relu(conv(x), inplace=True)
+        x = x.mean(dim=(2, 3))
+        for fc in (self.fc1, self.fc2):
+            x = F.relu(fc(x), inplace=True)
         return self.iou(x)[:, 0].float()

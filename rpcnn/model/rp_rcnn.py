@@ -17,6 +17,7 @@ from .boxes import draw
 from .detections import Detections
 from .fpn import FPN
 from .gse_fpn import GSEFPN
+from .layers import channel_softmax
 from .losses import IGNORE, label_cross_entropy, normalise, rescoring_error, semantic_target
 from .parsing_head import ParsingHead, crop_parsing
 from .prsn import PRSN
@@ -261,7 +262,7 @@ class RPRCNN(nn.Module):
         for start in range(0, len(boxes), self.parsing_chunk):
             chunk = slice(start, start + self.parsing_chunk)
             feature, logits = self.parsing_head(self.parsing_rois(pyramid, [boxes[chunk]]))
-            probabilities[chunk] = logits.float().softmax(dim=1)
+            probabilities[chunk] = channel_softmax(logits)
             if self.prsn:
                 iou_scores[chunk] = self.prsn(feature, logits).clamp(0, 1)
         return probabilities, iou_scores

@@ -67,7 +67,7 @@ class RPN(nn.Module):
         """
         objectness, deltas, anchors = [], [], []
         for feature, cell, stride in zip(features, self.cells, self.strides, strict=True):
-            hidden = F.relu(self.conv(feature))
+            hidden = F.relu(self.conv(feature), inplace=True)
             objectness.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1).float())
             deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4).float())
             anchors.append(grid_anchors(cell.float(), *feature.shape[-2:], stride))
