@@ -6,6 +6,7 @@ Give it a quiet machine: it takes about five minutes, and anything else that com
 import argparse
 import datetime
 import importlib
+import os
 import pathlib
 import platform
 import statistics
@@ -52,6 +53,13 @@ def row(case: Case, results: list[Result], copying: float) -> str:
     )
 
 
+def retain_memory():
+    """Starts again with glibc keeping what is freed: no large tensor is fresh memory that must be cleared first."""
+    settings = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+    if not settings.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | settings)
+
+
 def machine(device: str, copying: float) -> str:
     """Where the numbers come from."""
     name = torch.cuda.get_device_name() if device == "cuda" else processor()
@@ -89,10 +97,13 @@ def main():
     parser.add_argument("--repeats", type=int, default=3, help="how often each contest is played (default 3)")
     parser.add_argument("--sweep", action="store_true", help="also how the time grows with size, and a plot per op")
     parser.add_argument("--only", default="", help="cases whose title holds this")
+    parser.add_argument("--retain-memory", action="store_true", help="both sides with glibc keeping freed memory")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
     parser.add_argument("--device", choices=DEVICES, default="cpu")
     parser.add_argument("--output", default="", help="file to write the table to, e.g. benchmarks/RESULTS.md")
     options = parser.parse_args()
+    if options.retain_memory:
+        retain_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
 
@@ -107,6 +118,10 @@ def main():
         "Ours and the peer took turns on the same tensors; medians. *Ratio*: how many times faster than the peer, the "
         "median of the repeats and their range. *GB/s*: of the fewest bytes that must move, and its share of the "
         "copying speed.",
+        "",
+        "Memory: both sides with glibc keeping what is freed (MALLOC_MMAP_MAX_=0)."
+        if options.retain_memory
+        else "Memory: glibc's defaults on both sides; large results are fresh memory, which the system clears.",
         "",
         "| op | case | ours, ms | peer, ms | ratio | range | GB/s | of copying |",
         "|---|---|---|---|---|---|---|---|",

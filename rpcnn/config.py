@@ -220,7 +220,7 @@ class RunConfig:
     device: Annotated[str, _short("--device")] = "auto"
     """auto (CUDA where there is one), cpu, cuda or cuda:N."""
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], _short("--precision")] = "auto"
-    """auto: bf16 on GPUs that have it, else fp32."""
+    """auto: bf16 to train on GPUs that have it, else fp32. Evaluation and prediction follow bf16 and fp16, too."""
     seed: Annotated[int, _short("--seed")] = 0
     """Decides initial weights, order, augmentation, sampling and painted scenes."""
     deterministic: bool = False

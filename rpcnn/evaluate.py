@@ -22,6 +22,7 @@ from .data.transforms import TestTransform
 from .labels import LabelSet
 from .metrics import ParsingEvaluator, format_table
 from .model import RPRCNN, combine
+from .precision import autocast, autocast_dtype
 from .results import ParsingResult
 from .visualize import panel
 
@@ -32,7 +33,8 @@ def parse_image(
 ) -> ParsingResult:
     """One image, uint8 [3, H, W] RGB, through the model in eval mode; the result is at the image's own size."""
     transform = transform or TestTransform(config.data.test_short_side, config.data.test_long_side_max)
-    detections = model([transform(image).to(device)])[0]
+    with autocast(device, autocast_dtype(config.run.precision, device, training=False)):
+        detections = model([transform(image).to(device)])[0]
     test = config.test
     return combine(
         detections,

@@ -35,6 +35,7 @@ from .evaluate import evaluate, format_report
 from .info import report
 from .logbook import Logbook
 from .model import RPRCNN, parameter_groups
+from .precision import autocast, autocast_dtype
 from .schedule import learning_rate
 
 
@@ -83,7 +84,8 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
         optimizer = torch.optim.SGD(groups, lr=1.0, momentum=knobs.momentum, fused=True)
     else:
         optimizer = torch.optim.AdamW(groups, lr=1.0, fused=True)
-    autocast, scaler = mixed_precision(run.precision, device)
+    dtype = autocast_dtype(run.precision, device, training=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16 and device.type == "cuda")
 
     iteration = 0
     if resumed:
@@ -103,7 +105,7 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
         f"rpcnn: {'resuming' if resumed else 'training'} in {folder}\n"
         f"  data     {len(dataset)} images of {config.data.dataset}\n"
         f"  device   {distributed.world_size()} process(es) on {device}, {torch.get_num_threads()} threads each\n"
-        f"  model    {config.model.backbone}, {trainable / 1e6:.2f} M trainable parameters, {autocast or 'fp32'}\n"
+        f"  model    {config.model.backbone}, {trainable / 1e6:.2f} M trainable parameters, {dtype or 'fp32'}\n"
         f"  schedule {knobs.iterations} iterations of {batch} images, {knobs.warmup_iterations} of warm-up, "
         f"rate {knobs.learning_rate} · {batch}/16 = {rate:g}, "
         + ("cosine to 0" if knobs.decay == "cosine" else f"steps at {list(knobs.steps)}")
@@ -149,7 +151,7 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
             last = part == knobs.accumulate - 1
             hold = contextlib.nullcontext() if last or parallel is model else parallel.no_sync()
             with hold:
-                with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+                with autocast(device, dtype):
                     losses = parallel(images, targets)
                 scaler.scale(sum(losses.values()) / knobs.accumulate).backward()
             log.add(losses, len(images) * distributed.world_size(), waited)
@@ -196,14 +198,6 @@ def set_up_torch(config: Config) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-
-
-def mixed_precision(precision: str, device: torch.device) -> tuple[torch.dtype | None, torch.amp.GradScaler]:
-    """(autocast dtype or None for fp32, gradient scaler; the scaler only acts with fp16 on a GPU)."""
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return dtype, torch.amp.GradScaler(device.type, enabled=precision == "fp16" and device.type == "cuda")
 
 
 def to_device(images, targets, device: torch.device):

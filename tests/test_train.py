@@ -1,5 +1,6 @@
 """The three commands on a handful of painted scenes."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -149,6 +150,17 @@ def test_the_predictor_takes_paths_images_arrays_and_lists(run, picture):
     for wrong in (array[..., :2], array.astype(np.float32), 3):
         with pytest.raises(ValueError, match="image: must be"):
             predictor(wrong)
+
+
+@pytest.mark.parametrize(("precision", "wanted"), [("auto", torch.float32), ("bf16", torch.bfloat16)])
+def test_prediction_follows_the_precision(run, picture, precision, wanted):
+    predictor = Predictor(run, "cpu")
+    settings = predictor.config
+    predictor.config = dataclasses.replace(settings, run=dataclasses.replace(settings.run, precision=precision))
+    seen = []
+    predictor.model.box_head.fc6.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    predictor(picture)
+    assert seen == [wanted]
 
 
 def test_gray_transparent_palette_and_turned_pictures(tmp_path):

@@ -140,3 +140,14 @@ def test_forward_mode_is_refused():
 def test_bad_input_is_named(features, message):
     with pytest.raises(ValueError, match=message):
         upsample_sum(features)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_half_number_is_read_exactly_and_sums_round_as_torchs(dtype):
+    every = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int16).view(dtype).view(1, 1, 256, 256)
+    other = every.flatten()[torch.randperm(1 << 16, generator=torch.Generator().manual_seed(0))].view_as(every)
+    assert torch.equal(upsample_sum([every]).isnan(), every.isnan())
+    torch.testing.assert_close(upsample_sum([every]), every, rtol=0, atol=0, equal_nan=True)
+    want = (every.float() + other.float()).to(dtype)
+    torch.testing.assert_close(upsample_sum([every, other]), want, rtol=0, atol=0, equal_nan=True)

@@ -2,11 +2,18 @@
 //
 // Fewest bytes: the logits and the target read once, 4 bytes written per RoI: 21 MB for 16 RoIs × 20 classes × 128².
 // The arithmetic is one comparison per logit. A block of 1024 pixels keeps its running maximum and label in cache while
-// the classes stream past, then feeds three counts per class; no label map is stored. One RoI per work item.
+// the classes stream past, then feeds three counts per class; no label map is stored. One RoI per work item. Where a
+// pixel's logits lie together, 4096 of them at a time are transposed to planes in the first cache.
+//
+// Ladder, times faster than argmax and bincount at 16 / 512 RoIs, two cores:
+//   planes         31 to 38 / 38 to 43: half of the copying speed; the rest is counting, three increments a pixel
+//   channels last  2.4 / 2.8 pixel by pixel; 6.5 / 8.7 transposed. The peer is 4 times as fast there as on planes:
+//                  reading the logits at copying speed would be 14 to 17 times as fast
 #include <array>
 #include <limits>
 
 #include "common.h"
+#include "vectors.h"
 
 namespace rpcnn {
 namespace {
@@ -30,18 +37,33 @@ RPCNN_CLONES void argmax_planes(const T* logits, int64_t K, int64_t stride, int6
   }
 }
 
-// The same where a pixel's logits lie together.
+// planes [K][count] from pixels [count][K], by blocks of eight.
 template <typename T, typename A>
-RPCNN_CLONES void argmax_pixels(const T* logits, int64_t K, int64_t count, int32_t* label) {
-  for (int64_t i = 0; i < count; ++i) {
-    A best = -std::numeric_limits<A>::infinity();
-    int32_t which = 0;
-    for (int64_t k = 0; k < K; ++k) {
-      const A value = A(logits[i * K + k]);
-      which = value > best ? int32_t(k) : which;
-      best = value > best ? value : best;
-    }
-    label[i] = which;
+RPCNN_CLONES void planes_of(const T* pixels, int64_t K, int64_t count, A* planes) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    int64_t k = 0;
+    if constexpr (std::is_same_v<T, A>)
+      for (; k < K && K >= kLanes; k += kLanes) {
+        const int64_t at = std::min(k, K - kLanes);  // the last block may overlap the one before
+        transpose<A>(pixels + i * K + at, K, planes + at * count + i, count);
+      }
+    for (; k < K; ++k)
+      for (int64_t lane = 0; lane < kLanes; ++lane) planes[k * count + i + lane] = A(pixels[(i + lane) * K + k]);
+  }
+  for (; i < count; ++i)
+    for (int64_t k = 0; k < K; ++k) planes[k * count + i] = A(pixels[i * K + k]);
+}
+
+// The same where a pixel's logits lie together: few pixels at a time become planes that stay in the first cache.
+template <typename T, typename A>
+void argmax_pixels(const T* logits, int64_t K, int64_t count, int32_t* label) {
+  const int64_t piece = std::max<int64_t>(kLanes, 4096 / K / kLanes * kLanes);
+  std::vector<A> planes(K * piece);
+  for (int64_t i = 0; i < count; i += piece) {
+    const int64_t some = std::min(piece, count - i);
+    planes_of<T, A>(logits + i * K, K, some, planes.data());
+    argmax_planes<A, A>(planes.data(), K, some, some, label + i);
   }
 }
 

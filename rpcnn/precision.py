@@ -1,0 +1,18 @@
+"""Mixed precision: which dtype the convolutions and matrix products of a run compute in."""
+
+import torch
+
+
+def autocast_dtype(precision: str, device: torch.device, training: bool) -> torch.dtype | None:
+    """The dtype to autocast to, None for plain float32.
+
+    precision: "fp32", "bf16", "fp16", or "auto": bfloat16 to train on a GPU that has it, else float32.
+    """
+    if precision == "auto":
+        precision = "bf16" if training and device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    """The context in which the model runs with that dtype."""
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
