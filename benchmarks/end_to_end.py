@@ -10,6 +10,7 @@ up-sampling. "Share of the rest" is the time outside convolutions, matrix produc
 
 import argparse
 import contextlib
+import datetime
 import pathlib
 import re
 import statistics
@@ -30,6 +31,7 @@ from rpcnn import ops
 from rpcnn.config import Config
 from rpcnn.data.painted import paint_scene
 from rpcnn.data.transforms import TestTransform
+from rpcnn.info import processor
 from rpcnn.model import RPRCNN, combine
 from rpcnn.model.box_head import BoxHead
 from rpcnn.model.gse_fpn import GSEFPN
@@ -160,14 +162,42 @@ def memory_of(f) -> float:
     return (status("VmHWM") - before) / 1e6
 
 
-def profile(f) -> tuple[float, list[tuple[str, float]]]:
-    """(share of the time outside multiply-adds, seconds per kind of op, longest first)."""
+def profile(f) -> dict[str, float]:
+    """Seconds per kind of op."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         f()
-    rows = [(event.key, event.self_cpu_time_total / 1e6) for event in profiler.key_averages()]
-    total = sum(time for _, time in rows)
-    multiplying = sum(time for name, time in rows if any(part in name.lower() for part in MULTIPLY_ADDS))
-    return 1 - multiplying / total, sorted(rows, key=lambda row: -row[1])
+    return {event.key: event.self_cpu_time_total / 1e6 for event in profiler.key_averages()}
+
+
+def rest(times: dict[str, float]) -> float:
+    """Share of the time outside convolutions, matrix products and attention, in percent."""
+    multiplying = sum(time for name, time in times.items() if any(part in name.lower() for part in MULTIPLY_ADDS))
+    return 100 * (1 - multiplying / sum(times.values()))
+
+
+def compare(name: str, sides: dict, rounds: int, rows: int, precision: str) -> list[str]:
+    """Runs the sides in turn, then profiles each three times; the lines of the report."""
+    for run in sides.values():
+        run()
+    times = {side: [] for side in sides}
+    for _ in range(rounds):
+        for side, run in sides.items():
+            times[side].append(seconds(run))
+    profiles = {side: sorted((profile(run) for _ in range(3)), key=rest)[1] for side, run in sides.items()}
+    memory = {side: peak_memory(name, precision, side) for side in sides}
+    middle = {side: statistics.median(values) for side, values in times.items()}
+    lines = ["", f"## {name}, {precision}", "", "| | " + " | ".join(sides) + " |", "|---|" + "---|" * len(sides)]
+    for title, show in {
+        "seconds": lambda side: f"{middle[side]:.2f}",
+        "times ours": lambda side: f"{middle[side] / middle['ours']:.2f}",
+        "share outside multiply-adds": lambda side: f"{rest(profiles[side]):.1f} %",
+        "peak memory above the model": lambda side: f"{memory[side]:.2f} GB",
+    }.items():
+        lines.append(f"| **{title}** | " + " | ".join(map(show, sides)) + " |")
+    names = sorted(set().union(*profiles.values()), key=lambda key: -max(p.get(key, 0) for p in profiles.values()))
+    for key in names[:rows]:
+        lines.append(f"| {key}, ms | " + " | ".join(f"{1e3 * p.get(key, 0):.1f}" for p in profiles.values()) + " |")
+    return lines
 
 
 def main():
@@ -176,10 +206,18 @@ def main():
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--only", choices=["training", "prediction"], default="")
     parser.add_argument("--no-peer", action="store_true")
-    parser.add_argument("--rows", type=int, default=14, help="lines of the profile")
+    parser.add_argument("--rows", type=int, default=24, help="lines of the profile")
+    parser.add_argument("--output", default="", help="file to write the tables to, e.g. benchmarks/END_TO_END.md")
     parser.add_argument("--memory-of", choices=["ours", "peer"], help="print one run's peak memory in GB, nothing else")
     options = parser.parse_args()
     dtype = torch.bfloat16 if options.precision == "bf16" else None
+    lines = ["# The whole network", "", f"`{' '.join(['python', 'benchmarks/end_to_end.py', *sys.argv[1:]])}`", ""]
+    lines += [f"{datetime.date.today()}, {processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}."]
+    lines += [
+        "",
+        "The peer is the same network on torchvision's ops and PyTorch's alone. Times of kinds of ops: one profiled",
+    ]
+    lines += ["run of three, the one whose share is the median."]
     for name, build in {"training": Training, "prediction": Prediction}.items():
         if options.only and name != options.only:
             continue
@@ -189,25 +227,14 @@ def main():
             with peer_ops():
                 run()
 
+        sides = {"ours": run} if options.no_peer else {"ours": run, "peer": peer}
         if options.memory_of:
-            print(memory_of(run if options.memory_of == "ours" else peer))
-            continue
-        run()
-        mine, theirs = [], []
-        for _ in range(options.rounds):
-            mine.append(seconds(run))
-            if not options.no_peer:
-                theirs.append(seconds(peer))
-        share, rows = profile(run)
-        print(f"{name}: {statistics.median(mine):.2f} s, share of the rest {100 * share:.1f} %")
-        if theirs:
-            ratio = statistics.median(theirs) / statistics.median(mine)
-            print(f"  peer: {statistics.median(theirs):.2f} s, {ratio:.2f} times ours, ", end="")
-            print(f"share of the rest {100 * profile(peer)[0]:.1f} %")
-            memory = [peak_memory(name, options.precision, side) for side in ("ours", "peer")]
-            print(f"  peak memory {memory[0]:.2f} GB, peer {memory[1]:.2f} GB")
-        for key, time_ in rows[: options.rows]:
-            print(f"  {1e3 * time_:8.1f} ms  {key}")
+            print(memory_of({"ours": run, "peer": peer}[options.memory_of]))
+            return
+        lines += compare(name, sides, options.rounds, options.rows, options.precision)
+        print("\n".join(lines[-options.rows - 9 :]), flush=True)
+    if options.output:
+        pathlib.Path(options.output).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

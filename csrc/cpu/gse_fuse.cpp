@@ -10,6 +10,14 @@
 //   dβ_c = Σ E_c,  dγ_c = rstd ⟨Q_c − mean, E_c⟩,  and with s1 = Σ_c γ_c dβ_c, s2 = Σ_c γ_c dγ_c of the group
 //   dQ = γ rstd E − (rstd/m) [s1 (Aᵀ1)(1ᵀB) + rstd s2 (AᵀA)(Q − mean)(BᵀB)].
 // Fewest bytes: read the levels twice (statistics, sum), write the output once; the level-0 passes dominate.
+//
+// Ladder, P2..P6 of an 800×1216 image, 256 channels, fp32, two cores, memory retained; milliseconds forward + backward,
+// contiguous and channels last:
+//   100, 87  E, then its dots with Q, then the gradient: three passes over memory; channels last by reader, every output
+//            pixel read by four
+//    63, 77  dots while E's rows are in cache, in vectors of doubles; channels last by two open rows, as planes
+//    58, 71  axes that are not enlarged have the identity as Gram matrix; rows in pieces that stay in the first cache
+// With the 1×1 convolutions of GSE-FPN these take two thirds: 146 ms channels last and 262 contiguous of 240 and 380.
 #include <cmath>
 #include <type_traits>
 

@@ -7,6 +7,14 @@
 // is ever stored; the adjoint recomputes the ReLU's mask. Planes (pyramid_planar.h) and channels innermost
 // (pyramid_channels_last.h) have loops of their own. No two threads write one place, and results do not depend on the
 // number of threads.
+//
+// Ladder, five levels to [2, 256, 200, 304] in fp32, contiguous, two cores; milliseconds forward, forward + backward,
+// with memory retained (291 MB must move: 12 ms at copying speed):
+//   27, 54  full-width rows; interpolation along x taken apart by the compiler into single numbers
+//   17, 48  whole vectors: pixels picked from one vector by a shuffle
+//   17, 38  gradients of eight rows gathered along x at once, transposed; a row's gradient added to both its rows in one
+//           pass
+// Stores past the caches gained nothing. Without retained memory the system clears 125 MB for every result, 10 ms.
 #pragma once
 
 #include "pyramid_channels_last.h"
