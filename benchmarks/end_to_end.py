@@ -25,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from bench_gse_fuse import composition as up_sampled_branch
 from bench_parsing_miou import composition as miou_by_bincount
-from measure import seconds
+from measure import retain_memory, seconds
 
 from rpcnn import ops
 from rpcnn.config import Config
@@ -206,10 +206,13 @@ def main():
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--only", choices=["training", "prediction"], default="")
     parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--retain-memory", action="store_true", help="both sides with glibc keeping freed memory")
     parser.add_argument("--rows", type=int, default=24, help="lines of the profile")
     parser.add_argument("--output", default="", help="file to write the tables to, e.g. benchmarks/END_TO_END.md")
     parser.add_argument("--memory-of", choices=["ours", "peer"], help="print one run's peak memory in GB, nothing else")
     options = parser.parse_args()
+    if options.retain_memory:
+        retain_memory()
     dtype = torch.bfloat16 if options.precision == "bf16" else None
     lines = ["# The whole network", "", f"`{' '.join(['python', 'benchmarks/end_to_end.py', *sys.argv[1:]])}`", ""]
     lines += [f"{datetime.date.today()}, {processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}."]

@@ -6,7 +6,9 @@ same numbers to RESULTS.md. Times of one machine mean little, ratios from interl
 """
 
 import functools
+import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,6 +114,13 @@ def bench(benchmark, case: Case, device: str):
         benchmark.extra_info |= {"GB/s of the fewest bytes": round(bandwidth, 2)}
         if device == "cpu":
             benchmark.extra_info |= {"share of copying speed": round(bandwidth / copy_bandwidth(), 3)}
+
+
+def retain_memory():
+    """Starts again with glibc keeping what is freed: no large tensor is fresh memory that must be cleared first."""
+    settings = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+    if not settings.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | settings)
 
 
 @functools.cache

@@ -6,7 +6,6 @@ Give it a quiet machine: it takes about five minutes, and anything else that com
 import argparse
 import datetime
 import importlib
-import os
 import pathlib
 import platform
 import statistics
@@ -17,7 +16,7 @@ import torch
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from measure import DEVICES, Case, Result, copy_bandwidth, play  # noqa: E402
+from measure import DEVICES, Case, Result, copy_bandwidth, play, retain_memory  # noqa: E402
 
 from rpcnn.info import processor  # noqa: E402
 
@@ -51,13 +50,6 @@ def row(case: Case, results: list[Result], copying: float) -> str:
         f"| {case.op} | {case.name} | {milliseconds(middle.ours)} | {milliseconds(middle.peer)} | "
         f"**{statistics.median(ratios):.1f}** | {ratios[0]:.1f}–{ratios[-1]:.1f} | {bytes_} |"
     )
-
-
-def retain_memory():
-    """Starts again with glibc keeping what is freed: no large tensor is fresh memory that must be cleared first."""
-    settings = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
-    if not settings.items() <= os.environ.items():
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | settings)
 
 
 def machine(device: str, copying: float) -> str:
