@@ -23,16 +23,16 @@ std::tuple<Tensor, Tensor, Tensor> paste_parsing(Tensor probabilities, Tensor bo
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(0) == R && boxes.size(1) == 4 && beside(boxes) &&
                       boxes.scalar_type() == ScalarType::Float,
                   "paste_parsing: boxes must be float32 [R, 4] on the GPU of the probabilities");
-  STD_TORCH_CHECK(painted.dim() == 1 && painted.size(0) == R && beside(painted) &&
-                      painted.scalar_type() == ScalarType::Byte,
-                  "paste_parsing: painted must be uint8 [R] on the GPU of the probabilities");
+  STD_TORCH_CHECK(
+      painted.dim() == 1 && painted.size(0) == R && beside(painted) && painted.scalar_type() == ScalarType::Byte,
+      "paste_parsing: painted must be uint8 [R] on the GPU of the probabilities");
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
   STD_TORCH_CHECK(K > 0 && K <= 256 && h > 0 && w > 0 && height > 0 && width > 0,
                   "paste_parsing: wants 1 to 256 classes and positive sizes");
-  STD_TORCH_CHECK(!semantic || (semantic->dim() == 3 && beside(*semantic) && semantic->size(0) == K &&
-                                semantic->size(1) > 0 && semantic->size(2) > 0 &&
-                                semantic->scalar_type() == ScalarType::Float),
-                  "paste_parsing: semantic must be float32 [K, hs, ws] on the GPU of the probabilities");
+  STD_TORCH_CHECK(
+      !semantic || (semantic->dim() == 3 && beside(*semantic) && semantic->size(0) == K && semantic->size(1) > 0 &&
+                    semantic->size(2) > 0 && semantic->scalar_type() == ScalarType::Float),
+      "paste_parsing: semantic must be float32 [K, hs, ws] on the GPU of the probabilities");
   STD_TORCH_CHECK(!semantic || (semantic_height >= double(height) && semantic_width >= double(width)),
                   "paste_parsing: semantic must cover the image");
   const int64_t hs = semantic ? semantic->size(1) : 1, ws = semantic ? semantic->size(2) : 1;

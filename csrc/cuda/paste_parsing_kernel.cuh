@@ -1,11 +1,11 @@
 // paste_parsing: each person's class probabilities, spread bilinearly over its box, to label maps of the whole image.
 //
-// Fewest bytes: the maps read, 5 bytes an image pixel and one per pixel and person written; 20 people in 800×1216: 26 MB
-// of maps, 24 MB out. One launch, one thread a pixel; a block is a tile of 32×8 pixels, so that a warp writes one run of
-// each map. People come in chunks whose boxes and scales, in double, a thread each prepares in shared memory. The best
-// person comes first: whoever is on top is known at the first hit, and without people's own maps the rest is skipped.
-// Probabilities are read through the first cache: neighbours sample the same cells, 4 reads a class, 4 more where the
-// global map helps. Nothing of classes × image size is stored.
+// Fewest bytes: the maps read, 5 bytes an image pixel and one per pixel and person written; 20 people in 800×1216: 26
+// MB of maps, 24 MB out. One launch, one thread a pixel; a block is a tile of 32×8 pixels, so that a warp writes one
+// run of each map. People come in chunks whose boxes and scales, in double, a thread each prepares in shared memory.
+// The best person comes first: whoever is on top is known at the first hit, and without people's own maps the rest is
+// skipped. Probabilities are read through the first cache: neighbours sample the same cells, 4 reads a class, 4 more
+// where the global map helps. Nothing of classes × image size is stored.
 #pragma once
 
 #include "device.cuh"
@@ -100,10 +100,9 @@ __global__ void __launch_bounds__(kChunk)
   const int64_t x = int64_t(blockIdx.x % tiles) * kTileWidth + lane % kTileWidth;
   const int64_t y = int64_t(blockIdx.x / tiles) * kTileHeight + lane / kTileWidth;
   const bool inside = x < W && y < H, helped = global.data && global.weight != 0;
-  const PasteSampler everywhere(
-      global.data, global.h, global.w,
-      PasteCell(PasteAxis::over(0, global.height, global.h, H), y, global.h),
-      PasteCell(PasteAxis::over(0, global.width, global.w, W), x, global.w));
+  const PasteSampler everywhere(global.data, global.h, global.w,
+                                PasteCell(PasteAxis::over(0, global.height, global.h, H), y, global.h),
+                                PasteCell(PasteAxis::over(0, global.width, global.w, W), x, global.w));
   int label = 0, number = 0;
   if (inside && global.data && global.gate < INFINITY) {
     float best = -INFINITY;
