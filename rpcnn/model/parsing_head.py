@@ -85,9 +85,9 @@ class ParsingHead(nn.Module):
 
     def reduced(self, pooled: Tensor, branches: Tensor) -> Tensor:
         """`reduce` over the channels of both, the mean's first: what is the same everywhere is convolved once."""
-        conv, norm, relu = self.reduce
+        conv, norm_relu = self.reduce
         everywhere, local = conv.weight.split([pooled.shape[1], branches.shape[1]], dim=1)
-        return relu(norm(F.conv2d(branches, local).add_(F.conv2d(pooled, everywhere))))
+        return norm_relu(F.conv2d(branches, local).add_(F.conv2d(pooled, everywhere)))
 
 
 def crop_parsing(parsing: Tensor, people: Tensor, boxes: Tensor, size: int) -> Tensor:
