@@ -35,6 +35,7 @@ from rpcnn.info import processor
 from rpcnn.model import RPRCNN, combine
 from rpcnn.model.box_head import BoxHead
 from rpcnn.model.gse_fpn import GSEFPN
+from rpcnn.model.layers import GroupNormReLU
 
 MULTIPLY_ADDS = ("conv", "mm", "linear", "attention", "bmm")  # parts of the names of the ops that multiply matrices
 
@@ -84,6 +85,7 @@ def peer_ops():
         (ops, "batched_nms"): lambda *a: torchvision.ops.batched_nms(*a),
         (ops, "parsing_miou"): lambda logits, target, ignore_index=255: miou_by_bincount(logits, target),
         (GSEFPN, "forward"): peer_gse,
+        (GroupNormReLU, "forward"): lambda self, x: F.relu_(torch.nn.GroupNorm.forward(self, x)),
     }
     kept = {key: getattr(*key) for key in changes}
     try:
