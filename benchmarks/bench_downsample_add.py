@@ -19,9 +19,9 @@ def composition(feature, levels):
     return [p + F.interpolate(feature, p.shape[2:], mode="bilinear", align_corners=False) for p in levels]
 
 
-def forward(layout):
+def forward(layout, sizes=SIZES):
     def make(device):
-        feature, *levels = pyramid(1, 256, [SIZES[0], *SIZES], layout, device)
+        feature, *levels = pyramid(1, 256, [sizes[0], *sizes], layout, device)
         ours, peer = lambda: downsample_add(feature, levels), lambda: composition(feature, levels)
         check = lambda: assert_close(ours(), peer(), 1e-5, 1e-5)
         return Contest(ours, peer, check, size_of(feature, *levels, *levels))
@@ -44,6 +44,12 @@ def backward(layout):
 
 CASES = [Case("downsample_add", f"forward, {m}", forward(m)) for m in LAYOUTS]
 CASES += [Case("downsample_add", f"backward, {m}", backward(m)) for m in LAYOUTS]
+
+HEIGHTS = {h: [(h >> i, h * 3 // 2 >> i) for i in range(5)] for h in (64, 128, 256)}
+CASES += [
+    Case("downsample_add", f"forward by map height: {h}", forward("contiguous", sizes), sweep=True)
+    for h, sizes in HEIGHTS.items()
+]
 
 
 @pytest.mark.parametrize("device", DEVICES)

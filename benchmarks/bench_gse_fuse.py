@@ -32,9 +32,9 @@ def convolved(features, weights, biases, kernels):
     return gse_fuse([F.conv2d(f, k) for f, k in zip(features, kernels, strict=True)], weights, biases, GROUPS)
 
 
-def contest(layout, convolutions, with_backward):
+def contest(layout, convolutions, with_backward, sizes=SIZES):
     def make(device):
-        features = pyramid(1, CHANNELS, SIZES, layout, device, requires_grad=with_backward)
+        features = pyramid(1, CHANNELS, sizes, layout, device, requires_grad=with_backward)
         weights = [torch.linspace(0.5, 1.5, CHANNELS, device=device, requires_grad=with_backward) for _ in SIZES]
         biases = [torch.linspace(-0.5, 0.5, CHANNELS, device=device, requires_grad=with_backward) for _ in SIZES]
         groups = [features, weights, biases]
@@ -42,7 +42,7 @@ def contest(layout, convolutions, with_backward):
             generator = torch.Generator().manual_seed(1)
             kernels = [torch.randn(CHANNELS, CHANNELS, 1, 1, generator=generator) / 16 for _ in SIZES]
             groups.append([k.to(device).requires_grad_(with_backward) for k in kernels])
-        (grad,) = pyramid(1, CHANNELS, SIZES[:1], layout, device)
+        (grad,) = pyramid(1, CHANNELS, sizes[:1], layout, device)
         leaves = [t for group in groups for t in group]
         run = lambda out: [out, *torch.autograd.grad(out, leaves, grad)] if with_backward else [out]
         ours = lambda: run(convolved(*groups) if convolutions else gse_fuse(*groups, GROUPS))
@@ -77,6 +77,11 @@ CASES = [
         contest(layout, convs, backward),
     )
     for convs, backward, layout in PARTS
+]
+HEIGHTS = {h: [(h >> i, h * 3 // 2 >> i) for i in range(5)] for h in (64, 128, 256)}
+CASES += [
+    Case("gse_fuse", f"forward by map height: {h}", contest("channels_last", False, False, sizes), sweep=True)
+    for h, sizes in HEIGHTS.items()
 ]
 
 

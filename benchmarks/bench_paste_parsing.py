@@ -47,6 +47,8 @@ CASES = [
     for people, g in ((20, True), (20, False), (1, False))
 ]
 
+CASES += [Case("paste_parsing", f"by people: {n}", contest(n, True), rounds=3, sweep=True) for n in (2, 5, 10, 40)]
+
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("case", CASES, ids=str)
