@@ -38,7 +38,8 @@ def test_two_processes_equal_one(tmp_path):
     whole = train(model, [scene(seed, people=people) for seed, people in SCENES])
     sum(whole.values()).backward()
     for name, loss in whole.items():
-        assert (losses0[name] + losses1[name]) / 2 == pytest.approx(loss.item(), rel=1e-7, abs=1e-12)
+        # The detector's logits are float32 in any model: a unit in the last place is 1.2e-7.
+        assert (losses0[name] + losses1[name]) / 2 == pytest.approx(loss.item(), rel=2.4e-7, abs=1e-12)
     for name, grad in gradients(model).items():
         assert torch.equal(grads0[name], grads1[name])
         assert (grads0[name] - grad).norm() <= 1e-9 * grad.norm() + 1e-12, name

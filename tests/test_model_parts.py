@@ -271,8 +271,8 @@ def test_semantic_target_takes_the_top_left_pixel_and_marks_the_padding():
 
 def test_processes_average_to_the_whole_batch(monkeypatch):
     ranks = [
-        {"a": (torch.tensor(6.0), 3), "b": (torch.tensor(0.0), 0)},
-        {"a": (torch.tensor(2.0), 1), "b": (torch.tensor(5.0), 2)},
+        {"a": (torch.tensor(6.0), torch.tensor(3)), "b": (torch.tensor(0.0), torch.tensor(0))},
+        {"a": (torch.tensor(2.0), torch.tensor(1)), "b": (torch.tensor(5.0), torch.tensor(2))},
     ]
     totals = torch.tensor([4.0, 2.0])
     monkeypatch.setattr(loss_terms, "world_size", lambda: 2)
@@ -287,6 +287,6 @@ def test_processes_average_to_the_whole_batch(monkeypatch):
 
 def test_a_term_without_samples_is_zero():
     total = torch.zeros((), requires_grad=True)
-    loss = normalise({"a": (total * 1, 0)}, {})["a"]
+    loss = normalise({"a": (total * 1, torch.tensor(0))}, {})["a"]
     loss.backward()
     assert loss == 0 and total.grad is not None

@@ -8,19 +8,27 @@ from torch import Tensor, nn
 
 from rpcnn import ops
 
-from .boxes import box_iou, clip_boxes, decode_boxes, draw_samples, encode_boxes, match_boxes
+from .boxes import (
+    IGNORED,
+    box_iou,
+    clip_boxes,
+    decode_boxes,
+    draw_samples,
+    match_boxes,
+    regression_targets,
+)
 from .layers import linear
-from .losses import Terms
+from .losses import IGNORE, Terms, masked_smooth_l1
 
 PERSON = 1  # class 0 is background
-CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+CODER_WEIGHTS = (10.0, 5.0)  # of the centre, of the size
 
 
 class SampledRoIs(NamedTuple):
     """RoIs of one image in training, positives first."""
 
     boxes: Tensor  # [R, 4]
-    people: Tensor  # [R] int64: index of the person the RoI stands for, -1 for background
+    people: Tensor  # [R] int64: index of the person the RoI stands for, BACKGROUND, or IGNORED where it fills a slot
 
 
 class BoxHead(nn.Module):
@@ -79,24 +87,23 @@ class BoxHead(nn.Module):
         for boxes, target, generator in zip(proposals, targets, generators, strict=True):
             boxes = torch.cat([boxes, target["boxes"]])
             people = match_boxes(box_iou(target["boxes"], boxes), positive=0.5, negative=0.5)
-            chosen = torch.cat(draw_samples(people, self.samples, self.positive_fraction, generator))
-            sampled.append(SampledRoIs(boxes[chosen], people[chosen]))
+            people = torch.where((boxes[:, 2:] > boxes[:, :2]).all(dim=1), people, IGNORED)
+            chosen, valid = draw_samples(people, self.samples, self.positive_fraction, generator)
+            sampled.append(SampledRoIs(boxes[chosen], torch.where(valid, people[chosen], IGNORED)))
         return sampled
 
     def loss(self, class_logits: Tensor, deltas: Tensor, rois: list[SampledRoIs], targets) -> Terms:
         """Cross entropy over the RoIs, smooth L1 (beta 1) over the positive ones; both divide by the RoIs' number."""
         people = torch.cat([r.people for r in rois])
-        boxes = torch.cat([r.boxes for r in rois])
-        truth = torch.cat([t["boxes"][r.people[r.people >= 0]] for r, t in zip(rois, targets, strict=True)])
-        positives = (people >= 0).nonzero()[:, 0]
-        wanted = encode_boxes(truth, boxes[positives], CODER_WEIGHTS)
-        labels = torch.where(people >= 0, PERSON, 0)
+        wanted = [
+            regression_targets(t["boxes"], r.people, r.boxes, CODER_WEIGHTS) for r, t in zip(rois, targets, strict=True)
+        ]
+        positive, valid = people >= 0, people != IGNORED
+        labels = torch.where(valid, torch.where(positive, PERSON, 0), IGNORE)
+        count = valid.sum()
         return {
-            "box_class": (F.cross_entropy(class_logits, labels, reduction="sum"), len(labels)),
-            "box_regression": (
-                F.smooth_l1_loss(deltas[positives, PERSON], wanted, beta=1.0, reduction="sum"),
-                len(labels),
-            ),
+            "box_class": (F.cross_entropy(class_logits, labels, ignore_index=IGNORE, reduction="sum"), count),
+            "box_regression": (masked_smooth_l1(deltas[:, PERSON], torch.cat(wanted), positive, beta=1.0), count),
         }
 
     @torch.no_grad()

@@ -2,6 +2,10 @@
 
 Boxes are float32 [n, 4], x1 y1 x2 y2 in pixels with exclusive ends: width = x2 - x1. Letters: G people of an image,
 A anchors, R RoIs.
+
+How many boxes a step keeps depends on the data. On the CPU they are returned and no more: no work for what is thrown
+away. On an accelerator, where asking for the number would wait for the device, the results have fixed sizes, and what
+fills them up is marked: an empty box at 0, or `IGNORED` (`slots`).
 """
 
 import math
@@ -33,8 +37,8 @@ def box_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
 def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Boxes [..., 4] cut to an image of (height, width) pixels."""
     height, width = image_size
-    limit = boxes.new_tensor([width, height, width, height])
-    return torch.minimum(boxes.clamp(min=0), limit)
+    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+    return torch.stack([x, y], dim=-1).flatten(-2)
 
 
 def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,8 +46,8 @@ def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return boxes[..., :2] + 0.5 * size, size
 
 
-def encode_boxes(boxes: Tensor, references: Tensor, weights=(1.0, 1.0, 1.0, 1.0)) -> Tensor:
-    """Regression targets [n, 4] that carry each reference box to its box: (dx, dy, dw, dh) times the weights.
+def encode_boxes(boxes: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tensor:
+    """Regression targets [n, 4] that carry each reference box to its box: (dx, dy) and (dw, dh), times a weight each.
 
     dx, dy are shifts of the centre in units of the reference's size, dw, dh logarithms of the size ratio.
     """
@@ -51,15 +55,23 @@ def encode_boxes(boxes: Tensor, references: Tensor, weights=(1.0, 1.0, 1.0, 1.0)
     reference_centre, reference_size = _centre_and_size(references)
     shift = (centre - reference_centre) / reference_size
     scale = torch.log(size / reference_size)
-    return torch.cat([shift, scale], dim=-1) * shift.new_tensor(weights)
+    return torch.cat([shift * weights[0], scale * weights[1]], dim=-1)
 
 
-def decode_boxes(deltas: Tensor, references: Tensor, weights=(1.0, 1.0, 1.0, 1.0)) -> Tensor:
+def regression_targets(people: Tensor, matched: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tensor:
+    """`encode_boxes` of the people [G, 4] whom the references [n, 4] are matched with; 0 where that is nobody."""
+    if len(people) == 0:
+        return torch.zeros_like(references)
+    wanted = encode_boxes(people[matched.clamp(min=0)], references, weights)
+    return torch.where((matched >= 0)[:, None], wanted, 0)
+
+
+def decode_boxes(deltas: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tensor:
     """Boxes [..., 4] reached from the references by the deltas; the inverse of `encode_boxes`."""
-    deltas = deltas / deltas.new_tensor(weights)
+    shift, log_scale = deltas[..., :2] / weights[0], deltas[..., 2:] / weights[1]
     reference_centre, reference_size = _centre_and_size(references)
-    centre = reference_centre + deltas[..., :2] * reference_size
-    half_size = 0.5 * reference_size * torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE))
+    centre = reference_centre + shift * reference_size
+    half_size = 0.5 * reference_size * torch.exp(log_scale.clamp(max=MAX_LOG_SCALE))
     return torch.cat([centre - half_size, centre + half_size], dim=-1)
 
 
@@ -108,20 +120,30 @@ def match_boxes(iou: Tensor, positive: float, negative: float, promote_best: boo
     return matched
 
 
-def draw(candidates: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """Indices of at most `count` true entries of a mask [n], drawn without replacement."""
-    indices = candidates.nonzero()[:, 0]
-    order = torch.randperm(len(indices), generator=generator, device=indices.device)
-    return indices[order[:count]]
+def slots(keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Indices of the `count` smallest keys [n], ascending, and which of them are finite and so stand for something.
+
+    Both have min(count, n) entries on an accelerator, where nothing waits for the device; on the CPU only the finite.
+    """
+    values, indices = keys.topk(min(count, len(keys)), largest=False)
+    valid = values < torch.inf
+    return (indices, valid) if keys.device.type != "cpu" else (indices[valid], valid[valid])
+
+
+def draw(candidates: Tensor, count: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """At most `count` true entries of a mask [n], drawn without replacement: `slots` of indices."""
+    keys = torch.rand(len(candidates), generator=generator, device=candidates.device)
+    return slots(torch.where(candidates, keys, torch.inf), count)
 
 
 def draw_samples(
     matched: Tensor, count: int, positive_fraction: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """Indices (positives, negatives) of `count` boxes, at most `positive_fraction` of them positive.
+    """At most `count` boxes, at most `positive_fraction` of them positive: `slots` of indices, positives first.
 
     matched [n] as from `match_boxes`. Negatives fill up what positives leave, as far as there are any.
     """
-    positives = draw(matched >= 0, int(count * positive_fraction), generator)
-    negatives = draw(matched == BACKGROUND, count - len(positives), generator)
-    return positives, negatives
+    keys = torch.rand(len(matched), generator=generator, device=matched.device)
+    positives, valid = slots(torch.where(matched >= 0, keys, torch.inf), int(count * positive_fraction))
+    chosen = torch.zeros_like(matched, dtype=torch.bool).scatter(0, positives, valid)
+    return slots(torch.where(chosen, keys, torch.where(matched == BACKGROUND, 1 + keys, torch.inf)), count)

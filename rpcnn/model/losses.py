@@ -13,7 +13,7 @@ from rpcnn.distributed import all_reduce_sum, world_size
 
 IGNORE = 255
 
-Terms = dict[str, tuple[Tensor, Tensor | int]]
+Terms = dict[str, tuple[Tensor, Tensor]]
 
 
 def normalise(terms: Terms, weights: dict[str, float], per_process: bool = False) -> dict[str, Tensor]:
@@ -24,8 +24,7 @@ def normalise(terms: Terms, weights: dict[str, float], per_process: bool = False
     as DistributedDataParallel averages gradients, that is the sum over all samples divided by their number.
     A term without any sample is 0.
     """
-    device = next(iter(terms.values()))[0].device
-    counts = torch.stack([torch.as_tensor(c, device=device, dtype=torch.float32) for _, c in terms.values()])
+    counts = torch.stack([count.float() for _, count in terms.values()])
     if not per_process and world_size() > 1:
         counts = all_reduce_sum(counts) / world_size()
     counts = torch.where(counts > 0, counts, 1)
@@ -44,6 +43,11 @@ def label_cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]
     known = (target >= 0) & (target < logits.shape[1])
     target = torch.where(known, target, IGNORE)
     return F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="sum"), known.sum()
+
+
+def masked_smooth_l1(values: Tensor, wanted: Tensor, mask: Tensor, beta: float) -> Tensor:
+    """Summed smooth L1 of values and wanted [n, 4] over the rows of a mask [n]."""
+    return torch.where(mask[:, None], F.smooth_l1_loss(values, wanted, beta=beta, reduction="none"), 0).sum()
 
 
 def semantic_target(targets, size: tuple[int, int], padding_label: int = IGNORE) -> Tensor:

@@ -280,13 +280,18 @@ class RPRCNN(nn.Module):
         """
         boxes, labels = [], []
         for roi, target, generator in zip(rois, targets, generators, strict=True):
-            chosen = draw(roi.people >= 0, self.parsing_samples, generator)
+            chosen, valid = draw(roi.people >= 0, self.parsing_samples, generator)
+            if len(target["boxes"]) == 0:
+                chosen, valid = chosen[:0], valid[:0]
             boxes.append(roi.boxes[chosen])
             if len(chosen):
-                labels.append(crop_parsing(target["parsing"], roi.people[chosen], boxes[-1], self.parsing_output))
+                people = roi.people[chosen].clamp(min=0)
+                crops = crop_parsing(target["parsing"], people, boxes[-1], self.parsing_output)
+                labels.append(torch.where(valid[:, None, None], crops, IGNORE))
         if not labels:
             height, width = image_sizes[0]
-            boxes[0] = boxes[0].new_tensor([[0, 0, width, height]])
+            boxes[0] = boxes[0].new_zeros(1, 4)
+            boxes[0][:, 2], boxes[0][:, 3] = width, height
             size = (1, self.parsing_output, self.parsing_output)
             labels.append(torch.full(size, IGNORE, dtype=torch.uint8, device=boxes[0].device))
         return boxes, torch.cat(labels)

@@ -13,11 +13,12 @@ from .boxes import (
     clip_boxes,
     decode_boxes,
     draw_samples,
-    encode_boxes,
     grid_anchors,
     match_boxes,
+    regression_targets,
+    slots,
 )
-from .losses import Terms
+from .losses import Terms, masked_smooth_l1
 
 
 class RPN(nn.Module):
@@ -75,7 +76,10 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def propose(self, objectness, deltas, anchors, image_sizes) -> list[Tensor]:
-        """The best proposals of each image, boxes [<= top, 4] cut to the image, best first. No gradient."""
+        """The best proposals of each image, boxes [<= top, 4] cut to the image, best first. No gradient.
+
+        On an accelerator [top, 4], filled up with empty boxes at 0.
+        """
         top = self.top_train if self.training else self.top_test
         scores, boxes, levels = [], [], []
         for level, (logits, delta, anchor) in enumerate(zip(objectness, deltas, anchors, strict=True)):
@@ -90,9 +94,17 @@ class RPN(nn.Module):
         boxes = boxes.flatten(0, 1)
         # Suppression inside each level of each image, all of them in one call.
         groups = images * len(self.strides) + levels.flatten()
-        keep = ops.batched_nms(boxes, scores.flatten(), groups, self.nms_threshold)
-        kept_images = images[keep]
-        return [boxes[keep[kept_images == i][:top]] for i in range(len(image_sizes))]
+        scores = scores.flatten()
+        if boxes.device.type == "cpu":
+            keep = ops.batched_nms(boxes, scores, groups, self.nms_threshold)
+        else:
+            keep, _ = ops.nms_padded(boxes, scores, groups, self.nms_threshold, len(boxes))
+        rank = torch.arange(len(keep), device=keep.device, dtype=torch.float32)
+        proposals = []
+        for i in range(len(image_sizes)):
+            mine, valid = slots(torch.where((keep >= 0) & (images[keep] == i), rank, torch.inf), top)
+            proposals.append(torch.where(valid[:, None], boxes[keep[mine]], 0))
+        return proposals
 
     def loss(self, objectness, deltas, anchors, image_sizes, targets, generators) -> Terms:
         """Binary cross entropy over the sampled anchors, smooth L1 (beta 1/9) over the positive ones.
@@ -101,19 +113,20 @@ class RPN(nn.Module):
         those below 0.3 negative.
         """
         objectness, deltas, anchors = torch.cat(objectness, 1), torch.cat(deltas, 1), torch.cat(anchors)
-        objectness_sum, box_sum, count = objectness.new_zeros(()), objectness.new_zeros(()), 0
+        objectness_sum, box_sum, counts = objectness.new_zeros(()), objectness.new_zeros(()), []
         for i, (target, size, generator) in enumerate(zip(targets, image_sizes, generators, strict=True)):
             people = target["boxes"]
             matched = match_boxes(box_iou(people, anchors), positive=0.7, negative=0.3, promote_best=True)
             if self.ignore_border_anchors:
                 inside = (anchors == clip_boxes(anchors, size)).all(dim=1)
                 matched = torch.where(inside, matched, IGNORED)
-            positives, negatives = draw_samples(matched, self.samples, 0.5, generator)
-            logits = objectness[i, torch.cat([positives, negatives])]
-            labels = torch.zeros_like(logits)
-            labels[: len(positives)] = 1
-            wanted = encode_boxes(people[matched[positives]], anchors[positives])
-            objectness_sum = objectness_sum + F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
-            box_sum = box_sum + F.smooth_l1_loss(deltas[i, positives], wanted, beta=1 / 9, reduction="sum")
-            count += len(logits)
+            samples, valid = draw_samples(matched, self.samples, 0.5, generator)
+            positive = valid & (matched[samples] >= 0)
+            logits = objectness[i, samples]
+            errors = F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), reduction="none")
+            objectness_sum = objectness_sum + torch.where(valid, errors, 0).sum()
+            wanted = regression_targets(people, matched[samples], anchors[samples])
+            box_sum = box_sum + masked_smooth_l1(deltas[i, samples], wanted, positive, beta=1 / 9)
+            counts.append(valid.sum())
+        count = sum(counts)
         return {"rpn_objectness": (objectness_sum, count), "rpn_box": (box_sum, count)}
