@@ -8,49 +8,50 @@ from layouts import LAYOUTS
 from rpcnn.ops import gse_fuse_reference
 
 
-def run(sizes, channels, groups, layout, align_corners, offset=0.0, spread=1.0):
+def run(sizes, channels, groups, layout, align_corners, offset=0.0, spread=1.0, dtype=torch.float32):
     """(kernel's, reference's) results: [out, gradients of features, weights, biases]."""
-    features = [LAYOUTS[layout](offset + spread * torch.randn(2, channels, *size)) for size in sizes]
-    weights = [1 + 0.3 * torch.randn(channels) for _ in sizes]
-    biases = [0.3 * torch.randn(channels) for _ in sizes]
+    wide = emulator.accumulation(dtype)
+    features = [LAYOUTS[layout]((offset + spread * torch.randn(2, channels, *size)).to(dtype)) for size in sizes]
+    weights = [1 + 0.3 * torch.randn(channels, dtype=wide) for _ in sizes]
+    biases = [0.3 * torch.randn(channels, dtype=wide) for _ in sizes]
     heights, widths, count = [f.shape[2] for f in features], [f.shape[3] for f in features], len(sizes)
     options = (2, channels, groups, layout == "channels_last", align_corners, count, heights, widths)
     fresh = lambda tensors: [torch.full_like(t, torch.nan) for t in tensors]
 
-    out, mean, rstd = *fresh(features[:1]), *(torch.full((2, count, groups), torch.nan) for _ in range(2))
-    emulator.call("gse_fuse", out, mean, rstd, *options, features, weights, biases)
+    out, mean, rstd = *fresh(features[:1]), *(torch.full((2, count, groups), torch.nan, dtype=wide) for _ in range(2))
+    emulator.call("gse_fuse", dtype, out, mean, rstd, *options, features, weights, biases)
     grad = torch.randn_like(out)
     grads, d_gamma, d_beta = fresh(features), fresh(weights), fresh(biases)
-    half = torch.full((2 * channels * heights[0] * max(widths),), torch.nan)
-    emulator.call(
-        "gse_fuse_backward", grad, mean, rstd, half, *options, features, weights, biases, grads, d_gamma, d_beta
-    )
+    half = torch.full((2 * channels * heights[0] * max(widths),), torch.nan, dtype=wide)
+    results = grads, d_gamma, d_beta
+    emulator.call("gse_fuse_backward", dtype, grad, mean, rstd, half, *options, features, weights, biases, *results)
     # Truth in float64: the composition itself is no better than the kernels.
     leaves = [t.double().requires_grad_() for t in (*features, *weights, *biases)]
     levels = leaves[:count], leaves[count : 2 * count], leaves[2 * count :]
     want = gse_fuse_reference(*levels, groups, align_corners=align_corners)
     theirs = torch.autograd.grad(want, leaves, grad.double())
-    return [out, *grads, *d_gamma, *d_beta], [t.detach().float() for t in (want, *theirs)]
+    return [out, *grads, *d_gamma, *d_beta], [t.detach() for t in (want, *theirs)]
 
 
+@pytest.mark.parametrize("dtype", emulator.DTYPES, ids=str)
 @pytest.mark.parametrize("order", emulator.ORDERS, ids=lambda order: order[0])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("sizes", [[(8, 12), (4, 6), (2, 3), (1, 1)], [(5, 7), (5, 3), (13, 6)]])
-def test_forward_and_backward(sizes, align_corners, layout, order):
+def test_forward_and_backward(sizes, align_corners, layout, order, dtype):
     emulator.schedule(order)
-    for mine, want in zip(*run(sizes, 6, 3, layout, align_corners), strict=True):
-        torch.testing.assert_close(mine, want, rtol=1e-4, atol=5e-5)
+    for mine, want in zip(*run(sizes, 6, 3, layout, align_corners, dtype=dtype), strict=True):
+        torch.testing.assert_close(mine.double(), want, **emulator.tolerance(dtype))
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_many_channels_and_several_chunks_of_pixels(layout):
     emulator.schedule(emulator.ORDERS[2])
     for mine, want in zip(*run([(37, 59), (19, 30)], 34, 2, layout, True), strict=True):
-        torch.testing.assert_close(mine, want, rtol=1e-4, atol=5e-4)
+        torch.testing.assert_close(mine.double(), want, rtol=1e-4, atol=5e-4)
 
 
 def test_a_large_offset_does_not_cancel():
     emulator.schedule(emulator.ORDERS[0])
     out, want = (results[0] for results in run([(8, 12), (4, 6)], 6, 3, "contiguous", True, offset=100.0, spread=0.1))
-    torch.testing.assert_close(out, want, rtol=1e-4, atol=2e-4)
+    torch.testing.assert_close(out.double(), want, rtol=1e-4, atol=2e-4)

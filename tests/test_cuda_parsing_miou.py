@@ -7,8 +7,6 @@ from layouts import LAYOUTS
 
 from rpcnn.ops import parsing_miou_reference
 
-SUFFIX = {torch.float32: "float", torch.float64: "double"}
-
 
 def case(rois=3, classes=20, size=(33, 40)):
     logits = torch.randn(rois, classes, *size)
@@ -28,8 +26,8 @@ def emulated(prediction, target, classes, ignore_index=255):
     out = torch.full((n,), torch.nan)
     sizes = (n, classes, height, width, ignore_index, out)
     if prediction.dim() == 4:
-        suffix = SUFFIX[prediction.dtype]
-        emulator.call(f"parsing_miou_{suffix}", prediction, list(prediction.stride()), *described(target), *sizes)
+        strides = list(prediction.stride())
+        emulator.call("parsing_miou", prediction.dtype, prediction, strides, *described(target), *sizes)
     else:
         emulator.call("parsing_miou_labels", *described(prediction), *described(target), *sizes)
     return out
@@ -48,11 +46,12 @@ def test_equals_reference_in_every_layout(layout, order):
 @pytest.mark.parametrize(
     ("rois", "classes", "size"), [(1, 1, (1, 1)), (17, 2, (1, 5)), (2, 59, (20, 21)), (1, 300, (40, 40))]
 )
-@pytest.mark.parametrize("dtype", SUFFIX)
+@pytest.mark.parametrize("dtype", emulator.DTYPES, ids=str)
 def test_sizes(rois, classes, size, dtype):
     emulator.schedule(emulator.ORDERS[2])
     logits, target = case(rois, classes, size)
-    assert torch.equal(emulated(logits.to(dtype), target, classes), parsing_miou_reference(logits, target))
+    logits = logits.to(dtype)
+    assert torch.equal(emulated(logits, target, classes), parsing_miou_reference(logits, target))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])

@@ -13,31 +13,31 @@ BOXES = [[0, 5, 6, 30, 40], [1, -20, -9, 25, 31], [0, 500, 500, 600, 600], [1, 1
 BOXES += [[1, 7, 7, 7.5, 9], [0, -100, -100, 300, 300], [1, 0, 0, 96, 64]]
 
 
+@pytest.mark.parametrize("dtype", emulator.DTYPES, ids=str)
 @pytest.mark.parametrize("order", emulator.ORDERS, ids=lambda order: order[0])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize(("ratio", "aligned"), [(2, True), (2, False), (-1, True), (-1, False)])
 @pytest.mark.parametrize("levels", [1, 3])
-def test_forward_and_backward(levels, ratio, aligned, layout, order):
+def test_forward_and_backward(levels, ratio, aligned, layout, order, dtype):
     emulator.schedule(order)
     sizes = [(16 >> level, 24 >> level) for level in range(levels)]
-    maps = [LAYOUTS[layout](torch.randn(2, 3, *size)) for size in sizes]
-    boxes = torch.tensor(BOXES)
+    maps = [LAYOUTS[layout](torch.randn(2, 3, *size).to(dtype)) for size in sizes]
+    boxes = torch.tensor(BOXES, dtype=emulator.accumulation(dtype))
     bad = torch.tensor([[0, 1, 1, float("nan"), 9], [2, 1, 1, 9, 9], [-1, 1, 1, 9, 9], [0, 1, 1, float("inf"), 9]])
-    every, good = torch.cat([boxes, bad]), len(boxes)
-    out = LAYOUTS[layout](torch.full((len(every), 3, 3, 2), torch.nan))
+    every, good = torch.cat([boxes, bad.to(boxes)]), len(boxes)
+    out = LAYOUTS[layout](torch.full((len(every), 3, 3, 2), torch.nan, dtype=dtype))
     shape = (2, 3, levels, [s[0] for s in sizes], [s[1] for s in sizes], layout == "channels_last")
     rule = (len(every), 3, 2, ratio, aligned)
-    emulator.call("roi_align", *shape, maps, every, *rule, out)
+    emulator.call("roi_align", dtype, *shape, maps, every, *rule, out)
     for m in maps:
         m.requires_grad_()
     arguments = ((3, 2), SCALES[:levels], ratio, aligned, 32, 3)
     want = multilevel_roi_align_reference(maps, boxes, *arguments)
-    torch.testing.assert_close(out[:good], want.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(out[:good], want.detach(), **emulator.tolerance(dtype))
     assert (out[good:] == 0).all()
 
     grad = LAYOUTS[layout](torch.randn_like(out))
     grads = [torch.full_like(m, torch.nan) for m in maps]
-    extents = torch.empty(len(every), 6, dtype=torch.int32)
-    emulator.call("roi_align_backward", *shape, grads, every, *rule, grad, extents)
+    emulator.call("roi_align_backward", dtype, *shape, grads, every, *rule, grad)
     for mine, theirs in zip(grads, torch.autograd.grad(want, maps, grad[:good]), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(mine, theirs, **emulator.tolerance(dtype))

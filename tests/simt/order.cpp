@@ -1,5 +1,4 @@
 #include "exports.h"
-#include "simt.h"
 
 SIMT_EXPORT simt_order(int order, unsigned long long seed) {
   simt::order = static_cast<simt::Order>(order);

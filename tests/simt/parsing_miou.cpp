@@ -1,30 +1,17 @@
-#include "exports.h"
 #include "parsing_miou_kernel.cuh"
 
-namespace {
-template <typename T>
-const char* from_logits(const T* logits, const int64_t* strides, const void* target, int64_t bytes, bool is_signed,
-                        const int64_t* target_strides, int64_t N, int64_t K, int64_t H, int64_t W, int64_t ignored,
-                        float* out) {
-  return simt_run([&] {
+#include "exports.h"
+
+SIMT_EXPORT parsing_miou(int64_t dtype, const void* logits, const int64_t* strides, const void* target, int64_t bytes,
+                         bool is_signed, const int64_t* target_strides, int64_t N, int64_t K, int64_t H, int64_t W,
+                         int64_t ignored, float* out) {
+  return simt_run_as(dtype, [&](auto type) {
+    using T = decltype(type);
     rpcnn::launch_parsing_miou(
-        rpcnn::ArgMax<T>{logits, {strides[0], strides[1], strides[2], strides[3]}},
+        rpcnn::ArgMax<T>{as<T>(logits), {strides[0], strides[1], strides[2], strides[3]}},
         rpcnn::Labels{target, int(bytes), is_signed, {target_strides[0], 0, target_strides[1], target_strides[2]}}, N,
         int(K), H, W, ignored, out, nullptr);
   });
-}
-}  // namespace
-
-SIMT_EXPORT parsing_miou_float(const float* logits, const int64_t* strides, const void* target, int64_t bytes,
-                               bool is_signed, const int64_t* target_strides, int64_t N, int64_t K, int64_t H,
-                               int64_t W, int64_t ignored, float* out) {
-  return from_logits(logits, strides, target, bytes, is_signed, target_strides, N, K, H, W, ignored, out);
-}
-
-SIMT_EXPORT parsing_miou_double(const double* logits, const int64_t* strides, const void* target, int64_t bytes,
-                                bool is_signed, const int64_t* target_strides, int64_t N, int64_t K, int64_t H,
-                                int64_t W, int64_t ignored, float* out) {
-  return from_logits(logits, strides, target, bytes, is_signed, target_strides, N, K, H, W, ignored, out);
 }
 
 SIMT_EXPORT parsing_miou_labels(const void* labels, int64_t label_bytes, bool label_signed,

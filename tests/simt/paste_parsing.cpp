@@ -1,5 +1,6 @@
-#include "exports.h"
 #include "paste_parsing_kernel.cuh"
+
+#include "exports.h"
 
 SIMT_EXPORT paste_parsing(const float* maps, int64_t R, int64_t K, int64_t h, int64_t w, const float* boxes,
                           const uint8_t* painted, const float* semantic, int64_t hs, int64_t ws, const double* covered,

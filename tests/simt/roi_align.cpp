@@ -1,14 +1,17 @@
 #include "roi_align_kernel.cuh"
 
+#include <vector>
+
 #include "exports.h"
 
 namespace {
-rpcnn::RoiMaps<float> table(int64_t N, int64_t C, int levels, const int64_t* hs, const int64_t* ws, bool channels_last,
-                            float** maps) {
-  rpcnn::RoiMaps<float> t{};
+template <typename T>
+rpcnn::RoiMaps<T> table(int64_t N, int64_t C, int levels, const int64_t* hs, const int64_t* ws, bool channels_last,
+                        void** maps) {
+  rpcnn::RoiMaps<T> t{};
   t.levels = levels, t.N = N, t.C = C, t.channels_last = channels_last;
   for (int l = 0; l < levels; ++l) {
-    t.map[l] = maps[l], t.H[l] = hs[l], t.W[l] = ws[l], t.scale[l] = 0.25 / double(1 << l);
+    t.map[l] = as<T>(maps)[l], t.H[l] = hs[l], t.W[l] = ws[l], t.scale[l] = 0.25 / double(1 << l);
     t.begin[l + 1] = t.begin[l] + N * C * hs[l] * ws[l];
   }
   return t;
@@ -18,21 +21,26 @@ rpcnn::RoiRule rule(int64_t height, int64_t width, int64_t ratio, bool aligned) 
 }
 }  // namespace
 
-SIMT_EXPORT roi_align(int64_t N, int64_t C, int64_t levels, const int64_t* hs, const int64_t* ws, bool channels_last,
-                      float** maps, const float* boxes, int64_t R, int64_t height, int64_t width, int64_t ratio,
-                      bool aligned, float* out) {
-  return simt_run([&] {
-    rpcnn::launch_roi_align<float, float>(table(N, C, int(levels), hs, ws, channels_last, maps), boxes, R,
-                                          rule(height, width, ratio, aligned), out, nullptr);
+// Boxes are float, double with double maps.
+SIMT_EXPORT roi_align(int64_t dtype, int64_t N, int64_t C, int64_t levels, const int64_t* hs, const int64_t* ws,
+                      bool channels_last, void** maps, const void* boxes, int64_t R, int64_t height, int64_t width,
+                      int64_t ratio, bool aligned, void* out) {
+  return simt_run_as(dtype, [&](auto type) {
+    using T = decltype(type);
+    using G = rpcnn::device_accumulate_t<T>;
+    rpcnn::launch_roi_align<T, G>(table<T>(N, C, int(levels), hs, ws, channels_last, maps), as<G>(boxes), R,
+                                  rule(height, width, ratio, aligned), as<T>(out), nullptr);
   });
 }
 
-SIMT_EXPORT roi_align_backward(int64_t N, int64_t C, int64_t levels, const int64_t* hs, const int64_t* ws,
-                               bool channels_last, float** maps, const float* boxes, int64_t R, int64_t height,
-                               int64_t width, int64_t ratio, bool aligned, const float* grad, int* extents) {
-  return simt_run([&] {
-    rpcnn::launch_roi_align_backward<float, float>(table(N, C, int(levels), hs, ws, channels_last, maps), boxes, R,
-                                                   rule(height, width, ratio, aligned), grad,
-                                                   reinterpret_cast<rpcnn::RoiExtent*>(extents), nullptr);
+SIMT_EXPORT roi_align_backward(int64_t dtype, int64_t N, int64_t C, int64_t levels, const int64_t* hs,
+                               const int64_t* ws, bool channels_last, void** maps, const void* boxes, int64_t R,
+                               int64_t height, int64_t width, int64_t ratio, bool aligned, const void* grad) {
+  return simt_run_as(dtype, [&](auto type) {
+    using T = decltype(type);
+    using G = rpcnn::device_accumulate_t<T>;
+    std::vector<rpcnn::RoiExtent> extents(R);
+    rpcnn::launch_roi_align_backward<T, G>(table<T>(N, C, int(levels), hs, ws, channels_last, maps), as<G>(boxes), R,
+                                           rule(height, width, ratio, aligned), as<T>(grad), extents.data(), nullptr);
   });
 }

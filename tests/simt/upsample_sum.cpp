@@ -1,33 +1,39 @@
-#include "exports.h"
 #include "pyramid_sum_kernel.cuh"
 
+#include "exports.h"
+
 namespace {
-rpcnn::PyramidLevels<float> table(bool align_corners, int count, const int64_t* H, const int64_t* W, float** maps) {
-  rpcnn::PyramidLevels<float> levels{};
+template <typename T>
+rpcnn::PyramidLevels<T> table(bool align_corners, int count, const int64_t* H, const int64_t* W, void** maps) {
+  rpcnn::PyramidLevels<T> levels{};
   levels.count = count;
   levels.align_corners = align_corners;
-  for (int l = 0; l < count; ++l) levels.level[l] = {maps[l], H[l], W[l], {}};
+  for (int l = 0; l < count; ++l) levels.level[l] = {as<T>(maps)[l], H[l], W[l], {}};
   return levels;
 }
 }  // namespace
 
-SIMT_EXPORT upsample_sum(float* out, int64_t N, int64_t C, bool channels_last, bool align_corners, bool relu, int count,
-                         const int64_t* H, const int64_t* W, float** maps) {
-  return simt_run([&] {
-    const auto launch =
-        relu ? rpcnn::launch_pyramid_sum<float, true, false> : rpcnn::launch_pyramid_sum<float, false, false>;
-    launch(table(align_corners, count, H, W, maps), out, N, {C, H[0], W[0], channels_last}, nullptr);
+SIMT_EXPORT upsample_sum(int64_t dtype, void* out, int64_t N, int64_t C, bool channels_last, bool align_corners,
+                         bool relu, int count, const int64_t* H, const int64_t* W, void** maps) {
+  return simt_run_as(dtype, [&](auto type) {
+    using T = decltype(type);
+    const auto launch = relu ? rpcnn::launch_pyramid_sum<T, true, false> : rpcnn::launch_pyramid_sum<T, false, false>;
+    launch(table<T>(align_corners, count, H, W, maps), as<T>(out), N, {C, H[0], W[0], channels_last}, nullptr);
   });
 }
 
-SIMT_EXPORT upsample_sum_backward(const float* grad, float* half, int64_t N, int64_t C, bool channels_last,
+// `half` holds the accumulation type.
+SIMT_EXPORT upsample_sum_backward(int64_t dtype, const void* grad, void* half, int64_t N, int64_t C, bool channels_last,
                                   bool align_corners, bool relu, int count, const int64_t* H, const int64_t* W,
-                                  float** maps, float** grads) {
-  return simt_run([&] {
-    const auto levels = table(align_corners, count, H, W, maps);
-    const auto launch = relu ? rpcnn::launch_pyramid_adjoint<true, false, float, float>
-                             : rpcnn::launch_pyramid_adjoint<false, false, float, float>;
+                                  void** maps, void** grads) {
+  return simt_run_as(dtype, [&](auto type) {
+    using T = decltype(type);
+    using A = rpcnn::device_accumulate_t<T>;
+    const auto levels = table<T>(align_corners, count, H, W, maps);
+    const auto launch =
+        relu ? rpcnn::launch_pyramid_adjoint<true, false, T, T> : rpcnn::launch_pyramid_adjoint<false, false, T, T>;
     for (int l = 0; l < count; ++l)
-      launch(levels.level[l], grad, N, {C, H[0], W[0], channels_last}, align_corners, half, grads[l], nullptr);
+      launch(levels.level[l], as<T>(grad), N, {C, H[0], W[0], channels_last}, align_corners, as<A>(half),
+             as<T>(grads)[l], nullptr);
   });
 }
