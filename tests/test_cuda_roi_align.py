@@ -41,3 +41,26 @@ def test_forward_and_backward(levels, ratio, aligned, layout, order, dtype):
     emulator.call("roi_align_backward", dtype, *shape, grads, every, *rule, grad)
     for mine, theirs in zip(grads, torch.autograd.grad(want, maps, grad[:good]), strict=True):
         torch.testing.assert_close(mine, theirs, **emulator.tolerance(dtype))
+
+
+@pytest.mark.parametrize("dtype", emulator.DTYPES, ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(("channels", "count"), [(8, 300), (136, 30)])
+def test_whole_packs_and_several_pieces_of_channels_and_boxes(channels, count, layout, dtype):
+    emulator.schedule(emulator.ORDERS[2])
+    feature = LAYOUTS[layout](torch.randn(2, channels, 19, 37).to(dtype))
+    corner = torch.rand(count, 2) * torch.tensor([130.0, 60])
+    boxes = torch.cat([torch.arange(count)[:, None] % 2, corner, corner + 4 + 20 * torch.rand(count, 2)], 1)
+    boxes = boxes.to(emulator.accumulation(dtype))
+    out = LAYOUTS[layout](torch.full((count, channels, 2, 3), torch.nan, dtype=dtype))
+    shape, rule = (2, channels, 1, [19], [37], layout == "channels_last"), (count, 2, 3, 2, True)
+    emulator.call("roi_align", dtype, *shape, [feature], boxes, *rule, out)
+    exact = feature.to(emulator.accumulation(dtype)).requires_grad_()
+    want = multilevel_roi_align_reference([exact], boxes, (2, 3), SCALES[:1], 2, True, 32, 3)
+    torch.testing.assert_close(out, want.detach().to(dtype), **emulator.tolerance(dtype))
+
+    grad = LAYOUTS[layout](torch.randn_like(out))
+    mine = torch.full_like(feature, torch.nan)
+    emulator.call("roi_align_backward", dtype, *shape, [mine], boxes, *rule, grad)
+    (theirs,) = torch.autograd.grad(want, exact, grad.to(exact.dtype))
+    torch.testing.assert_close(mine, theirs.to(dtype), **emulator.tolerance(dtype))

@@ -5,6 +5,10 @@
 // row of the image is made at a time: the two source rows of a map are blended once (classes × map width values), then
 // gathered along x, pixels innermost, with the running maximum in cache. Nothing of classes × image size is stored.
 // Threads share rows, so results do not depend on their number.
+//
+// Measured for 20 people and 20 classes on 800×1066, two cores (benchmarks/RESULTS.md): 34 ms with the global map and
+// 16 without, 21 and 17 times PyTorch's composition; the running maximum over classes is the limit, not bytes (1.5
+// GB/s). Not tried: skipping classes that a map's row never reaches.
 #include <cmath>
 #include <cstring>
 #include <limits>

@@ -23,7 +23,8 @@ void check(const char* op, const Tensor& boxes, const Pooling& p, size_t levels)
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 5 && boxes.is_cuda() &&
                       (boxes.scalar_type() == ScalarType::Float || boxes.scalar_type() == ScalarType::Double),
                   op, ": boxes must be float32 or float64 [R, 5] on the GPU");
-  STD_TORCH_CHECK(p.rule.height > 0 && p.rule.width > 0, op, ": output height and width must be positive");
+  STD_TORCH_CHECK(p.rule.height > 0 && p.rule.width > 0 && p.rule.height <= 32767 && p.rule.width <= 32767, op,
+                  ": output height and width must lie in 1..32767");
   STD_TORCH_CHECK(levels > 0 && levels <= kMaxLevels && p.scales.size() == levels, op, ": 1 to ", kMaxLevels,
                   " levels with one spatial scale each are wanted, got ", levels, " and ", p.scales.size());
 }
@@ -40,7 +41,6 @@ RoiMaps<T> map_table(const std::vector<Tensor>& maps, const Pooling& p, bool cha
     table.H[l] = maps[l].size(2);
     table.W[l] = maps[l].size(3);
     table.scale[l] = p.scales[l];
-    table.begin[l + 1] = table.begin[l] + maps[l].numel();
   }
   return table;
 }
@@ -49,7 +49,9 @@ RoiMaps<T> map_table(const std::vector<Tensor>& maps, const Pooling& p, bool cha
 template <typename F>
 void dispatch(const char* op, ScalarType maps, ScalarType boxes, F&& f) {
   dispatch_floating(op, maps, [&](auto type) {
-    if (boxes == ScalarType::Double || maps == ScalarType::Double) {
+    if constexpr (std::is_same_v<decltype(type), double>) {
+      f(type, double{});
+    } else if (boxes == ScalarType::Double) {
       f(type, double{});
     } else {
       f(type, float{});
@@ -103,12 +105,12 @@ std::vector<Tensor> unpool(const char* op, const Tensor& grad, const Tensor& box
         empty_like_device(grad, {batch, grad.size(1), heights[l], widths[l]}, grad.scalar_type(), channels_last));
   const Tensor source = dense(grad, channels_last), rows = geometry_boxes(boxes, grad.scalar_type());
   const int64_t R = rows.size(0);
-  Tensor extents = empty_like_device(grad, {R, int64_t(sizeof(RoiExtent) / sizeof(int))}, ScalarType::Int);
   dispatch(op, grad.scalar_type(), boxes.scalar_type(), [&](auto type, auto geometry) {
     using T = decltype(type);
     using G = decltype(geometry);
+    Tensor reaches = empty_like_device(grad, {R * int64_t(sizeof(RoiReach<G>))}, ScalarType::Byte);
     launch_roi_align_backward<T, G>(map_table<T>(outputs, p, channels_last), data<G>(rows), R, p.rule, data<T>(source),
-                                    static_cast<RoiExtent*>(extents.mutable_data_ptr()), device.stream);
+                                    static_cast<RoiReach<G>*>(reaches.mutable_data_ptr()), device.stream);
   });
   check_launch(op);
   return outputs;

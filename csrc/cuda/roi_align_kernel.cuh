@@ -3,23 +3,34 @@
 //
 // Fewest bytes: the touched part of the maps read once and the output written once; backward: the gradient read once,
 // every map gradient written once. All levels are one launch; each box finds its level by itself.
-// Forward: one thread an output element, neighbours in memory neighbours in the warp: with channels innermost a warp
-// shares its cell, its taps are uniform and each of the four loads is coalesced. A sample row's tap is computed once
-// and reused along the row. Backward: one thread a map gradient element, which walks the boxes in order and gathers the
-// samples that read its pixel: no atomics, no zero fill, every element written once, the same sum in the same order at
-// every run. A box that does not cover the pixel costs one comparison against its extent, which a first small kernel
-// tabulates.
+//
+// A thread works on several channels of one place, so that a sample's tap is computed once for all of them. With
+// channels innermost a warp stands on one place: its taps are uniform, and each lane loads and stores 16 bytes of
+// neighbouring channels (one element a lane where C or an address is no multiple of that). With planes a warp stands on
+// 32 places and each thread takes kPlanes planes: stores are coalesced, loads as near each other as the samples.
+// Forward: a place is a cell; a block takes cells of one box, which one thread places on its level.
+// Backward: a place is a pixel; a block takes a tile of pixels, goes through the boxes kBlock at a time, lists those
+// that reach the tile (in order: a ballot per warp), tabulates their cells' weights on the tile's rows and columns, and
+// gathers: no atomics, no zero fill, every element written once, the same sum in the same order at every run. A first
+// small kernel places the boxes.
 #pragma once
+
+#include <cstring>
+#include <type_traits>
 
 #include "../geometry/roi.h"
 #include "device.cuh"
 
 namespace rpcnn {
 
+constexpr int kPlanes = 4;       // channels of a thread where channels are planes
+constexpr int kTileRows = 8;     // pixel rows of a backward tile, one per warp
+constexpr int kTileColumns = 4;  // pixels of a thread there, where channels are innermost
+
 template <typename T>
 struct RoiMaps {
-  T* map[kMaxLevels];                                           // read only in the forward, written in the backward
-  int64_t H[kMaxLevels], W[kMaxLevels], begin[kMaxLevels + 1];  // begin: first element of each level, backward only
+  T* map[kMaxLevels];  // read only in the forward, written in the backward
+  int64_t H[kMaxLevels], W[kMaxLevels];
   double scale[kMaxLevels];
   int64_t N, C;
   int levels;
@@ -57,47 +68,134 @@ RPCNN_HOST_DEVICE PlacedRoi<G> place_roi(const G* box, const RoiMaps<T>& maps, c
   return roi;
 }
 
-template <typename T, typename G>
-__global__ void roi_align_kernel(RoiMaps<T> maps, const G* boxes, int64_t count, RoiRule rule, T* out) {
+// V channels of one place in either layout. Innermost: V neighbours in memory, which 16 bytes are moved as one; C is a
+// multiple of V. Planes: those that exist.
+template <typename T, int V, bool kInnermost>
+struct Channels {
   using A = device_accumulate_t<T>;
-  const MapShape shape{maps.C, rule.height, rule.width, maps.channels_last};
-  const int64_t stride = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) {
-    int64_t r, c, p, q;
-    shape.split(i, &r, &c, &p, &q);
-    const PlacedRoi<G> roi = place_roi(boxes + r * 5, maps, rule);
-    const MapShape map{maps.C, maps.H[roi.level], maps.W[roi.level], maps.channels_last};
-    const T* data = maps.map[roi.level];
-    int64_t y_first, y_last, x_first, x_last;
-    roi_samples_inside(roi.y, p, map.H, &y_first, &y_last);
-    roi_samples_inside(roi.x, q, map.W, &x_first, &x_last);
-    A sum = 0;
-    for (int64_t a = y_first; a < y_last; ++a) {
-      const Tap<G> y = roi_tap(roi.y.position(p, a), map.H);
-      if (y.w_lo == G(0) && y.w_hi == G(0)) continue;
-      for (int64_t b = x_first; b < x_last; ++b) {
-        const Tap<G> x = roi_tap(roi.x.position(q, b), map.W);
-        if (x.w_lo == G(0) && x.w_hi == G(0)) continue;
-        const A upper = A(x.w_lo) * A(data[map.offset(roi.image, c, y.lo, x.lo)]) +
-                        A(x.w_hi) * A(data[map.offset(roi.image, c, y.lo, x.hi)]);
-        const A lower = A(x.w_lo) * A(data[map.offset(roi.image, c, y.hi, x.lo)]) +
-                        A(x.w_hi) * A(data[map.offset(roi.image, c, y.hi, x.hi)]);
-        sum += A(y.w_lo) * upper + A(y.w_hi) * lower;
+  // Compilers keep a 16-byte access whole if its type is a vector.
+  using Pack = std::conditional_t<sizeof(T) * V == 16, int4, T>;
+  static_assert(!kInnermost || sizeof(Pack) == sizeof(T) * V, "16 bytes or one element at once");
+
+  // value[k] = the channel c + k at element `place` of its plane, planes being `plane` elements large.
+  static RPCNN_HOST_DEVICE void load(const T* image, int64_t place, int64_t plane, int64_t c, int64_t C, A* value) {
+    if constexpr (kInnermost) {
+      const Pack pack = *reinterpret_cast<const Pack*>(image + place * C + c);
+      T read[V];
+      memcpy(read, &pack, sizeof pack);
+#pragma unroll
+      for (int k = 0; k < V; ++k) value[k] = A(read[k]);
+    } else {
+      const T* from = image + c * plane + place;
+#pragma unroll
+      for (int k = 0; k < V; ++k) value[k] = c + k < C ? A(from[k * plane]) : A(0);
+    }
+  }
+  static RPCNN_HOST_DEVICE void store(T* image, int64_t place, int64_t plane, int64_t c, int64_t C, const A* sum) {
+    if constexpr (kInnermost) {
+      T value[V];
+#pragma unroll
+      for (int k = 0; k < V; ++k) value[k] = T(sum[k]);
+      if constexpr (V > 1) {
+        int word[4];
+        memcpy(word, value, sizeof word);
+        // An ordinary store, said so that it stays one: an assignment came out as four.
+        __stwb(reinterpret_cast<Pack*>(image + place * C + c), make_int4(word[0], word[1], word[2], word[3]));
+      } else {
+        image[place * C + c] = value[0];
+      }
+    } else {
+      T* to = image + c * plane + place;
+#pragma unroll
+      for (int k = 0; k < V; ++k)
+        if (c + k < C) to[k * plane] = T(sum[k]);
+    }
+  }
+};
+
+// Blocks of 32 × 8 threads: the warp's lanes are channels where these are innermost and places otherwise; the other is
+// counted by threadIdx.y.
+template <int V, bool kInnermost>
+struct Lanes {
+  static constexpr int kPlaces = kInnermost ? 8 : 32, kChannels = (kInnermost ? 32 : 8) * V;
+  static RPCNN_HOST_DEVICE int place(const uint3& thread) { return static_cast<int>(kInnermost ? thread.y : thread.x); }
+  static RPCNN_HOST_DEVICE int channel(const uint3& thread) {
+    return static_cast<int>(kInnermost ? thread.x : thread.y) * V;
+  }
+  static unsigned blocks(int64_t items, int64_t each) {
+    const int64_t blocks = (items + each - 1) / each;
+    return static_cast<unsigned>(blocks < 65535 ? blocks : 65535);
+  }
+};
+
+// Blocks that a multiprocessor is to hold: told so, nvcc does not spill to hold one more. Geometry in double is for
+// checking gradients, and takes the registers it needs.
+template <typename G>
+constexpr int resident_blocks(int blocks) {
+  return sizeof(G) == 8 ? 1 : blocks;
+}
+
+// Grid: boxes, pieces of a box's cells, pieces of the channels.
+template <typename T, typename G, int V, bool kInnermost>
+__global__ void __launch_bounds__(kBlock, resident_blocks<G>(kInnermost ? 3 : 2))
+    roi_align_kernel(RoiMaps<T> maps, const G* boxes, int64_t R, RoiRule rule, T* out) {
+  using A = device_accumulate_t<T>;
+  using Own = Channels<T, V, kInnermost>;
+  using L = Lanes<V, kInnermost>;
+  SIMT_SHARED(PlacedRoi<G>, placed, [1]);
+  const int width = int(rule.width), cells = int(rule.height) * width;
+  for (int64_t r = blockIdx.x; r < R; r += gridDim.x) {
+    __syncthreads();  // the last box is done with
+    if (threadIdx.x == 0 && threadIdx.y == 0) placed[0] = place_roi(boxes + r * 5, maps, rule);
+    __syncthreads();
+    const PlacedRoi<G>& roi = placed[0];
+    const int64_t H = maps.H[roi.level], W = maps.W[roi.level], C = maps.C;
+    const T* image = maps.map[roi.level] + roi.image * C * H * W;
+    const A samples = A(roi.y.samples) * A(roi.x.samples), mean = samples > A(0) ? A(1) / samples : A(0);
+    for (int cell = int(blockIdx.y) * L::kPlaces + L::place(threadIdx); cell < cells;
+         cell += int(gridDim.y) * L::kPlaces) {
+      const int p = cell / width, q = cell - p * width;
+      int64_t y_first, y_last, x_first, x_last;
+      roi_samples_inside(roi.y, p, H, &y_first, &y_last);
+      roi_samples_inside(roi.x, q, W, &x_first, &x_last);
+      for (int64_t c = int64_t(blockIdx.z) * L::kChannels + L::channel(threadIdx); c < C;
+           c += int64_t(gridDim.z) * L::kChannels) {
+        A sum[V] = {};
+        for (int64_t a = y_first; a < y_last; ++a) {
+          const Tap<G> y = roi_tap(roi.y.position(p, a), H);
+          if (y.w_lo == G(0) && y.w_hi == G(0)) continue;
+          for (int64_t b = x_first; b < x_last; ++b) {
+            const Tap<G> x = roi_tap(roi.x.position(q, b), W);
+            if (x.w_lo == G(0) && x.w_hi == G(0)) continue;
+            const int64_t place[4] = {y.lo * W + x.lo, y.lo * W + x.hi, y.hi * W + x.lo, y.hi * W + x.hi};
+            const A weight[4] = {A(y.w_lo) * A(x.w_lo), A(y.w_lo) * A(x.w_hi), A(y.w_hi) * A(x.w_lo),
+                                 A(y.w_hi) * A(x.w_hi)};
+#pragma unroll
+            for (int tap = 0; tap < 4; ++tap) {
+              A value[V];
+              Own::load(image, place[tap], H * W, c, C, value);
+#pragma unroll
+              for (int k = 0; k < V; ++k) sum[k] += weight[tap] * value[k];
+            }
+          }
+        }
+#pragma unroll
+        for (int k = 0; k < V; ++k) sum[k] *= mean;
+        Own::store(out + r * C * cells, cell, cells, c, C, sum);
       }
     }
-    const A samples = A(roi.y.samples) * A(roi.x.samples);
-    out[i] = T(samples > A(0) ? sum / samples : A(0));
   }
 }
 
-// Pixels [top, bottom) × [left, right) that a box reads on its level, so that the gather can pass over the others.
-struct RoiExtent {
-  int image, level;
-  int top, bottom, left, right;
+// A box on its level, and the pixels [top, bottom) × [left, right) that it reads there.
+template <typename G>
+struct RoiReach {
+  PlacedRoi<G> roi;
+  int64_t top, bottom, left, right;
 };
 
 template <typename G>
-RPCNN_HOST_DEVICE void axis_extent(const RoiAxis<G>& axis, int64_t cells, int64_t size, int* low, int* high) {
+RPCNN_HOST_DEVICE void axis_reach(const RoiAxis<G>& axis, int64_t cells, int64_t size, int64_t* low, int64_t* high) {
   *low = *high = 0;
   if (axis.samples == 0) return;
   double a = double(axis.start), b = double(axis.start) + double(axis.bin) * double(cells);
@@ -107,79 +205,228 @@ RPCNN_HOST_DEVICE void axis_extent(const RoiAxis<G>& axis, int64_t cells, int64_
   }
   a = std::floor(a) - 1.0, b = std::ceil(b) + 2.0;  // a sample reads two pixels; rounding may move it by a hair
   const double limit = double(size);
-  *low = static_cast<int>(a < 0 ? 0.0 : (a > limit ? limit : a));
-  *high = static_cast<int>(b < 0 ? 0.0 : (b > limit ? limit : b));
+  *low = static_cast<int64_t>(a < 0 ? 0.0 : (a > limit ? limit : a));
+  *high = static_cast<int64_t>(b < 0 ? 0.0 : (b > limit ? limit : b));
 }
 
 template <typename T, typename G>
-__global__ void roi_extent_kernel(RoiMaps<T> maps, const G* boxes, int64_t R, RoiRule rule, RoiExtent* extents) {
+__global__ void roi_reach_kernel(RoiMaps<T> maps, const G* boxes, int64_t R, RoiRule rule, RoiReach<G>* reaches) {
   const int64_t stride = int64_t(gridDim.x) * blockDim.x;
   for (int64_t r = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; r < R; r += stride) {
-    const PlacedRoi<G> roi = place_roi(boxes + r * 5, maps, rule);
-    RoiExtent e{static_cast<int>(roi.image), static_cast<int>(roi.level), 0, 0, 0, 0};
-    axis_extent(roi.y, rule.height, maps.H[roi.level], &e.top, &e.bottom);
-    axis_extent(roi.x, rule.width, maps.W[roi.level], &e.left, &e.right);
-    extents[r] = e;
+    RoiReach<G> e;
+    e.roi = place_roi(boxes + r * 5, maps, rule);
+    axis_reach(e.roi.y, rule.height, maps.H[e.roi.level], &e.top, &e.bottom);
+    axis_reach(e.roi.x, rule.width, maps.W[e.roi.level], &e.left, &e.right);
+    reaches[r] = e;
   }
 }
 
-// The weight of sample `k` of an axis (counted over all cells) on a pixel.
+// What a cell's samples together weigh on a pixel; 0 beyond the last cell.
 template <typename G>
-RPCNN_HOST_DEVICE G sample_weight(const RoiAxis<G>& axis, int64_t k, int64_t pixel, int64_t size) {
-  const Tap<G> t = roi_tap(axis.position(k / axis.samples, k % axis.samples), size);
-  return (t.lo == pixel ? t.w_lo : G(0)) + (t.hi == pixel ? t.w_hi : G(0));
+RPCNN_HOST_DEVICE G cell_weight(const RoiAxis<G>& axis, int64_t cell, int64_t cells, int64_t pixel, int64_t size) {
+  if (cell >= cells) return G(0);
+  int64_t first, last;
+  roi_samples_at(axis, cells, pixel, size, &first, &last);
+  const int64_t begin = cell * axis.samples, end = begin + axis.samples;
+  G sum = 0;
+  for (int64_t k = first > begin ? first : begin; k < (last < end ? last : end); ++k) {
+    const Tap<G> t = roi_tap(axis.position(cell, k - begin), size);
+    sum += (t.lo == pixel ? t.w_lo : G(0)) + (t.hi == pixel ? t.w_hi : G(0));
+  }
+  return sum;
 }
 
-template <typename T, typename G>
-__global__ void roi_align_backward_kernel(RoiMaps<T> maps, const G* boxes, const RoiExtent* extents, int64_t R,
-                                          RoiRule rule, const T* grad) {
+constexpr int kGroup = 4;   // boxes whose weights a block tabulates at once
+constexpr int kCells = 32;  // of their cells along an axis at a time
+
+// The weights of a box's cells on the rows and columns of a tile: samples are separable.
+template <typename A, int kColumns>
+struct RoiWeights {
+  A rows[kTileRows][kCells + 1], columns[kColumns][kCells + 1];  // one more: no two lanes in one bank
+};
+
+// Tiles of all images of all levels, level by level.
+struct RoiTiles {
+  int64_t begin[kMaxLevels + 1], columns[kMaxLevels], rows[kMaxLevels];
+};
+
+// Grid: tiles, pieces of the channels.
+template <typename T, typename G, int V, bool kInnermost>
+__global__ void __launch_bounds__(kBlock, resident_blocks<G>((kInnermost && (V == 2 || V == 4)) ? 3 : 2))
+    roi_align_backward_kernel(RoiMaps<T> maps, RoiTiles tiles, const RoiReach<G>* reaches, int64_t R, RoiRule rule,
+                              const T* grad) {
   using A = device_accumulate_t<T>;
-  const MapShape cells{maps.C, rule.height, rule.width, maps.channels_last};
-  const int64_t stride = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < maps.begin[maps.levels]; i += stride) {
-    int l = 0;
-    while (i >= maps.begin[l + 1]) ++l;
-    const MapShape map{maps.C, maps.H[l], maps.W[l], maps.channels_last};
-    int64_t n, c, y, x;
-    map.split(i - maps.begin[l], &n, &c, &y, &x);
-    A sum = 0;
-    for (int64_t r = 0; r < R; ++r) {
-      const RoiExtent e = extents[r];
-      if (e.image != n || e.level != l || y < e.top || y >= e.bottom || x < e.left || x >= e.right) continue;
-      const PlacedRoi<G> roi = place_roi(boxes + r * 5, maps, rule);
-      int64_t y_first, y_last, x_first, x_last;
-      roi_samples_at(roi.y, rule.height, y, map.H, &y_first, &y_last);
-      roi_samples_at(roi.x, rule.width, x, map.W, &x_first, &x_last);
-      A box_sum = 0;
-      for (int64_t a = y_first; a < y_last; ++a) {
-        const A wy = A(sample_weight(roi.y, a, y, map.H));
-        if (wy == A(0)) continue;
-        for (int64_t b = x_first; b < x_last; ++b) {
-          const A wx = A(sample_weight(roi.x, b, x, map.W));
-          if (wx != A(0)) box_sum += wy * wx * A(grad[cells.offset(r, c, a / roi.y.samples, b / roi.x.samples)]);
-        }
+  using Own = Channels<T, V, kInnermost>;
+  using L = Lanes<V, kInnermost>;
+  constexpr int kPixels = kInnermost ? kTileColumns : 1, kColumns = kInnermost ? kTileColumns : 32;
+  using Weights = RoiWeights<A, kColumns>;
+  SIMT_SHARED(Weights, weights, [kGroup]);
+  SIMT_SHARED(int64_t, listed, [kBlock]);
+  SIMT_SHARED(int, counts, [kBlock / 32]);
+  const int lane = threadIdx.x, warp = threadIdx.y;
+  const int height = int(rule.height), width = int(rule.width), cells = height * width;
+  const int64_t C = maps.C;
+  const int64_t pieces = (C + L::kChannels - 1) / L::kChannels;
+  for (int64_t t = blockIdx.x; t < tiles.begin[maps.levels] * pieces; t += gridDim.x) {
+    int64_t tile = t / pieces;
+    const int64_t first_channel = (t - tile * pieces) * L::kChannels;
+    int level = 0;
+    while (tile >= tiles.begin[level + 1]) ++level;
+    tile -= tiles.begin[level];
+    const int64_t H = maps.H[level], W = maps.W[level];
+    const int64_t left = tile % tiles.columns[level] * kColumns, row = tile / tiles.columns[level];
+    const int64_t n = row / tiles.rows[level], top = row % tiles.rows[level] * kTileRows;
+    // A warp is a row of the tile where channels are innermost; else rows are taken in turn, for warps are channels.
+    const int64_t c = first_channel + L::channel(threadIdx);
+    constexpr int kTurns = kInnermost ? 1 : kTileRows;
+    A sum[kTurns][kPixels][V] = {};
+    for (int64_t base = 0; base < R; base += kBlock) {
+      const int64_t mine = base + warp * 32 + lane;
+      bool hit = false;
+      if (mine < R) {
+        const RoiReach<G>& e = reaches[mine];
+        hit = e.roi.image == n && e.roi.level == level && e.top < top + kTileRows && e.bottom > top &&
+              e.left < left + kColumns && e.right > left;
       }
-      sum += box_sum / (A(roi.y.samples) * A(roi.x.samples));
+      const unsigned hits = __ballot_sync(~0u, hit);
+      if (lane == 0) counts[warp] = __popc(hits);
+      __syncthreads();
+      int offset = 0, total = 0;
+      for (int w = 0; w < kBlock / 32; ++w) {
+        if (w < warp) offset += counts[w];
+        total += counts[w];
+      }
+      if (hit) listed[offset + __popc(hits & ((1u << lane) - 1))] = mine;
+      __syncthreads();
+      for (int first = 0; first < total; first += kGroup)
+        for (int p0 = 0; p0 < height; p0 += kCells)
+          for (int q0 = 0; q0 < width; q0 += kCells) {
+            const int members = total - first < kGroup ? total - first : kGroup;
+            const int share = kBlock / kGroup, thread = warp * 32 + lane, own = thread / share;
+            if (own < members) {
+              const RoiReach<G>& e = reaches[listed[first + own]];
+              const G mean = G(1) / (G(e.roi.y.samples) * G(e.roi.x.samples));
+              for (int i = thread % share; i < (kTileRows + kColumns) * kCells; i += share) {
+                const int line = i / kCells, k = i % kCells;
+                if (line < kTileRows) {
+                  weights[own].rows[line][k] = A(cell_weight(e.roi.y, p0 + k, height, top + line, H) * mean);
+                } else {
+                  const int x = line - kTileRows;
+                  weights[own].columns[x][k] = A(cell_weight(e.roi.x, q0 + k, width, left + x, W));
+                }
+              }
+            }
+            __syncthreads();
+            for (int m = 0; c < C && m < members; ++m) {
+              const T* source = grad + listed[first + m] * C * cells;
+              const int p_end = height - p0 < kCells ? height - p0 : kCells;
+              const int q_end = width - q0 < kCells ? width - q0 : kCells;
+              for (int p = 0; p < p_end; ++p) {
+                A wy[kTurns];
+                bool any = false;
+#pragma unroll
+                for (int turn = 0; turn < kTurns; ++turn) {
+                  wy[turn] = weights[m].rows[kInnermost ? warp : turn][p];
+                  any = any || wy[turn] != A(0);
+                }
+                if (!any) continue;
+                for (int q = 0; q < q_end; ++q) {
+                  A wx[kPixels];
+                  bool some = false;
+#pragma unroll
+                  for (int j = 0; j < kPixels; ++j) {
+                    wx[j] = weights[m].columns[kInnermost ? j : lane][q];
+                    some = some || wx[j] != A(0);
+                  }
+                  if (!some) continue;
+                  A value[V];
+                  Own::load(source, (p0 + p) * width + q0 + q, cells, c, C, value);
+#pragma unroll
+                  for (int turn = 0; turn < kTurns; ++turn)
+#pragma unroll
+                    for (int j = 0; j < kPixels; ++j) {
+                      const A w = wy[turn] * wx[j];
+#pragma unroll
+                      for (int k = 0; k < V; ++k) sum[turn][j][k] += w * value[k];
+                    }
+                }
+              }
+            }
+            __syncthreads();
+          }
     }
-    maps.map[l][i - maps.begin[l]] = T(sum);
+    if (c >= C) continue;
+    T* image = maps.map[level] + n * C * H * W;
+#pragma unroll
+    for (int turn = 0; turn < kTurns; ++turn) {
+      const int64_t y = top + (kInnermost ? warp : turn);
+#pragma unroll
+      for (int j = 0; j < kPixels; ++j) {
+        const int64_t x = left + (kInnermost ? j : lane);
+        if (y < H && x < W) Own::store(image, y * W + x, H * W, c, C, sum[turn][j]);
+      }
+    }
   }
+}
+
+// Whether 16 bytes of channels can be moved at once.
+template <typename T>
+bool packs_whole(const RoiMaps<T>& maps, const void* pooled) {
+  const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
+  bool whole = maps.C * int64_t(sizeof(T)) % 16 == 0 && aligned(pooled);
+  for (int l = 0; l < maps.levels; ++l) whole = whole && aligned(maps.map[l]);
+  return whole;
+}
+
+// Calls f(V as a constant, kInnermost as a constant).
+template <typename T, typename F>
+void choose_channels(const RoiMaps<T>& maps, const void* pooled, F&& f) {
+  if (!maps.channels_last) {
+    f(std::integral_constant<int, kPlanes>{}, std::false_type{});
+  } else if (packs_whole(maps, pooled)) {
+    f(std::integral_constant<int, 16 / int(sizeof(T))>{}, std::true_type{});
+  } else {
+    f(std::integral_constant<int, 1>{}, std::true_type{});
+  }
+}
+
+inline unsigned blocks_in_x(int64_t blocks) {
+  return static_cast<unsigned>(blocks < 0x7fffffff ? blocks : 0x7fffffff);
 }
 
 template <typename T, typename G>
 void launch_roi_align(const RoiMaps<T>& maps, const G* boxes, int64_t R, const RoiRule& rule, T* out, Stream stream) {
-  const int64_t items = R * maps.C * rule.height * rule.width;
-  if (items) SIMT_LAUNCH((roi_align_kernel<T, G>), blocks_for(items), kBlock, 0, stream, maps, boxes, items, rule, out);
+  if (R * maps.C * rule.height * rule.width == 0) return;
+  choose_channels(maps, out, [&](auto v, auto innermost) {
+    constexpr int V = decltype(v)::value;
+    constexpr bool kInnermost = decltype(innermost)::value;
+    using L = Lanes<V, kInnermost>;
+    const dim3 grid(blocks_in_x(R), L::blocks(rule.height * rule.width, L::kPlaces), L::blocks(maps.C, L::kChannels));
+    SIMT_LAUNCH((roi_align_kernel<T, G, V, kInnermost>), grid, dim3(32, 8), 0, stream, maps, boxes, R, rule, out);
+  });
 }
 
-// extents: R entries of scratch.
+// reaches: R entries of scratch.
 template <typename T, typename G>
 void launch_roi_align_backward(const RoiMaps<T>& maps, const G* boxes, int64_t R, const RoiRule& rule, const T* grad,
-                               RoiExtent* extents, Stream stream) {
-  const int64_t items = maps.begin[maps.levels];
-  if (!items) return;
-  if (R) SIMT_LAUNCH((roi_extent_kernel<T, G>), blocks_for(R), kBlock, 0, stream, maps, boxes, R, rule, extents);
-  SIMT_LAUNCH((roi_align_backward_kernel<T, G>), blocks_for(items), kBlock, 0, stream, maps, boxes, extents, R, rule,
-              grad);
+                               RoiReach<G>* reaches, Stream stream) {
+  if (R) SIMT_LAUNCH((roi_reach_kernel<T, G>), blocks_for(R), kBlock, 0, stream, maps, boxes, R, rule, reaches);
+  choose_channels(maps, grad, [&](auto v, auto innermost) {
+    constexpr int V = decltype(v)::value;
+    constexpr bool kInnermost = decltype(innermost)::value;
+    constexpr int64_t kColumns = kInnermost ? kTileColumns : 32;
+    RoiTiles tiles{};
+    for (int l = 0; l < maps.levels; ++l) {
+      tiles.columns[l] = (maps.W[l] + kColumns - 1) / kColumns;
+      tiles.rows[l] = (maps.H[l] + kTileRows - 1) / kTileRows;
+      tiles.begin[l + 1] = tiles.begin[l] + maps.N * tiles.rows[l] * tiles.columns[l];
+    }
+    const int64_t pieces = (maps.C + Lanes<V, kInnermost>::kChannels - 1) / Lanes<V, kInnermost>::kChannels;
+    const int64_t blocks = tiles.begin[maps.levels] * pieces;
+    if (blocks)
+      SIMT_LAUNCH((roi_align_backward_kernel<T, G, V, kInnermost>), blocks_in_x(blocks), dim3(32, 8), 0, stream, maps,
+                  tiles, reaches, R, rule, grad);
+  });
 }
 
 }  // namespace rpcnn

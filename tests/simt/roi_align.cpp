@@ -12,7 +12,6 @@ rpcnn::RoiMaps<T> table(int64_t N, int64_t C, int levels, const int64_t* hs, con
   t.levels = levels, t.N = N, t.C = C, t.channels_last = channels_last;
   for (int l = 0; l < levels; ++l) {
     t.map[l] = as<T>(maps)[l], t.H[l] = hs[l], t.W[l] = ws[l], t.scale[l] = 0.25 / double(1 << l);
-    t.begin[l + 1] = t.begin[l] + N * C * hs[l] * ws[l];
   }
   return t;
 }
@@ -39,8 +38,8 @@ SIMT_EXPORT roi_align_backward(int64_t dtype, int64_t N, int64_t C, int64_t leve
   return simt_run_as(dtype, [&](auto type) {
     using T = decltype(type);
     using G = rpcnn::device_accumulate_t<T>;
-    std::vector<rpcnn::RoiExtent> extents(R);
+    std::vector<rpcnn::RoiReach<G>> reaches(R);
     rpcnn::launch_roi_align_backward<T, G>(table<T>(N, C, int(levels), hs, ws, channels_last, maps), as<G>(boxes), R,
-                                           rule(height, width, ratio, aligned), as<T>(grad), extents.data(), nullptr);
+                                           rule(height, width, ratio, aligned), as<T>(grad), reaches.data(), nullptr);
   });
 }

@@ -52,6 +52,9 @@ struct alignas(16) float4 {
 struct alignas(16) int4 {
   int x, y, z, w;
 };
+inline int4 make_int4(int x, int y, int z, int w) {
+  return {x, y, z, w};
+}
 inline float2 make_float2(float x, float y) {
   return {x, y};
 }
@@ -513,6 +516,10 @@ inline unsigned __activemask() {
 template <class T>
 T __ldg(const T* p) {
   return *p;
+}
+template <class T>
+void __stwb(T* p, T value) {
+  *p = value;
 }
 inline float __fdividef(float a, float b) {
   return a / b;

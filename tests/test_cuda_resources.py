@@ -1,0 +1,127 @@
+"""What nvcc made of the kernels, read from the compiled library without a GPU: registers, spills, memory, occupancy.
+
+`cuda_resources.tsv` is the table that they are held against; `python tests/test_cuda_resources.py` writes it anew.
+cuobjdump comes with the CUDA toolkit and inside the triton wheel, which torch's CUDA builds install.
+"""
+
+import importlib.util
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from rpcnn.ops._library import CUDA_MISSING
+
+TABLE = pathlib.Path(__file__).parent / "cuda_resources.tsv"
+ARCHITECTURE = "sm_90"
+COLUMNS = ("registers", "shared", "occupancy")
+# Threads a block; every other kernel has kBlock = 256.
+THREADS = {"nms_mask_kernel": 64, "nms_sweep_kernel": 1024}
+# An sm_90 multiprocessor.
+REGISTERS, WARPS, BLOCKS, SHARED = 65536, 64, 32, 228 * 1024
+
+
+def cuobjdump(*arguments: str) -> str:
+    """Its output for the compiled kernels; skips where one of the two is missing."""
+    if CUDA_MISSING:
+        pytest.skip(f"rpcnn._C_cuda: {CUDA_MISSING}")
+    tool, library = shutil.which("cuobjdump"), importlib.util.find_spec("rpcnn._C_cuda").origin
+    if triton := importlib.util.find_spec("triton"):
+        inside = pathlib.Path(triton.origin).parent / "backends/nvidia/bin/cuobjdump"
+        tool = tool or (str(inside) if inside.exists() else None)
+    if tool is None or not shutil.which("c++filt"):
+        pytest.skip("needs cuobjdump (CUDA toolkit or triton) and c++filt")
+    dumped = subprocess.run([tool, *arguments, library], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(["c++filt"], input=dumped, capture_output=True, text=True, check=True).stdout
+
+
+def short(name: str) -> str:
+    """A demangled kernel without return type, namespace and arguments."""
+    name = re.sub(r"^void |rpcnn::|\((bool|int)\)|\(anonymous namespace\)::", "", name).replace("> >", ">>")
+    return name.split(">(")[0] + ">" if ">(" in name else name.split("(")[0]
+
+
+def occupancy(kernel: str, registers: int, shared: int) -> int:
+    """Percent of a multiprocessor's warps that can be resident."""
+    warps = THREADS.get(kernel.split("<")[0], 256) // 32
+    per_warp = -(-registers * 32 // 256) * 256
+    blocks = min(BLOCKS, WARPS // warps, REGISTERS // per_warp // warps, SHARED // (shared + 1024))
+    return round(100 * blocks * warps / WARPS)
+
+
+def measured() -> dict[str, dict[str, int]]:
+    """Per kernel of the architecture: registers, stack, local, shared, occupancy."""
+    kernels = {}
+    text = cuobjdump("--dump-resource-usage")
+    for part in text.split("Fatbin elf code:"):
+        if f"arch = {ARCHITECTURE}\n" not in part:
+            continue
+        for name, usage in re.findall(r"Function (.+?):\n\s+(REG:.+)", part):
+            numbers = {key: int(value) for key, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
+            kernel = short(name)
+            kernels[kernel] = {
+                "registers": numbers["REG"],
+                "stack": numbers["STACK"],
+                "local": numbers["LOCAL"],
+                "shared": numbers["SHARED"],
+                "occupancy": occupancy(kernel, numbers["REG"], numbers["SHARED"]),
+            }
+    return kernels
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    found = measured()
+    if not found:
+        pytest.skip(f"rpcnn._C_cuda was not compiled for {ARCHITECTURE}")
+    return found
+
+
+def allowed() -> dict[str, dict[str, int]]:
+    rows = [line.split("\t") for line in TABLE.read_text().splitlines()[1:]]
+    return {kernel: dict(zip(COLUMNS, map(int, numbers), strict=True)) for kernel, *numbers in rows}
+
+
+def test_the_table_lists_every_kernel(kernels):
+    assert kernels.keys() == allowed().keys()
+
+
+def test_nothing_is_spilled(kernels):
+    assert {name for name, k in kernels.items() if k["stack"] or k["local"]} == set()
+
+
+def test_no_kernel_takes_more_than_the_table_says(kernels):
+    table = allowed()
+    worse = {
+        name: (k, table[name])
+        for name, k in kernels.items()
+        if k["registers"] > table[name]["registers"]
+        or k["shared"] > table[name]["shared"]
+        or k["occupancy"] < table[name]["occupancy"]
+    }
+    assert worse == {}
+
+
+@pytest.fixture(scope="module")
+def sass():
+    """Machine code by kernel."""
+    parts = re.split(r"\tFunction : ", cuobjdump("--dump-sass"))
+    return {short(part.split("\n")[0]): part for part in parts[1:]}
+
+
+@pytest.mark.parametrize("element", ["float", "double", "__half", "__nv_bfloat16"])
+def test_channels_innermost_move_16_bytes_at_once(sass, element):
+    lanes = {"float": 4, "double": 2}.get(element, 8)
+    geometry = "double" if element == "double" else "float"
+    for kernel in ("roi_align_kernel", "roi_align_backward_kernel"):
+        code = sass[f"{kernel}<{element}, {geometry}, {lanes}, true>"]
+        assert re.search(r"\bLDG\.E\.128", code) and re.search(r"\bSTG\.E\.128", code), kernel
+
+
+if __name__ == "__main__":
+    lines = ["\t".join(("kernel", *COLUMNS))]
+    lines += ["\t".join((name, *(str(k[c]) for c in COLUMNS))) for name, k in sorted(measured().items())]
+    TABLE.write_text("\n".join(lines) + "\n")
+    print(TABLE.read_text())
