@@ -54,4 +54,4 @@ def test_the_kernels_are_clean(name, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr[-6000:]
-    assert int(done.stdout.split()[0]) > 100
+    assert int(done.stdout.split()[0]) > 10

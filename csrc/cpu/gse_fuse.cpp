@@ -18,7 +18,9 @@
 //            pixel read by four
 //    63, 77  dots while E's rows are in cache, in vectors of doubles; channels last by two open rows, as planes
 //    58, 71  axes that are not enlarged have the identity as Gram matrix; rows in pieces that stay in the first cache
-// With the 1×1 convolutions of GSE-FPN these take two thirds: 146 ms channels last and 262 contiguous of 240 and 380.
+// A level of the output's size, alone, is GroupNorm and ReLU: [20, 512, 32, 32] channels last took 7.6 ms forward
+// through row buffers and Gram rows, 4.9 without (PyTorch's two ops: 4.4), and its gradient 9.6 (PyTorch's: 21). With
+// the 1×1 convolutions of GSE-FPN these take two thirds: 146 ms channels last and 262 contiguous of 240 and 380.
 #include <cmath>
 #include <type_traits>
 

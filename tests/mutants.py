@@ -1,0 +1,185 @@
+"""How tight the net around the CUDA kernels is: breaks each kernel in turn, a test must go red every time.
+
+    python tests/mutants.py                        # all, some minutes; writes tests/MUTANTS.md
+    python tests/mutants.py --only parsing_miou
+
+A mutant changes one place of csrc/. The emulator's tests of the op run first; where they stay green, the sanitizers do
+(a missing barrier shows only as a race). The unchanged kernels must pass both before any mutant is tried.
+"""
+
+import argparse
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BARRIER, NOTHING = "__syncthreads();", "/* no barrier */;"
+
+
+@dataclass
+class Mutant:
+    """One change to csrc/<file>; `nth` occurrence of `old` becomes `new`."""
+
+    op: str
+    what: str
+    file: str
+    old: str
+    new: str
+    nth: int = 0
+
+    def apply(self, folder: pathlib.Path) -> None:
+        path = folder / "csrc" / self.file
+        parts = path.read_text().split(self.old)
+        assert len(parts) > self.nth + 1, f"{self.file} no longer holds occurrence {self.nth} of {self.old!r}"
+        head, tail = self.old.join(parts[: self.nth + 1]), self.old.join(parts[self.nth + 1 :])
+        path.write_text(head + self.new + tail)
+
+
+ROI, NMS, MIOU = "cuda/roi_align_kernel.cuh", "cuda/nms_kernel.cuh", "cuda/parsing_miou_kernel.cuh"
+PASTE, GSE, SUM = "cuda/paste_parsing_kernel.cuh", "cuda/gse_fuse_kernel.cuh", "cuda/pyramid_sum_kernel.cuh"
+DOWN, AXIS, BOX = "cuda/downsample_add_kernel.cuh", "geometry/interpolate.h", "geometry/boxes.h"
+MUTANTS = [
+    *(Mutant("roi_align", f"barrier {i + 1} dropped", ROI, BARRIER, NOTHING, i) for i in range(6)),
+    Mutant("roi_align", "last pixel row of a tile not reached", ROI, "e.top < top + kTileRows", "e.top < top + 7"),
+    Mutant("roi_align", "list of boxes too short", ROI, "listed, [kBlock]", "listed, [kBlock / 8]"),
+    Mutant("roi_align", "rank in the list off by one", ROI, "(1u << lane) - 1", "(2u << lane) - 1"),
+    Mutant("roi_align", "weights table one row short", ROI, "A rows[kTileRows]", "A rows[kTileRows - 1]"),
+    Mutant("roi_align", "level 0 for every box", ROI, "if (maps.levels > 1)", "if (maps.levels > 9)"),
+    Mutant("roi_align", "taps exchanged", ROI, "y.lo * W + x.hi", "y.hi * W + x.hi"),
+    Mutant("roi_align", "mean left out", ROI, "sum[k] *= mean", "sum[k] *= A(1)"),
+    Mutant("roi_align", "channels beyond the last read", ROI, "c + k < C ? A", "c + k < C + V ? A"),
+    Mutant("roi_align", "16 bytes moved where C forbids it", ROI, "% 16 == 0 && aligned(pooled)", "% 1 == 0"),
+    Mutant("roi_align", "sample half a step off", "geometry/roi.h", "(T(sample) + T(0.5))", "(T(sample) + T(1))"),
+    *(Mutant("nms", f"barrier {i + 1} dropped", NMS, BARRIER, NOTHING, i) for i in range(6)),
+    Mutant("nms", "box suppresses itself", NMS, "? threadIdx.x + 1 : 0", "? threadIdx.x : 0"),
+    Mutant("nms", "limit ignored", NMS, "alive && room; --room", "alive; --room"),
+    Mutant("nms", "groups ignored", NMS, "if (groups[slot] != group) return false;", ""),
+    Mutant("nms", "mirrored row off by one", NMS, "row_tile = tiles - 1 - row_tile", "row_tile = tiles - row_tile"),
+    Mutant("nms", "position of a kept box", NMS, "(uint64_t(1) << j) - 1", "(uint64_t(2) << j) - 1"),
+    Mutant(
+        "nms", "later bands not suppressed", NMS, "const int64_t rest = all.n - begin - size", "const int64_t rest = 0"
+    ),
+    Mutant("nms", "keys ascend", NMS, "(bits < 0 ? bits & INT64_MAX : ~bits)", "bits"),
+    Mutant("nms", "union without the intersection", BOX, "- inter", "+ inter"),
+    *(Mutant("parsing_miou", f"barrier {i + 1} dropped", MIOU, BARRIER, NOTHING, i) for i in range(2)),
+    Mutant("parsing_miou", "counts not atomic", MIOU, "atomicAdd(&counts[", "counts_plus(&counts["),
+    Mutant("parsing_miou", "ignored pixels counted", MIOU, "|| truth == ignored", ""),
+    Mutant("parsing_miou", "wrong labels not counted", MIOU, "count(2, label)", "count(2, truth)"),
+    Mutant(
+        "parsing_miou", "counts of one class short", MIOU, "3 * K * copies * sizeof", "(3 * K - 1) * copies * sizeof"
+    ),
+    Mutant(
+        "parsing_miou",
+        "absent classes in the mean",
+        MIOU,
+        "__ballot_sync(~0u, joined > 0)",
+        "__ballot_sync(~0u, k < K)",
+    ),
+    *(Mutant("paste_parsing", f"barrier {i + 1} dropped", PASTE, BARRIER, NOTHING, i) for i in range(2)),
+    Mutant("paste_parsing", "last person on top", PASTE, "&& number == 0", ""),
+    Mutant("paste_parsing", "first pixel of a box lost", PASTE, "ceil(low - 0.5)", "ceil(low + 0.5)"),
+    Mutant("paste_parsing", "weight's sign", PASTE, "value + global.weight", "value - global.weight"),
+    Mutant("paste_parsing", "background paints", PASTE, "own_label > 0 ?", "true ?"),
+    *(Mutant("gse_fuse", f"barrier {i + 1} dropped", GSE, BARRIER, NOTHING, i) for i in range(3)),
+    Mutant("gse_fuse", "corner of the stencil lost", GSE, "dx <= 1", "dx <= 0"),
+    Mutant("gse_fuse", "shift not subtracted", GSE, "- offset * offset", ""),
+    Mutant("gse_fuse", "Gram term's sign", GSE, "- term[1] * gram", "+ term[1] * gram"),
+    Mutant(
+        "gse_fuse",
+        "chunks overlap",
+        GSE,
+        "p = begin + threadIdx.x / lanes; p < end",
+        "p = begin + threadIdx.x / lanes; p <= end",
+    ),
+    Mutant("gse_fuse", "only the first image's gamma", GSE, "n < images; ++n) beta", "n < 1; ++n) beta"),
+    Mutant("upsample_sum", "taps exchanged", SUM, "y.lo, x.hi", "y.hi, x.hi"),
+    Mutant("upsample_sum", "mask inverted", SUM, "kRelu && !passes_gradient", "kRelu && passes_gradient"),
+    Mutant("upsample_sum", "half map too small", SUM, "{shape.C, shape.H, level.W,", "{shape.C, shape.H - 1, level.W,"),
+    Mutant(
+        "upsample_sum",
+        "second pass reads one row less",
+        SUM,
+        "r < last; ++r) {\n      const A weight = interp",
+        "r < last - 1; ++r) {\n      const A weight = interp",
+    ),
+    Mutant("downsample_add", "pyramid not added", DOWN, "A(levels.pyramid[l][j]) +", ""),
+    Mutant("downsample_add", "last level left out of the gradient", DOWN, "l < levels.count", "l < levels.count - 1"),
+    Mutant("downsample_add", "row for column", DOWN, "level.offset(n, c, a, b)", "level.offset(n, c, a, x_first)"),
+    Mutant("downsample_add", "half a pixel off", AXIS, "- T(0.5)", "- T(0.25)"),
+]
+COUNTS_PLUS = "inline void counts_plus(uint32_t* at, uint32_t more) { *at += more; }\n"
+
+
+def lay_out(folder: pathlib.Path, op: str) -> None:
+    """What the op's tests need, alone in a folder."""
+    shutil.copytree(ROOT / "csrc", folder / "csrc")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "tests" / "simt").mkdir(parents=True)
+    for name in ("conftest.py", "emulator.py", "layouts.py", f"test_cuda_{op}.py", "test_cuda_sanitizers.py"):
+        shutil.copy(ROOT / "tests" / name, folder / "tests")
+    for path in (ROOT / "tests" / "simt").iterdir():
+        if path.suffix != ".cpp" or path.stem in ("order", op):
+            shutil.copy(path, folder / "tests" / "simt")
+    source = folder / "tests" / "simt" / f"{op}.cpp"
+    source.write_text("#include <cstdint>\n" + COUNTS_PLUS + source.read_text())
+
+
+def red(folder: pathlib.Path, *arguments: str) -> bool:
+    """Whether pytest fails."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    code = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=600).returncode
+    assert code in (0, 1, -6, -11), f"pytest ended with {code} in {folder}"
+    return code != 0
+
+
+def caught_by(mutant: Mutant | None, op: str) -> str:
+    """What goes red, or nothing."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        lay_out(folder, op)
+        if mutant:
+            mutant.apply(folder)
+        if red(folder, f"tests/test_cuda_{op}.py"):
+            return "emulator"
+        for sanitizer in ("thread", "address"):
+            if red(folder, "-m", "slow", "-k", sanitizer, "tests/test_cuda_sanitizers.py"):
+                return f"{sanitizer} sanitizer"
+    return ""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="mutants of this op")
+    parser.add_argument("--output", default=str(ROOT / "tests" / "MUTANTS.md"))
+    options = parser.parse_args()
+    chosen = [m for m in MUTANTS if options.only in m.op]
+    for op in sorted({m.op for m in chosen}):
+        assert not (found := caught_by(None, op)), f"{op} is red as it is: {found}"
+    lines = [
+        "# Mutants of the CUDA kernels",
+        "",
+        "`python tests/mutants.py`",
+        "",
+        "| op | mutant | caught by |",
+        "|---|---|---|",
+    ]
+    missed = 0
+    for mutant in chosen:
+        found = caught_by(mutant, mutant.op)
+        missed += not found
+        lines.append(f"| {mutant.op} | {mutant.what} | {found or '**nothing**'} |")
+        print(lines[-1], flush=True)
+    lines += ["", f"{len(chosen) - missed} of {len(chosen)} caught."]
+    print(lines[-1])
+    if not options.only:
+        pathlib.Path(options.output).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sys.exit(bool(missed))
+
+
+if __name__ == "__main__":
+    main()
