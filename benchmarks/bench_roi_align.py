@@ -43,6 +43,7 @@ def forward(count, size, layout, dtype=torch.float32, sampling_ratio=2, channels
         tolerance = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
         check = lambda: assert_close(ours().float(), exact(), tolerance, tolerance)
         moved = size_of(feature) + count * channels * size * size * feature.element_size()
+        moved = moved if count >= 16 else 0  # fewer boxes read a corner of the map
         return Contest(ours, peer, check, moved, calls)
 
     return make
