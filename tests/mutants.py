@@ -119,7 +119,8 @@ def lay_out(folder: pathlib.Path, op: str) -> None:
     shutil.copytree(ROOT / "csrc", folder / "csrc")
     shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "tests" / "simt").mkdir(parents=True)
-    for name in ("conftest.py", "emulator.py", "layouts.py", f"test_cuda_{op}.py", "test_cuda_sanitizers.py"):
+    names = "conftest.py", "emulator.py", "layouts.py", f"test_{op}.py", f"test_cuda_{op}.py", "test_cuda_sanitizers.py"
+    for name in names:
         shutil.copy(ROOT / "tests" / name, folder / "tests")
     for path in (ROOT / "tests" / "simt").iterdir():
         if path.suffix != ".cpp" or path.stem in ("order", op):
