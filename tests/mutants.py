@@ -145,6 +145,9 @@ def caught_by(mutant: Mutant | None, op: str) -> str:
         lay_out(folder, op)
         if mutant:
             mutant.apply(folder)
+        # What does not compile would be red without any test's merit.
+        build = "import emulator; emulator.build('libsimt.so')"
+        subprocess.run([sys.executable, "-c", build], cwd=folder / "tests", check=True, timeout=600)
         if red(folder, f"tests/test_cuda_{op}.py"):
             return "emulator"
         for sanitizer in ("thread", "address"):

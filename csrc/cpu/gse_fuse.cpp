@@ -13,9 +13,8 @@
 //
 // Ladder, P2..P6 of an 800×1216 image, 256 channels, fp32, two cores, memory retained; milliseconds forward + backward,
 // contiguous and channels last:
-//   100, 87  E, then its dots with Q, then the gradient: three passes over memory; channels last by reader, every
-//   output
-//            pixel read by four
+//   100, 87  E, then its dots with Q, then the gradient: three passes over memory; channels last, every output pixel is
+//            read by four
 //    63, 77  dots while E's rows are in cache, in vectors of doubles; channels last by two open rows, as planes
 //    58, 71  axes that are not enlarged have the identity as Gram matrix; rows in pieces that stay in the first cache
 // A level of the output's size, alone, is GroupNorm and ReLU: [20, 512, 32, 32] channels last took 7.6 ms forward
