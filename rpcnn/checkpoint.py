@@ -75,7 +75,7 @@ def load_weights(path: str | pathlib.Path) -> tuple[dict[str, torch.Tensor], Con
     """The state dict and the configuration of a model.safetensors, or of a run folder that holds one.
 
     Raises:
-        ValueError: no such file, not a safetensors file, or not written by rpcnn.
+        ValueError: no such file, not a safetensors file, not written by rpcnn, or numbers in it that are not finite.
     """
     path = pathlib.Path(path)
     path = path / WEIGHTS if path.is_dir() else path
@@ -86,11 +86,15 @@ def load_weights(path: str | pathlib.Path) -> tuple[dict[str, torch.Tensor], Con
             metadata = file.metadata() or {}
             if "config" not in metadata:
                 raise ValueError(f"weights: {path} carries no rpcnn configuration in its metadata")
-            return {key: file.get_tensor(key) for key in file.keys()}, from_dict(  # noqa: SIM118  (not a dict)
-                json.loads(metadata["config"]), source=f"{path} metadata"
-            )
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+            config = from_dict(json.loads(metadata["config"]), source=f"{path} metadata")
     except SafetensorError as error:
         raise ValueError(f"weights: {path} is not a safetensors file: {error}") from None
+    # A ReLU may turn NaN into 0: such a network would look as if it worked.
+    broken = [key for key, value in state.items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"weights: {path} holds numbers that are not finite, in {', '.join(broken[:3])}")
+    return state, config
 
 
 def save_snapshot(folder: pathlib.Path, iteration: int, state: dict, keep: int = 2) -> None:

@@ -140,6 +140,28 @@ def test_every_frozen_norm_is_applied_by_a_convolution(name):
     assert norms and all(norm.applied_by_conv for norm in norms)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_prediction_gives_what_training_computes(name):
+    # One fuses ReLU and shortcut into the convolutions, the other does not.
+    torch.manual_seed(0)
+    backbone = randomised(Backbone(name, width=0.25))
+    x = torch.randn(2, 3, 64, 96).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        fused = backbone(x)
+    torch.testing.assert_close(fused, [feature.detach() for feature in backbone(x)], rtol=1e-4, atol=1e-4)
+
+
+def test_a_hook_keeps_the_map_that_it_saw():
+    stage = Backbone("resnet50", width=0.25).eval().body.layer1
+    seen = []
+    stage[1].register_forward_hook(lambda module, inputs, output: seen.append((output, output.clone())))
+    with torch.inference_mode():
+        x = torch.randn(1, 16, 8, 8)
+        before = x.clone()
+        stage(x)
+    assert torch.equal(*seen[0]) and torch.equal(x, before)
+
+
 @pytest.mark.parametrize(
     ("freeze_at", "trained"), [(0, {"conv1", "layer1", "layer2"}), (1, {"layer1", "layer2"}), (2, {"layer2"})]
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -14,6 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from rpcnn import Predictor
+from rpcnn.checkpoint import save_weights
+from rpcnn.config import Config
 from rpcnn.evaluate import main as evaluate
 from rpcnn.predict import find_pictures, load_picture
 from rpcnn.predict import main as predict
@@ -190,6 +193,11 @@ def test_weights_that_are_not_there_or_not_ours(tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"1234567890")
     with pytest.raises(ValueError, match="not a safetensors file"):
         Predictor(tmp_path / "bad.safetensors")
+    model = torch.nn.Linear(2, 1)
+    torch.nn.init.constant_(model.bias, math.nan)
+    save_weights(tmp_path / "nan.safetensors", model, Config())
+    with pytest.raises(ValueError, match=r"not finite, in bias"):
+        Predictor(tmp_path / "nan.safetensors")
 
 
 @pytest.mark.parametrize("module", ["train", "evaluate", "predict", "info"])

@@ -9,7 +9,49 @@ from pathlib import Path
 import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models import resnet
+
+from .layers import conv_relu
+
+
+class BasicBlock(resnet.BasicBlock):
+    """Two 3x3 convolutions and a shortcut."""
+
+    def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
+        """Where `overwrite` is true the result may take the place of x."""
+        if not isinstance(self.conv1, ScaledConv2d):
+            return super().forward(x)
+        return self.conv2.relu(self.conv1.relu(x), _shortcut(self, x, overwrite))
+
+
+class Bottleneck(resnet.Bottleneck):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut."""
+
+    def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
+        """Where `overwrite` is true the result may take the place of x."""
+        if not isinstance(self.conv1, ScaledConv2d):
+            return super().forward(x)
+        return self.conv3.relu(self.conv2.relu(self.conv1.relu(x)), _shortcut(self, x, overwrite))
+
+
+def _shortcut(block: nn.Module, x: Tensor, overwrite: bool) -> Tensor:
+    """What the block adds, in memory that is its own to write."""
+    if block.downsample is not None:
+        return block.downsample(x)
+    return x if overwrite or torch.is_grad_enabled() else x.clone()
+
+
+class Stage(nn.Sequential):
+    """Residual blocks of one resolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The maps between the blocks are nobody else's, unless a hook has seen them."""
+        hooked = True
+        for block in self:
+            x = block(x, overwrite=not hooked)
+            hooked = bool(block._forward_hooks)
+        return x
+
 
 RESNETS = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -68,9 +110,17 @@ class ScaledConv2d(nn.Conv2d):
         self.norm = (norm,)  # in a tuple: its parameters are listed where the norm is, not here
         norm.applied_by_conv = True
 
-    def forward(self, x: Tensor) -> Tensor:
+    def scaled(self) -> tuple[Tensor, Tensor]:
+        """The weight and the bias with which the convolution does both."""
         (norm,) = self.norm
-        return self._conv_forward(x, self.weight * norm.weight[:, None, None, None], norm.bias)
+        return self.weight * norm.weight[:, None, None, None], norm.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, *self.scaled())
+
+    def relu(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """ReLU(self(x) [+ onto])."""
+        return conv_relu(x, self, *self.scaled(), onto)
 
 
 def apply_norms_in_convs(body: nn.Module) -> None:
@@ -98,7 +148,7 @@ def _resnet_stage(block, in_channels: int, planes: int, blocks: int, stride: int
     shortcut = None
     if stride != 1 or in_channels != channels:
         shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), norm_layer(channels))
-    stage = nn.Sequential(block(in_channels, planes, stride, shortcut, norm_layer=norm_layer))
+    stage = Stage(block(in_channels, planes, stride, shortcut, norm_layer=norm_layer))
     for _ in range(1, blocks):
         stage.append(block(channels, planes, norm_layer=norm_layer))
     return stage

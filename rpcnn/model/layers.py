@@ -1,5 +1,7 @@
-"""The one building block that the paper stacks everywhere: convolution, group normalisation, ReLU (Sec. 3.3)."""
+"""The building blocks that the paper stacks: convolution, normalisation and ReLU, each without needless passes."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rpcnn import ops
@@ -25,6 +27,34 @@ def conv_gn(in_channels: int, channels: int, kernel: int, num_groups: int, dilat
     conv = nn.Conv2d(in_channels, channels, kernel, padding=padding, dilation=dilation, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(conv, (GroupNormReLU if relu else nn.GroupNorm)(num_groups, channels))
+
+
+def conv_relu(x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor, onto: Tensor | None = None) -> Tensor:
+    """ReLU(convolution of x [+ onto]) in the geometry of `conv`, zero-padded; `onto` may be overwritten.
+
+    On the CPU, where no gradient is recorded, oneDNN adds and cuts off while the convolution's result is in its cache:
+    the same numbers without one or two further passes over the map.
+    """
+    if not torch.is_grad_enabled() and not torch.compiler.is_compiling() and _onednn_takes(x, conv):
+        geometry = conv.padding, conv.stride, conv.dilation, conv.groups
+        pointwise = torch.ops.mkldnn
+        if onto is None:
+            return pointwise._convolution_pointwise(x, weight, bias, *geometry, "relu", [], None)
+        return pointwise._convolution_pointwise_(onto, x, weight, bias, *geometry, "add", None, "relu", [], None)
+    y = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return F.relu(y if onto is None else y.add_(onto), inplace=True)
+
+
+def _onednn_takes(x: Tensor, conv: nn.Conv2d) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype == conv.weight.dtype == torch.float32
+        and x.numel() > 0
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+    )
 
 
 def channel_softmax(logits: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import channel_softmax, linear
+from .layers import channel_softmax, conv_relu, linear
 
 
 class PRSN(nn.Module):
@@ -48,7 +48,7 @@ class PRSN(nn.Module):
             maps = maps.contiguous(memory_format=torch.channels_last)
         x = torch.cat([feature, maps], dim=1)
         for conv in (self.conv1, self.conv2):
-            x = F.relu(conv(x), inplace=True)
+            x = conv_relu(x, conv, conv.weight, conv.bias)
         x = x.mean(dim=(2, 3))
         for fc in (self.fc1, self.fc2):
             x = F.relu(fc(x), inplace=True)

@@ -18,6 +18,7 @@ from .boxes import (
     regression_targets,
     slots,
 )
+from .layers import conv_relu
 from .losses import Terms, masked_smooth_l1
 
 
@@ -68,7 +69,7 @@ class RPN(nn.Module):
         """
         objectness, deltas, anchors = [], [], []
         for feature, cell, stride in zip(features, self.cells, self.strides, strict=True):
-            hidden = F.relu(self.conv(feature), inplace=True)
+            hidden = conv_relu(feature, self.conv, self.conv.weight, self.conv.bias)
             objectness.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1).float())
             deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4).float())
             anchors.append(grid_anchors(cell.float(), *feature.shape[-2:], stride))
