@@ -37,12 +37,15 @@ class PRSN(nn.Module):
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(conv.bias)
 
-    def forward(self, feature: Tensor, logits: Tensor) -> Tensor:
+    def forward(self, feature: Tensor, logits: Tensor, probabilities: Tensor | None = None) -> Tensor:
         """Feature [R, C, h, w] and logits [R, K, s h, s w] to predicted mIoU [R], not bounded to [0, 1].
 
-        The map is max-pooled s x s (4 x 4 in the paper) to the feature's resolution. Gradients reach both inputs.
+        probabilities: `channel_softmax(logits)` where the caller has it already. The map is max-pooled s x s (4 x 4 in
+        the paper) to the feature's resolution. Gradients reach both inputs.
         """
-        maps = channel_softmax(logits) if self.input == "probabilities" else logits
+        maps = logits
+        if self.input == "probabilities":
+            maps = channel_softmax(logits) if probabilities is None else probabilities
         maps = F.max_pool2d(maps, maps.shape[-1] // feature.shape[-1]).to(feature.dtype)
         if feature.is_contiguous(memory_format=torch.channels_last):  # cat would copy the feature to the other layout
             maps = maps.contiguous(memory_format=torch.channels_last)

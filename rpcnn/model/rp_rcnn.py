@@ -257,14 +257,20 @@ class RPRCNN(nn.Module):
 
     def parse(self, pyramid, boxes: Tensor) -> tuple[Tensor, Tensor | None]:
         """Boxes [n, 4] of one image to probabilities [n, K, output, output] and mIoU scores [n] in [0, 1]."""
-        probabilities = boxes.new_zeros(len(boxes), self.num_classes, self.parsing_output, self.parsing_output)
+        shape = len(boxes), self.num_classes, self.parsing_output, self.parsing_output
+        # Filled chunk by chunk; a single chunk is the result itself.
+        probabilities = boxes.new_empty(shape) if len(boxes) > self.parsing_chunk else boxes.new_zeros(0, *shape[1:])
         iou_scores = boxes.new_zeros(len(boxes)) if self.prsn else None
         for start in range(0, len(boxes), self.parsing_chunk):
             chunk = slice(start, start + self.parsing_chunk)
             feature, logits = self.parsing_head(self.parsing_rois(pyramid, [boxes[chunk]]))
-            probabilities[chunk] = channel_softmax(logits)
+            seen = channel_softmax(logits)
             if self.prsn:
-                iou_scores[chunk] = self.prsn(feature, logits).clamp(0, 1)
+                iou_scores[chunk] = self.prsn(feature, logits, seen).clamp(0, 1)
+            if len(boxes) > self.parsing_chunk:
+                probabilities[chunk] = seen
+            else:
+                probabilities = seen
         return probabilities, iou_scores
 
     def parsing_rois(self, pyramid, boxes: list[Tensor]) -> Tensor:
