@@ -37,10 +37,14 @@ def wide(t) -> int:
     return t.numel() * max(t.element_size(), 4)
 
 
+def adjoint_launches(grad, levels) -> int:
+    """Along x, and along y where a level has other rows than grad."""
+    return 1 + any(f.shape[2] != grad.shape[2] for f in levels)
+
+
 def adjoint_bytes(grad, levels) -> int:
-    """Beyond one reading of grad: it is read for each level, and gathered along x into a map as tall as itself."""
-    halves = sum(wide(grad) // grad.shape[3] * f.shape[3] for f in levels if f.shape[2] != grad.shape[2])
-    return (len(levels) - 1) * size(grad) + 2 * halves
+    """Maps between the two launches, as tall as grad and as wide as the level: written and read."""
+    return 2 * sum(wide(grad) // grad.shape[3] * f.shape[3] for f in levels if f.shape[2] != grad.shape[2])
 
 
 def nms_bytes(boxes) -> int:
@@ -57,14 +61,15 @@ OURS = {
     "multilevel_roi_align_backward": lambda *a: (2, 0, 0),
     "nms": lambda boxes, *a: (2 + 3 * -(-len(boxes) // BAND) - 1 + 1, nms_bytes(boxes), 1),
     "upsample_sum": lambda *a: (1, 0, 0),
-    "upsample_sum_backward": lambda grad, levels, *a: (
-        sum(2 if f.shape[2] != grad.shape[2] else 1 for f in levels),
-        adjoint_bytes(grad, levels),
+    # Without ReLU the levels themselves are not read.
+    "upsample_sum_backward": lambda grad, levels, align_corners, relu: (
+        adjoint_launches(grad, levels),
+        adjoint_bytes(grad, levels) - (0 if relu else size(levels)),
         0,
     ),
-    "gse_fuse": lambda levels, *a: (4 * len(levels) + 1, size(levels), 0),
+    "gse_fuse": lambda levels, *a: (5, size(levels), 0),
     "gse_fuse_backward": lambda grad, levels, *a: (
-        sum((2 if f.shape[2] != grad.shape[2] else 1) + 5 for f in levels),
+        adjoint_launches(grad, levels) + 4,
         adjoint_bytes(grad, levels) + 2 * size(levels) + 3 * sum(map(wide, levels)),
         0,
     ),

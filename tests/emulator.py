@@ -101,6 +101,15 @@ def accumulation(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def adjoint_scratch(images: int, channels: int, sizes, dtype: torch.dtype) -> torch.Tensor:
+    """The maps between the two launches of a pyramid's adjoint, to the last element (csrc/cuda/pyramid_sum_kernel.cuh).
+
+    sizes: (height, width) of the levels, the finest first.
+    """
+    numbers = sum(images * channels * sizes[0][0] * w for h, w in sizes if h != sizes[0][0])
+    return torch.full((numbers,), torch.nan, dtype=accumulation(dtype))
+
+
 def tolerance(dtype: torch.dtype) -> dict[str, float]:
     """Of sums of some dozens of terms of order 1, rounded to the dtype once."""
     relative = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}[dtype]

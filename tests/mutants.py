@@ -41,7 +41,8 @@ class Mutant:
 
 ROI, NMS, MIOU = "cuda/roi_align_kernel.cuh", "cuda/nms_kernel.cuh", "cuda/parsing_miou_kernel.cuh"
 PASTE, GSE, SUM = "cuda/paste_parsing_kernel.cuh", "cuda/gse_fuse_kernel.cuh", "cuda/pyramid_sum_kernel.cuh"
-DOWN, AXIS, BOX = "cuda/downsample_add_kernel.cuh", "geometry/interpolate.h", "geometry/boxes.h"
+DOWN, CHANNELS = "cuda/downsample_add_kernel.cuh", "cuda/channels.cuh"
+AXIS, BOX = "geometry/interpolate.h", "geometry/boxes.h"
 MUTANTS = [
     *(Mutant("roi_align", f"barrier {i + 1} dropped", ROI, BARRIER, NOTHING, i) for i in range(5)),
     Mutant("roi_align", "half of a tile not reached", ROI, "e.top < top + kTileRows", "e.top < top + 4"),
@@ -51,8 +52,8 @@ MUTANTS = [
     Mutant("roi_align", "level 0 for every box", ROI, "if (maps.levels > 1)", "if (maps.levels > 9)"),
     Mutant("roi_align", "taps exchanged", ROI, "y.lo * W + x.hi", "y.hi * W + x.hi"),
     Mutant("roi_align", "mean left out", ROI, "sum[k] *= mean", "sum[k] *= A(1)"),
-    Mutant("roi_align", "channels beyond the last read", ROI, "c + k < C ? A", "c + k < C + V ? A"),
-    Mutant("roi_align", "16 bytes moved where C forbids it", ROI, "% 16 == 0 && aligned(pooled)", "% 1 == 0"),
+    Mutant("roi_align", "channels beyond the last read", CHANNELS, "c + k < C ? A", "c + k < C + V ? A"),
+    Mutant("roi_align", "16 bytes moved where C forbids it", CHANNELS, "% 16 == 0;", "% 1 == 0;"),
     Mutant("roi_align", "sample half a step off", "geometry/roi.h", "(T(sample) + T(0.5))", "(T(sample) + T(1))"),
     *(Mutant("nms", f"barrier {i + 1} dropped", NMS, BARRIER, NOTHING, i) for i in range(6)),
     Mutant("nms", "box suppresses itself", NMS, "? threadIdx.x + 1 : 0", "? threadIdx.x : 0"),
@@ -84,31 +85,42 @@ MUTANTS = [
     Mutant("paste_parsing", "first pixel of a box lost", PASTE, "ceil(low - 0.5)", "ceil(low + 0.5)"),
     Mutant("paste_parsing", "weight's sign", PASTE, "value + global.weight", "value - global.weight"),
     Mutant("paste_parsing", "background paints", PASTE, "own_label > 0 ?", "true ?"),
-    *(Mutant("gse_fuse", f"barrier {i + 1} dropped", GSE, BARRIER, NOTHING, i) for i in range(3)),
+    *(Mutant("gse_fuse", f"barrier {i + 1} dropped", GSE, BARRIER, NOTHING, i) for i in range(5)),
     Mutant("gse_fuse", "corner of the stencil lost", GSE, "dx <= 1", "dx <= 0"),
     Mutant("gse_fuse", "shift not subtracted", GSE, "- offset * offset", ""),
     Mutant("gse_fuse", "Gram term's sign", GSE, "- term[1] * gram", "+ term[1] * gram"),
+    Mutant("gse_fuse", "stretches overlap", GSE, "run < kRun && p < end", "run < kRun && p <= end"),
+    Mutant("gse_fuse", "only the last run of pixels", GSE, "first[k] += double(one[k])", "first[k] = double(one[k])"),
+    Mutant("gse_fuse", "only the last image's beta", GSE, "beta[c] += A(one)", "beta[c] = A(one)"),
+    Mutant("gse_fuse", "half of the lanes not added", GSE, "half = 16; half > 0", "half = 8; half > 0"),
+    Mutant("gse_fuse", "first level's tables", GSE, "{table[l] + 3 *", "{table[0] + 3 *"),
+    Mutant("gse_fuse", "gamma of planes beyond the last", CHANNELS, "c + k < C ? c + k : C - 1", "true ? c + k : C"),
+    Mutant("gse_fuse", "first channel's group for all", SUM, "++g, next += affine.group;", "next += affine.group;"),
+    Mutant("upsample_sum", "taps exchanged", SUM, "start + tx.hi", "start + tx.lo"),
+    Mutant("upsample_sum", "mask inverted", SUM, "|| passes_gradient", "|| !passes_gradient"),
+    Mutant("upsample_sum", "maps between the passes overlap", SUM, "pyramid.H * levels.W[l];", "levels.W[l];"),
+    Mutant("upsample_sum", "a stretch ends too early", SUM, "(stretch + 1) * w /", "(stretch + 1) * (w - 1) /"),
+    Mutant("upsample_sum", "planes beyond the last written", CHANNELS, "if (c + k < C) to", "if (c + k < C + V) to"),
     Mutant(
-        "gse_fuse",
-        "chunks overlap",
-        GSE,
-        "p = begin + threadIdx.x / lanes; p < end",
-        "p = begin + threadIdx.x / lanes; p <= end",
+        "upsample_sum", "second pack read twice", CHANNELS, "const int4 pack = from[i]", "const int4 pack = from[0]"
     ),
-    Mutant("gse_fuse", "only the first image's gamma", GSE, "n < images; ++n) beta", "n < 1; ++n) beta"),
-    Mutant("upsample_sum", "taps exchanged", SUM, "y.lo, x.hi", "y.hi, x.hi"),
-    Mutant("upsample_sum", "mask inverted", SUM, "kRelu && !passes_gradient", "kRelu && passes_gradient"),
-    Mutant("upsample_sum", "half map too small", SUM, "{shape.C, shape.H, level.W,", "{shape.C, shape.H - 1, level.W,"),
+    Mutant("upsample_sum", "level of a row", CHANNELS, "*row >= H[l]", "*row > H[l]"),
     Mutant(
         "upsample_sum",
         "second pass reads one row less",
         SUM,
-        "r < last; ++r) {\n      const A weight = interp",
-        "r < last - 1; ++r) {\n      const A weight = interp",
+        "r < last; ++r) {\n        const A weight = interpolation_weight<A>(r, y",
+        "r < last - 1; ++r) {\n        const A weight = interpolation_weight<A>(r, y",
     ),
-    Mutant("downsample_add", "pyramid not added", DOWN, "A(levels.pyramid[l][j]) +", ""),
-    Mutant("downsample_add", "last level left out of the gradient", DOWN, "l < levels.count", "l < levels.count - 1"),
-    Mutant("downsample_add", "row for column", DOWN, "level.offset(n, c, a, b)", "level.offset(n, c, a, x_first)"),
+    Mutant("downsample_add", "pyramid not added", DOWN, "sum[k] += weight[tap] *", "sum[k] = weight[tap] *"),
+    Mutant(
+        "downsample_add",
+        "last level left out of the gradient",
+        DOWN,
+        "l < levels.count; ++l) {\n        const int64_t h",
+        "l < levels.count - 1; ++l) {\n        const int64_t h",
+    ),
+    Mutant("downsample_add", "row for column", DOWN, "a * w + b", "a * w + x_first"),
     Mutant("downsample_add", "half a pixel off", AXIS, "- T(0.5)", "- T(0.25)"),
 ]
 COUNTS_PLUS = "inline void counts_plus(uint32_t* at, uint32_t more) { *at += more; }\n"

@@ -11,10 +11,11 @@ from rpcnn.ops import downsample_add_reference
 @pytest.mark.parametrize("dtype", emulator.DTYPES, ids=str)
 @pytest.mark.parametrize("order", emulator.ORDERS, ids=lambda order: order[0])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("channels", [5, 8])
 @pytest.mark.parametrize("sizes", [[(8, 12), (8, 12), (4, 6), (2, 3)], [(7, 5), (4, 3), (13, 1)]])
-def test_forward_and_backward(sizes, layout, order, dtype):
+def test_forward_and_backward(sizes, channels, layout, order, dtype):
     emulator.schedule(order)
-    feature, *pyramid = (LAYOUTS[layout](torch.randn(2, 5, *size).to(dtype)) for size in sizes)
+    feature, *pyramid = (LAYOUTS[layout](torch.randn(2, channels, *size).to(dtype)) for size in sizes)
     heights, widths = [p.shape[2] for p in pyramid], [p.shape[3] for p in pyramid]
     outputs = [torch.full_like(p, torch.nan) for p in pyramid]
     shape = (*feature.shape, layout == "channels_last", len(pyramid), heights, widths)

@@ -114,10 +114,23 @@ def sass():
 @pytest.mark.parametrize("element", ["float", "double", "__half", "__nv_bfloat16"])
 def test_channels_innermost_move_16_bytes_at_once(sass, element):
     lanes = {"float": 4, "double": 2}.get(element, 8)
-    geometry = "double" if element == "double" else "float"
-    for kernel in ("roi_align_kernel", "roi_align_backward_kernel"):
-        code = sass[f"{kernel}<{element}, {geometry}, {lanes}, true>"]
-        assert re.search(r"\bLDG\.E\.128", code) and re.search(r"\bSTG\.E\.128", code), kernel
+    wide = "double" if element == "double" else "float"
+    packed = [
+        f"roi_align_kernel<{element}, {wide}, {lanes}, true>",
+        f"roi_align_backward_kernel<{element}, {wide}, {lanes}, true>",
+        f"pyramid_sum_kernel<{element}, {lanes}, true, true, true>",
+        f"pyramid_sum_kernel<{element}, {lanes}, true, false, false>",
+        f"pyramid_adjoint_x_kernel<{element}, {wide}, {lanes}, true, true, true>",
+        f"pyramid_adjoint_y_kernel<{element}, {element}, {lanes}, true>",
+        f"map_gradient_kernel<{element}, {lanes}, true>",
+        f"downsample_add_kernel<{element}, {lanes}, true>",
+        f"downsample_add_backward_kernel<{element}, {lanes}, true>",
+    ]
+    reading = [f"channel_moments_kernel<{element}, {lanes}, true, {m}>" for m in ("MapMoments", "GradientMoments")]
+    for kernel in packed + reading:
+        assert re.search(r"\bLDG\.E\.128", sass[kernel]), kernel
+    for kernel in packed:
+        assert re.search(r"\bSTG\.E\.128", sass[kernel]), kernel
 
 
 if __name__ == "__main__":

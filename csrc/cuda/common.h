@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "../tensors.h"
-#include "device.cuh"
+#include "channels.cuh"
 
 namespace rpcnn {
 
@@ -40,8 +40,18 @@ inline Tensor empty_like_device(const Tensor& t, std::vector<int64_t> sizes, Sca
                               std::nullopt, memory_format(channels_last));
 }
 
-inline MapShape shape_of(const Tensor& t, bool channels_last) {
-  return {t.size(1), t.size(2), t.size(3), channels_last};
+// The sizes of maps [N, C, H, W] that agree in N and C.
+inline Levels levels_of(const std::vector<Tensor>& maps, bool channels_last) {
+  Levels levels{};
+  levels.count = static_cast<int>(maps.size());
+  levels.channels_last = channels_last;
+  for (int l = 0; l < levels.count; ++l) {
+    levels.N = maps[l].size(0);
+    levels.C = maps[l].size(1);
+    levels.H[l] = maps[l].size(2);
+    levels.W[l] = maps[l].size(3);
+  }
+  return levels;
 }
 
 template <typename T>

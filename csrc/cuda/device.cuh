@@ -50,25 +50,4 @@ inline unsigned blocks_for(int64_t items) {
   return static_cast<unsigned>(blocks < 65535 * 16 ? blocks : 65535 * 16);
 }
 
-// An image's element [n, c, y, x] in either layout.
-struct MapShape {
-  int64_t C, H, W;
-  bool channels_last;
-  RPCNN_HOST_DEVICE int64_t offset(int64_t n, int64_t c, int64_t y, int64_t x) const {
-    return channels_last ? ((n * H + y) * W + x) * C + c : ((n * C + c) * H + y) * W + x;
-  }
-  // The inverse: which n, c, y, x a flat memory index is.
-  RPCNN_HOST_DEVICE void split(int64_t i, int64_t* n, int64_t* c, int64_t* y, int64_t* x) const {
-    if (channels_last) {
-      *c = i % C, i /= C;
-      *x = i % W, i /= W;
-      *y = i % H, *n = i / H;
-    } else {
-      *x = i % W, i /= W;
-      *y = i % H, i /= H;
-      *c = i % C, *n = i / C;
-    }
-  }
-};
-
 }  // namespace rpcnn

@@ -12,15 +12,13 @@ void check_level(const Tensor& feature, const Tensor& level, size_t l) {
 }
 
 template <typename T>
-DownsampleLevels<T> level_table(const std::vector<Tensor>& pyramid, const std::vector<Tensor>& outputs) {
+DownsampleLevels<T> level_table(const std::vector<Tensor>& pyramid, const std::vector<Tensor>& outputs,
+                                bool channels_last) {
   DownsampleLevels<T> table{};
-  table.count = static_cast<int>(outputs.size());
-  for (int l = 0; l < table.count; ++l) {
+  table.levels = levels_of(outputs, channels_last);
+  for (size_t l = 0; l < outputs.size(); ++l) {
     table.pyramid[l] = pyramid.empty() ? nullptr : data<T>(pyramid[l]);
     table.out[l] = static_cast<T*>(outputs[l].data_ptr());
-    table.H[l] = outputs[l].size(2);
-    table.W[l] = outputs[l].size(3);
-    table.begin[l + 1] = table.begin[l] + outputs[l].numel();
   }
   return table;
 }
@@ -43,8 +41,8 @@ std::vector<Tensor> downsample_add(Tensor feature, std::vector<Tensor> pyramid) 
   OnDeviceOf device(feature);
   dispatch_floating("downsample_add", feature.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    launch_downsample_add<T>(data<T>(source), shape_of(source, channels_last), level_table<T>(levels, outputs),
-                             device.stream);
+    launch_downsample_add<T>(data<T>(source), source.size(2), source.size(3),
+                             level_table<T>(levels, outputs, channels_last), device.stream);
   });
   check_launch("downsample_add");
   return outputs;
@@ -66,8 +64,8 @@ Tensor downsample_add_backward(std::vector<Tensor> grads, int64_t height, int64_
   OnDeviceOf device(first);
   dispatch_floating("downsample_add_backward", first.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    launch_downsample_add_backward<T>(mutable_data<T>(out), out.size(0), shape_of(out, channels_last),
-                                      level_table<T>({}, sources), device.stream);
+    launch_downsample_add_backward<T>(mutable_data<T>(out), height, width, level_table<T>({}, sources, channels_last),
+                                      device.stream);
   });
   check_launch("downsample_add_backward");
   return out;

@@ -1,5 +1,3 @@
-#include <type_traits>
-
 #include "gse_fuse_kernel.cuh"
 #include "pyramid_sum.h"
 
@@ -28,26 +26,31 @@ std::vector<Tensor> contiguous_all(const std::vector<Tensor>& tensors) {
   return out;
 }
 
-template <typename T>
-GseLevel<T> gse_level(const Tensor& level, const Tensor& finest, int64_t num_groups, bool align_corners,
-                      bool channels_last) {
-  return {data<T>(level), level.size(0), shape_of(level, channels_last), finest.size(2), finest.size(3),
-          num_groups,     align_corners};
-}
-
 // The levels with their GroupNorm; mean and rstd are [N, L, G].
 template <typename T>
-PyramidLevels<T> normalised_table(const std::vector<Tensor>& levels, const std::vector<Tensor>& weights,
-                                  const std::vector<Tensor>& biases, const Tensor& mean, const Tensor& rstd,
-                                  int64_t num_groups, bool align_corners) {
+Pyramid<T> normalised_pyramid(const std::vector<Tensor>& levels, const Tensor& target,
+                              const std::vector<Tensor>& weights, const std::vector<Tensor>& biases, const Tensor& mean,
+                              const Tensor& rstd, int64_t num_groups, bool channels_last, bool align_corners) {
   using A = device_accumulate_t<T>;
-  auto table = level_table<T>(levels, align_corners);
-  for (int l = 0; l < table.count; ++l)
-    table.level[l].affine = {
-        data<A>(mean) + l * num_groups, data<A>(rstd) + l * num_groups, data<A>(weights[l]), data<A>(biases[l]),
-        table.count * num_groups,       levels[0].size(1) / num_groups};
-  return table;
+  auto pyramid = pyramid_of<T>(levels, target, channels_last, align_corners);
+  for (int l = 0; l < pyramid.levels.count; ++l)
+    pyramid.affine[l] = {
+        data<A>(mean) + l * num_groups,    data<A>(rstd) + l * num_groups, data<A>(weights[l]), data<A>(biases[l]),
+        pyramid.levels.count * num_groups, pyramid.levels.C / num_groups};
+  return pyramid;
 }
+
+// The buffers that a GseFuse works in.
+struct Scratch {
+  Tensor doubles, singles;
+  Scratch(const Tensor& t, const Levels& levels, int64_t num_groups)
+      : doubles(empty_like_device(t, {GseFuse<float>::doubles(levels)}, ScalarType::Double)),
+        singles(empty_like_device(t, {GseFuse<float>::singles(levels, num_groups)}, accumulation_type(t))) {}
+  template <typename T>
+  GseFuse<T> view(const Pyramid<T>& pyramid, int64_t num_groups) const {
+    return {pyramid, num_groups, mutable_data<double>(doubles), mutable_data<device_accumulate_t<T>>(singles)};
+  }
+};
 
 std::tuple<Tensor, Tensor, Tensor> gse_fuse(std::vector<Tensor> features, std::vector<Tensor> gn_weights,
                                             std::vector<Tensor> gn_biases, int64_t num_groups, double eps,
@@ -62,22 +65,16 @@ std::tuple<Tensor, Tensor, Tensor> gse_fuse(std::vector<Tensor> features, std::v
   Tensor mean = empty_like_device(out, {N, L, num_groups}, wide),
          rstd = empty_like_device(out, {N, L, num_groups}, wide);
   if (out.numel() == 0) return {out, torch::stable::fill_(mean, 0), torch::stable::fill_(rstd, 0)};
-  Tensor shift = empty_like_device(out, {N, num_groups}, wide);
+  const Scratch scratch(out, levels_of(levels, channels_last), num_groups);
   OnDeviceOf device(out);
   dispatch_floating("gse_fuse", out.scalar_type(), [&](auto type) {
     using T = decltype(type);
     using A = device_accumulate_t<T>;
-    for (int64_t l = 0; l < L; ++l) {
-      const auto level = gse_level<T>(levels[l], out, num_groups, align_corners, channels_last);
-      Tensor table = empty_like_device(out, {level.table_size()}, ScalarType::Double);
-      Tensor partial = empty_like_device(out, {level.partial_size()}, ScalarType::Double);
-      launch_gse_statistics<T>(level, eps, L * num_groups, mutable_data<double>(table), mutable_data<A>(shift),
-                               mutable_data<double>(partial), mutable_data<A>(mean) + l * num_groups,
-                               mutable_data<A>(rstd) + l * num_groups, device.stream);
-    }
-    launch_pyramid_sum<T, true, true>(
-        normalised_table<T>(levels, weights, biases, mean, rstd, num_groups, align_corners), mutable_data<T>(out), N,
-        shape_of(out, channels_last), device.stream);
+    const auto pyramid =
+        normalised_pyramid<T>(levels, out, weights, biases, mean, rstd, num_groups, channels_last, align_corners);
+    launch_gse_statistics(scratch.view(pyramid, num_groups), eps, mutable_data<A>(mean), mutable_data<A>(rstd),
+                          device.stream);
+    launch_pyramid_sum<true, true>(pyramid, mutable_data<T>(out), device.stream);
   });
   check_launch("gse_fuse");
   return {out, mean, rstd};
@@ -98,32 +95,32 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>> gse_fu
   const auto levels = dense_levels(features, channels_last);
   const auto weights = contiguous_all(gn_weights), biases = contiguous_all(gn_biases);
   const Tensor g = dense(grad, channels_last);
-  Tensor half = adjoint_buffer(levels, shape_of(g, false), wide);
-  Tensor channel = empty_like_device(g, {N, C, 2}, ScalarType::Double);
-  Tensor terms = empty_like_device(g, {N, num_groups, 2}, wide);
-  std::vector<Tensor> grad_features, grad_weights, grad_biases;
+  const Levels sizes = levels_of(levels, channels_last);
+  const Scratch scratch(g, sizes, num_groups);
+  const Tensor half = empty_like_device(g, {adjoint_scratch(sizes, g.size(2))}, wide);
+  const auto grad_features = empty_levels(levels, g.scalar_type(), channels_last);
+  // E is kept in the accumulation type; where that is the maps' own, the gradient is made in its place.
+  const auto gathered = wide == g.scalar_type() ? grad_features : empty_levels(levels, wide, channels_last);
+  std::vector<Tensor> grad_weights, grad_biases;
+  for (int64_t l = 0; l < L; ++l) {
+    grad_weights.push_back(empty_like_device(g, {C}, wide));
+    grad_biases.push_back(empty_like_device(g, {C}, wide));
+  }
   OnDeviceOf device(g);
   dispatch_floating("gse_fuse_backward", g.scalar_type(), [&](auto type) {
     using T = decltype(type);
     using A = device_accumulate_t<T>;
-    const auto pyramid = normalised_table<T>(levels, weights, biases, mean, rstd, num_groups, align_corners);
+    const auto pyramid =
+        normalised_pyramid<T>(levels, g, weights, biases, mean, rstd, num_groups, channels_last, align_corners);
+    GseFuse<T> gse = scratch.view(pyramid, num_groups);
     for (int64_t l = 0; l < L; ++l) {
-      const auto level = gse_level<T>(levels[l], g, num_groups, align_corners, channels_last);
-      Tensor out = empty_like_device(g, sizes_of(levels[l]), g.scalar_type(), channels_last);
-      // E is kept in the accumulation type; where that is the maps' own, the gradient is made in its place.
-      Tensor e = std::is_same_v<A, T> ? out : empty_like_device(g, sizes_of(levels[l]), wide, channels_last);
-      Tensor table = empty_like_device(g, {level.table_size()}, ScalarType::Double);
-      Tensor partial = empty_like_device(g, {level.partial_size()}, ScalarType::Double);
-      Tensor d_gamma = empty_like_device(g, {C}, wide), d_beta = empty_like_device(g, {C}, wide);
-      launch_pyramid_adjoint<true, true>(pyramid.level[l], data<T>(g), N, shape_of(g, channels_last), align_corners,
-                                         mutable_data<A>(half), mutable_data<A>(e), device.stream);
-      launch_gse_gradient<T>(level, pyramid.level[l].affine, data<A>(e), mutable_data<double>(table),
-                             mutable_data<double>(partial), mutable_data<double>(channel), mutable_data<A>(terms),
-                             mutable_data<A>(d_gamma), mutable_data<A>(d_beta), mutable_data<T>(out), device.stream);
-      grad_features.push_back(out);
-      grad_weights.push_back(d_gamma);
-      grad_biases.push_back(d_beta);
+      gse.e[l] = mutable_data<A>(gathered[l]);
+      gse.grad_map[l] = mutable_data<T>(grad_features[l]);
+      gse.grad_gamma[l] = mutable_data<A>(grad_weights[l]);
+      gse.grad_beta[l] = mutable_data<A>(grad_biases[l]);
     }
+    launch_pyramid_adjoint<true, true>(pyramid, data<T>(g), mutable_data<A>(half), gse.e, device.stream);
+    launch_gse_gradient(gse, device.stream);
   });
   check_launch("gse_fuse_backward");
   return {grad_features, grad_weights, grad_biases};

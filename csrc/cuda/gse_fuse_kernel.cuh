@@ -1,13 +1,18 @@
 // gse_fuse: GroupNorm's statistics and gradient of up-sampled maps, from the low-resolution ones. The formulas stand in
-// csrc/cpu/gse_fuse.cpp, the sum over levels and its adjoint E in pyramid_sum_kernel.cuh.
+// csrc/cpu/gse_fuse.cpp, the sum over levels and its adjoint E in pyramid_sum_kernel.cuh. A single level is GroupNorm
+// and ReLU.
 //
-// Statistics of one level: tables of the interpolation's column sums and tridiagonal Gram matrices; a shift, the mean
-// of the group's first row; per channel the shifted first and second moments in chunks of pixels, in double; their sum
-// per group. The backward takes the moments of E the same way, then writes the gradient with the same nine-point
-// stencil. Fewest bytes: each level read once for the statistics (the stencil's neighbours come from cache) and once
-// for the sum. Work is split so that a warp reads along memory: 256 pixels of one channel, or 8 pixels of 32 channels
-// where channels are innermost. Partial sums are stored and added in a fixed order: no atomics, the same result every
-// time.
+// All levels of a step are one launch. Statistics: tables of the interpolation's column sums and tridiagonal Gram
+// matrices; a shift, the mean of the group's first row; per channel the shifted first and second moments of stretches
+// of pixels; their sum per group. The backward takes the moments of E the same way, then writes the gradient with the
+// same nine-point stencil (one point along an axis that is not enlarged). Fewest bytes: each level read once for the
+// statistics (the stencil's neighbours come from cache) and once for the sum; the backward reads E and the level twice.
+// Sums are in double where they are long: numbers of the accumulation type are added kRun at a time, those in double.
+// Partial sums are stored and added in a fixed order: no atomics, the same result every time.
+//
+// Ladder (P2..P6 of one 800×1216 image, 256 channels, fp32, forward + backward; counted, not timed):
+//   57 launches, 1237 MB  level by level, one element a thread, every addition in double
+//   12 launches,  800 MB  all levels at once, packs of channels; PyTorch's ops take 33 launches and 4524 MB
 #pragma once
 
 #include <cmath>
@@ -16,285 +21,428 @@
 
 namespace rpcnn {
 
-// One level of the fusion. `count` is the number of up-sampled values behind one mean.
-template <typename T>
-struct GseLevel {
-  const T* map;
-  int64_t images;
-  MapShape shape;
-  int64_t H, W, groups;  // size of the output
-  bool align_corners;
-
-  RPCNN_HOST_DEVICE int64_t group() const { return shape.C / groups; }
-  RPCNN_HOST_DEVICE int64_t pixels() const { return shape.H * shape.W; }
-  RPCNN_HOST_DEVICE double count() const { return double(group()) * double(H) * double(W); }
-  // Pixels per chunk: at most 1024 chunks, at least eight turns of a block of 256 threads each.
-  RPCNN_HOST_DEVICE int64_t chunk() const { return pixels() > 2048 * 1024 ? (pixels() + 1023) / 1024 : 2048; }
-  RPCNN_HOST_DEVICE int64_t chunks() const { return (pixels() + chunk() - 1) / chunk(); }
-  // Doubles that the tables and the partial moments take.
-  int64_t table_size() const { return 3 * (shape.H + shape.W); }
-  int64_t partial_size() const { return images * shape.C * chunks() * 2; }
-};
+constexpr int kStretchPixels = 256;  // pixels whose moments a block adds up
+constexpr int kRun = 8;              // values added before they are in double
 
 // Column sums, diagonal and next diagonal of one axis: next[i] couples i and i + 1, next[size − 1] is 0.
+template <typename A>
 struct GramAxis {
-  const double *sum, *diagonal, *next;
-  RPCNN_HOST_DEVICE GramAxis(const double* table, int64_t size)
+  const A *sum, *diagonal, *next;
+  RPCNN_HOST_DEVICE GramAxis(const A* table, int64_t size)
       : sum(table), diagonal(table + size), next(table + 2 * size) {}
-  RPCNN_HOST_DEVICE double weight(int64_t i, int offset) const {
-    return offset == 0 ? diagonal[i] : (offset > 0 ? next[i] : (i > 0 ? next[i - 1] : 0.0));
+  RPCNN_HOST_DEVICE A weight(int64_t i, int offset) const {
+    return offset == 0 ? diagonal[i] : (offset > 0 ? next[i] : (i > 0 ? next[i - 1] : A(0)));
   }
 };
 
-template <typename A>
-__global__ void gram_tables_kernel(double* table, int64_t h, int64_t w, int64_t H, int64_t W, bool align) {
-  const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= h + w) return;
-  const bool along_y = i < h;
-  const int64_t in = along_y ? h : w, out = along_y ? H : W, index = along_y ? i : i - h;
-  double* axis = table + (along_y ? 0 : 3 * h) + index;
-  const A step = interpolation_step<A>(in, out, align);
-  int64_t first, last;
-  interpolation_readers<A>(index, in, out, step, align, &first, &last);
-  double sum = 0, diagonal = 0, next = 0;
-  for (int64_t r = first; r < last; ++r) {
-    const auto tap = interpolation_tap<A>(r, in, step, align);
-    const double weight = (tap.lo == index ? double(tap.w_lo) : 0.0) + (tap.hi == index ? double(tap.w_hi) : 0.0);
-    sum += weight;
-    diagonal += weight * weight;
-    if (tap.lo == index && tap.hi != index) next += double(tap.w_lo) * double(tap.w_hi);
-  }
-  axis[0] = sum;
-  axis[in] = diagonal;
-  axis[2 * in] = next;
-}
+// The levels, their scratch in one buffer of doubles and one of A, and what the backward gives. In one argument: nvcc
+// copies smaller tables of pointers to the stack to index them.
+template <typename T>
+struct GseFuse {
+  using A = device_accumulate_t<T>;
+  Pyramid<T> pyramid;
+  int64_t groups, first_stretch[kMaxLevels + 1];
+  double* partial[kMaxLevels];  // [N, C, stretches, 2]
+  A* table[kMaxLevels];         // two GramAxis: h, then w
+  A* shift;                     // [L, N, G]
+  A* terms;                     // [L, N, G, 2]
+  A* e[kMaxLevels];             // the adjoint; a map's gradient may take its place
+  T* grad_map[kMaxLevels];
+  A *grad_gamma[kMaxLevels], *grad_beta[kMaxLevels];
 
-// (AᵀA)(Q − center)(BᵀB) at one pixel.
-template <typename T, typename A>
-RPCNN_HOST_DEVICE A gram_at(const T* map, const MapShape& shape, const GramAxis& gy, const GramAxis& gx, int64_t n,
-                            int64_t c, int64_t y, int64_t x, A center) {
-  A sum = 0;
-  for (int dy = -1; dy <= 1; ++dy) {
-    const A wy = A(gy.weight(y, dy));
-    if (wy == A(0)) continue;
-    A row = 0;
-    for (int dx = -1; dx <= 1; ++dx) {
-      const A wx = A(gx.weight(x, dx));
-      if (wx != A(0)) row += wx * (A(map[shape.offset(n, c, y + dy, x + dx)]) - center);
+  static int64_t stretches(const Levels& levels, int l) {
+    return (levels.pixels(l) + kStretchPixels - 1) / kStretchPixels;
+  }
+  static int64_t doubles(const Levels& levels) {
+    int64_t sum = 0;
+    for (int l = 0; l < levels.count; ++l) sum += levels.N * levels.C * stretches(levels, l) * 2;
+    return sum;
+  }
+  static int64_t singles(const Levels& levels, int64_t groups) {
+    int64_t sum = 3 * levels.count * levels.N * groups;
+    for (int l = 0; l < levels.count; ++l) sum += 3 * (levels.H[l] + levels.W[l]);
+    return sum;
+  }
+  GseFuse(const Pyramid<T>& pyramid, int64_t groups, double* doubles, A* singles)
+      : pyramid(pyramid), groups(groups), first_stretch{}, e{}, grad_map{}, grad_gamma{}, grad_beta{} {
+    const Levels& levels = pyramid.levels;
+    for (int l = 0; l < levels.count; ++l) {
+      first_stretch[l + 1] = first_stretch[l] + stretches(levels, l);
+      partial[l] = doubles;
+      doubles += levels.N * levels.C * stretches(levels, l) * 2;
+      table[l] = singles;
+      singles += 3 * (levels.H[l] + levels.W[l]);
     }
-    sum += wy * row;
+    shift = singles;
+    terms = shift + levels.count * levels.N * groups;
   }
-  return sum;
+
+  RPCNN_HOST_DEVICE int64_t stretches(int l) const { return first_stretch[l + 1] - first_stretch[l]; }
+  RPCNN_HOST_DEVICE int64_t group(int l, int64_t n, int64_t g) const { return (l * pyramid.levels.N + n) * groups + g; }
+  RPCNN_HOST_DEVICE GramAxis<A> y(int l) const { return {table[l], pyramid.levels.H[l]}; }
+  RPCNN_HOST_DEVICE GramAxis<A> x(int l) const { return {table[l] + 3 * pyramid.levels.H[l], pyramid.levels.W[l]}; }
+  // Up-sampled values behind one mean.
+  RPCNN_HOST_DEVICE double count() const {
+    return double(pyramid.levels.C / groups) * double(pyramid.H) * double(pyramid.W);
+  }
+};
+
+template <typename T>
+__global__ void gram_tables_kernel(GseFuse<T> gse) {
+  using A = device_accumulate_t<T>;
+  const Pyramid<T>& pyramid = gse.pyramid;
+  const Levels& levels = pyramid.levels;
+  const bool align = pyramid.align_corners;
+  const int l = static_cast<int>(blockIdx.y);
+  const int64_t h = levels.H[l], w = levels.W[l], stride = int64_t(gridDim.x) * blockDim.x;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < h + w; i += stride) {
+    const bool along_y = i < h;
+    const int64_t in = along_y ? h : w, out = along_y ? pyramid.H : pyramid.W, index = along_y ? i : i - h;
+    A* axis = gse.table[l] + (along_y ? 0 : 3 * h) + index;
+    const A step = interpolation_step<A>(in, out, align);
+    int64_t first, last;
+    interpolation_readers<A>(index, in, out, step, align, &first, &last);
+    double sum = 0, diagonal = 0, next = 0;
+    for (int64_t r = first; r < last; ++r) {
+      const auto tap = interpolation_tap<A>(r, in, step, align);
+      const double weight = (tap.lo == index ? double(tap.w_lo) : 0.0) + (tap.hi == index ? double(tap.w_hi) : 0.0);
+      sum += weight;
+      diagonal += weight * weight;
+      if (tap.lo == index && tap.hi != index) next += double(tap.w_lo) * double(tap.w_hi);
+    }
+    axis[0] = A(sum);
+    axis[in] = A(diagonal);
+    axis[2 * in] = A(next);
+  }
 }
 
-// The sum over the threads of a block that agree in threadIdx.x % lanes (a power of two), added in a fixed order.
-__device__ inline double lane_sum(double value, int lanes, double* buffer) {
+// sum[k] = (AᵀA)(Q − center)(BᵀB) at one pixel, channel c + k.
+template <int V, bool kInnermost, typename T, typename A>
+RPCNN_HOST_DEVICE void gram_at(const T* image, int64_t h, int64_t w, int64_t C, const GramAxis<A>& gy,
+                               const GramAxis<A>& gx, int64_t c, int64_t y, int64_t x, const A* center, A* sum) {
+#pragma unroll
+  for (int k = 0; k < V; ++k) sum[k] = A(0);
+  for (int dy = -1; dy <= 1; ++dy) {
+    const A wy = gy.weight(y, dy);
+    if (wy == A(0)) continue;
+    for (int dx = -1; dx <= 1; ++dx) {
+      const A weight = wy * gx.weight(x, dx);
+      if (weight == A(0)) continue;
+      A value[V];
+      Channels<T, V, kInnermost>::load(image, (y + dy) * w + x + dx, h * w, c, C, value);
+#pragma unroll
+      for (int k = 0; k < V; ++k) sum[k] += weight * (value[k] - center[k]);
+    }
+  }
+}
+
+// The sum over the threads of a block, added in a fixed order.
+__device__ inline double block_sum(double value, double* buffer) {
   buffer[threadIdx.x] = value;
   __syncthreads();
-  for (int half = kBlock / 2; half >= lanes; half /= 2) {
+  for (int half = kBlock / 2; half > 0; half /= 2) {
     if (int(threadIdx.x) < half) buffer[threadIdx.x] += buffer[threadIdx.x + half];
     __syncthreads();
   }
-  const double total = buffer[threadIdx.x % lanes];
+  const double total = buffer[0];
   __syncthreads();
   return total;
 }
 
-// shift [N, G] = mean of each group's first row. One block a group.
+// shift = mean of each group's first row. Grid: image × group, level.
 template <typename T>
-__global__ void group_shift_kernel(GseLevel<T> level, device_accumulate_t<T>* shift) {
+__global__ void __launch_bounds__(kBlock) group_shift_kernel(GseFuse<T> gse) {
   using A = device_accumulate_t<T>;
   SIMT_SHARED(double, buffer, [kBlock]);
-  const int64_t n = blockIdx.x / level.groups, g = blockIdx.x % level.groups;
-  const int64_t group = level.group(), w = level.shape.W;
+  const Levels& levels = gse.pyramid.levels;
+  const int l = static_cast<int>(blockIdx.y);
+  const int64_t n = blockIdx.x / gse.groups, g = blockIdx.x % gse.groups;
+  const int64_t group = levels.C / gse.groups, w = levels.W[l];
+  const T* image = gse.pyramid.map[l] + n * levels.image(l);
   double sum = 0;
   for (int64_t i = threadIdx.x; i < group * w; i += kBlock) {
-    const int64_t c = level.shape.channels_last ? i % group : i / w, x = level.shape.channels_last ? i / group : i % w;
-    sum += double(A(level.map[level.shape.offset(n, g * group + c, 0, x)]));
+    const int64_t k = levels.channels_last ? i % group : i / w, x = levels.channels_last ? i / group : i % w;
+    sum += double(
+        A(levels.channels_last ? image[x * levels.C + g * group + k] : image[(g * group + k) * levels.pixels(l) + x]));
   }
-  const double total = lane_sum(sum, 1, buffer);
-  if (threadIdx.x == 0) shift[blockIdx.x] = A(total / double(group * w));
+  const double total = block_sum(sum, buffer);
+  if (threadIdx.x == 0) gse.shift[gse.group(l, n, g)] = A(total / double(group * w));
 }
 
-// What one pixel adds to the two moments: of the up-sampled map about the shift,
-template <typename T>
+// What a pixel adds to the two moments: of the up-sampled map about the shift,
+template <typename T, int V, bool kInnermost>
 struct MapMoments {
   using A = device_accumulate_t<T>;
-  GseLevel<T> level;
-  const double* table;
-  const A* shift;  // [N, G]
-  RPCNN_HOST_DEVICE void add(int64_t n, int64_t c, int64_t y, int64_t x, double* first, double* second) const {
-    const GramAxis gy(table, level.shape.H), gx(table + 3 * level.shape.H, level.shape.W);
-    const A center = shift[n * level.groups + c / level.group()];
-    const double q = double(A(level.map[level.shape.offset(n, c, y, x)]) - center);
-    *first += gy.sum[y] * gx.sum[x] * q;
-    *second += q * double(gram_at<T, A>(level.map, level.shape, gy, gx, n, c, y, x, center));
+  const GramAxis<A> gy, gx;
+  const T* image;
+  int64_t h, w, C, c;
+  A center[V];
+
+  RPCNN_HOST_DEVICE MapMoments(const GseFuse<T>& gse, int l, int64_t n, int64_t c)
+      : gy(gse.y(l)),
+        gx(gse.x(l)),
+        image(gse.pyramid.map[l] + n * gse.pyramid.levels.image(l)),
+        h(gse.pyramid.levels.H[l]),
+        w(gse.pyramid.levels.W[l]),
+        C(gse.pyramid.levels.C),
+        c(c) {
+    const int64_t group = C / gse.groups;
+    for (int k = 0; k < V; ++k)
+      center[k] = gse.shift[gse.group(l, n, Channels<T, V, kInnermost>::index(c, k, C) / group)];
+  }
+  RPCNN_HOST_DEVICE void add(int64_t y, int64_t x, A* first, A* second) const {
+    A value[V], gram[V];
+    Channels<T, V, kInnermost>::load(image, y * w + x, h * w, c, C, value);
+    gram_at<V, kInnermost>(image, h, w, C, gy, gx, c, y, x, center, gram);
+    const A readers = gy.sum[y] * gx.sum[x];
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      const A q = value[k] - center[k];
+      first[k] += readers * q;
+      second[k] += q * gram[k];
+    }
   }
 };
 
 // or of the gathered gradient E: ΣE and ⟨Q − mean, E⟩.
-template <typename T>
+template <typename T, int V, bool kInnermost>
 struct GradientMoments {
   using A = device_accumulate_t<T>;
-  GseLevel<T> level;
-  const A *e, *mean;
-  int64_t stride;
-  RPCNN_HOST_DEVICE void add(int64_t n, int64_t c, int64_t y, int64_t x, double* first, double* second) const {
-    const int64_t i = level.shape.offset(n, c, y, x);
-    const double value = double(e[i]);
-    *first += value;
-    *second += value * double(A(level.map[i]) - mean[n * stride + c / level.group()]);
+  const T* image;
+  const A* e;
+  int64_t h, w, C, c;
+  A center[V];
+
+  RPCNN_HOST_DEVICE GradientMoments(const GseFuse<T>& gse, int l, int64_t n, int64_t c)
+      : image(gse.pyramid.map[l] + n * gse.pyramid.levels.image(l)),
+        e(gse.e[l] + n * gse.pyramid.levels.image(l)),
+        h(gse.pyramid.levels.H[l]),
+        w(gse.pyramid.levels.W[l]),
+        C(gse.pyramid.levels.C),
+        c(c) {
+    const auto& affine = gse.pyramid.affine[l];
+    for (int k = 0; k < V; ++k)
+      center[k] = affine.mean[n * affine.stride + Channels<T, V, kInnermost>::index(c, k, C) / affine.group];
+  }
+  RPCNN_HOST_DEVICE void add(int64_t y, int64_t x, A* first, A* second) const {
+    A value[V], gradient[V];
+    Channels<T, V, kInnermost>::load(image, y * w + x, h * w, c, C, value);
+    Channels<A, V, kInnermost>::load(e, y * w + x, h * w, c, C, gradient);
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      first[k] += gradient[k];
+      second[k] += gradient[k] * (value[k] - center[k]);
+    }
   }
 };
 
-// partial [N, C, chunks, 2]. Grid: (images × channel blocks, chunks).
-template <typename Moments>
-__global__ void channel_moments_kernel(Moments moments, double* partial) {
-  SIMT_SHARED(double, buffer, [kBlock]);
-  const auto& level = moments.level;
-  const int lanes = level.shape.channels_last ? 32 : 1;
-  const int64_t C = level.shape.C, blocks = (C + lanes - 1) / lanes, chunks = level.chunks();
-  const int64_t n = blockIdx.x / blocks, c = blockIdx.x % blocks * lanes + threadIdx.x % lanes;
-  const int64_t begin = int64_t(blockIdx.y) * level.chunk();
-  const int64_t end = begin + level.chunk() < level.pixels() ? begin + level.chunk() : level.pixels();
-  double first = 0, second = 0;
-  if (c < C)
-    for (int64_t p = begin + threadIdx.x / lanes; p < end; p += kBlock / lanes)
-      moments.add(n, c, p / level.shape.W, p % level.shape.W, &first, &second);
-  const double one = lane_sum(first, lanes, buffer), two = lane_sum(second, lanes, buffer);
-  if (int(threadIdx.x) < lanes && c < C) {
-    double* out = partial + ((n * C + c) * chunks + blockIdx.y) * 2;
-    out[0] = one;
-    out[1] = two;
+// The sums over a block's places, one per channel, to `to`, two apart.
+template <int V, bool kInnermost>
+__device__ inline void sum_places(const double* value, double (*buffer)[Lanes<V, kInnermost>::kPlaces + 1],
+                                  int64_t channels, double* to, int64_t apart) {
+  using L = Lanes<V, kInnermost>;
+  for (int k = 0; k < V; ++k) buffer[L::channel(threadIdx) + k][L::place(threadIdx)] = value[k];
+  __syncthreads();
+  const int own = static_cast<int>(threadIdx.y * 32 + threadIdx.x);
+  if (own < L::kChannels && own < channels) {
+    double sum = 0;
+    for (int p = 0; p < L::kPlaces; ++p) sum += buffer[own][p];
+    to[own * apart] = sum;
+  }
+  __syncthreads();
+}
+
+// partial. Grid: stretches of all levels, images × pieces of the channels.
+template <typename T, int V, bool kInnermost, template <typename, int, bool> class Moments>
+__global__ void __launch_bounds__(kBlock) channel_moments_kernel(GseFuse<T> gse) {
+  using A = device_accumulate_t<T>;
+  using L = Lanes<V, kInnermost>;
+  SIMT_SHARED(double, buffer, [L::kChannels][L::kPlaces + 1]);
+  const Levels& levels = gse.pyramid.levels;
+  int l = 0;
+  while (int64_t(blockIdx.x) >= gse.first_stretch[l + 1]) ++l;
+  const int64_t stretch = int64_t(blockIdx.x) - gse.first_stretch[l];
+  const int64_t stretches = gse.stretches(l);
+  const int64_t C = levels.C, w = levels.W[l], pieces = L::pieces(C);
+  const int64_t begin = stretch * kStretchPixels;
+  const int64_t end = begin + kStretchPixels < levels.pixels(l) ? begin + kStretchPixels : levels.pixels(l);
+  for (int64_t z = blockIdx.y; z < levels.N * pieces; z += gridDim.y) {
+    const int64_t n = z / pieces, first_channel = (z - n * pieces) * L::kChannels;
+    const int64_t c = first_channel + L::channel(threadIdx);
+    double first[V] = {}, second[V] = {};
+    if (c < C) {
+      const Moments<T, V, kInnermost> moments(gse, l, n, c);
+      int64_t p = begin + L::place(threadIdx), y = p / w, x = p - y * w;
+      while (p < end) {
+        A one[V] = {}, two[V] = {};
+        for (int run = 0; run < kRun && p < end; ++run) {
+          moments.add(y, x, one, two);
+          p += L::kPlaces;
+          x += L::kPlaces;
+          while (x >= w) x -= w, ++y;
+        }
+#pragma unroll
+        for (int k = 0; k < V; ++k) first[k] += double(one[k]), second[k] += double(two[k]);
+      }
+    }
+    double* to = gse.partial[l] + ((n * C + first_channel) * stretches + stretch) * 2;
+    sum_places<V, kInnermost>(first, buffer, C - first_channel, to, stretches * 2);
+    sum_places<V, kInnermost>(second, buffer, C - first_channel, to + 1, stretches * 2);
   }
 }
 
-// mean and rstd [N, G], `stride` apart from image to image. One block a group.
+// mean and rstd [N, L, G]. Grid: image × group, level.
 template <typename T>
-__global__ void group_statistics_kernel(GseLevel<T> level, const device_accumulate_t<T>* shift, const double* partial,
-                                        double eps, int64_t stride, device_accumulate_t<T>* mean,
-                                        device_accumulate_t<T>* rstd) {
+__global__ void __launch_bounds__(kBlock)
+    group_statistics_kernel(GseFuse<T> gse, double eps, device_accumulate_t<T>* mean, device_accumulate_t<T>* rstd) {
   using A = device_accumulate_t<T>;
   SIMT_SHARED(double, buffer, [kBlock]);
-  const int64_t n = blockIdx.x / level.groups, g = blockIdx.x % level.groups;
-  const int64_t entries = level.group() * level.chunks();
-  const double* from = partial + int64_t(blockIdx.x) * entries * 2;  // a group's channels are neighbours
+  const Levels& levels = gse.pyramid.levels;
+  const int l = static_cast<int>(blockIdx.y);
+  const int64_t n = blockIdx.x / gse.groups, g = blockIdx.x % gse.groups;
+  const int64_t entries = levels.C / gse.groups * gse.stretches(l);
+  // A group's channels are neighbours.
+  const double* from = gse.partial[l] + (n * gse.groups + g) * entries * 2;
   double first = 0, second = 0;
   for (int64_t i = threadIdx.x; i < entries; i += kBlock) first += from[2 * i], second += from[2 * i + 1];
-  const double offset = lane_sum(first, 1, buffer) / level.count();
-  const double square = lane_sum(second, 1, buffer) / level.count();
+  const double count = gse.count();
+  const double offset = block_sum(first, buffer) / count, square = block_sum(second, buffer) / count;
   if (threadIdx.x != 0) return;
   const double variance = square - offset * offset;
-  mean[n * stride + g] = A(double(shift[blockIdx.x]) + offset);
-  rstd[n * stride + g] = A(1.0 / std::sqrt((variance < 0.0 ? 0.0 : variance) + eps));
+  const int64_t at = (n * levels.count + l) * gse.groups + g;
+  mean[at] = A(double(gse.shift[gse.group(l, n, g)]) + offset);
+  rstd[at] = A(1.0 / std::sqrt((variance < 0.0 ? 0.0 : variance) + eps));
 }
 
-// channel [N, C, 2] = dβ and dγ of each image, terms [N, G, 2] = the factors of the constant and of the Gram term.
+// terms = the factors of the constant and of the Gram term; gradients of gamma and beta, images added in order.
+// Grid: group, level. A warp takes one channel of the group after another.
 template <typename T>
-__global__ void gradient_terms_kernel(GseLevel<T> level, const device_accumulate_t<T>* rstd, int64_t stride,
-                                      const device_accumulate_t<T>* gamma, const double* partial, double* channel,
-                                      device_accumulate_t<T>* terms) {
+__global__ void __launch_bounds__(kBlock) gradient_terms_kernel(GseFuse<T> gse) {
   using A = device_accumulate_t<T>;
   SIMT_SHARED(double, buffer, [kBlock]);
-  const int64_t n = blockIdx.x / level.groups, g = blockIdx.x % level.groups;
-  const int64_t group = level.group(), chunks = level.chunks();
-  const double r = double(rstd[n * stride + g]);
-  double s1 = 0, s2 = 0;
-  for (int64_t k = threadIdx.x; k < group; k += kBlock) {
-    const int64_t c = g * group + k;
-    const double* from = partial + (n * level.shape.C + c) * chunks * 2;
-    double one = 0, two = 0;
-    for (int64_t i = 0; i < chunks; ++i) one += from[2 * i], two += from[2 * i + 1];
-    channel[(n * level.shape.C + c) * 2] = one;
-    channel[(n * level.shape.C + c) * 2 + 1] = r * two;
-    s1 += double(gamma[c]) * one;
-    s2 += double(gamma[c]) * r * two;
-  }
-  s1 = lane_sum(s1, 1, buffer);
-  s2 = lane_sum(s2, 1, buffer);
-  if (threadIdx.x != 0) return;
-  terms[2 * blockIdx.x] = A(r / level.count() * s1);
-  terms[2 * blockIdx.x + 1] = A(r / level.count() * r * s2);
-}
-
-// grad_gamma and grad_beta [C]: the images' shares, added in order.
-template <typename A>
-__global__ void affine_gradient_kernel(const double* channel, int64_t images, int64_t C, A* grad_gamma, A* grad_beta) {
-  const int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (c >= C) return;
-  double beta = 0, gamma = 0;
-  for (int64_t n = 0; n < images; ++n) beta += channel[(n * C + c) * 2], gamma += channel[(n * C + c) * 2 + 1];
-  grad_beta[c] = A(beta);
-  grad_gamma[c] = A(gamma);
-}
-
-// γ rstd E − constant (Aᵀ1)(1ᵀB) − slope (AᵀA)(Q − mean)(BᵀB). `out` may be `e` itself: an element is read, then
-// written.
-template <typename T>
-__global__ void map_gradient_kernel(GseLevel<T> level, const double* table, const device_accumulate_t<T>* e,
-                                    GroupAffine<device_accumulate_t<T>> affine, const device_accumulate_t<T>* terms,
-                                    T* out, int64_t count) {
-  using A = device_accumulate_t<T>;
-  const GramAxis gy(table, level.shape.H), gx(table + 3 * level.shape.H, level.shape.W);
-  const int64_t stride = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) {
-    int64_t n, c, y, x;
-    level.shape.split(i, &n, &c, &y, &x);
-    const int64_t g = c / affine.group, s = n * affine.stride + g;
-    const A* term = terms + 2 * (n * level.groups + g);
-    const A gram = gram_at<T, A>(level.map, level.shape, gy, gx, n, c, y, x, affine.mean[s]);
-    out[i] = T(affine.gamma[c] * affine.rstd[s] * e[i] - term[0] * A(gy.sum[y] * gx.sum[x]) - term[1] * gram);
+  const Levels& levels = gse.pyramid.levels;
+  const int l = static_cast<int>(blockIdx.y), lane = static_cast<int>(threadIdx.x % 32);
+  const auto& affine = gse.pyramid.affine[l];
+  const int64_t g = blockIdx.x, group = affine.group, begin = g * group;
+  const int64_t stretches = gse.stretches(l);
+  const double count = gse.count();
+  A *gamma = gse.grad_gamma[l], *beta = gse.grad_beta[l];
+  for (int64_t c = begin + threadIdx.x / 32; lane == 0 && c < begin + group; c += kBlock / 32)
+    gamma[c] = A(0), beta[c] = A(0);
+  for (int64_t n = 0; n < levels.N; ++n) {
+    const double r = double(affine.rstd[n * affine.stride + g]);
+    double s1 = 0, s2 = 0;
+    for (int64_t c = begin + threadIdx.x / 32; c < begin + group; c += kBlock / 32) {
+      const double* from = gse.partial[l] + (n * levels.C + c) * stretches * 2;
+      double one = 0, two = 0;
+      for (int64_t i = lane; i < stretches; i += 32) one += from[2 * i], two += from[2 * i + 1];
+      for (int half = 16; half > 0; half /= 2) {
+        one += __shfl_down_sync(~0u, one, half);
+        two += __shfl_down_sync(~0u, two, half);
+      }
+      if (lane == 0) {
+        beta[c] += A(one);
+        gamma[c] += A(r * two);
+        s1 += double(affine.gamma[c]) * one;
+        s2 += double(affine.gamma[c]) * r * two;
+      }
+    }
+    s1 = block_sum(s1, buffer);
+    s2 = block_sum(s2, buffer);
+    if (threadIdx.x == 0) {
+      A* term = gse.terms + 2 * gse.group(l, n, g);
+      term[0] = A(r / count * s1);
+      term[1] = A(r / count * r * s2);
+    }
   }
 }
 
-template <typename T>
-void launch_gram_tables(const GseLevel<T>& level, double* table, Stream stream) {
+// γ rstd E − constant (Aᵀ1)(1ᵀB) − slope (AᵀA)(Q − mean)(BᵀB). A gradient may take E's place: a thread reads an element
+// before it writes it. Grid: columns, rows of all levels, images × pieces of the channels.
+template <typename T, int V, bool kInnermost>
+__global__ void __launch_bounds__(kBlock) map_gradient_kernel(GseFuse<T> gse, int64_t rows) {
+  const Pyramid<T>& pyramid = gse.pyramid;
   using A = device_accumulate_t<T>;
-  const int64_t h = level.shape.H, w = level.shape.W;
-  SIMT_LAUNCH((gram_tables_kernel<A>), blocks_for(h + w), kBlock, 0, stream, table, h, w, level.H, level.W,
-              level.align_corners);
+  using L = Lanes<V, kInnermost>;
+  const Levels& levels = pyramid.levels;
+  const int64_t x = int64_t(blockIdx.x) * L::kPlaces + L::place(threadIdx), C = levels.C, pieces = L::pieces(C);
+  for (int64_t i = blockIdx.y; i < rows; i += gridDim.y) {
+    int64_t y = i;
+    const int l = levels.level_of(&y);
+    const int64_t h = levels.H[l], w = levels.W[l];
+    if (x >= w) continue;
+    const GramAxis<A> gy = gse.y(l), gx = gse.x(l);
+    const A readers = gy.sum[y] * gx.sum[x];
+    for (int64_t z = blockIdx.z; z < levels.N * pieces; z += gridDim.z) {
+      const int64_t n = z / pieces, c = (z - n * pieces) * L::kChannels + L::channel(threadIdx);
+      if (c >= C) continue;
+      const Normalisation<T, V, kInnermost, true> norm(pyramid.affine[l], n, c, C);
+      A gradient[V], gram[V];
+      gram_at<V, kInnermost>(pyramid.map[l] + n * levels.image(l), h, w, C, gy, gx, c, y, x, norm.center, gram);
+      Channels<A, V, kInnermost>::load(gse.e[l] + n * levels.image(l), y * w + x, h * w, c, C, gradient);
+#pragma unroll
+      for (int k = 0; k < V; ++k) {
+        const A* term = gse.terms + 2 * gse.group(l, n, norm.group[k]);
+        gradient[k] = norm.scale[k] * gradient[k] - term[0] * readers - term[1] * gram[k];
+      }
+      Channels<T, V, kInnermost>::store(gse.grad_map[l] + n * levels.image(l), y * w + x, h * w, c, C, gradient);
+    }
+  }
 }
 
-template <typename T, typename Moments>
-void launch_channel_moments(const GseLevel<T>& level, const Moments& moments, double* partial, Stream stream) {
-  const int64_t lanes = level.shape.channels_last ? 32 : 1;
-  const dim3 grid(unsigned(level.images * ((level.shape.C + lanes - 1) / lanes)), unsigned(level.chunks()));
-  SIMT_LAUNCH((channel_moments_kernel<Moments>), grid, kBlock, 0, stream, moments, partial);
-}
-
-// mean and rstd of one level; `table`, `shift` [N, G] and `partial` are work space.
 template <typename T>
-void launch_gse_statistics(const GseLevel<T>& level, double eps, int64_t stride, double* table,
-                           device_accumulate_t<T>* shift, double* partial, device_accumulate_t<T>* mean,
+void launch_gram_tables(const GseFuse<T>& gse, Stream stream) {
+  const Levels& levels = gse.pyramid.levels;
+  int64_t most = 0;
+  for (int l = 0; l < levels.count; ++l) most = levels.H[l] + levels.W[l] > most ? levels.H[l] + levels.W[l] : most;
+  SIMT_LAUNCH((gram_tables_kernel<T>), dim3(blocks_for(most), levels.count), kBlock, 0, stream, gse);
+}
+
+template <template <typename, int, bool> class Moments, typename T>
+void launch_channel_moments(const GseFuse<T>& gse, bool whole, Stream stream) {
+  const Levels& levels = gse.pyramid.levels;
+  choose_channels<T>(levels.channels_last, whole, [&](auto v, auto innermost) {
+    constexpr int V = decltype(v)::value;
+    constexpr bool kInnermost = decltype(innermost)::value;
+    const dim3 grid(unsigned(gse.first_stretch[levels.count]),
+                    grid_size(levels.N * Lanes<V, kInnermost>::pieces(levels.C)));
+    SIMT_LAUNCH((channel_moments_kernel<T, V, kInnermost, Moments>), grid, dim3(32, 8), 0, stream, gse);
+  });
+}
+
+// mean and rstd [N, L, G] of the levels.
+template <typename T>
+void launch_gse_statistics(const GseFuse<T>& gse, double eps, device_accumulate_t<T>* mean,
                            device_accumulate_t<T>* rstd, Stream stream) {
-  const unsigned groups = unsigned(level.images * level.groups);
-  if (!groups || !level.shape.C) return;
-  launch_gram_tables(level, table, stream);
-  SIMT_LAUNCH((group_shift_kernel<T>), groups, kBlock, 0, stream, level, shift);
-  launch_channel_moments(level, MapMoments<T>{level, table, shift}, partial, stream);
-  SIMT_LAUNCH((group_statistics_kernel<T>), groups, kBlock, 0, stream, level, shift, partial, eps, stride, mean, rstd);
+  const Levels& levels = gse.pyramid.levels;
+  if (levels.N * levels.C == 0) return;
+  const dim3 groups(unsigned(levels.N * gse.groups), levels.count);
+  launch_gram_tables(gse, stream);
+  SIMT_LAUNCH((group_shift_kernel<T>), groups, kBlock, 0, stream, gse);
+  launch_channel_moments<MapMoments>(gse, gse.pyramid.packs_whole(), stream);
+  SIMT_LAUNCH((group_statistics_kernel<T>), groups, kBlock, 0, stream, gse, eps, mean, rstd);
 }
 
-// The gradients of one level from its E; `table`, `partial`, `channel` [N, C, 2] and `terms` [N, G, 2] are work space.
+// The gradients from E.
 template <typename T>
-void launch_gse_gradient(const GseLevel<T>& level, const GroupAffine<device_accumulate_t<T>>& affine,
-                         const device_accumulate_t<T>* e, double* table, double* partial, double* channel,
-                         device_accumulate_t<T>* terms, device_accumulate_t<T>* grad_gamma,
-                         device_accumulate_t<T>* grad_beta, T* grad, Stream stream) {
-  using A = device_accumulate_t<T>;
-  const int64_t C = level.shape.C, items = level.images * C * level.pixels();
-  if (!C) return;
-  if (items) {
-    const unsigned groups = unsigned(level.images * level.groups);
-    launch_gram_tables(level, table, stream);
-    launch_channel_moments(level, GradientMoments<T>{level, e, affine.mean, affine.stride}, partial, stream);
-    SIMT_LAUNCH((gradient_terms_kernel<T>), groups, kBlock, 0, stream, level, affine.rstd, affine.stride, affine.gamma,
-                partial, channel, terms);
-    SIMT_LAUNCH((map_gradient_kernel<T>), blocks_for(items), kBlock, 0, stream, level, table, e, affine, terms, grad,
-                items);
+void launch_gse_gradient(const GseFuse<T>& gse, Stream stream) {
+  const Levels& levels = gse.pyramid.levels;
+  if (!levels.C) return;
+  bool whole = gse.pyramid.packs_whole();
+  for (int l = 0; l < levels.count; ++l) whole = whole && starts_pack(gse.e[l]) && starts_pack(gse.grad_map[l]);
+  if (levels.N) {
+    launch_gram_tables(gse, stream);
+    launch_channel_moments<GradientMoments>(gse, whole, stream);
   }
-  SIMT_LAUNCH((affine_gradient_kernel<A>), blocks_for(C), kBlock, 0, stream, channel, level.images, C, grad_gamma,
-              grad_beta);
+  SIMT_LAUNCH((gradient_terms_kernel<T>), dim3(unsigned(gse.groups), levels.count), kBlock, 0, stream, gse);
+  if (!levels.N) return;
+  choose_channels<T>(levels.channels_last, whole, [&](auto v, auto innermost) {
+    constexpr int V = decltype(v)::value;
+    constexpr bool kInnermost = decltype(innermost)::value;
+    SIMT_LAUNCH((map_gradient_kernel<T, V, kInnermost>),
+                (map_grid<V, kInnermost>(levels.widest(), levels.rows(), levels.N, levels.C)), dim3(32, 8), 0, stream,
+                gse, levels.rows());
+  });
 }
 
 }  // namespace rpcnn

@@ -34,22 +34,21 @@ inline std::vector<Tensor> dense_levels(const std::vector<Tensor>& levels, bool 
 }
 
 template <typename T>
-PyramidLevels<T> level_table(const std::vector<Tensor>& levels, bool align_corners) {
-  PyramidLevels<T> table{};
-  table.count = static_cast<int>(levels.size());
-  table.align_corners = align_corners;
-  for (int l = 0; l < table.count; ++l) table.level[l] = {data<T>(levels[l]), levels[l].size(2), levels[l].size(3), {}};
-  return table;
+Pyramid<T> pyramid_of(const std::vector<Tensor>& levels, const Tensor& target, bool channels_last, bool align_corners) {
+  Pyramid<T> pyramid{};
+  pyramid.levels = levels_of(levels, channels_last);
+  pyramid.H = target.size(2);
+  pyramid.W = target.size(3);
+  pyramid.align_corners = align_corners;
+  for (size_t l = 0; l < levels.size(); ++l) pyramid.map[l] = data<T>(levels[l]);
+  return pyramid;
 }
 
-// The buffer between the adjoint's two passes, large enough for each level in turn.
-inline Tensor adjoint_buffer(const std::vector<Tensor>& levels, MapShape shape, ScalarType dtype) {
-  int64_t most = 0;
-  for (const Tensor& q : levels) {
-    const int64_t values = adjoint_buffer(q.size(0), shape, q.size(2), q.size(3));
-    most = values > most ? values : most;
-  }
-  return empty_like_device(levels[0], {most}, dtype);
+// Empty maps of the levels' sizes.
+inline std::vector<Tensor> empty_levels(const std::vector<Tensor>& levels, ScalarType dtype, bool channels_last) {
+  std::vector<Tensor> out;
+  for (const Tensor& q : levels) out.push_back(empty_like_device(q, sizes_of(q), dtype, channels_last));
+  return out;
 }
 
 inline ScalarType accumulation_type(const Tensor& t) {

@@ -1,20 +1,29 @@
 // The common core of upsample_sum and gse_fuse on CUDA:
-//   out = Σ_l act(γ_l rstd_l (bilinear(Q_l → size of Q_0) − mean_l) + β_l),   act = ReLU or nothing,
+//   out = Σ_l act(γ_l rstd_l (bilinear(Q_l → size of out) − mean_l) + β_l),   act = ReLU or nothing,
 // with or without the GroupNorm affine, and its adjoint E_l = Aᵀ (grad ∘ [act's derivative]) B, where A and B are the
 // interpolation matrices of level l's two axes.
 //
-// Fewest bytes of the sum: every level read once, the output written once. One thread an output element, neighbours in
-// memory being neighbours in the warp: the output is coalesced in both layouts, and the coarse levels stay in cache.
-// The adjoint gathers in two passes, first along x into a map [N, C, H, w_l], then along y: a pixel of P6 is read by
-// 128×128 pixels of P2, which one thread would walk alone. A pass along an axis that is not resized is left out. No
-// atomics, no zero fill, deterministic; the ReLU's mask is recomputed, no up-sampled map is ever stored.
+// Fewest bytes of the sum: every level read once, the output written once. A thread makes several channels of one
+// output pixel (channels.cuh), whose taps it computes once; four neighbours in four fall on the same coarse pixels,
+// which come from the first cache.
+// Fewest bytes of the adjoint: the gradient read once, every E written once. It gathers in two launches, each for all
+// levels: first along x, a block taking one stretch of one gradient row for all levels in turn, so that the gradient
+// comes from memory once; then along y. Between the two lie maps [N, C, H, w_l] of numbers to add in, for levels l with
+// h_l ≠ H: with P2..P6 they are 0.94 of the output, written and read. Gathering both axes at once needs no such maps,
+// but a pixel of P6 is read by 32×32 pixels of P2, which one thread would walk alone.
+// No atomics, no zero fill, deterministic; the ReLU's mask is recomputed, no up-sampled map is ever stored.
+//
+// Ladder (bytes beyond the caches for P2..P6 of two 800×1216 images, 256 channels, fp32, forward + backward; counted,
+// not timed: benchmarks/STATIC.md):
+//   1105 MB, 9 launches  one element a thread, the gradient read once per level
+//    690 MB, 3 launches  packs of channels, all levels in a launch, the gradient read once; 456 MB are least
 #pragma once
 
-#include "device.cuh"
+#include "channels.cuh"
 
 namespace rpcnn {
 
-// GroupNorm of one level; without gamma there is none.
+// GroupNorm of one level.
 template <typename A>
 struct GroupAffine {
   const A *mean, *rstd;   // [N, G], `stride` apart from image to image
@@ -22,19 +31,23 @@ struct GroupAffine {
   int64_t stride, group;  // group: channels in one
 };
 
+// Levels that are brought to the size H × W.
 template <typename T>
-struct PyramidLevel {
+struct Pyramid {
   using A = device_accumulate_t<T>;
-  const T* map;
+  Levels levels;
   int64_t H, W;
-  GroupAffine<A> affine;
-};
-
-template <typename T>
-struct PyramidLevels {
-  PyramidLevel<T> level[kMaxLevels];
-  int count;
   bool align_corners;
+  const T* map[kMaxLevels];
+  GroupAffine<A> affine[kMaxLevels];
+
+  RPCNN_HOST_DEVICE A step_y(int l) const { return interpolation_step<A>(levels.H[l], H, align_corners); }
+  RPCNN_HOST_DEVICE A step_x(int l) const { return interpolation_step<A>(levels.W[l], W, align_corners); }
+  bool packs_whole() const {
+    bool whole = packs_divide<T>(levels.C);
+    for (int l = 0; l < levels.count; ++l) whole = whole && starts_pack(map[l]);
+    return whole;
+  }
 };
 
 // A NaN passes both, as in PyTorch.
@@ -47,121 +60,232 @@ RPCNN_HOST_DEVICE bool passes_gradient(A value) {
   return !(value <= A(0));
 }
 
-// A level's up-sampled value before the ReLU. The mean is subtracted from the pixels: folded into β it would cancel.
-template <bool kAffine, typename T, typename A>
-RPCNN_HOST_DEVICE A upsampled(const PyramidLevel<T>& level, const MapShape& shape, int64_t n, int64_t c,
-                              const Tap<A>& y, const Tap<A>& x) {
-  A center = 0, scale = 1, shift = 0;
+// A level's normalisation of the channels c .. c + V − 1 of image n: scale (value − center) + shift.
+template <typename T, int V, bool kInnermost, bool kAffine>
+struct Normalisation {
+  using A = device_accumulate_t<T>;
+  A center[V], scale[V], shift[V];
+  int64_t group[V];
+
+  RPCNN_HOST_DEVICE Normalisation(const GroupAffine<A>& affine, int64_t n, int64_t c, int64_t C) {
+    if constexpr (kAffine) {
+      int64_t g = c / affine.group, next = (g + 1) * affine.group;
+#pragma unroll
+      for (int k = 0; k < V; ++k) {
+        const int64_t channel = Channels<T, V, kInnermost>::index(c, k, C);
+        if (channel >= next) ++g, next += affine.group;
+        group[k] = g;
+        center[k] = affine.mean[n * affine.stride + g];
+        scale[k] = affine.gamma[channel] * affine.rstd[n * affine.stride + g];
+        shift[k] = affine.beta[channel];
+      }
+    }
+  }
+};
+
+// value[k] = level l's up-sampled channel c + k before the ReLU. The mean is subtracted from the pixels: folded into β
+// it would cancel.
+template <int V, bool kInnermost, bool kAffine, typename T, typename A>
+RPCNN_HOST_DEVICE void upsampled(const Pyramid<T>& pyramid, int l, const Normalisation<T, V, kInnermost, kAffine>& norm,
+                                 int64_t n, int64_t c, int64_t y, int64_t x, A* value) {
+  using Own = Channels<T, V, kInnermost>;
+  const int64_t C = pyramid.levels.C, h = pyramid.levels.H[l], w = pyramid.levels.W[l];
+  const T* image = pyramid.map[l] + n * C * h * w;
+  if (h == pyramid.H && w == pyramid.W) {
+    Own::load(image, y * w + x, h * w, c, C, value);
+    if constexpr (kAffine) {
+#pragma unroll
+      for (int k = 0; k < V; ++k) value[k] -= norm.center[k];
+    }
+  } else {
+    const Tap<A> ty = interpolation_tap<A>(y, h, pyramid.step_y(l), pyramid.align_corners);
+    const Tap<A> tx = interpolation_tap<A>(x, w, pyramid.step_x(l), pyramid.align_corners);
+    // Row by row, as PyTorch does it: what cancels there cancels here, and the ReLU's masks agree.
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const int64_t start = (row ? ty.hi : ty.lo) * w;
+      A left[V], right[V];
+      Own::load(image, start + tx.lo, h * w, c, C, left);
+      Own::load(image, start + tx.hi, h * w, c, C, right);
+#pragma unroll
+      for (int k = 0; k < V; ++k) {
+        if constexpr (kAffine) left[k] -= norm.center[k], right[k] -= norm.center[k];
+        const A mixed = tx.w_lo * left[k] + tx.w_hi * right[k];
+        value[k] = row ? value[k] + ty.w_hi * mixed : ty.w_lo * mixed;
+      }
+    }
+  }
   if constexpr (kAffine) {
-    const int64_t i = n * level.affine.stride + c / level.affine.group;
-    center = level.affine.mean[i];
-    scale = level.affine.gamma[c] * level.affine.rstd[i];
-    shift = level.affine.beta[c];
+#pragma unroll
+    for (int k = 0; k < V; ++k) value[k] = norm.scale[k] * value[k] + norm.shift[k];
   }
-  const T* q = level.map;
-  const A upper = x.w_lo * (A(q[shape.offset(n, c, y.lo, x.lo)]) - center) +
-                  x.w_hi * (A(q[shape.offset(n, c, y.lo, x.hi)]) - center);
-  const A lower = x.w_lo * (A(q[shape.offset(n, c, y.hi, x.lo)]) - center) +
-                  x.w_hi * (A(q[shape.offset(n, c, y.hi, x.hi)]) - center);
-  return scale * (y.w_lo * upper + y.w_hi * lower) + shift;
 }
 
-template <typename T, bool kRelu, bool kAffine>
-__global__ void pyramid_sum_kernel(PyramidLevels<T> levels, T* out, MapShape shape, int64_t count) {
+// Grid: columns, rows, images × pieces of the channels.
+template <typename T, int V, bool kInnermost, bool kRelu, bool kAffine>
+__global__ void __launch_bounds__(kBlock) pyramid_sum_kernel(Pyramid<T> pyramid, T* out) {
   using A = device_accumulate_t<T>;
-  const int64_t stride = int64_t(gridDim.x) * blockDim.x;
-  const bool align = levels.align_corners;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) {
-    int64_t n, c, y, x;
-    shape.split(i, &n, &c, &y, &x);
-    A sum = 0;
-    for (int l = 0; l < levels.count; ++l) {
-      const auto& level = levels.level[l];
-      const auto ty = interpolation_tap<A>(y, level.H, interpolation_step<A>(level.H, shape.H, align), align);
-      const auto tx = interpolation_tap<A>(x, level.W, interpolation_step<A>(level.W, shape.W, align), align);
-      const MapShape coarse{shape.C, level.H, level.W, shape.channels_last};
-      sum += activate<kRelu>(upsampled<kAffine>(level, coarse, n, c, ty, tx));
+  using L = Lanes<V, kInnermost>;
+  const int64_t C = pyramid.levels.C, H = pyramid.H, W = pyramid.W, pieces = L::pieces(C);
+  const int64_t x = int64_t(blockIdx.x) * L::kPlaces + L::place(threadIdx);
+  if (x >= W) return;
+  for (int64_t y = blockIdx.y; y < H; y += gridDim.y)
+    for (int64_t z = blockIdx.z; z < pyramid.levels.N * pieces; z += gridDim.z) {
+      const int64_t n = z / pieces, c = (z - n * pieces) * L::kChannels + L::channel(threadIdx);
+      if (c >= C) continue;
+      A sum[V] = {};
+      for (int l = 0; l < pyramid.levels.count; ++l) {
+        const Normalisation<T, V, kInnermost, kAffine> norm(pyramid.affine[l], n, c, C);
+        A value[V];
+        upsampled(pyramid, l, norm, n, c, y, x, value);
+#pragma unroll
+        for (int k = 0; k < V; ++k) sum[k] += activate<kRelu>(value[k]);
+      }
+      Channels<T, V, kInnermost>::store(out + n * C * H * W, y * W + x, H * W, c, C, sum);
     }
-    out[i] = T(sum);
-  }
 }
 
-// out [N, C, H, w] = the masked gradient [N, C, H, W] gathered along x.
-template <typename T, typename O, bool kRelu, bool kAffine>
-__global__ void pyramid_adjoint_x_kernel(PyramidLevel<T> level, const T* grad, MapShape shape, bool align, O* out,
-                                         int64_t count) {
+// A pyramid and where its adjoint goes, of type O; `half` are the maps between its two launches, of levels with h_l ≠
+// H. In one argument: nvcc copies smaller tables of pointers to the stack to index them.
+template <typename T, typename O>
+struct PyramidAdjoint {
+  Pyramid<T> pyramid;
+  device_accumulate_t<T>* half[kMaxLevels];
+  O* e[kMaxLevels];
+};
+
+constexpr int kStretch = 4;  // times a block's places: the gradient's columns that it gathers from
+
+// half_l [N, C, H, w_l] = the masked gradient [N, C, H, W] gathered along x; E_l itself where h_l = H.
+// Grid: stretches of a row, rows, images × pieces of the channels.
+template <typename T, typename O, int V, bool kInnermost, bool kRelu, bool kAffine>
+__global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(V < 8 && kInnermost ? 3 : 2))
+    pyramid_adjoint_x_kernel(PyramidAdjoint<T, O> adjoint, const T* grad) {
+  const Pyramid<T>& pyramid = adjoint.pyramid;
   using A = device_accumulate_t<T>;
-  const int64_t stride = int64_t(gridDim.x) * blockDim.x;
-  const MapShape coarse{shape.C, level.H, level.W, shape.channels_last};
-  const MapShape half{shape.C, shape.H, level.W, shape.channels_last};
-  const A step = interpolation_step<A>(level.W, shape.W, align);
-  const A y_step = interpolation_step<A>(level.H, shape.H, align);
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) {
-    int64_t n, c, y, x, first, last;
-    half.split(i, &n, &c, &y, &x);
-    interpolation_readers<A>(x, level.W, shape.W, step, align, &first, &last);
-    const auto ty = interpolation_tap<A>(y, level.H, y_step, align);
-    A sum = 0;
-    for (int64_t r = first; r < last; ++r) {
-      const auto tx = interpolation_tap<A>(r, level.W, step, align);
-      const A weight = (tx.lo == x ? tx.w_lo : A(0)) + (tx.hi == x ? tx.w_hi : A(0));
-      if (weight == A(0)) continue;
-      if (kRelu && !passes_gradient(upsampled<kAffine>(level, coarse, n, c, ty, tx))) continue;
-      sum += weight * A(grad[shape.offset(n, c, y, r)]);
+  using L = Lanes<V, kInnermost>;
+  const int64_t C = pyramid.levels.C, H = pyramid.H, W = pyramid.W, pieces = L::pieces(C);
+  const int64_t stretch = blockIdx.x, stretches = gridDim.x;
+  const bool align = pyramid.align_corners;
+  for (int64_t y = blockIdx.y; y < H; y += gridDim.y)
+    for (int64_t z = blockIdx.z; z < pyramid.levels.N * pieces; z += gridDim.z) {
+      const int64_t n = z / pieces, c = (z - n * pieces) * L::kChannels + L::channel(threadIdx);
+      if (c >= C) continue;
+      const T* row = grad + n * C * H * W;
+      for (int l = 0; l < pyramid.levels.count; ++l) {
+        const int64_t w = pyramid.levels.W[l];
+        const A step = pyramid.step_x(l);
+        const Normalisation<T, V, kInnermost, kAffine> norm(pyramid.affine[l], n, c, C);
+        // Every level's columns are shared out in proportion.
+        const int64_t end = (stretch + 1) * w / stretches;
+        for (int64_t x = stretch * w / stretches + L::place(threadIdx); x < end; x += L::kPlaces) {
+          int64_t first, last;
+          interpolation_readers<A>(x, w, W, step, align, &first, &last);
+          A sum[V] = {};
+          for (int64_t r = first; r < last; ++r) {
+            const A weight = interpolation_weight<A>(r, x, w, step, align);
+            if (weight == A(0)) continue;
+            A value[V];
+            Channels<T, V, kInnermost>::load(row, y * W + r, H * W, c, C, value);
+            A before[V];
+            if constexpr (kRelu) upsampled(pyramid, l, norm, n, c, y, r, before);
+#pragma unroll
+            for (int k = 0; k < V; ++k)
+              if (!kRelu || passes_gradient(before[k])) sum[k] += weight * value[k];
+          }
+          const int64_t image = n * C * H * w;
+          if (pyramid.levels.H[l] == H)
+            Channels<O, V, kInnermost>::store(adjoint.e[l] + image, y * w + x, H * w, c, C, sum);
+          else
+            Channels<A, V, kInnermost>::store(adjoint.half[l] + image, y * w + x, H * w, c, C, sum);
+        }
+      }
     }
-    out[i] = O(sum);
+}
+
+// E_l [N, C, h_l, w_l] = half_l gathered along y. Grid: columns, rows of all levels, images × pieces of the channels.
+template <typename T, typename O, int V, bool kInnermost>
+__global__ void __launch_bounds__(kBlock) pyramid_adjoint_y_kernel(PyramidAdjoint<T, O> adjoint, int64_t rows) {
+  const Pyramid<T>& pyramid = adjoint.pyramid;
+  using A = device_accumulate_t<T>;
+  using L = Lanes<V, kInnermost>;
+  const int64_t C = pyramid.levels.C, H = pyramid.H, pieces = L::pieces(C);
+  const int64_t x = int64_t(blockIdx.x) * L::kPlaces + L::place(threadIdx);
+  const bool align = pyramid.align_corners;
+  for (int64_t i = blockIdx.y; i < rows; i += gridDim.y) {
+    int64_t y = i;
+    const int l = pyramid.levels.level_of(&y);
+    const int64_t h = pyramid.levels.H[l], w = pyramid.levels.W[l];
+    if (h == H || x >= w) continue;
+    const A step = pyramid.step_y(l);
+    int64_t first, last;
+    interpolation_readers<A>(y, h, H, step, align, &first, &last);
+    for (int64_t z = blockIdx.z; z < pyramid.levels.N * pieces; z += gridDim.z) {
+      const int64_t n = z / pieces, c = (z - n * pieces) * L::kChannels + L::channel(threadIdx);
+      if (c >= C) continue;
+      A sum[V] = {};
+      for (int64_t r = first; r < last; ++r) {
+        const A weight = interpolation_weight<A>(r, y, h, step, align);
+        if (weight == A(0)) continue;
+        A value[V];
+        Channels<A, V, kInnermost>::load(adjoint.half[l] + n * C * H * w, r * w + x, H * w, c, C, value);
+#pragma unroll
+        for (int k = 0; k < V; ++k) sum[k] += weight * value[k];
+      }
+      Channels<O, V, kInnermost>::store(adjoint.e[l] + n * C * h * w, y * w + x, h * w, c, C, sum);
+    }
   }
 }
 
-// out [N, C, h, w] = the map [N, C, H, w] gathered along y.
-template <typename A, typename O>
-__global__ void pyramid_adjoint_y_kernel(const A* half, MapShape shape, int64_t H, bool align, O* out, int64_t count) {
-  const int64_t stride = int64_t(gridDim.x) * blockDim.x;
-  const MapShape tall{shape.C, H, shape.W, shape.channels_last};
-  const A step = interpolation_step<A>(shape.H, H, align);
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) {
-    int64_t n, c, y, x, first, last;
-    shape.split(i, &n, &c, &y, &x);
-    interpolation_readers<A>(y, shape.H, H, step, align, &first, &last);
-    A sum = 0;
-    for (int64_t r = first; r < last; ++r) {
-      const A weight = interpolation_weight<A>(r, y, shape.H, step, align);
-      if (weight != A(0)) sum += weight * half[tall.offset(n, c, r, x)];
-    }
-    out[i] = O(sum);
-  }
+template <bool kRelu, bool kAffine, typename T>
+void launch_pyramid_sum(const Pyramid<T>& pyramid, T* out, Stream stream) {
+  const Levels& levels = pyramid.levels;
+  if (levels.N * levels.C * pyramid.H * pyramid.W == 0) return;
+  choose_channels<T>(levels.channels_last, pyramid.packs_whole() && starts_pack(out), [&](auto v, auto innermost) {
+    constexpr int V = decltype(v)::value;
+    constexpr bool kInnermost = decltype(innermost)::value;
+    SIMT_LAUNCH((pyramid_sum_kernel<T, V, kInnermost, kRelu, kAffine>),
+                (map_grid<V, kInnermost>(pyramid.W, pyramid.H, levels.N, levels.C)), dim3(32, 8), 0, stream, pyramid,
+                out);
+  });
 }
 
-template <typename T, bool kRelu, bool kAffine>
-void launch_pyramid_sum(const PyramidLevels<T>& levels, T* out, int64_t images, MapShape shape, Stream stream) {
-  const int64_t items = images * shape.C * shape.H * shape.W;
-  if (items)
-    SIMT_LAUNCH((pyramid_sum_kernel<T, kRelu, kAffine>), blocks_for(items), kBlock, 0, stream, levels, out, shape,
-                items);
+// Numbers that the maps between the adjoint's two launches hold together.
+inline int64_t adjoint_scratch(const Levels& levels, int64_t H) {
+  int64_t sum = 0;
+  for (int l = 0; l < levels.count; ++l)
+    if (levels.H[l] != H) sum += levels.N * levels.C * H * levels.W[l];
+  return sum;
 }
 
-// Values that `half`, the buffer between the two passes, must hold.
-inline int64_t adjoint_buffer(int64_t images, const MapShape& shape, int64_t h, int64_t w) {
-  return h == shape.H ? 0 : images * shape.C * shape.H * w;
-}
-
-// E of one level into `out`, of type O and the level's shape; `shape` is the gradient's.
+// E of every level into e[l], of type O and the level's shape; `scratch` holds adjoint_scratch numbers.
 template <bool kRelu, bool kAffine, typename T, typename O>
-void launch_pyramid_adjoint(const PyramidLevel<T>& level, const T* grad, int64_t images, MapShape shape, bool align,
-                            device_accumulate_t<T>* half, O* out, Stream stream) {
-  using A = device_accumulate_t<T>;
-  const int64_t wide = images * shape.C * shape.H * level.W, items = images * shape.C * level.H * level.W;
-  if (!wide || !items) return;
-  if (level.H == shape.H) {
-    SIMT_LAUNCH((pyramid_adjoint_x_kernel<T, O, kRelu, kAffine>), blocks_for(wide), kBlock, 0, stream, level, grad,
-                shape, align, out, wide);
-    return;
+void launch_pyramid_adjoint(const Pyramid<T>& pyramid, const T* grad, device_accumulate_t<T>* scratch, O* const* e,
+                            Stream stream) {
+  const Levels& levels = pyramid.levels;
+  if (levels.N * levels.C * levels.count == 0) return;
+  PyramidAdjoint<T, O> adjoint{};
+  adjoint.pyramid = pyramid;
+  bool whole = pyramid.packs_whole() && starts_pack(grad) && starts_pack(scratch), two = false;
+  for (int l = 0; l < levels.count; ++l) {
+    adjoint.e[l] = e[l];
+    whole = whole && starts_pack(e[l]);
+    if (levels.H[l] == pyramid.H) continue;
+    adjoint.half[l] = scratch;
+    scratch += levels.N * levels.C * pyramid.H * levels.W[l];
+    two = true;
   }
-  SIMT_LAUNCH((pyramid_adjoint_x_kernel<T, A, kRelu, kAffine>), blocks_for(wide), kBlock, 0, stream, level, grad, shape,
-              align, half, wide);
-  const MapShape coarse{shape.C, level.H, level.W, shape.channels_last};
-  SIMT_LAUNCH((pyramid_adjoint_y_kernel<A, O>), blocks_for(items), kBlock, 0, stream, half, coarse, shape.H, align, out,
-              items);
+  choose_channels<T>(levels.channels_last, whole, [&](auto v, auto innermost) {
+    constexpr int V = decltype(v)::value;
+    constexpr bool kInnermost = decltype(innermost)::value;
+    SIMT_LAUNCH((pyramid_adjoint_x_kernel<T, O, V, kInnermost, kRelu, kAffine>),
+                (map_grid<V, kInnermost>((pyramid.W + kStretch - 1) / kStretch, pyramid.H, levels.N, levels.C)),
+                dim3(32, 8), 0, stream, adjoint, grad);
+    if (two)
+      SIMT_LAUNCH((pyramid_adjoint_y_kernel<T, O, V, kInnermost>),
+                  (map_grid<V, kInnermost>(levels.widest(), levels.rows(), levels.N, levels.C)), dim3(32, 8), 0, stream,
+                  adjoint, levels.rows());
+  });
 }
 
 }  // namespace rpcnn

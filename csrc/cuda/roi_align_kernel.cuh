@@ -4,10 +4,8 @@
 // Fewest bytes: the touched part of the maps read once and the output written once; backward: the gradient read once,
 // every map gradient written once. All levels are one launch; each box finds its level by itself.
 //
-// A thread works on several channels of one place, so that a sample's tap is computed once for all of them. With
-// channels innermost a warp stands on one place: its taps are uniform, and each lane loads and stores 16 bytes of
-// neighbouring channels (one element a lane where C or an address is no multiple of that). With planes a warp stands on
-// 32 places and each thread takes kPlanes planes: stores are coalesced, loads as near each other as the samples.
+// A thread works on several channels of one place (channels.cuh), so that a sample's tap is computed once for all of
+// them.
 // Forward: a place is a cell; a block takes cells of one box, which one thread places on its level.
 // Backward: a place is a pixel; a block takes a tile of pixels, goes through the boxes kBlock at a time, lists those
 // that reach the tile (in order: a ballot per warp), tabulates their cells' weights on the tile's rows and columns, and
@@ -15,15 +13,11 @@
 // small kernel places the boxes.
 #pragma once
 
-#include <cstring>
-#include <type_traits>
-
 #include "../geometry/roi.h"
-#include "device.cuh"
+#include "channels.cuh"
 
 namespace rpcnn {
 
-constexpr int kPlanes = 4;       // channels of a thread where channels are planes
 constexpr int kTileRows = 8;     // pixel rows of a backward tile, one per warp
 constexpr int kTileColumns = 4;  // pixels of a thread there, where channels are innermost
 
@@ -66,73 +60,6 @@ RPCNN_HOST_DEVICE PlacedRoi<G> place_roi(const G* box, const RoiMaps<T>& maps, c
   roi.y = roi_axis(box[2], box[4], scale, rule.height, rule.sampling_ratio, rule.aligned);
   roi.x = roi_axis(box[1], box[3], scale, rule.width, rule.sampling_ratio, rule.aligned);
   return roi;
-}
-
-// V channels of one place in either layout. Innermost: V neighbours in memory, which 16 bytes are moved as one; C is a
-// multiple of V. Planes: those that exist.
-template <typename T, int V, bool kInnermost>
-struct Channels {
-  using A = device_accumulate_t<T>;
-  // Compilers keep a 16-byte access whole if its type is a vector.
-  using Pack = std::conditional_t<sizeof(T) * V == 16, int4, T>;
-  static_assert(!kInnermost || sizeof(Pack) == sizeof(T) * V, "16 bytes or one element at once");
-
-  // value[k] = the channel c + k at element `place` of its plane, planes being `plane` elements large.
-  static RPCNN_HOST_DEVICE void load(const T* image, int64_t place, int64_t plane, int64_t c, int64_t C, A* value) {
-    if constexpr (kInnermost) {
-      const Pack pack = *reinterpret_cast<const Pack*>(image + place * C + c);
-      T read[V];
-      memcpy(read, &pack, sizeof pack);
-#pragma unroll
-      for (int k = 0; k < V; ++k) value[k] = A(read[k]);
-    } else {
-      const T* from = image + c * plane + place;
-#pragma unroll
-      for (int k = 0; k < V; ++k) value[k] = c + k < C ? A(from[k * plane]) : A(0);
-    }
-  }
-  static RPCNN_HOST_DEVICE void store(T* image, int64_t place, int64_t plane, int64_t c, int64_t C, const A* sum) {
-    if constexpr (kInnermost) {
-      T value[V];
-#pragma unroll
-      for (int k = 0; k < V; ++k) value[k] = T(sum[k]);
-      if constexpr (V > 1) {
-        int word[4];
-        memcpy(word, value, sizeof word);
-        // An ordinary store, said so that it stays one: an assignment came out as four.
-        __stwb(reinterpret_cast<Pack*>(image + place * C + c), make_int4(word[0], word[1], word[2], word[3]));
-      } else {
-        image[place * C + c] = value[0];
-      }
-    } else {
-      T* to = image + c * plane + place;
-#pragma unroll
-      for (int k = 0; k < V; ++k)
-        if (c + k < C) to[k * plane] = T(sum[k]);
-    }
-  }
-};
-
-// Blocks of 32 × 8 threads: the warp's lanes are channels where these are innermost and places otherwise; the other is
-// counted by threadIdx.y.
-template <int V, bool kInnermost>
-struct Lanes {
-  static constexpr int kPlaces = kInnermost ? 8 : 32, kChannels = (kInnermost ? 32 : 8) * V;
-  static RPCNN_HOST_DEVICE int place(const uint3& thread) { return static_cast<int>(kInnermost ? thread.y : thread.x); }
-  static RPCNN_HOST_DEVICE int channel(const uint3& thread) {
-    return static_cast<int>(kInnermost ? thread.x : thread.y) * V;
-  }
-  static unsigned blocks(int64_t items, int64_t each) {
-    const int64_t blocks = (items + each - 1) / each;
-    return static_cast<unsigned>(blocks < 65535 ? blocks : 65535);
-  }
-};
-
-// Blocks that a multiprocessor is to hold: told so, nvcc does not spill to hold one more. Geometry in double is for
-// checking gradients, and takes the registers it needs.
-template <typename G>
-constexpr int resident_blocks(int blocks) {
-  return sizeof(G) == 8 ? 1 : blocks;
 }
 
 // Grid: boxes, pieces of a box's cells, pieces of the channels.
@@ -264,7 +191,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>((kInnermost && (V =
   const int lane = threadIdx.x, warp = threadIdx.y;
   const int height = int(rule.height), width = int(rule.width), cells = height * width;
   const int64_t C = maps.C;
-  const int64_t pieces = (C + L::kChannels - 1) / L::kChannels;
+  const int64_t pieces = L::pieces(C);
   for (int64_t t = blockIdx.x; t < tiles.begin[maps.levels] * pieces; t += gridDim.x) {
     int64_t tile = t / pieces;
     const int64_t first_channel = (t - tile * pieces) * L::kChannels;
@@ -367,25 +294,11 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>((kInnermost && (V =
   }
 }
 
-// Whether 16 bytes of channels can be moved at once.
 template <typename T>
 bool packs_whole(const RoiMaps<T>& maps, const void* pooled) {
-  const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
-  bool whole = maps.C * int64_t(sizeof(T)) % 16 == 0 && aligned(pooled);
-  for (int l = 0; l < maps.levels; ++l) whole = whole && aligned(maps.map[l]);
+  bool whole = packs_divide<T>(maps.C) && starts_pack(pooled);
+  for (int l = 0; l < maps.levels; ++l) whole = whole && starts_pack(maps.map[l]);
   return whole;
-}
-
-// Calls f(V as a constant, kInnermost as a constant).
-template <typename T, typename F>
-void choose_channels(const RoiMaps<T>& maps, const void* pooled, F&& f) {
-  if (!maps.channels_last) {
-    f(std::integral_constant<int, kPlanes>{}, std::false_type{});
-  } else if (packs_whole(maps, pooled)) {
-    f(std::integral_constant<int, 16 / int(sizeof(T))>{}, std::true_type{});
-  } else {
-    f(std::integral_constant<int, 1>{}, std::true_type{});
-  }
 }
 
 inline unsigned blocks_in_x(int64_t blocks) {
@@ -396,12 +309,12 @@ inline unsigned blocks_in_x(int64_t blocks) {
 template <typename T, typename G>
 void launch_roi_align(const RoiMaps<T>& maps, const G* boxes, int64_t R, const RoiRule& rule, T* out, Stream stream) {
   if (R * maps.C * rule.height * rule.width == 0) return;
-  choose_channels(maps, out, [&](auto v, auto innermost) {
+  choose_channels<T>(maps.channels_last, packs_whole(maps, out), [&](auto v, auto innermost) {
     constexpr int V = decltype(v)::value;
     constexpr bool kInnermost = decltype(innermost)::value;
     using L = Lanes<V, kInnermost>;
-    const dim3 grid(static_cast<unsigned>(R), L::blocks(rule.height * rule.width, L::kPlaces),
-                    L::blocks(maps.C, L::kChannels));
+    const dim3 grid(static_cast<unsigned>(R), grid_size(rule.height * rule.width, L::kPlaces),
+                    grid_size(maps.C, L::kChannels));
     SIMT_LAUNCH((roi_align_kernel<T, G, V, kInnermost>), grid, dim3(32, 8), 0, stream, maps, boxes, rule, out);
   });
 }
@@ -411,7 +324,7 @@ template <typename T, typename G>
 void launch_roi_align_backward(const RoiMaps<T>& maps, const G* boxes, int64_t R, const RoiRule& rule, const T* grad,
                                RoiReach<G>* reaches, Stream stream) {
   if (R) SIMT_LAUNCH((roi_reach_kernel<T, G>), blocks_for(R), kBlock, 0, stream, maps, boxes, R, rule, reaches);
-  choose_channels(maps, grad, [&](auto v, auto innermost) {
+  choose_channels<T>(maps.channels_last, packs_whole(maps, grad), [&](auto v, auto innermost) {
     constexpr int V = decltype(v)::value;
     constexpr bool kInnermost = decltype(innermost)::value;
     constexpr int64_t kColumns = kInnermost ? kTileColumns : 32;
@@ -421,8 +334,7 @@ void launch_roi_align_backward(const RoiMaps<T>& maps, const G* boxes, int64_t R
       tiles.rows[l] = (maps.H[l] + kTileRows - 1) / kTileRows;
       tiles.begin[l + 1] = tiles.begin[l] + maps.N * tiles.rows[l] * tiles.columns[l];
     }
-    const int64_t pieces = (maps.C + Lanes<V, kInnermost>::kChannels - 1) / Lanes<V, kInnermost>::kChannels;
-    const int64_t blocks = tiles.begin[maps.levels] * pieces;
+    const int64_t blocks = tiles.begin[maps.levels] * Lanes<V, kInnermost>::pieces(maps.C);
     if (blocks)
       SIMT_LAUNCH((roi_align_backward_kernel<T, G, V, kInnermost>), blocks_in_x(blocks), dim3(32, 8), 0, stream, maps,
                   tiles, reaches, R, rule, grad);

@@ -11,9 +11,8 @@ Tensor upsample_sum(std::vector<Tensor> features, bool align_corners, bool relu)
   OnDeviceOf device(out);
   dispatch_floating("upsample_sum", out.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    const auto launch = relu ? launch_pyramid_sum<T, true, false> : launch_pyramid_sum<T, false, false>;
-    launch(level_table<T>(levels, align_corners), mutable_data<T>(out), out.size(0), shape_of(out, channels_last),
-           device.stream);
+    const auto launch = relu ? launch_pyramid_sum<true, false, T> : launch_pyramid_sum<false, false, T>;
+    launch(pyramid_of<T>(levels, out, channels_last, align_corners), mutable_data<T>(out), device.stream);
   });
   check_launch("upsample_sum");
   return out;
@@ -29,19 +28,18 @@ std::vector<Tensor> upsample_sum_backward(Tensor grad, std::vector<Tensor> featu
   const bool channels_last = is_channels_last(grad);
   const auto levels = dense_levels(features, channels_last);
   const Tensor g = dense(grad, channels_last);
-  Tensor half = adjoint_buffer(levels, shape_of(g, false), accumulation_type(g));
-  std::vector<Tensor> outputs;
+  const std::vector<Tensor> outputs = empty_levels(levels, g.scalar_type(), channels_last);
+  Tensor scratch =
+      empty_like_device(g, {adjoint_scratch(levels_of(levels, channels_last), g.size(2))}, accumulation_type(g));
   OnDeviceOf device(g);
   dispatch_floating("upsample_sum_backward", g.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    const auto table = level_table<T>(levels, align_corners);
+    using A = device_accumulate_t<T>;
+    T* e[kMaxLevels];
+    for (size_t l = 0; l < outputs.size(); ++l) e[l] = mutable_data<T>(outputs[l]);
     const auto launch = relu ? launch_pyramid_adjoint<true, false, T, T> : launch_pyramid_adjoint<false, false, T, T>;
-    for (size_t l = 0; l < levels.size(); ++l) {
-      Tensor out = empty_like_device(g, sizes_of(levels[l]), g.scalar_type(), channels_last);
-      launch(table.level[l], data<T>(g), g.size(0), shape_of(g, channels_last), align_corners,
-             mutable_data<device_accumulate_t<T>>(half), mutable_data<T>(out), device.stream);
-      outputs.push_back(out);
-    }
+    launch(pyramid_of<T>(levels, g, channels_last, align_corners), data<T>(g), mutable_data<A>(scratch), e,
+           device.stream);
   });
   check_launch("upsample_sum_backward");
   return outputs;

@@ -4,18 +4,14 @@
 
 namespace {
 template <typename T>
-rpcnn::DownsampleLevels<T> table(int64_t images, int64_t C, int count, const int64_t* H, const int64_t* W,
-                                 void** pyramid, void** out) {
-  rpcnn::DownsampleLevels<T> levels{};
-  levels.count = count;
-  for (int l = 0; l < count; ++l) {
-    levels.pyramid[l] = pyramid ? as<T>(pyramid)[l] : nullptr;
-    levels.out[l] = as<T>(out)[l];
-    levels.H[l] = H[l];
-    levels.W[l] = W[l];
-    levels.begin[l + 1] = levels.begin[l] + images * C * H[l] * W[l];
+rpcnn::DownsampleLevels<T> table(const rpcnn::Levels& levels, void** pyramid, void** out) {
+  rpcnn::DownsampleLevels<T> all{};
+  all.levels = levels;
+  for (int l = 0; l < levels.count; ++l) {
+    all.pyramid[l] = pyramid ? as<T>(pyramid)[l] : nullptr;
+    all.out[l] = as<T>(out)[l];
   }
-  return levels;
+  return all;
 }
 }  // namespace
 
@@ -24,8 +20,8 @@ SIMT_EXPORT downsample_add(int64_t dtype, const void* feature, int64_t N, int64_
                            void** out) {
   return simt_run_as(dtype, [&](auto type) {
     using T = decltype(type);
-    rpcnn::launch_downsample_add<T>(as<T>(feature), {C, H, W, channels_last},
-                                    table<T>(N, C, count, hs, ws, pyramid, out), nullptr);
+    rpcnn::launch_downsample_add<T>(as<T>(feature), H, W,
+                                    table<T>(simt_levels(count, N, C, hs, ws, channels_last), pyramid, out), nullptr);
   });
 }
 
@@ -33,7 +29,7 @@ SIMT_EXPORT downsample_add_backward(int64_t dtype, void* grad_feature, int64_t N
                                     bool channels_last, int count, const int64_t* hs, const int64_t* ws, void** grads) {
   return simt_run_as(dtype, [&](auto type) {
     using T = decltype(type);
-    rpcnn::launch_downsample_add_backward<T>(as<T>(grad_feature), N, {C, H, W, channels_last},
-                                             table<T>(N, C, count, hs, ws, nullptr, grads), nullptr);
+    rpcnn::launch_downsample_add_backward<T>(
+        as<T>(grad_feature), H, W, table<T>(simt_levels(count, N, C, hs, ws, channels_last), nullptr, grads), nullptr);
   });
 }

@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "simt.h"
+#include "channels.cuh"
 
 inline thread_local std::string simt_error;
 
@@ -33,6 +33,17 @@ const char* simt_run_as(int64_t dtype, F&& f) {
 #endif
     throw std::runtime_error("no such element type");
   });
+}
+
+inline rpcnn::Levels simt_levels(int count, int64_t N, int64_t C, const int64_t* H, const int64_t* W,
+                                 bool channels_last) {
+  rpcnn::Levels levels{};
+  levels.count = count;
+  levels.N = N;
+  levels.C = C;
+  levels.channels_last = channels_last;
+  for (int l = 0; l < count; ++l) levels.H[l] = H[l], levels.W[l] = W[l];
+  return levels;
 }
 
 // A table of addresses as one of typed addresses.

@@ -1,0 +1,155 @@
+// How a block of 32 × 8 threads shares the places (pixels, cells) and channels of maps, in either layout.
+//
+// With channels innermost a warp stands on one place: what depends on the place alone is uniform, and each lane loads
+// and stores 16 bytes of neighbouring channels (one element a lane where C or an address is no multiple of that). With
+// planes a warp stands on 32 places and each thread takes kPlanes planes: stores are coalesced, loads as near each
+// other as the places.
+#pragma once
+
+#include <cstring>
+#include <type_traits>
+
+#include "device.cuh"
+
+namespace rpcnn {
+
+constexpr int kPlanes = 4;  // channels of a thread where channels are planes
+
+// V channels of one place. Innermost: V neighbours in memory, moved in packs of 16 bytes; C is a multiple of V. Planes:
+// those that exist.
+template <typename T, int V, bool kInnermost>
+struct Channels {
+  using A = device_accumulate_t<T>;
+  // Compilers keep a 16-byte access whole if its type is a vector.
+  static constexpr int kPacks = V > 1 ? int(sizeof(T)) * V / 16 : 0;
+  static_assert(!kInnermost || V == 1 || sizeof(T) * V == 16u * kPacks, "whole packs or one element");
+
+  // The channel c + k, or the last one where planes end before.
+  static RPCNN_HOST_DEVICE int64_t index(int64_t c, int k, int64_t C) {
+    return kInnermost || c + k < C ? c + k : C - 1;
+  }
+
+  // value[k] = the channel c + k at element `place` of its plane, planes being `plane` elements large.
+  static RPCNN_HOST_DEVICE void load(const T* image, int64_t place, int64_t plane, int64_t c, int64_t C, A* value) {
+    if constexpr (kInnermost && V > 1) {
+      const int4* from = reinterpret_cast<const int4*>(image + place * C + c);
+      T read[V];
+#pragma unroll
+      for (int i = 0; i < kPacks; ++i) {
+        const int4 pack = from[i];
+        memcpy(reinterpret_cast<char*>(read) + 16 * i, &pack, 16);
+      }
+#pragma unroll
+      for (int k = 0; k < V; ++k) value[k] = A(read[k]);
+    } else if constexpr (kInnermost) {
+      value[0] = A(image[place * C + c]);
+    } else {
+      const T* from = image + c * plane + place;
+#pragma unroll
+      for (int k = 0; k < V; ++k) value[k] = c + k < C ? A(from[k * plane]) : A(0);
+    }
+  }
+  static RPCNN_HOST_DEVICE void store(T* image, int64_t place, int64_t plane, int64_t c, int64_t C, const A* sum) {
+    if constexpr (kInnermost && V > 1) {
+      T value[V];
+#pragma unroll
+      for (int k = 0; k < V; ++k) value[k] = T(sum[k]);
+      int4* to = reinterpret_cast<int4*>(image + place * C + c);
+#pragma unroll
+      for (int i = 0; i < kPacks; ++i) {
+        int word[4];
+        memcpy(word, reinterpret_cast<const char*>(value) + 16 * i, 16);
+        // An ordinary store, said so that it stays one: an assignment came out as four.
+        __stwb(to + i, make_int4(word[0], word[1], word[2], word[3]));
+      }
+    } else if constexpr (kInnermost) {
+      image[place * C + c] = T(sum[0]);
+    } else {
+      T* to = image + c * plane + place;
+#pragma unroll
+      for (int k = 0; k < V; ++k)
+        if (c + k < C) to[k * plane] = T(sum[k]);
+    }
+  }
+};
+
+// A warp's lanes are channels where these are innermost and places otherwise; the other is counted by threadIdx.y.
+template <int V, bool kInnermost>
+struct Lanes {
+  static constexpr int kPlaces = kInnermost ? 8 : 32, kChannels = (kInnermost ? 32 : 8) * V;
+  static RPCNN_HOST_DEVICE int place(const uint3& thread) { return static_cast<int>(kInnermost ? thread.y : thread.x); }
+  static RPCNN_HOST_DEVICE int channel(const uint3& thread) {
+    return static_cast<int>(kInnermost ? thread.x : thread.y) * V;
+  }
+  // Blocks that it takes to cover the channels.
+  static RPCNN_HOST_DEVICE int64_t pieces(int64_t C) { return (C + kChannels - 1) / kChannels; }
+};
+
+// Blocks that a multiprocessor is to hold: told so, nvcc does not spill to hold one more. Numbers in double are for
+// checking gradients, and take the registers they need.
+template <typename G>
+constexpr int resident_blocks(int blocks) {
+  return sizeof(G) == 8 ? 1 : blocks;
+}
+
+// ⌈items / each⌉, at most what a grid may have in y and z: kernels loop over the rest.
+inline unsigned grid_size(int64_t items, int64_t each = 1) {
+  const int64_t blocks = (items + each - 1) / each;
+  return static_cast<unsigned>(blocks < 65535 ? blocks : 65535);
+}
+
+// Blocks for every column and row of maps: columns, rows, images × pieces of the channels.
+template <int V, bool kInnermost>
+dim3 map_grid(int64_t columns, int64_t rows, int64_t images, int64_t C) {
+  using L = Lanes<V, kInnermost>;
+  return dim3(static_cast<unsigned>((columns + L::kPlaces - 1) / L::kPlaces), grid_size(rows),
+              grid_size(images * L::pieces(C)));
+}
+
+// Maps of several sizes with the same images and channels.
+struct Levels {
+  int count;
+  int64_t N, C, H[kMaxLevels], W[kMaxLevels];
+  bool channels_last;
+
+  RPCNN_HOST_DEVICE int64_t pixels(int l) const { return H[l] * W[l]; }
+  RPCNN_HOST_DEVICE int64_t image(int l) const { return C * pixels(l); }
+  // The level of a row counted over all levels; the row becomes the one within it.
+  RPCNN_HOST_DEVICE int level_of(int64_t* row) const {
+    int l = 0;
+    while (*row >= H[l]) *row -= H[l++];
+    return l;
+  }
+  int64_t rows() const {
+    int64_t sum = 0;
+    for (int l = 0; l < count; ++l) sum += H[l];
+    return sum;
+  }
+  int64_t widest() const {
+    int64_t most = 0;
+    for (int l = 0; l < count; ++l) most = W[l] > most ? W[l] : most;
+    return most;
+  }
+};
+
+template <typename T>
+bool packs_divide(int64_t C) {
+  return C * int64_t(sizeof(T)) % 16 == 0;
+}
+inline bool starts_pack(const void* address) {
+  return reinterpret_cast<uintptr_t>(address) % 16 == 0;
+}
+
+// Calls f(V as a constant, kInnermost as a constant); `whole`: 16 bytes of channels can be moved at once everywhere.
+template <typename T, typename F>
+void choose_channels(bool innermost, bool whole, F&& f) {
+  if (!innermost) {
+    f(std::integral_constant<int, kPlanes>{}, std::false_type{});
+  } else if (whole) {
+    f(std::integral_constant<int, 16 / int(sizeof(T))>{}, std::true_type{});
+  } else {
+    f(std::integral_constant<int, 1>{}, std::true_type{});
+  }
+}
+
+}  // namespace rpcnn
