@@ -3,7 +3,8 @@
     pytest benchmarks/bench_gse_fuse.py --benchmark-only
 
 With the 1×1 convolutions of GSE-FPN the peer convolves the up-sampled maps, as the paper's figure does; ours convolves
-the low-resolution ones, which is the same function. Bytes, without convolutions: forward, every level read twice
+the low-resolution ones, which is the same function. With one level the op is GroupNorm and ReLU, here over the parsing
+branch's maps of 20 people. Bytes, without convolutions: forward, every level read twice
 (statistics, sum) and one map written; backward, the gradient and every level read, and every level's gradient written,
 each level read once more for the statistics' share.
 """
@@ -32,17 +33,17 @@ def convolved(features, weights, biases, kernels):
     return gse_fuse([F.conv2d(f, k) for f, k in zip(features, kernels, strict=True)], weights, biases, GROUPS)
 
 
-def contest(layout, convolutions, with_backward, sizes=SIZES):
+def contest(layout, convolutions, with_backward, sizes=SIZES, images=1, channels=CHANNELS):
     def make(device):
-        features = pyramid(1, CHANNELS, sizes, layout, device, requires_grad=with_backward)
-        weights = [torch.linspace(0.5, 1.5, CHANNELS, device=device, requires_grad=with_backward) for _ in SIZES]
-        biases = [torch.linspace(-0.5, 0.5, CHANNELS, device=device, requires_grad=with_backward) for _ in SIZES]
+        features = pyramid(images, channels, sizes, layout, device, requires_grad=with_backward)
+        weights = [torch.linspace(0.5, 1.5, channels, device=device, requires_grad=with_backward) for _ in sizes]
+        biases = [torch.linspace(-0.5, 0.5, channels, device=device, requires_grad=with_backward) for _ in sizes]
         groups = [features, weights, biases]
         if convolutions:
             generator = torch.Generator().manual_seed(1)
-            kernels = [torch.randn(CHANNELS, CHANNELS, 1, 1, generator=generator) / 16 for _ in SIZES]
+            kernels = [torch.randn(channels, channels, 1, 1, generator=generator) / 16 for _ in sizes]
             groups.append([k.to(device).requires_grad_(with_backward) for k in kernels])
-        (grad,) = pyramid(1, CHANNELS, sizes[:1], layout, device)
+        (grad,) = pyramid(images, channels, sizes[:1], layout, device)
         leaves = [t for group in groups for t in group]
         run = lambda out: [out, *torch.autograd.grad(out, leaves, grad)] if with_backward else [out]
         ours = lambda: run(convolved(*groups) if convolutions else gse_fuse(*groups, GROUPS))
@@ -77,6 +78,15 @@ CASES = [
         contest(layout, convs, backward),
     )
     for convs, backward, layout in PARTS
+]
+CASES += [
+    Case(
+        "gse_fuse",
+        f"one level [20, 512, 32, 32], {'forward + backward' if backward else 'forward'}, {layout}",
+        contest(layout, False, backward, [(32, 32)], 20, 512),
+    )
+    for backward in (False, True)
+    for layout in LAYOUTS
 ]
 HEIGHTS = {h: [(h >> i, h * 3 // 2 >> i) for i in range(5)] for h in (64, 128, 256)}
 CASES += [

@@ -53,6 +53,17 @@ def nms_bytes(boxes) -> int:
     return n * (2 * 8 + 4 * 2 * 16 + 2 * 16 + 2) + 2 * (-(-n // BAND)) * min(n, BAND) ** 2 // 16
 
 
+def gse_fuse_backward(grad, levels, *_):
+    """E of the other sizes is written and read twice, the gradient read twice more for levels of its own size.
+
+    Every level is read for the ReLU's mask, the moments and the gradient; one of grad's size for the latter two only.
+    """
+    others = [f for f in levels if f.shape != grad.shape]
+    moved = adjoint_bytes(grad, others) + 3 * sum(map(wide, others)) + size(levels) + size(others)
+    moved += (2 * (len(levels) - len(others)) - (not others)) * size(grad)
+    return (adjoint_launches(grad, others) if others else 0) + 4, moved, 0
+
+
 # op -> (launches, bytes beyond arguments and results, waits), of its arguments.
 OURS = {
     "roi_align": lambda *a: (1, 0, 0),
@@ -68,11 +79,7 @@ OURS = {
         0,
     ),
     "gse_fuse": lambda levels, *a: (5, size(levels), 0),
-    "gse_fuse_backward": lambda grad, levels, *a: (
-        adjoint_launches(grad, levels) + 4,
-        adjoint_bytes(grad, levels) + 2 * size(levels) + 3 * sum(map(wide, levels)),
-        0,
-    ),
+    "gse_fuse_backward": gse_fuse_backward,
     "downsample_add": lambda *a: (1, 0, 0),
     "downsample_add_backward": lambda *a: (1, 0, 0),
     "parsing_miou": lambda *a: (1, 0, 0),

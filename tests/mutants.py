@@ -94,6 +94,9 @@ MUTANTS = [
     Mutant("gse_fuse", "only the last image's beta", GSE, "beta[c] += A(one)", "beta[c] = A(one)"),
     Mutant("gse_fuse", "half of the lanes not added", GSE, "half = 16; half > 0", "half = 8; half > 0"),
     Mutant("gse_fuse", "first level's tables", GSE, "{table[l] + 3 *", "{table[0] + 3 *"),
+    Mutant(
+        "gse_fuse", "mask left out where sizes agree", GSE, "passes_gradient(before[k]) ? value[k] : A(0)", "value[k]"
+    ),
     Mutant("gse_fuse", "gamma of planes beyond the last", CHANNELS, "c + k < C ? c + k : C - 1", "true ? c + k : C"),
     Mutant("gse_fuse", "first channel's group for all", SUM, "++g, next += affine.group;", "next += affine.group;"),
     Mutant("upsample_sum", "taps exchanged", SUM, "start + tx.hi", "start + tx.lo"),

@@ -100,7 +100,7 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>> gse_fu
   const Tensor half = empty_like_device(g, {adjoint_scratch(sizes, g.size(2))}, wide);
   const auto grad_features = empty_levels(levels, g.scalar_type(), channels_last);
   // E is kept in the accumulation type; where that is the maps' own, the gradient is made in its place.
-  const auto gathered = wide == g.scalar_type() ? grad_features : empty_levels(levels, wide, channels_last);
+  std::vector<Tensor> gathered;
   std::vector<Tensor> grad_weights, grad_biases;
   for (int64_t l = 0; l < L; ++l) {
     grad_weights.push_back(empty_like_device(g, {C}, wide));
@@ -113,8 +113,13 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>> gse_fu
     const auto pyramid =
         normalised_pyramid<T>(levels, g, weights, biases, mean, rstd, num_groups, channels_last, align_corners);
     GseFuse<T> gse = scratch.view(pyramid, num_groups);
+    gse.grad = data<T>(g);
     for (int64_t l = 0; l < L; ++l) {
-      gse.e[l] = mutable_data<A>(gathered[l]);
+      if (!pyramid.same_size(static_cast<int>(l))) {
+        gathered.push_back(wide == g.scalar_type() ? grad_features[l]
+                                                   : empty_like_device(g, sizes_of(levels[l]), wide, channels_last));
+        gse.e[l] = mutable_data<A>(gathered.back());
+      }
       gse.grad_map[l] = mutable_data<T>(grad_features[l]);
       gse.grad_gamma[l] = mutable_data<A>(grad_weights[l]);
       gse.grad_beta[l] = mutable_data<A>(grad_biases[l]);

@@ -6,13 +6,18 @@
 // matrices; a shift, the mean of the group's first row; per channel the shifted first and second moments of stretches
 // of pixels; their sum per group. The backward takes the moments of E the same way, then writes the gradient with the
 // same nine-point stencil (one point along an axis that is not enlarged). Fewest bytes: each level read once for the
-// statistics (the stencil's neighbours come from cache) and once for the sum; the backward reads E and the level twice.
+// statistics (the stencil's neighbours come from cache) and once for the sum; the backward reads E
+// and the level twice.
 // Sums are in double where they are long: numbers of the accumulation type are added kRun at a time, those in double.
 // Partial sums are stored and added in a fixed order: no atomics, the same result every time.
 //
 // Ladder (P2..P6 of one 800×1216 image, 256 channels, fp32, forward + backward; counted, not timed):
 //   57 launches, 1237 MB  level by level, one element a thread, every addition in double
-//   12 launches,  800 MB  all levels at once, packs of channels; PyTorch's ops take 33 launches and 4524 MB
+//   13 launches,  988 MB  all levels at once, packs of channels
+//   11 launches,  863 MB  no E where a level has the output's size: the moments and the gradient mask the incoming
+//                         gradient themselves (GroupNorm and ReLU alone: five passes over a map instead of eight)
+// 539 MB are least; PyTorch's ops take 33 launches and 4524 MB. What is left are the maps between the adjoint's passes
+// and E of the coarser levels, which its moments and the gradient read.
 #pragma once
 
 #include <cmath>
@@ -46,7 +51,8 @@ struct GseFuse {
   A* table[kMaxLevels];         // two GramAxis: h, then w
   A* shift;                     // [L, N, G]
   A* terms;                     // [L, N, G, 2]
-  A* e[kMaxLevels];             // the adjoint; a map's gradient may take its place
+  const T* grad;                // [N, C, H, W]
+  A* e[kMaxLevels];  // the adjoint, null for levels of the output's size; a map's gradient may take its place
   T* grad_map[kMaxLevels];
   A *grad_gamma[kMaxLevels], *grad_beta[kMaxLevels];
 
@@ -64,7 +70,7 @@ struct GseFuse {
     return sum;
   }
   GseFuse(const Pyramid<T>& pyramid, int64_t groups, double* doubles, A* singles)
-      : pyramid(pyramid), groups(groups), first_stretch{}, e{}, grad_map{}, grad_gamma{}, grad_beta{} {
+      : pyramid(pyramid), groups(groups), first_stretch{}, grad(nullptr), e{}, grad_map{}, grad_gamma{}, grad_beta{} {
     const Levels& levels = pyramid.levels;
     for (int l = 0; l < levels.count; ++l) {
       first_stretch[l + 1] = first_stretch[l] + stretches(levels, l);
@@ -204,34 +210,45 @@ struct MapMoments {
   }
 };
 
-// or of the gathered gradient E: ΣE and ⟨Q − mean, E⟩.
+// value[k] = E of the channel c + k: as gathered, or, for a level of the output's size, the masked gradient itself.
+template <typename T, int V, bool kInnermost>
+RPCNN_HOST_DEVICE void adjoint_at(const GseFuse<T>& gse, int l, const Normalisation<T, V, kInnermost, true>& norm,
+                                  int64_t n, int64_t c, int64_t y, int64_t x, device_accumulate_t<T>* value) {
+  using A = device_accumulate_t<T>;
+  const Levels& levels = gse.pyramid.levels;
+  const int64_t place = y * levels.W[l] + x, plane = levels.pixels(l), image = n * levels.image(l);
+  if (gse.e[l]) {
+    Channels<A, V, kInnermost>::load(gse.e[l] + image, place, plane, c, levels.C, value);
+    return;
+  }
+  A before[V];
+  upsampled(gse.pyramid, l, norm, n, c, y, x, before);
+  Channels<T, V, kInnermost>::load(gse.grad + image, place, plane, c, levels.C, value);
+#pragma unroll
+  for (int k = 0; k < V; ++k) value[k] = passes_gradient(before[k]) ? value[k] : A(0);
+}
+
+// or of E: ΣE and ⟨Q − mean, E⟩.
 template <typename T, int V, bool kInnermost>
 struct GradientMoments {
   using A = device_accumulate_t<T>;
-  const T* image;
-  const A* e;
-  int64_t h, w, C, c;
-  A center[V];
+  const GseFuse<T>& gse;
+  const int l;
+  const int64_t n, c;
+  const Normalisation<T, V, kInnermost, true> norm;
 
   RPCNN_HOST_DEVICE GradientMoments(const GseFuse<T>& gse, int l, int64_t n, int64_t c)
-      : image(gse.pyramid.map[l] + n * gse.pyramid.levels.image(l)),
-        e(gse.e[l] + n * gse.pyramid.levels.image(l)),
-        h(gse.pyramid.levels.H[l]),
-        w(gse.pyramid.levels.W[l]),
-        C(gse.pyramid.levels.C),
-        c(c) {
-    const auto& affine = gse.pyramid.affine[l];
-    for (int k = 0; k < V; ++k)
-      center[k] = affine.mean[n * affine.stride + Channels<T, V, kInnermost>::index(c, k, C) / affine.group];
-  }
+      : gse(gse), l(l), n(n), c(c), norm(gse.pyramid.affine[l], n, c, gse.pyramid.levels.C) {}
   RPCNN_HOST_DEVICE void add(int64_t y, int64_t x, A* first, A* second) const {
+    const Levels& levels = gse.pyramid.levels;
     A value[V], gradient[V];
-    Channels<T, V, kInnermost>::load(image, y * w + x, h * w, c, C, value);
-    Channels<A, V, kInnermost>::load(e, y * w + x, h * w, c, C, gradient);
+    Channels<T, V, kInnermost>::load(gse.pyramid.map[l] + n * levels.image(l), y * levels.W[l] + x, levels.pixels(l), c,
+                                     levels.C, value);
+    adjoint_at(gse, l, norm, n, c, y, x, gradient);
 #pragma unroll
     for (int k = 0; k < V; ++k) {
       first[k] += gradient[k];
-      second[k] += gradient[k] * (value[k] - center[k]);
+      second[k] += gradient[k] * (value[k] - norm.center[k]);
     }
   }
 };
@@ -379,7 +396,7 @@ __global__ void __launch_bounds__(kBlock) map_gradient_kernel(GseFuse<T> gse, in
       const Normalisation<T, V, kInnermost, true> norm(pyramid.affine[l], n, c, C);
       A gradient[V], gram[V];
       gram_at<V, kInnermost>(pyramid.map[l] + n * levels.image(l), h, w, C, gy, gx, c, y, x, norm.center, gram);
-      Channels<A, V, kInnermost>::load(gse.e[l] + n * levels.image(l), y * w + x, h * w, c, C, gradient);
+      adjoint_at(gse, l, norm, n, c, y, x, gradient);
 #pragma unroll
       for (int k = 0; k < V; ++k) {
         const A* term = gse.terms + 2 * gse.group(l, n, norm.group[k]);
@@ -428,7 +445,7 @@ template <typename T>
 void launch_gse_gradient(const GseFuse<T>& gse, Stream stream) {
   const Levels& levels = gse.pyramid.levels;
   if (!levels.C) return;
-  bool whole = gse.pyramid.packs_whole();
+  bool whole = gse.pyramid.packs_whole() && starts_pack(gse.grad);
   for (int l = 0; l < levels.count; ++l) whole = whole && starts_pack(gse.e[l]) && starts_pack(gse.grad_map[l]);
   if (levels.N) {
     launch_gram_tables(gse, stream);

@@ -41,6 +41,7 @@ struct Pyramid {
   const T* map[kMaxLevels];
   GroupAffine<A> affine[kMaxLevels];
 
+  RPCNN_HOST_DEVICE bool same_size(int l) const { return levels.H[l] == H && levels.W[l] == W; }
   RPCNN_HOST_DEVICE A step_y(int l) const { return interpolation_step<A>(levels.H[l], H, align_corners); }
   RPCNN_HOST_DEVICE A step_x(int l) const { return interpolation_step<A>(levels.W[l], W, align_corners); }
   bool packs_whole() const {
@@ -91,7 +92,7 @@ RPCNN_HOST_DEVICE void upsampled(const Pyramid<T>& pyramid, int l, const Normali
   using Own = Channels<T, V, kInnermost>;
   const int64_t C = pyramid.levels.C, h = pyramid.levels.H[l], w = pyramid.levels.W[l];
   const T* image = pyramid.map[l] + n * C * h * w;
-  if (h == pyramid.H && w == pyramid.W) {
+  if (pyramid.same_size(l)) {
     Own::load(image, y * w + x, h * w, c, C, value);
     if constexpr (kAffine) {
 #pragma unroll
@@ -173,6 +174,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
       if (c >= C) continue;
       const T* row = grad + n * C * H * W;
       for (int l = 0; l < pyramid.levels.count; ++l) {
+        if (!adjoint.e[l]) continue;
         const int64_t w = pyramid.levels.W[l];
         const A step = pyramid.step_x(l);
         const Normalisation<T, V, kInnermost, kAffine> norm(pyramid.affine[l], n, c, C);
@@ -258,7 +260,8 @@ inline int64_t adjoint_scratch(const Levels& levels, int64_t H) {
   return sum;
 }
 
-// E of every level into e[l], of type O and the level's shape; `scratch` holds adjoint_scratch numbers.
+// E of every level into e[l], of type O and the level's shape, but where e[l] is null, which only a level of the
+// gradient's size may have; `scratch` holds adjoint_scratch numbers.
 template <bool kRelu, bool kAffine, typename T, typename O>
 void launch_pyramid_adjoint(const Pyramid<T>& pyramid, const T* grad, device_accumulate_t<T>* scratch, O* const* e,
                             Stream stream) {
@@ -266,15 +269,17 @@ void launch_pyramid_adjoint(const Pyramid<T>& pyramid, const T* grad, device_acc
   if (levels.N * levels.C * levels.count == 0) return;
   PyramidAdjoint<T, O> adjoint{};
   adjoint.pyramid = pyramid;
-  bool whole = pyramid.packs_whole() && starts_pack(grad) && starts_pack(scratch), two = false;
+  bool whole = pyramid.packs_whole() && starts_pack(grad) && starts_pack(scratch), any = false, two = false;
   for (int l = 0; l < levels.count; ++l) {
     adjoint.e[l] = e[l];
     whole = whole && starts_pack(e[l]);
+    any = any || e[l];
     if (levels.H[l] == pyramid.H) continue;
     adjoint.half[l] = scratch;
     scratch += levels.N * levels.C * pyramid.H * levels.W[l];
     two = true;
   }
+  if (!any) return;
   choose_channels<T>(levels.channels_last, whole, [&](auto v, auto innermost) {
     constexpr int V = decltype(v)::value;
     constexpr bool kInnermost = decltype(innermost)::value;

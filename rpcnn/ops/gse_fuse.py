@@ -95,9 +95,12 @@ if not CPU_MISSING:
         features, weights, biases, ctx.num_groups, _, ctx.align_corners = inputs
         ctx.levels = len(features)
         ctx.mark_non_differentiable(*output[1:])  # the gradient through the statistics is part of the map's
+        ctx.set_materialize_grads(False)  # no zeros for theirs
         ctx.save_for_backward(*features, *weights, *biases, *output[1:])
 
     def _backward(ctx, grad, grad_mean, grad_rstd):
+        if grad is None:
+            return *([None] * ctx.levels for _ in range(3)), None, None, None
         *tensors, mean, rstd = ctx.saved_tensors
         features, weights, biases = (tensors[i * ctx.levels : (i + 1) * ctx.levels] for i in range(3))
         grads = torch.ops.rpcnn.gse_fuse_backward(

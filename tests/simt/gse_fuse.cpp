@@ -62,11 +62,13 @@ SIMT_EXPORT gse_fuse_backward(int64_t dtype, const void* grad, const void* mean,
     const rpcnn::Levels levels = simt_levels(count, N, C, H, W, channels_last);
     const auto pyramid = table<T>(levels, groups, align_corners, maps, gamma, beta, mean, rstd);
     Work<T> work(pyramid, groups);
+    work.gse.grad = as<T>(grad);
     std::vector<std::vector<A>> own(count);
     for (int l = 0; l < count; ++l) {
       work.gse.grad_map[l] = as<T>(grads)[l];
       work.gse.grad_gamma[l] = as<A>(grad_gamma)[l];
       work.gse.grad_beta[l] = as<A>(grad_beta)[l];
+      if (pyramid.same_size(l)) continue;
       if constexpr (std::is_same_v<A, T>) {
         work.gse.e[l] = work.gse.grad_map[l];  // as gse_fuse.cu has it
       } else {
