@@ -128,7 +128,6 @@ static __global__ void __launch_bounds__(kSweepThreads)
   const int thread = threadIdx.x, lane = thread & 31, tiles = (size + kTile - 1) / kTile;
   int64_t total = kept.counts[1];
   if (total >= kept.limit) return;
-  __syncthreads();  // everybody has read the count
   if (thread == 0) kept.counts[0] = total;
   for (int i = thread; i < kBand; i += kSweepThreads) {
     const unsigned gone = __ballot_sync(~0u, i >= size || dead[begin + i]);
