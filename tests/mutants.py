@@ -44,13 +44,13 @@ PASTE, GSE, SUM = "cuda/paste_parsing_kernel.cuh", "cuda/gse_fuse_kernel.cuh", "
 DOWN, CHANNELS = "cuda/downsample_add_kernel.cuh", "cuda/channels.cuh"
 AXIS, BOX = "geometry/interpolate.h", "geometry/boxes.h"
 MUTANTS = [
-    *(Mutant("roi_align", f"barrier {i + 1} dropped", ROI, BARRIER, NOTHING, i) for i in range(5)),
-    Mutant("roi_align", "half of a tile not reached", ROI, "e.top < top + kTileRows", "e.top < top + 4"),
+    *(Mutant("roi_align", f"barrier {i + 1} dropped", ROI, BARRIER, NOTHING, i) for i in range(6)),
+    Mutant("roi_align", "half of a tile not reached", ROI, "e.top < tile.top + kTileRows", "e.top < tile.top + 4"),
     Mutant("roi_align", "list of boxes too short", ROI, "listed, [kBlock]", "listed, [kBlock / 8]"),
     Mutant("roi_align", "rank in the list off by one", ROI, "(1u << lane) - 1", "(2u << lane) - 1"),
     Mutant("roi_align", "weights table one row short", ROI, "A rows[kTileRows]", "A rows[kTileRows - 1]"),
     Mutant("roi_align", "level 0 for every box", ROI, "if (maps.levels > 1)", "if (maps.levels > 9)"),
-    Mutant("roi_align", "taps exchanged", ROI, "y.lo * W + x.hi", "y.hi * W + x.hi"),
+    Mutant("roi_align", "taps exchanged", ROI, "start + x.hi", "start + x.lo"),
     Mutant("roi_align", "mean left out", ROI, "sum[k] *= mean", "sum[k] *= A(1)"),
     Mutant("roi_align", "channels beyond the last read", CHANNELS, "c + k < C ? A", "c + k < C + V ? A"),
     Mutant("roi_align", "16 bytes moved where C forbids it", CHANNELS, "% 16 == 0;", "% 1 == 0;"),

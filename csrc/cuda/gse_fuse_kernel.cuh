@@ -271,7 +271,8 @@ __device__ inline void sum_places(const double* value, double (*buffer)[Lanes<V,
 
 // partial. Grid: stretches of all levels, images × pieces of the channels.
 template <typename T, int V, bool kInnermost, template <typename, int, bool> class Moments>
-__global__ void __launch_bounds__(kBlock) channel_moments_kernel(GseFuse<T> gse) {
+__global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(2))
+    channel_moments_kernel(GseFuse<T> gse) {
   using A = device_accumulate_t<T>;
   using L = Lanes<V, kInnermost>;
   SIMT_SHARED(double, buffer, [L::kChannels][L::kPlaces + 1]);
@@ -377,7 +378,8 @@ __global__ void __launch_bounds__(kBlock) gradient_terms_kernel(GseFuse<T> gse) 
 // γ rstd E − constant (Aᵀ1)(1ᵀB) − slope (AᵀA)(Q − mean)(BᵀB). A gradient may take E's place: a thread reads an element
 // before it writes it. Grid: columns, rows of all levels, images × pieces of the channels.
 template <typename T, int V, bool kInnermost>
-__global__ void __launch_bounds__(kBlock) map_gradient_kernel(GseFuse<T> gse, int64_t rows) {
+__global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(V == 4 && kInnermost ? 3 : 2))
+    map_gradient_kernel(GseFuse<T> gse, int64_t rows) {
   const Pyramid<T>& pyramid = gse.pyramid;
   using A = device_accumulate_t<T>;
   using L = Lanes<V, kInnermost>;

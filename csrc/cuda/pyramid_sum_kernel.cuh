@@ -102,7 +102,7 @@ RPCNN_HOST_DEVICE void upsampled(const Pyramid<T>& pyramid, int l, const Normali
     const Tap<A> ty = interpolation_tap<A>(y, h, pyramid.step_y(l), pyramid.align_corners);
     const Tap<A> tx = interpolation_tap<A>(x, w, pyramid.step_x(l), pyramid.align_corners);
     // Row by row, as PyTorch does it: what cancels there cancels here, and the ReLU's masks agree.
-#pragma unroll
+#pragma unroll(kInnermost ? 2 : 1)  // all loads of planes at once would spill
     for (int row = 0; row < 2; ++row) {
       const int64_t start = (row ? ty.hi : ty.lo) * w;
       A left[V], right[V];

@@ -100,6 +100,10 @@ std::vector<Tensor> unpool(const char* op, const Tensor& grad, const Tensor& box
   STD_TORCH_CHECK(grad.dim() == 4 && grad.is_cuda() && grad.size(0) == boxes.size(0) && grad.size(2) == p.rule.height &&
                       grad.size(3) == p.rule.width && grad.get_device_index() == boxes.get_device_index(),
                   op, ": grad must be [R, C, height, width] with one row per box, on the boxes' device");
+  int64_t tiles = 0;
+  for (size_t l = 0; l < heights.size(); ++l)
+    tiles += batch * (heights[l] / kTileRows + 1) * (widths[l] / kTileColumns + 1);
+  STD_TORCH_CHECK(tiles * (grad.size(1) / 32 + 1) <= INT32_MAX, op, ": maps are too large for one launch");
   OnDeviceOf device(grad);
   std::vector<Tensor> outputs;
   for (size_t l = 0; l < heights.size(); ++l)

@@ -93,15 +93,16 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>(kInnermost ? 3 : 2)
         for (int64_t b = x_first; b < x_last; ++b) {
           const Tap<G> x = roi_tap(roi.x.position(q, b), W);
           if (x.w_lo == G(0) && x.w_hi == G(0)) continue;
-          const int64_t place[4] = {y.lo * W + x.lo, y.lo * W + x.hi, y.hi * W + x.lo, y.hi * W + x.hi};
-          const A weight[4] = {A(y.w_lo) * A(x.w_lo), A(y.w_lo) * A(x.w_hi), A(y.w_hi) * A(x.w_lo),
-                               A(y.w_hi) * A(x.w_hi)};
+// All 16 loads of planes at once would spill.
+#pragma unroll(kInnermost ? 2 : 1)
+          for (int row = 0; row < 2; ++row) {
+            const int64_t start = (row ? y.hi : y.lo) * W;
+            const A weight = A(row ? y.w_hi : y.w_lo);
+            A left[V], right[V];
+            Own::load(image, start + x.lo, H * W, c, C, left);
+            Own::load(image, start + x.hi, H * W, c, C, right);
 #pragma unroll
-          for (int tap = 0; tap < 4; ++tap) {
-            A value[V];
-            Own::load(image, place[tap], H * W, c, C, value);
-#pragma unroll
-            for (int k = 0; k < V; ++k) sum[k] += weight[tap] * value[k];
+            for (int k = 0; k < V; ++k) sum[k] += weight * (A(x.w_lo) * left[k] + A(x.w_hi) * right[k]);
           }
         }
       }
@@ -175,10 +176,34 @@ struct RoiTiles {
   int64_t begin[kMaxLevels + 1], columns[kMaxLevels], rows[kMaxLevels];
 };
 
-// Grid: tiles, pieces of the channels.
+// One of them.
+struct RoiTile {
+  int64_t image;
+  int level, top, left;
+};
+
+RPCNN_HOST_DEVICE RoiTile tile_of(const RoiTiles& tiles, int64_t index, int width) {
+  RoiTile tile{};
+  while (index >= tiles.begin[tile.level + 1]) ++tile.level;
+  index -= tiles.begin[tile.level];
+  const int64_t row = index / tiles.columns[tile.level];
+  tile.left = static_cast<int>(index - row * tiles.columns[tile.level]) * width;
+  tile.image = row / tiles.rows[tile.level];
+  tile.top = static_cast<int>(row - tile.image * tiles.rows[tile.level]) * kTileRows;
+  return tile;
+}
+
+// Blocks of the backward with 16-byte packs on a multiprocessor: for Blackwell nvcc spills where three are wanted.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kResidentPacks = 2;
+#else
+constexpr int kResidentPacks = 3;
+#endif
+
+// Grid: tiles × pieces of the channels.
 template <typename T, typename G, int V, bool kInnermost>
-__global__ void __launch_bounds__(kBlock, resident_blocks<G>((kInnermost && (V == 2 || V == 4)) ? 3 : 2))
-    roi_align_backward_kernel(RoiMaps<T> maps, RoiTiles tiles, const RoiReach<G>* reaches, int64_t R, RoiRule rule,
+__global__ void __launch_bounds__(kBlock, resident_blocks<G>((kInnermost && (V == 2 || V == 4)) ? kResidentPacks : 2))
+    roi_align_backward_kernel(RoiMaps<T> maps, RoiTiles tiles, const RoiReach<G>* reaches, int R, RoiRule rule,
                               const T* grad) {
   using A = device_accumulate_t<T>;
   using Own = Channels<T, V, kInnermost>;
@@ -186,110 +211,105 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>((kInnermost && (V =
   constexpr int kPixels = kInnermost ? kTileColumns : 1, kColumns = kInnermost ? kTileColumns : 32;
   using Weights = RoiWeights<A, kColumns>;
   SIMT_SHARED(Weights, weights, [kGroup]);
-  SIMT_SHARED(int64_t, listed, [kBlock]);
+  SIMT_SHARED(int, listed, [kBlock]);
   SIMT_SHARED(int, counts, [kBlock / 32]);
+  SIMT_SHARED(RoiTile, own_tile, [1]);  // read where it is needed: registers are scarce
   const int lane = threadIdx.x, warp = threadIdx.y;
   const int height = int(rule.height), width = int(rule.width), cells = height * width;
-  const int64_t C = maps.C;
-  const int64_t pieces = L::pieces(C);
-  for (int64_t t = blockIdx.x; t < tiles.begin[maps.levels] * pieces; t += gridDim.x) {
-    int64_t tile = t / pieces;
-    const int64_t first_channel = (t - tile * pieces) * L::kChannels;
-    int level = 0;
-    while (tile >= tiles.begin[level + 1]) ++level;
-    tile -= tiles.begin[level];
-    const int64_t H = maps.H[level], W = maps.W[level];
-    const int64_t left = tile % tiles.columns[level] * kColumns, row = tile / tiles.columns[level];
-    const int64_t n = row / tiles.rows[level], top = row % tiles.rows[level] * kTileRows;
-    // A warp is a row of the tile where channels are innermost; else rows are taken in turn, for warps are channels.
-    const int64_t c = first_channel + L::channel(threadIdx);
-    constexpr int kTurns = kInnermost ? 1 : kTileRows;
-    A sum[kTurns][kPixels][V] = {};
-    for (int64_t base = 0; base < R; base += kBlock) {
-      const int64_t mine = base + warp * 32 + lane;
-      bool hit = false;
-      if (mine < R) {
-        const RoiReach<G>& e = reaches[mine];
-        hit = e.roi.image == n && e.roi.level == level && e.top < top + kTileRows && e.bottom > top &&
-              e.left < left + kColumns && e.right > left;
-      }
-      const unsigned hits = __ballot_sync(~0u, hit);
-      if (lane == 0) counts[warp] = __popc(hits);
-      __syncthreads();
-      int offset = 0, total = 0;
-      for (int w = 0; w < kBlock / 32; ++w) {
-        if (w < warp) offset += counts[w];
-        total += counts[w];
-      }
-      if (hit) listed[offset + __popc(hits & ((1u << lane) - 1))] = mine;
-      __syncthreads();
-      for (int first = 0; first < total; first += kGroup)
-        for (int p0 = 0; p0 < height; p0 += kCells)
-          for (int q0 = 0; q0 < width; q0 += kCells) {
-            const int members = total - first < kGroup ? total - first : kGroup;
-            const int share = kBlock / kGroup, thread = warp * 32 + lane, own = thread / share;
-            if (own < members) {
-              const RoiReach<G>& e = reaches[listed[first + own]];
-              const G mean = G(1) / (G(e.roi.y.samples) * G(e.roi.x.samples));
-              for (int i = thread % share; i < (kTileRows + kColumns) * kCells; i += share) {
-                const int line = i / kCells, k = i % kCells;
-                if (line < kTileRows) {
-                  weights[own].rows[line][k] = A(cell_weight(e.roi.y, p0 + k, height, top + line, H) * mean);
-                } else {
-                  const int x = line - kTileRows;
-                  weights[own].columns[x][k] = A(cell_weight(e.roi.x, q0 + k, width, left + x, W));
-                }
+  const int C = static_cast<int>(maps.C);
+  if (threadIdx.x == 0 && threadIdx.y == 0) own_tile[0] = tile_of(tiles, blockIdx.x / L::pieces(C), kColumns);
+  __syncthreads();
+  const RoiTile& tile = own_tile[0];
+  // A warp is a row of the tile where channels are innermost; else rows are taken in turn, for warps are channels.
+  const int c = static_cast<int>(blockIdx.x % L::pieces(C)) * L::kChannels + L::channel(threadIdx);
+  constexpr int kTurns = kInnermost ? 1 : kTileRows;
+  A sum[kTurns][kPixels][V] = {};
+  for (int base = 0; base < R; base += kBlock) {
+    const int mine = base + warp * 32 + lane;
+    bool hit = false;
+    if (mine < R) {
+      const RoiReach<G>& e = reaches[mine];
+      hit = e.roi.image == tile.image && e.roi.level == tile.level && e.top < tile.top + kTileRows &&
+            e.bottom > tile.top && e.left < tile.left + kColumns && e.right > tile.left;
+    }
+    const unsigned hits = __ballot_sync(~0u, hit);
+    if (lane == 0) counts[warp] = __popc(hits);
+    __syncthreads();
+    int offset = 0, total = 0;
+    for (int w = 0; w < kBlock / 32; ++w) {
+      if (w < warp) offset += counts[w];
+      total += counts[w];
+    }
+    if (hit) listed[offset + __popc(hits & ((1u << lane) - 1))] = mine;
+    __syncthreads();
+    for (int first = 0; first < total; first += kGroup)
+      for (int p0 = 0; p0 < height; p0 += kCells)
+        for (int q0 = 0; q0 < width; q0 += kCells) {
+          const int members = total - first < kGroup ? total - first : kGroup;
+          const int share = kBlock / kGroup, thread = warp * 32 + lane, own = thread / share;
+          if (own < members) {
+            const RoiReach<G>& e = reaches[listed[first + own]];
+            const G mean = G(1) / (G(e.roi.y.samples) * G(e.roi.x.samples));
+            for (int i = thread % share; i < (kTileRows + kColumns) * kCells; i += share) {
+              const int line = i / kCells, k = i % kCells;
+              if (line < kTileRows) {
+                weights[own].rows[line][k] =
+                    A(cell_weight(e.roi.y, p0 + k, height, tile.top + line, maps.H[tile.level]) * mean);
+              } else {
+                const int x = line - kTileRows;
+                weights[own].columns[x][k] = A(cell_weight(e.roi.x, q0 + k, width, tile.left + x, maps.W[tile.level]));
               }
             }
-            __syncthreads();
-            for (int m = 0; c < C && m < members; ++m) {
-              const T* source = grad + listed[first + m] * C * cells;
-              const int p_end = height - p0 < kCells ? height - p0 : kCells;
-              const int q_end = width - q0 < kCells ? width - q0 : kCells;
-              for (int p = 0; p < p_end; ++p) {
-                A wy[kTurns];
-                bool any = false;
+          }
+          __syncthreads();
+          for (int m = 0; c < C && m < members; ++m) {
+            const T* source = grad + int64_t(listed[first + m]) * C * cells;
+            const int p_end = height - p0 < kCells ? height - p0 : kCells;
+            const int q_end = width - q0 < kCells ? width - q0 : kCells;
+            for (int p = 0; p < p_end; ++p) {
+              A wy[kTurns];
+              bool any = false;
 #pragma unroll
-                for (int turn = 0; turn < kTurns; ++turn) {
-                  wy[turn] = weights[m].rows[kInnermost ? warp : turn][p];
-                  any = any || wy[turn] != A(0);
+              for (int turn = 0; turn < kTurns; ++turn) {
+                wy[turn] = weights[m].rows[kInnermost ? warp : turn][p];
+                any = any || wy[turn] != A(0);
+              }
+              if (!any) continue;
+              for (int q = 0; q < q_end; ++q) {
+                A wx[kPixels];
+                bool some = false;
+#pragma unroll
+                for (int j = 0; j < kPixels; ++j) {
+                  wx[j] = weights[m].columns[kInnermost ? j : lane][q];
+                  some = some || wx[j] != A(0);
                 }
-                if (!any) continue;
-                for (int q = 0; q < q_end; ++q) {
-                  A wx[kPixels];
-                  bool some = false;
+                if (!some) continue;
+                A value[V];
+                Own::load(source, (p0 + p) * width + q0 + q, cells, c, C, value);
+#pragma unroll
+                for (int turn = 0; turn < kTurns; ++turn)
 #pragma unroll
                   for (int j = 0; j < kPixels; ++j) {
-                    wx[j] = weights[m].columns[kInnermost ? j : lane][q];
-                    some = some || wx[j] != A(0);
+                    const A w = wy[turn] * wx[j];
+#pragma unroll
+                    for (int k = 0; k < V; ++k) sum[turn][j][k] += w * value[k];
                   }
-                  if (!some) continue;
-                  A value[V];
-                  Own::load(source, (p0 + p) * width + q0 + q, cells, c, C, value);
-#pragma unroll
-                  for (int turn = 0; turn < kTurns; ++turn)
-#pragma unroll
-                    for (int j = 0; j < kPixels; ++j) {
-                      const A w = wy[turn] * wx[j];
-#pragma unroll
-                      for (int k = 0; k < V; ++k) sum[turn][j][k] += w * value[k];
-                    }
-                }
               }
             }
-            __syncthreads();
           }
-    }
-    if (c >= C) continue;
-    T* image = maps.map[level] + n * C * H * W;
+          __syncthreads();
+        }
+  }
+  if (c >= C) return;
+  const int64_t H = maps.H[tile.level], W = maps.W[tile.level];
+  T* image = maps.map[tile.level] + tile.image * C * H * W;
 #pragma unroll
-    for (int turn = 0; turn < kTurns; ++turn) {
-      const int64_t y = top + (kInnermost ? warp : turn);
+  for (int turn = 0; turn < kTurns; ++turn) {
+    const int64_t y = tile.top + (kInnermost ? warp : turn);
 #pragma unroll
-      for (int j = 0; j < kPixels; ++j) {
-        const int64_t x = left + (kInnermost ? j : lane);
-        if (y < H && x < W) Own::store(image, y * W + x, H * W, c, C, sum[turn][j]);
-      }
+    for (int j = 0; j < kPixels; ++j) {
+      const int64_t x = tile.left + (kInnermost ? j : lane);
+      if (y < H && x < W) Own::store(image, y * W + x, H * W, c, C, sum[turn][j]);
     }
   }
 }
@@ -299,10 +319,6 @@ bool packs_whole(const RoiMaps<T>& maps, const void* pooled) {
   bool whole = packs_divide<T>(maps.C) && starts_pack(pooled);
   for (int l = 0; l < maps.levels; ++l) whole = whole && starts_pack(maps.map[l]);
   return whole;
-}
-
-inline unsigned blocks_in_x(int64_t blocks) {
-  return static_cast<unsigned>(blocks < 0x7fffffff ? blocks : 0x7fffffff);
 }
 
 // R below 2³¹.
@@ -336,8 +352,8 @@ void launch_roi_align_backward(const RoiMaps<T>& maps, const G* boxes, int64_t R
     }
     const int64_t blocks = tiles.begin[maps.levels] * Lanes<V, kInnermost>::pieces(maps.C);
     if (blocks)
-      SIMT_LAUNCH((roi_align_backward_kernel<T, G, V, kInnermost>), blocks_in_x(blocks), dim3(32, 8), 0, stream, maps,
-                  tiles, reaches, R, rule, grad);
+      SIMT_LAUNCH((roi_align_backward_kernel<T, G, V, kInnermost>), static_cast<unsigned>(blocks), dim3(32, 8), 0,
+                  stream, maps, tiles, reaches, static_cast<int>(R), rule, grad);
   });
 }
 
