@@ -158,3 +158,34 @@ def test_the_padded_part_of_a_cell_does_not_squeeze_the_global_map():
     result = combine(detections([], [], [], semantic, size=(14, 24)), (140, 24), CIHP, semantic_gate=0.0)
     first = int((result.labels[:, 0] == 3).nonzero()[0])
     assert first == 120
+
+
+def test_a_global_map_may_say_what_it_covers():
+    # 47 rows seen, the map at the image's 768: pixel for pixel, although 47 * (768 / 47) is less than 768 in floats.
+    labels = torch.randint(0, K, (768, 24))
+    found = detections([], [], [], one_hot(labels), size=(47, 24))
+    found.semantic_size = (47, 24)
+    assert torch.equal(combine(found, (768, 24), CIHP, semantic_mode="semseg").labels.long(), labels)
+
+
+def test_the_rows_of_table_6_differ_where_they_should():
+    """(a) the global arg-max, people or not; (b) people alone; (c) people over the global map, gated elsewhere."""
+    # Columns: person and both agree | person sees 1, global map 3 | person sees background, confident 3 | doubtful 2.
+    person = torch.tensor([1, 1, 1, 1, 0, 0, 0, 0]).expand(8, 8)
+    semantic = one_hot(torch.tensor([1, 3, 3, 2]).expand(4, 4), 0.9)
+    semantic[:, :, 3] = one_hot(torch.full((4, 1), 2), 0.6)[:, :, 0]
+    found = detections([[0, 0, 16, 16]], [1], [0.9], semantic, size=(16, 16))
+    found.probabilities[0] = one_hot(person)
+    rows = {}
+    for mode in ("semseg", "parsing", "combine"):
+        result = combine(found, (16, 16), CIHP, semantic_mode=mode)
+        rows[mode] = result.labels[8, [1, 5, 10, 14]].tolist()
+        assert result.instances[8, [1, 5, 10, 14]].tolist() == [1, 1, 0, 0]  # the same people in every row
+    assert rows == {"semseg": [1, 3, 3, 2], "parsing": [1, 1, 0, 0], "combine": [1, 1, 3, 0]}
+
+
+@pytest.mark.parametrize("iou", [-0.3, -0.0, 0.0, 1.7])
+def test_a_predicted_iou_outside_0_to_1_makes_no_nan(iou):
+    found = detections([[0, 0, 8, 8]], [1], [0.64])
+    found.iou_scores = torch.tensor([iou])
+    assert combine(found, (16, 24), CIHP).scores.tolist() == pytest.approx([0.8 if iou > 1 else 0.0])

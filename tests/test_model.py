@@ -220,12 +220,26 @@ def assert_same(a, b):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("sizes", [[(64, 96), (40, 120), (96, 64)], [(64, 96), (60, 90)]])
-def test_an_image_s_people_do_not_depend_on_the_batch(sizes):
+@pytest.mark.parametrize(
+    ("sizes", "batches"),
+    [
+        ([(64, 96), (40, 120), (96, 64)], [1, 1, 1]),
+        ([(64, 96), (60, 90)], [2]),
+        ([(64, 96), (96, 64), (60, 90), (90, 62), (33, 65)], [3, 2]),
+    ],
+)
+def test_an_image_s_people_do_not_depend_on_the_batch(sizes, batches):
+    """Images of one padded size share a batch; others, whose padding GroupNorm would see, do not."""
     model = eager()
     images = [scene(seed, *size)[0] for seed, size in enumerate(sizes)]
-    for together, image in zip(model(images), images, strict=True):
-        assert_same(together, model([image])[0])
+    seen = []
+    handle = model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    together = model(images)
+    handle.remove()
+    assert seen == batches
+    for found, image, size in zip(together, images, sizes, strict=True):
+        assert found.image_size == size and found.semantic.shape[1:] == (-(-size[0] // 4), -(-size[1] // 4))
+        assert_same(found, model([image])[0])
 
 
 @torch.no_grad()

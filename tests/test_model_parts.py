@@ -179,6 +179,14 @@ def test_detection_thresholds_and_limit():
     assert found[1].tolist() == pytest.approx([0.9, 0.3])
 
 
+def test_of_equal_scores_at_the_last_place_the_earlier_proposal_stays():
+    head = BoxHead(channels=1, hidden=2, max_detections=2)
+    boxes = torch.tensor([[30.0, 0, 40, 10], [0, 0, 10, 10], [50, 0, 60, 10], [70, 0, 80, 10]])
+    logits = torch.tensor([[0.0, 1.0], [0, 2], [0, 1], [0, 1]])
+    (found,) = head.detect(logits, torch.zeros(4, 2, 4), [boxes], [(20, 100)])
+    assert found[0].tolist() == [[0, 0, 10, 10], [30, 0, 40, 10]]
+
+
 # Parsing branch
 
 

@@ -107,8 +107,11 @@ class BoxHead(nn.Module):
         }
 
     @torch.no_grad()
-    def detect(self, class_logits: Tensor, deltas: Tensor, proposals: list[Tensor], image_sizes):
-        """Per image (boxes [n, 4], scores [n] in [0, 1]): the people found, best first, n <= max_detections."""
+    def candidates(self, class_logits: Tensor, deltas: Tensor, proposals: list[Tensor], image_sizes):
+        """Boxes [n, 4] clipped to their images, scores [n] > score_threshold, index of the image [n], of all images.
+
+        In order of the proposals and before any suppression; boxes without area are no candidates.
+        """
         scores = class_logits.softmax(dim=1)[:, PERSON]
         boxes = decode_boxes(deltas[:, PERSON], torch.cat(proposals), CODER_WEIGHTS)
         counts = [len(p) for p in proposals]
@@ -117,8 +120,17 @@ class BoxHead(nn.Module):
             torch.arange(len(counts), device=boxes.device), torch.tensor(counts, device=boxes.device)
         )
         wide_enough = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        candidates = ((scores > self.score_threshold) & wide_enough).nonzero()[:, 0]
-        boxes, scores, images = boxes[candidates], scores[candidates], images[candidates]
+        kept = ((scores > self.score_threshold) & wide_enough).nonzero()[:, 0]
+        return boxes[kept], scores[kept], images[kept]
+
+    @torch.no_grad()
+    def detect(self, class_logits: Tensor, deltas: Tensor, proposals: list[Tensor], image_sizes):
+        """Per image (boxes [n, 4], scores [n] in [0, 1]): the people found, best first, n <= max_detections.
+
+        Of equal scores the earlier proposal comes first, at the last place, too (the released code keeps all who share
+        the score of the last place).
+        """
+        boxes, scores, images = self.candidates(class_logits, deltas, proposals, image_sizes)
         keep = ops.batched_nms(boxes, scores, images, self.nms_threshold)
         found = []
         for i in range(len(image_sizes)):

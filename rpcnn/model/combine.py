@@ -54,7 +54,8 @@ def combine(
     boxes = detections.boxes[order] * detections.boxes.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
     covered = None
     if semantic is not None:  # the stride-4 map covers whole cells: up to 3 pixels more than the network saw
-        covered = 4 * semantic.shape[1] * ratio_y, 4 * semantic.shape[2] * ratio_x
+        rows, columns = detections.semantic_size or (4 * semantic.shape[1], 4 * semantic.shape[2])
+        covered = max(rows * ratio_y, height), max(columns * ratio_x, width)  # 47 * (768 / 47) < 768 in floats
     labels, instances, people = ops.paste_parsing(
         detections.probabilities[order],
         boxes,

@@ -18,9 +18,12 @@ class Detections:
     probabilities: Tensor
     """float32 [n, K, output, output] over each box (output 128 in the paper); sums to 1 over K."""
     semantic: Tensor | None
-    """float32 [K, ceil(height / 4), ceil(width / 4)]: global probabilities, padding cut off; None without GSE-FPN."""
+    """float32 [K, hs, ws]: global probabilities, None without GSE-FPN. One pass gives ceil(height / 4) rows and
+    ceil(width / 4) columns of 4 x 4 pixels (padding cut off)."""
     image_size: tuple[int, int]
     """(height, width) of the image that the network saw, without padding."""
+    semantic_size: tuple[float, float] | None = None
+    """(height, width) that `semantic` covers from the top left corner, at least image_size; None is (4 hs, 4 ws)."""
 
     @property
     def scores(self) -> Tensor:

@@ -196,15 +196,20 @@ class RPRCNN(nn.Module):
         box_regression, parsing, semantic (with gse), rescoring (with prsn).
         """
         check_inputs(images, targets, self.training)
-        if not self.training and len({padded_size([image]) for image in images}) > 1:
-            # GroupNorm sees the padding: alone, an image's people do not depend on what else is in the batch.
-            return [self([image])[0] for image in images]
+        if self.training:
+            return self.losses(*self.encode(images, targets), targets)
+        # GroupNorm sees the padding: among images of its own padded size, an image's people do not depend on the batch.
+        detections = {}
+        for group in same_padded_size(images):
+            detections |= zip(group, self.detect(*self.encode([images[i] for i in group])), strict=True)
+        return [detections[i] for i in range(len(images))]
+
+    def encode(self, images: list[Tensor], targets=None):
+        """Images to S2..S6, the semantic logits (None without GSE-FPN) and each image's (height, width)."""
         batch, image_sizes = self.normalise_and_pad(images, targets)
         pyramid = self.fpn(self.backbone(batch))  # C2..C5 -> P2..P6
         semantic_logits, pyramid = self.gse(pyramid) if self.gse else (None, pyramid[: self.pyramid_levels])  # S2..S6
-        if self.training:
-            return self.losses(pyramid, semantic_logits, image_sizes, targets)
-        return self.detect(pyramid, semantic_logits, image_sizes)
+        return pyramid, semantic_logits, image_sizes
 
     def normalise_and_pad(self, images: list[Tensor], targets=None) -> tuple[Tensor, list[tuple[int, int]]]:
         """The batch [N, 3, H, W], zero to the right of and below each image, and each image's (height, width)."""
@@ -245,15 +250,16 @@ class RPRCNN(nn.Module):
         proposals = self.rpn.propose(*self.rpn(pyramid), image_sizes)
         found = self.box_head.detect(*self.box_head(pyramid, proposals), proposals, image_sizes)
         detections = []
-        for i, ((boxes, box_scores), (height, width)) in enumerate(zip(found, image_sizes, strict=True)):
+        for i, ((boxes, box_scores), size) in enumerate(zip(found, image_sizes, strict=True)):
             probabilities, iou_scores = self.parse([pyramid[0][i : i + 1]], boxes)
-            semantic = None
-            if self.gse:
-                semantic = semantic_logits[i, :, : -(-height // 4), : -(-width // 4)].float().softmax(dim=0)
-            detections.append(
-                Detections(boxes, box_scores, iou_scores, probabilities, semantic, image_size=(height, width))
-            )
+            semantic = self.semantic_probabilities(semantic_logits[i], size) if self.gse else None
+            detections.append(Detections(boxes, box_scores, iou_scores, probabilities, semantic, image_size=size))
         return detections
+
+    def semantic_probabilities(self, logits: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """One image's global probabilities [K, ceil(height / 4), ceil(width / 4)]: the padding's are cut off."""
+        height, width = (-(-side // STRIDES[0]) for side in image_size)
+        return logits[:, :height, :width].float().softmax(dim=0)
 
     def parse(self, pyramid, boxes: Tensor) -> tuple[Tensor, Tensor | None]:
         """Boxes [n, 4] of one image to probabilities [n, K, output, output] and mIoU scores [n] in [0, 1]."""
@@ -301,6 +307,14 @@ class RPRCNN(nn.Module):
             size = (1, self.parsing_output, self.parsing_output)
             labels.append(torch.full(size, IGNORE, dtype=torch.uint8, device=boxes[0].device))
         return boxes, torch.cat(labels)
+
+
+def same_padded_size(images: list[Tensor]) -> list[list[int]]:
+    """Indices of the images, those of one padded size together; in order of each size's first image."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, image in enumerate(images):
+        groups.setdefault(padded_size([image]), []).append(i)
+    return list(groups.values())
 
 
 def padded_size(images: list[Tensor], others=()) -> tuple[int, int]:
