@@ -64,6 +64,7 @@ class Cloth:
 
 
 def pick_cloth(rng: np.random.Generator, pitch: float, colours: np.ndarray = CLOTH, patterned: bool = True) -> Cloth:
+    """A cloth of two colours that differ; `patterned` allows patterns, of a period of about `pitch` pixels."""
     colour, second = colours[rng.integers(len(colours))], CLOTH[rng.integers(len(CLOTH))]
     if np.abs(colour - second).sum() < 0.5:
         second = 1 - 0.8 * second

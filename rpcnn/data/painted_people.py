@@ -63,6 +63,7 @@ class Person:
 
 
 def pick_pose(rng: np.random.Generator) -> str:
+    """The name of a pose; standing and walking are the commonest."""
     return _POSE_CHOICES[rng.integers(len(_POSE_CHOICES))]
 
 
