@@ -205,6 +205,20 @@ class TestConfig:
     """Confidence from which on the global map counts (released code)."""
     instance_semantic_weight: float = 0.2
     """Weight of the global probabilities in each person's own map (released code)."""
+    augment: bool = False
+    """Test-time augmentation: every image at several scales and mirrored, the answers averaged (Table 9)."""
+    augment_scales: tuple[float, ...] = (0.5, 0.625, 0.75, 0.875, 1.125, 1.25, 1.375, 1.5)
+    """Scales besides data.test_short_side, relative to it: of 800, the released 400, 500, 600, 700, 900 … 1200."""
+    augment_long_side_max: int = 2000
+    """The long side never exceeds this at those scales (released code)."""
+    augment_flip: bool = True
+    """See the mirror image at every scale, too: 18 passes with the eight scales above."""
+    soft_nms: Literal["linear", "gaussian", "off"] = "linear"
+    """With augment: how boxes of all passes compete (released code: linear); off is the NMS of a single pass."""
+    soft_nms_sigma: float = 0.5
+    """With soft_nms = gaussian: scores fall by exp(-IoU² / sigma)."""
+    voting_iou: float = 0.9
+    """With augment: a box becomes the mean of all that overlap it by this IoU (released code); 0 leaves it alone."""
     pictures: int = 12
     """How many pictures of input, truth and prediction an evaluation writes."""
 
@@ -357,6 +371,10 @@ def validate(config: Config) -> None:
         (list(train.steps) == sorted(train.steps), "train.steps must ascend"),
         (0 <= test.score_threshold <= 1, "test.score_threshold must lie in 0..1"),
         (0 <= test.semantic_gate <= 1, "test.semantic_gate must lie in 0..1"),
+        (all(scale > 0 for scale in test.augment_scales), "test.augment_scales must be positive"),
+        (test.augment_long_side_max > 0, "test.augment_long_side_max must be at least 1"),
+        (test.soft_nms_sigma > 0, "test.soft_nms_sigma must be positive"),
+        (0 <= test.voting_iou <= 1, "test.voting_iou must lie in 0..1"),
     ]
     for holds, message in rules:
         if not holds:

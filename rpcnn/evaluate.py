@@ -2,7 +2,7 @@
 
 Prints mIoU, pixel and mean accuracy, AP^p_50, AP^p_vol, PCP_50 and AP^bbox in one table, writes results.json and
 pictures of input, truth and prediction. The configuration travels with the weights; every field of it can be given
-on the command line (--data-root, --data.eval-split train, --test.semantic-mode parsing …).
+on the command line (--data-root, --data.eval-split train, --test.semantic-mode parsing, --test.augment …).
 """
 
 import json
@@ -18,33 +18,11 @@ from .checkpoint import load_weights
 from .config import Config, validate
 from .data.loader import make_eval_loader
 from .data.open import open_dataset
-from .data.transforms import TestTransform
+from .inference import describe_augmentation, parse_image
 from .labels import LabelSet
 from .metrics import ParsingEvaluator, format_table
-from .model import RPRCNN, combine
-from .precision import autocast, autocast_dtype
-from .results import ParsingResult
+from .model import RPRCNN
 from .visualize import panel
-
-
-@torch.inference_mode()
-def parse_image(
-    model: RPRCNN, image: torch.Tensor, config: Config, device: torch.device, transform: TestTransform | None = None
-) -> ParsingResult:
-    """One image, uint8 [3, H, W] RGB, through the model in eval mode; the result is at the image's own size."""
-    transform = transform or TestTransform(config.data.test_short_side, config.data.test_long_side_max)
-    with autocast(device, autocast_dtype(config.run.precision, device, training=False)):
-        detections = model([transform(image).to(device)])[0]
-    test = config.test
-    return combine(
-        detections,
-        tuple(image.shape[-2:]),
-        label_set=config.labels,
-        score_threshold=test.score_threshold,
-        semantic_gate=test.semantic_gate,
-        instance_semantic_weight=test.instance_semantic_weight,
-        semantic_mode=test.semantic_mode,
-    )
 
 
 def evaluate(
@@ -122,6 +100,8 @@ def main(arguments: list[str] | None = None) -> dict:
         model = RPRCNN.from_config(config)
         model.load_state_dict(state)
         folder = pathlib.Path(config.run.output or (weights if weights.is_dir() else weights.parent) / "evaluation")
+        if config.test.augment and distributed.is_main():
+            print(f"rpcnn: {describe_augmentation(config)}")
         results = evaluate(model.to(device), config, device, folder, config.test.pictures)
     except ValueError as error:
         sys.exit(f"rpcnn: {error}")

@@ -1,4 +1,4 @@
-"""Parses pictures: ``python -m rpcnn.predict SOURCE… [--weights RUN_OR_FILE] [--output FOLDER]``.
+"""Parses pictures: ``python -m rpcnn.predict SOURCE… [--weights RUN_OR_FILE] [--output FOLDER] [--augment]``.
 
 SOURCE is an image, a folder of images or a quoted pattern ("photos/*.jpg"). For each image <stem>, four files:
 <stem>_overlay.png (parts in colour, people, scores), <stem>_labels.png (palette PNG whose values are the class ids),
@@ -7,7 +7,9 @@ SOURCE is an image, a folder of images or a quoted pattern ("photos/*.jpg"). For
 
 import glob
 import pathlib
-from collections.abc import Sequence
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -19,8 +21,7 @@ from tqdm import tqdm
 
 from . import distributed
 from .checkpoint import load_weights
-from .data.transforms import TestTransform
-from .evaluate import parse_image
+from .inference import describe_augmentation, parse_images
 from .model import RPRCNN
 from .results import ParsingResult
 
@@ -41,9 +42,12 @@ class Predictor:
         short_side, long_side_max: pixels the image is resized to; None takes those of the model's configuration.
         score_threshold: people enter the combined map from this parsing score on; None likewise.
         semantic_mode: "combine" (Fig. 4), "parsing", "semseg"; None likewise.
+        augment: test-time augmentation, 18 passes a picture unless the configuration's test.augment_scales and
+            test.augment_flip say otherwise; None likewise.
+        batch_size: pictures of a list that go through the network together where their sizes allow it.
 
     Raises:
-        ValueError: the weights do not exist, are not rpcnn's, or the device is not there.
+        ValueError: the weights do not exist, are not rpcnn's, or the device is not there; batch_size is not positive.
     """
 
     def __init__(
@@ -54,15 +58,25 @@ class Predictor:
         long_side_max: int | None = None,
         score_threshold: float | None = None,
         semantic_mode: str | None = None,
+        augment: bool | None = None,
+        batch_size: int = 1,
     ):
+        if batch_size < 1:
+            raise ValueError(f"Predictor: batch_size must be at least 1, got {batch_size}")
+        self.batch_size = batch_size
         state, self.config = load_weights(weights)
         self.config.model.backbone_weights = ""
         data, test = self.config.data, self.config.test
-        self.transform = TestTransform(short_side or data.test_short_side, long_side_max or data.test_long_side_max)
+        if short_side is not None:
+            data.test_short_side = short_side
+        if long_side_max is not None:
+            data.test_long_side_max = long_side_max
         if score_threshold is not None:
             test.score_threshold = score_threshold
         if semantic_mode is not None:
             test.semantic_mode = semantic_mode
+        if augment is not None:
+            test.augment = augment
         self.device = distributed.start(device)
         self.model = RPRCNN.from_config(self.config)
         self.model.load_state_dict(state)
@@ -71,7 +85,7 @@ class Predictor:
             self.model.to(memory_format=torch.channels_last)
 
     def __call__(self, image: Picture | Sequence[Picture]) -> ParsingResult | list[ParsingResult]:
-        """Parses a picture, or a list of them one by one.
+        """Parses a picture, or a list of them: the results are in its order.
 
         Args:
             image: a path, a PIL image, or a uint8 RGB array [H, W, 3]. Orientation tags are honoured.
@@ -80,9 +94,17 @@ class Predictor:
             ValueError: not a readable image, or an array of another shape or dtype.
         """
         if isinstance(image, list | tuple):
-            return [self(item) for item in image]
-        pixels = torch.from_numpy(load_picture(image)).permute(2, 0, 1)
-        return parse_image(self.model, pixels, self.config, self.device, self.transform)
+            return list(self.stream(image))
+        return next(self.stream([image]))
+
+    def stream(self, images: Iterable[Picture], progress: bool = False) -> Iterator[ParsingResult]:
+        """The results of any number of pictures, in their order, with a few of them in memory at a time.
+
+        With batch_size 1 each picture is read when its result is asked for, else 4 batch_size pictures at once.
+        `progress` draws a bar of the passes of test-time augmentation. Raises as a call.
+        """
+        pixels = (torch.from_numpy(load_picture(image)).permute(2, 0, 1) for image in images)
+        return parse_images(self.model, pixels, self.config, self.device, self.batch_size, progress)
 
 
 def load_picture(image: Picture) -> np.ndarray:
@@ -151,6 +173,10 @@ class Arguments:
     """How the label map is made (Table 6); default: the model's configuration."""
     short_side: int | None = None
     """Pixels of the short side the image is resized to; default: the model's configuration."""
+    augment: bool = False
+    """Test-time augmentation: several scales and mirror images, averaged; as many times slower as it says."""
+    batch_size: int = 1
+    """Images that go through the network together, where they have the same size after resizing."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -167,22 +193,35 @@ def main(arguments: list[str] | None = None) -> None:
             short_side=options.short_side,
             score_threshold=options.score_threshold,
             semantic_mode=options.semantic_mode,
+            augment=options.augment or None,
+            batch_size=options.batch_size,
         )
     except ValueError as error:
         raise SystemExit(f"rpcnn: {error}") from None
     folder = pathlib.Path(options.output)
-    failed = []
-    for path in tqdm(pictures, desc="parsing", unit="image", disable=len(pictures) < 2):
-        try:
-            pixels = load_picture(path)
-        except ValueError as error:
-            failed.append(f"{error}")
-            continue
-        result = predictor(pixels)
-        result.save(folder, path.stem, pixels)
-        threshold = predictor.config.test.score_threshold
-        shown = int((result.scores >= threshold).sum())
-        tqdm.write(f"{path}: {shown} people with a score of at least {threshold:g}, {len(result)} found")
+    if predictor.config.test.augment:
+        print(f"rpcnn: {describe_augmentation(predictor.config)}")
+    failed, waiting = [], deque()
+
+    def readable() -> Iterator[np.ndarray]:
+        for path in pictures:
+            try:
+                pixels = load_picture(path)
+            except ValueError as error:
+                failed.append(f"{error}")
+                bar.update()
+                continue
+            waiting.append((path, pixels))
+            yield pixels
+
+    threshold = predictor.config.test.score_threshold
+    with tqdm(total=len(pictures), desc="parsing", unit="image", disable=len(pictures) < 2) as bar:
+        for result in predictor.stream(readable(), progress=sys.stderr.isatty()):
+            path, pixels = waiting.popleft()
+            result.save(folder, path.stem, pixels)
+            shown = int((result.scores >= threshold).sum())
+            tqdm.write(f"{path}: {shown} people with a score of at least {threshold:g}, {len(result)} found")
+            bar.update()
     print(f"rpcnn: {len(pictures) - len(failed)} images parsed with {weights}; results in {folder}")
     if failed:
         raise SystemExit("rpcnn: not parsed:\n  " + "\n  ".join(failed))

@@ -41,6 +41,18 @@ def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     return torch.stack([x, y], dim=-1).flatten(-2)
 
 
+def mirror_boxes(boxes: Tensor, width: float) -> Tensor:
+    """Boxes [n, 4] as they lie in the mirror image of an image of `width` pixels."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack([width - x2, y1, width - x1, y2], dim=-1)
+
+
+def resize_boxes(boxes: Tensor, old_size: tuple[int, int], new_size: tuple[int, int]) -> Tensor:
+    """Boxes [n, 4] of an image of (height, width) pixels as they lie after its resizing, each axis by its own ratio."""
+    ratio_y, ratio_x = (new / old for new, old in zip(new_size, old_size, strict=True))
+    return boxes * boxes.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
+
+
 def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
     size = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + 0.5 * size, size

@@ -8,6 +8,7 @@ import torch
 from rpcnn import ops
 from rpcnn.labels import LabelSet
 
+from .boxes import resize_boxes
 from .detections import Detections
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def combine(
     scores = detections.scores[order]
     # Network pixels to image pixels, each axis by its own ratio: both sizes were rounded when the image was resized.
     ratio_y, ratio_x = (side / seen for side, seen in zip(image_size, detections.image_size, strict=True))
-    boxes = detections.boxes[order] * detections.boxes.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
+    boxes = resize_boxes(detections.boxes[order], detections.image_size, image_size)
     covered = None
     if semantic is not None:  # the stride-4 map covers whole cells: up to 3 pixels more than the network saw
         rows, columns = detections.semantic_size or (4 * semantic.shape[1], 4 * semantic.shape[2])
