@@ -2,8 +2,8 @@
 
 What is kept of a pass until all have found their boxes is its S2, from which the people are then parsed: 64 bytes a
 pixel in float32. A 1200x800 picture in the released 18 passes keeps 1.2 GB so; the released code keeps all maps of
-all passes, at the picture's size, instead. Running every pass a second time would need none of it and two thirds more
-multiply-adds (10 people: 330 of 531 GMAC of an 800x1216 pass lie before S2). Maps are averaged as they come, and one
+all passes, at the picture's size, instead. Running every pass a second time would need none of it and 62 % more
+multiply-adds (10 people: 329 of 531 GMAC of an 800x1216 pass lie before S2). Maps are averaged as they come, and one
 average and the map of one pass are all there ever is.
 """
 
@@ -108,18 +108,16 @@ class AugmentedInference:
         """
         passes: list[Pass] = []
         boxes, scores, semantic = [], [], None
-        for number, (resized, mirrored) in enumerate(self.views(image), start=1):
-            pyramid, logits, (size,) = self.model.encode([resized])
-            proposals = self.model.rpn.propose(*self.model.rpn(pyramid), [size])
-            found = self.model.box_head.candidates(*self.model.box_head(pyramid, proposals), proposals, [size])
-            passes.append(Pass(pyramid[0], size, mirrored))
-            boxes.append(passes[-1].to_base(found[0], passes[0].image_size))
-            scores.append(found[1])
+        for resized, mirrored in self.views(image):
+            seen, found, found_scores, logits = self.look(resized, mirrored)
+            passes.append(seen)
+            boxes.append(seen.to_base(found, passes[0].image_size))
+            scores.append(found_scores)
             if logits is not None:
                 if semantic is None:
-                    semantic = logits.new_zeros(logits.shape[1], *image.shape[1:], dtype=torch.float32)
-                seen = self.model.semantic_probabilities(logits[0], size)
-                self.add_semantic(semantic, seen, passes[-1], number)
+                    semantic = logits.new_zeros(logits.shape[0], *image.shape[1:], dtype=torch.float32)
+                self.add_semantic(semantic, logits, seen, len(passes))
+            del logits  # before the next pass, whose own are to be the only ones
         base = passes[0].image_size
         best, box_scores = self.select(torch.cat(boxes), torch.cat(scores))
         probabilities, iou_scores = self.parse(passes, best)
@@ -134,6 +132,13 @@ class AugmentedInference:
                 yield (resized.flip(-1) if mirrored else resized), mirrored
                 bar.update()
         bar.close()
+
+    def look(self, resized: Tensor, mirrored: bool) -> tuple[Pass, Tensor, Tensor, Tensor | None]:
+        """One pass: what is kept of it, its candidates [n, 4] and their scores [n], its semantic logits [K, h, w]."""
+        pyramid, logits, sizes = self.model.encode([resized])
+        proposals = self.model.rpn.propose(*self.model.rpn(pyramid), sizes)
+        boxes, scores, _ = self.model.box_head.candidates(*self.model.box_head(pyramid, proposals), proposals, sizes)
+        return Pass(pyramid[0], sizes[0], mirrored), boxes, scores, None if logits is None else logits[0]
 
     def select(self, candidates: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Candidates [n, 4] with scores [n] to at most `max_detections` boxes and their scores, best first."""
@@ -150,9 +155,10 @@ class AugmentedInference:
             boxes = box_voting(boxes, candidates, scores, self.voting_iou)
         return boxes, kept_scores
 
-    def add_semantic(self, mean: Tensor, probabilities: Tensor, seen: Pass, number: int) -> None:
-        """Makes the pass number `number`, from 1 on, part of the mean [K, H, W]; a strip of rows at a time."""
+    def add_semantic(self, mean: Tensor, logits: Tensor, seen: Pass, number: int) -> None:
+        """Makes pass `number`, from 1 on, part of the mean probabilities [K, H, W]; a strip of rows at a time."""
         classes, *size = mean.shape
+        probabilities = self.model.semantic_probabilities(logits, seen.image_size)
         # The map's cells are whole: up to 3 pixels more than the network saw.
         covered = tuple(
             max(STRIDES[0] * cells * side / pixels, side)
@@ -180,4 +186,5 @@ class AugmentedInference:
                 roots = torch.zeros_like(iou_scores) if roots is None else roots
                 roots.lerp_(iou_scores.sqrt(), 1 / number)
             probabilities = maps if probabilities is None else probabilities.lerp_(maps, 1 / number)
+            del maps
         return probabilities, None if roots is None else roots.square()
