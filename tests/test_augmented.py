@@ -1,6 +1,5 @@
 """Test-time augmentation: what it must equal, and that it holds no more than it says."""
 
-import gc
 import sys
 import weakref
 
@@ -33,6 +32,13 @@ def half(image):
     return image[:, ::2, ::2].contiguous()
 
 
+def rating(model):
+    """The model with predicted mIoUs that differ and that the clamp to 0..1 leaves alone."""
+    torch.nn.init.normal_(model.prsn.iou.weight, std=0.3)
+    torch.nn.init.constant_(model.prsn.iou.bias, 0.5)
+    return model
+
+
 def by_hand_mirrored(maps: torch.Tensor, label_set: LabelSet) -> torch.Tensor:
     """[..., K, h, w] mirrored, every pair of channels exchanged one after the other."""
     result = maps.flip(-1).clone()
@@ -58,11 +64,12 @@ def calls(monkeypatch, owner, name) -> list:
 
 
 def test_the_base_scale_alone_is_plain_inference():
-    model, image = eager(max_detections=12), scene(1, 62, 90)[0]
+    model, image = rating(eager(max_detections=12)), scene(1, 62, 90)[0]
     with torch.inference_mode():
         plain = model([image])[0]
     found = AugmentedInference(model, LABELS, [same], flip=False, suppression="off", voting_iou=0)(image)
-    assert len(plain.boxes) == 12 and found.image_size == plain.image_size
+    assert plain.iou_scores.unique().numel() == len(plain.boxes) == 12
+    assert found.image_size == plain.image_size
     for name in ("boxes", "box_scores", "probabilities"):
         assert torch.equal(getattr(found, name), getattr(plain, name)), name
     torch.testing.assert_close(found.iou_scores, plain.iou_scores, rtol=1e-6, atol=1e-7)  # a root, squared
@@ -76,7 +83,7 @@ def test_the_base_scale_alone_is_plain_inference():
 @pytest.mark.parametrize("label_set", [LABELS, MHP_V2], ids=["6", "59"])
 def test_a_mirrored_image_gives_the_mirrored_people_with_left_and_right_exchanged(label_set):
     """Passes x and flip(x) against flip(x) and x: the same set, so the answers may differ by the mirror alone."""
-    model = eager(num_classes=label_set.num_classes, max_detections=10)
+    model = rating(eager(num_classes=label_set.num_classes, max_detections=10))
     look = AugmentedInference(model, label_set, [same, twice])
     image = scene(1, 60, 90)[0]  # 90 pads to 96: to the right of both the picture and its mirror image
     found, mirrored = look(image), look(image.flip(-1))
@@ -97,7 +104,7 @@ def test_a_mirrored_image_gives_the_mirrored_people_with_left_and_right_exchange
 
 @torch.inference_mode()
 def test_running_means_are_the_means_of_all_passes_kept():
-    model, image = eager(max_detections=5), scene(1, 64, 96)[0]
+    model, image = rating(eager(max_detections=5)), scene(1, 64, 96)[0]
     found = AugmentedInference(model, LABELS, [same, twice, half])(image)
     maps, semantic, parsing_scores = [], [], []
     for scale, factor in ((same, 1), (twice, 2), (half, 0.5)):
@@ -114,7 +121,8 @@ def test_running_means_are_the_means_of_all_passes_kept():
             maps.append(by_hand_mirrored(probabilities, LABELS) if mirrored else probabilities)
             semantic.append(by_hand_mirrored(full, LABELS) if mirrored else full)
             parsing_scores.append((found.box_scores * iou).sqrt())
-    assert torch.stack(maps).std(0).max() > 0.01  # the passes do not agree anyway
+    for values in (maps, semantic, parsing_scores):
+        assert torch.stack(values).std(0).max() > 0.005  # the passes do not agree anyway
     torch.testing.assert_close(found.probabilities, torch.stack(maps).mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.semantic, torch.stack(semantic).mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.scores, torch.stack(parsing_scores).mean(0), rtol=1e-4, atol=1e-6)
@@ -189,7 +197,6 @@ def test_one_running_mean_and_the_maps_of_one_pass_are_all_there_is(monkeypatch)
 
     def living(kind, *tensors):
         alive[kind] += [weakref.ref(tensor) for tensor in tensors]
-        gc.collect()
         most[kind] = max(most[kind], sum(reference() is not None for reference in alive[kind]))
 
     encode, parse, window = model.encode, model.parse, augmented.global_window
