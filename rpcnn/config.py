@@ -40,12 +40,16 @@ class DataConfig:
     """Training: the short side is drawn from short_side_min..short_side_max pixels (Sec. 4.1)."""
     short_side_max: int = 864
     """Training: largest short side."""
+    short_sides: tuple[int, ...] = ()
+    """Training: one of these in place of the range (released code: 512 640 704 768 800 864); empty: the range."""
     long_side_max: int = 1400
     """Training: the long side never exceeds this (Sec. 4.1)."""
     test_short_side: int = 800
     """Evaluation and prediction: the short side (Sec. 4.1)."""
     test_long_side_max: int = 1333
     """Evaluation and prediction: the long side never exceeds this (released code)."""
+    test_resize: Literal["antialias", "opencv"] = "antialias"
+    """Evaluation and prediction: antialias as in training; opencv (released code): plain bilinear, sides rounded."""
     flip_probability: float = 0.5
     """Training: how often an image is mirrored, with left and right labels exchanged."""
     workers: int = 4
@@ -159,6 +163,25 @@ class ModelConfig:
     """Test: IoU above which the weaker box goes."""
     max_detections: int = 100
     """Test: the best boxes per image that are parsed (Sec. 3.5)."""
+    pixel_format: Literal["rgb", "bgr255"] = "rgb"
+    """What the body reads: rgb in 0..1 less ImageNet's mean, over its deviation; bgr255: BGR in 0..255 less a mean
+    (released code)."""
+    test_padding: Literal["mean", "black"] = "mean"
+    """Test: padding is mean, the colour that training pads with, or black, 0 less the mean (released code)."""
+    inclusive_boxes: bool = False
+    """Corners are the first and the last pixel, "+1" boxes (released code: true): as such they are clipped, scaled and
+    pooled. Coder, IoU, suppression and levels are the same either way: a box [x1, x2] of x2 - x1 + 1 pixels is our
+    [x1, x2 + 1]."""
+    rpn_top_per_batch: bool = False
+    """Training: rpn_top_train counts the proposals of all images of a process together (released code: true)."""
+    parsing_crop: Literal["exact", "rounded"] = "exact"
+    """Training: parsing targets are sampled inside the RoI, or cropped at rounded corners, the end one pixel short, and
+    resized (released code)."""
+    clamp_iou: bool = True
+    """Test: the re-scoring network's output is clamped to 0..1; false bounds it below only, in the parsing score, where
+    the released code gets NaN."""
+    crop_semantic: bool = True
+    """Test: the padding is cut off the global map before it is resized; false resizes both (released code)."""
 
 
 @dataclass
@@ -205,6 +228,11 @@ class TestConfig:
     """Confidence from which on the global map counts (released code)."""
     instance_semantic_weight: float = 0.2
     """Weight of the global probabilities in each person's own map (released code)."""
+    pasting: Literal["exact", "rounded"] = "exact"
+    """exact: a person's map is sampled over its box; rounded: with a border of zeros, over the box enlarged for it and
+    cut to whole pixels (released code)."""
+    skip_empty: bool = False
+    """Images without a detection do not count in mIoU and the accuracies (released code: true)."""
     augment: bool = False
     """Test-time augmentation: every image at several scales and mirrored, the answers averaged (Table 9)."""
     augment_scales: tuple[float, ...] = (0.5, 0.625, 0.75, 0.875, 1.125, 1.25, 1.375, 1.5)
@@ -364,6 +392,7 @@ def validate(config: Config) -> None:
     data, train, test = config.data, config.train, config.test
     rules = [
         (data.short_side_min <= data.short_side_max, "data.short_side_min must not exceed data.short_side_max"),
+        (all(side > 0 for side in data.short_sides), "data.short_sides must be positive"),
         (0 <= data.flip_probability <= 1, "data.flip_probability must lie in 0..1"),
         (train.iterations > 0, "train.iterations must be at least 1"),
         (train.batch_size > 0 and train.accumulate > 0, "train.batch_size and train.accumulate must be at least 1"),

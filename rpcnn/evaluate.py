@@ -40,7 +40,7 @@ def evaluate(
     """
     model.eval()
     dataset = open_dataset(config, "eval")
-    evaluator = ParsingEvaluator(config.labels.num_classes)
+    evaluator = ParsingEvaluator(config.labels.num_classes, config.test.skip_empty)
     loader = make_eval_loader(
         dataset, num_workers=config.data.workers, rank=distributed.rank(), world_size=distributed.world_size()
     )

@@ -80,19 +80,22 @@ def _finish(detections: Detections, image: Tensor, config: Config) -> ParsingRes
         semantic_gate=test.semantic_gate,
         instance_semantic_weight=test.instance_semantic_weight,
         semantic_mode=test.semantic_mode,
+        pasting=test.pasting,
+        inclusive_boxes=config.model.inclusive_boxes,
     )
 
 
 def test_transform(config: Config) -> TestTransform:
     """How a picture is resized for the network."""
-    return TestTransform(config.data.test_short_side, config.data.test_long_side_max)
+    return TestTransform(config.data.test_short_side, config.data.test_long_side_max, config.data.test_resize)
 
 
 def augmented_inference(model: RPRCNN, config: Config, progress: bool = False) -> AugmentedInference:
     """The configuration's test-time augmentation of a model; `progress` draws a bar of the passes."""
     test = config.test
     short_sides = augmented_short_sides(config)[1:]
-    scales = [test_transform(config), *(TestTransform(side, test.augment_long_side_max) for side in short_sides)]
+    other = lambda side: TestTransform(side, test.augment_long_side_max, config.data.test_resize)
+    scales = [test_transform(config), *map(other, short_sides)]
     return AugmentedInference(
         model, config.labels, scales, test.augment_flip, test.soft_nms, test.soft_nms_sigma, test.voting_iou, progress
     )

@@ -29,7 +29,8 @@ class ParsingResult:
     box_scores: Tensor
     """float32 [N] in 0..1: S_cls, that the box holds a person."""
     iou_scores: Tensor
-    """float32 [N] in 0..1: S_iou, the predicted mIoU of the person's map (1 without a re-scoring network)."""
+    """float32 [N] in 0..1, or as predicted with clamp_iou = false: S_iou, the predicted mIoU of the person's map (1
+    without a re-scoring network)."""
     scores: Tensor
     """float32 [N] in 0..1: S_parsing = sqrt(S_cls · S_iou) (Sec. 3.5)."""
     people: Tensor

@@ -71,10 +71,11 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
 
     dataset = open_dataset(config, "train")
     transform = TrainTransform(
-        (config.data.short_side_min, config.data.short_side_max),
+        list(config.data.short_sides) or (config.data.short_side_min, config.data.short_side_max),
         config.data.long_side_max,
         config.labels,
         config.data.flip_probability,
+        config.model.inclusive_boxes,
     )
     model = RPRCNN.from_config(config).to(device)
     if run.channels_last:

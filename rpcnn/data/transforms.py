@@ -1,7 +1,8 @@
 """Resizing and mirroring a sample: picture, maps and boxes together.
 
-Pictures are resized bilinearly with antialiasing, in training and at test alike; label maps by nearest neighbour,
-pixel i of the new map taking pixel floor(i * old / new) of the old one; boxes are multiplied by the ratio of the sizes.
+Pictures are resized bilinearly with antialiasing, in training and at test alike (but for `TestTransform`'s "opencv");
+label maps by nearest neighbour, pixel i of the new map taking pixel floor(i * old / new) of the old one; boxes are
+multiplied by the ratio of the sizes.
 """
 
 import numpy as np
@@ -26,10 +27,25 @@ def resized_shape(height: int, width: int, short_side: int, max_size: int) -> tu
     return (short_side, long_side) if height <= width else (long_side, short_side)
 
 
-def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 [3,H,W] -> uint8 [3,h,w], bilinear, antialiased when shrinking."""
+def rounded_shape(height: int, width: int, short_side: int, max_size: int) -> tuple[int, int]:
+    """The same as the released code has it at test: one scale for both sides, which are rounded (at least 1).
+
+    The scale is short_side / short, or max_size / long where the long side, rounded, would exceed max_size.
+    """
+    short, long = min(height, width), max(height, width)
+    scale = short_side / short
+    if round(scale * long) > max_size:
+        scale = max_size / long
+    return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+def resize_image(image: Tensor, size: tuple[int, int], antialias: bool = True) -> Tensor:
+    """uint8 [3,H,W] -> uint8 [3,h,w], bilinear, antialiased when shrinking; without, as OpenCV's bilinear."""
     if tuple(image.shape[-2:]) == tuple(size):
         return image
+    if not antialias:
+        resized = torch.nn.functional.interpolate(image[None].float(), size=list(size), mode="bilinear")
+        return resized[0].round().to(torch.uint8)
     return F.resize_image(image, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
 
 
@@ -42,16 +58,18 @@ def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     return labels
 
 
-def resize_sample(sample: dict, size: tuple[int, int]) -> dict:
+def resize_sample(sample: dict, size: tuple[int, int], inclusive_boxes: bool = False) -> dict:
     """A sample with its picture, maps and boxes at `size` = (height, width).
 
-    Boxes are clipped to the picture. People who lose their last pixel are dropped.
+    Boxes are clipped to the picture. People who lose their last pixel are dropped. inclusive_boxes: the first and the
+    last pixel of a box are multiplied by the ratio, not its edges (released code).
     """
     height, width = sample["image"].shape[-2:]
     ratio = torch.tensor([size[1] / width, size[0] / height] * 2)
+    ends = torch.tensor([0.0, 0.0, 1.0, 1.0]) * inclusive_boxes
     limit = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32)
     parsing = resize_labels(sample["parsing"], size)
-    boxes = torch.minimum((sample["boxes"] * ratio).clamp(min=0), limit)
+    boxes = torch.minimum(((sample["boxes"] - ends) * ratio + ends).clamp(min=0), limit)
     kept = parsing.flatten(1).any(1).bool()  # any() of uint8 is uint8, which would index
     return sample | {
         "image": resize_image(sample["image"], size),
@@ -87,6 +105,7 @@ class TrainTransform:
     `short_side`: a tuple (lowest, highest) draws the short side in pixels evenly from that range, ends included (the
     paper: 512 to 864); a list draws one of its values (the released code: 512, 640, 704, 768, 800, 864); an integer
     is taken as it is. `max_size` bounds the long side. `labels` says which parts a mirror image exchanges.
+    `inclusive_boxes`: see `resize_sample`.
 
     Called with a sample and a torch.Generator, from which all its random draws come; gives a new sample.
 
@@ -99,6 +118,7 @@ class TrainTransform:
         max_size: int = 1400,
         labels: LabelSet | None = None,
         flip_prob: float = 0.5,
+        inclusive_boxes: bool = False,
     ):
         sides = [short_side] if isinstance(short_side, int) else list(short_side)
         is_range = isinstance(short_side, tuple)
@@ -113,7 +133,7 @@ class TrainTransform:
         if flip_prob and labels is None:
             raise ValueError("TrainTransform: labels must be given where flip_prob > 0: left and right are exchanged")
         self.sides, self.is_range, self.max_size, self.flip_prob = sides, is_range, max_size, flip_prob
-        self.labels = labels
+        self.labels, self.inclusive_boxes = labels, inclusive_boxes
 
     def size(self, height: int, width: int, generator: torch.Generator) -> tuple[int, int]:
         """The (height, width) that a picture of the given size gets: the first draws of a call with this generator."""
@@ -125,7 +145,8 @@ class TrainTransform:
         return resized_shape(height, width, short_side, self.max_size)
 
     def __call__(self, sample: dict, generator: torch.Generator) -> dict:
-        sample = resize_sample(sample, self.size(*sample["image"].shape[-2:], generator))
+        size = self.size(*sample["image"].shape[-2:], generator)
+        sample = resize_sample(sample, size, self.inclusive_boxes)
         if float(torch.rand((), generator=generator)) < self.flip_prob:
             sample = flip_sample(sample, self.labels)
         return sample
@@ -134,18 +155,24 @@ class TrainTransform:
 class TestTransform:
     """The picture at test size: short side `short_side` pixels, long side at most `max_size` (Sec. 4.1: 800).
 
+    `resize`: "antialias", as in training, or "opencv", as in the released code, with the sides of `rounded_shape` and
+    without antialiasing.
+
     Called with a picture uint8 [3,H,W], it gives a picture. Called with a sample, it gives the sample with the picture
     resized and the truth as it was: evaluation takes place at the original size, that of `sample["semantic"]`.
     """
 
     __test__ = False  # pytest: not a test class
 
-    def __init__(self, short_side: int = 800, max_size: int = 1333):
+    def __init__(self, short_side: int = 800, max_size: int = 1333, resize: str = "antialias"):
         if short_side < 1 or max_size < 1:
             raise ValueError(f"TestTransform: short_side and max_size must be positive, got {short_side}, {max_size}")
-        self.short_side, self.max_size = short_side, max_size
+        if resize not in ("antialias", "opencv"):
+            raise ValueError(f"TestTransform: resize must be 'antialias' or 'opencv', got {resize!r}")
+        self.short_side, self.max_size, self.antialias = short_side, max_size, resize == "antialias"
 
     def __call__(self, image):
         if isinstance(image, dict):
             return image | {"image": self(image["image"])}
-        return resize_image(image, resized_shape(*image.shape[-2:], self.short_side, self.max_size))
+        shape = resized_shape if self.antialias else rounded_shape
+        return resize_image(image, shape(*image.shape[-2:], self.short_side, self.max_size), self.antialias)

@@ -29,10 +29,12 @@ class ParsingEvaluator:
 
     Args:
         num_classes: K, background included.
+        skip_empty: images without a predicted person do not count in mIoU and the accuracies (released code), although
+            the prediction may hold labels and the truth people.
     """
 
-    def __init__(self, num_classes: int):
-        self.num_classes = num_classes
+    def __init__(self, num_classes: int, skip_empty: bool = False):
+        self.num_classes, self.skip_empty = num_classes, skip_empty
         self._confusion = np.zeros((num_classes, num_classes), np.int64)
         self._images: dict[tuple, _Image] = {}  # (0, number) without a name, (1, name) with one
 
@@ -86,7 +88,8 @@ class ParsingEvaluator:
                 f"got {list(boxes.shape)}"
             )
         box_scores = as_scores("box_scores", box_scores, len(boxes))
-        self._confusion += confusion
+        if len(boxes) or not self.skip_empty:
+            self._confusion += confusion
         self._images[key] = _Image(matches, boxes, box_scores, true_boxes)
 
     def state(self) -> dict:

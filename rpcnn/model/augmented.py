@@ -32,16 +32,17 @@ class Pass(NamedTuple):
     finest: Tensor  # S2 [1, C, H / 4, W / 4]
     image_size: tuple[int, int]  # (height, width) that the network saw, without padding
     mirrored: bool
+    inclusive_boxes: bool = False  # the model's
 
     def to_base(self, boxes: Tensor, base_size: tuple[int, int]) -> Tensor:
         """Boxes [n, 4] of this pass in the pixels of the base scale."""
         if self.mirrored:
             boxes = mirror_boxes(boxes, self.image_size[1])
-        return resize_boxes(boxes, self.image_size, base_size)
+        return resize_boxes(boxes, self.image_size, base_size, self.inclusive_boxes)
 
     def from_base(self, boxes: Tensor, base_size: tuple[int, int]) -> Tensor:
         """Boxes [n, 4] of the base scale in this pass's pixels."""
-        boxes = resize_boxes(boxes, base_size, self.image_size)
+        boxes = resize_boxes(boxes, base_size, self.image_size, self.inclusive_boxes)
         return mirror_boxes(boxes, self.image_size[1]) if self.mirrored else boxes
 
 
@@ -138,7 +139,8 @@ class AugmentedInference:
         pyramid, logits, sizes = self.model.encode([resized])
         proposals = self.model.rpn.propose(*self.model.rpn(pyramid), sizes)
         boxes, scores, _ = self.model.box_head.candidates(*self.model.box_head(pyramid, proposals), proposals, sizes)
-        return Pass(pyramid[0], sizes[0], mirrored), boxes, scores, None if logits is None else logits[0]
+        seen = Pass(pyramid[0], sizes[0], mirrored, self.model.inclusive_boxes)
+        return seen, boxes, scores, None if logits is None else logits[0]
 
     def select(self, candidates: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Candidates [n, 4] with scores [n] to at most `max_detections` boxes and their scores, best first."""
@@ -159,11 +161,13 @@ class AugmentedInference:
         """Makes pass `number`, from 1 on, part of the mean probabilities [K, H, W]; a strip of rows at a time."""
         classes, *size = mean.shape
         probabilities = self.model.semantic_probabilities(logits, seen.image_size)
-        # The map's cells are whole: up to 3 pixels more than the network saw.
+        # The map's cells are whole: up to 3 pixels more than the network saw. With its padding it is the whole image.
         covered = tuple(
             max(STRIDES[0] * cells * side / pixels, side)
             for cells, side, pixels in zip(probabilities.shape[1:], size, seen.image_size, strict=True)
         )
+        if not self.model.crop_semantic:
+            covered = tuple(size)
         for rows in strips(0, size[0], size[1] * classes):
             window = global_window(probabilities, covered, rows, (0, size[1]))
             if seen.mirrored:
@@ -184,7 +188,7 @@ class AugmentedInference:
                 maps = maps.flip(-1)[:, self.exchanged]
             if iou_scores is not None:
                 roots = torch.zeros_like(iou_scores) if roots is None else roots
-                roots.lerp_(iou_scores.sqrt(), 1 / number)
+                roots.lerp_(iou_scores.clamp(min=0).sqrt(), 1 / number)
             probabilities = maps if probabilities is None else probabilities.lerp_(maps, 1 / number)
             del maps
         return probabilities, None if roots is None else roots.square()

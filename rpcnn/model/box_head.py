@@ -14,6 +14,7 @@ from .boxes import (
     clip_boxes,
     decode_boxes,
     draw_samples,
+    last_pixels,
     match_boxes,
     regression_targets,
 )
@@ -37,7 +38,8 @@ class BoxHead(nn.Module):
     channels: width of the pyramid; strides: of its levels; hidden: width of the two layers; resolution: of the RoI
     features; canonical_size: the RoI size, pixels, that is read from the stride-16 level; samples: RoIs per image in
     training, of which positive_fraction at most overlap a person by IoU >= 0.5; score_threshold, nms_threshold,
-    max_detections: of the detections at test; aligned: RoIAlign with the half pixel shift.
+    max_detections: of the detections at test; aligned: RoIAlign with the half pixel shift; inclusive_boxes: see
+    `clip_boxes` and `last_pixels`.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class BoxHead(nn.Module):
         nms_threshold: float = 0.5,
         max_detections: int = 100,
         aligned: bool = True,
+        inclusive_boxes: bool = False,
     ):
         super().__init__()
         self.scales = [1 / stride for stride in strides]
@@ -60,6 +63,7 @@ class BoxHead(nn.Module):
         self.samples, self.positive_fraction = samples, positive_fraction
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
         self.max_detections = max_detections
+        self.inclusive_boxes = inclusive_boxes
         self.fc6 = linear(channels * resolution**2, hidden)
         self.fc7 = linear(hidden, hidden)
         self.classes = linear(hidden, 2, std=0.01)
@@ -69,12 +73,13 @@ class BoxHead(nn.Module):
         """Boxes [R_i, 4] of each image to class logits [R, 2] and deltas [R, 2, 4], R over all images."""
         x = ops.multilevel_roi_align(
             features,
-            boxes,
+            [last_pixels(b) for b in boxes] if self.inclusive_boxes else boxes,
             self.resolution,
             self.scales,
             sampling_ratio=2,
             aligned=self.aligned,
             canonical_size=self.canonical_size,
+            area_offset=int(self.inclusive_boxes),
         )
         x = F.relu(self.fc6(x.flatten(1)), inplace=True)
         x = F.relu(self.fc7(x), inplace=True)
@@ -115,7 +120,8 @@ class BoxHead(nn.Module):
         scores = class_logits.softmax(dim=1)[:, PERSON]
         boxes = decode_boxes(deltas[:, PERSON], torch.cat(proposals), CODER_WEIGHTS)
         counts = [len(p) for p in proposals]
-        boxes = torch.cat([clip_boxes(b, size) for b, size in zip(boxes.split(counts), image_sizes, strict=True)])
+        split = zip(boxes.split(counts), image_sizes, strict=True)
+        boxes = torch.cat([clip_boxes(b, size, self.inclusive_boxes) for b, size in split])
         images = torch.repeat_interleave(
             torch.arange(len(counts), device=boxes.device), torch.tensor(counts, device=boxes.device)
         )

@@ -34,11 +34,25 @@ def box_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
     return torch.where(union > 0, intersection / union, 0)
 
 
-def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Boxes [..., 4] cut to an image of (height, width) pixels."""
+def clip_boxes(boxes: Tensor, image_size: tuple[int, int], inclusive: bool = False) -> Tensor:
+    """Boxes [..., 4] cut to an image of (height, width) pixels.
+
+    inclusive: the first and the last pixel of each are pixels of the image, so that none is empty (released code).
+    """
     height, width = image_size
-    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
-    return torch.stack([x, y], dim=-1).flatten(-2)
+    one = int(inclusive)
+    x1, y1, x2, y2 = boxes.unbind(dim=-1)
+    corners = x1.clamp(0, width - one), y1.clamp(0, height - one), x2.clamp(one, width), y2.clamp(one, height)
+    return torch.stack(corners, dim=-1)
+
+
+def last_pixels(boxes: Tensor) -> Tensor:
+    """Boxes [..., 4] that end at their last pixel: x2 - 1, y2 - 1, the "+1" boxes of the released code.
+
+    Of width x2 - x1 + 1, such boxes have our areas, overlaps, anchors and regression targets. Where corners are taken
+    for points they are others: when they are clipped, scaled, rounded or handed to RoIAlign.
+    """
+    return boxes - boxes.new_tensor([0, 0, 1, 1])
 
 
 def mirror_boxes(boxes: Tensor, width: float) -> Tensor:
@@ -47,10 +61,17 @@ def mirror_boxes(boxes: Tensor, width: float) -> Tensor:
     return torch.stack([width - x2, y1, width - x1, y2], dim=-1)
 
 
-def resize_boxes(boxes: Tensor, old_size: tuple[int, int], new_size: tuple[int, int]) -> Tensor:
-    """Boxes [n, 4] of an image of (height, width) pixels as they lie after its resizing, each axis by its own ratio."""
+def resize_boxes(
+    boxes: Tensor, old_size: tuple[int, int], new_size: tuple[int, int], inclusive: bool = False
+) -> Tensor:
+    """Boxes [n, 4] of an image of (height, width) pixels as they lie after its resizing, each axis by its own ratio.
+
+    inclusive: the first and the last pixel are multiplied by the ratio, not the edges (released code).
+    """
     ratio_y, ratio_x = (new / old for new, old in zip(new_size, old_size, strict=True))
-    return boxes * boxes.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
+    ratios = boxes.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
+    ends = boxes.new_tensor([0, 0, 1, 1]) * inclusive
+    return (boxes - ends) * ratios + ends
 
 
 def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,11 +4,13 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from rpcnn import ops
 from rpcnn.labels import LabelSet
 
-from .boxes import resize_boxes
+from .boxes import last_pixels, resize_boxes
 from .detections import Detections
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ def combine(
     semantic_gate: float = 0.7,
     instance_semantic_weight: float = 0.2,
     semantic_mode: str = "combine",
+    pasting: str = "exact",
+    inclusive_boxes: bool = False,
 ) -> "ParsingResult":
     """People, one label map and one instance map at the image's own size (height, width), best person first.
 
@@ -38,12 +42,17 @@ def combine(
     semantic_mode: the rows of Table 6: "combine"; "parsing" paints people over background; "semseg" takes the global
     arg-max alone, without the gate. Without a global segmentation "combine" is "parsing".
 
-    Raises ValueError for an unknown mode, and for "semseg" without a global segmentation.
+    pasting: "exact" samples each map over its box, pixel centre by pixel centre; "rounded" is the released code's, see
+    `enlarge_to_pixels`. inclusive_boxes: the model's; first and last pixels are scaled to the image, not edges.
+
+    Raises ValueError for an unknown mode or pasting, and for "semseg" without a global segmentation.
     """
     from rpcnn.results import ParsingResult
 
     if semantic_mode not in MODES:
         raise ValueError(f"combine: semantic_mode must be one of {', '.join(MODES)}, got {semantic_mode!r}")
+    if pasting not in ("exact", "rounded"):
+        raise ValueError(f"combine: pasting must be 'exact' or 'rounded', got {pasting!r}")
     semantic = detections.semantic
     if semantic_mode == "semseg" and semantic is None:
         raise ValueError("combine: semantic_mode 'semseg' needs the global segmentation of a model with GSE-FPN")
@@ -52,14 +61,18 @@ def combine(
     scores = detections.scores[order]
     # Network pixels to image pixels, each axis by its own ratio: both sizes were rounded when the image was resized.
     ratio_y, ratio_x = (side / seen for side, seen in zip(image_size, detections.image_size, strict=True))
-    boxes = resize_boxes(detections.boxes[order], detections.image_size, image_size)
+    boxes = resize_boxes(detections.boxes[order], detections.image_size, image_size, inclusive_boxes)
+    probabilities, windows = detections.probabilities[order], boxes
+    if pasting == "rounded":
+        windows = enlarge_to_pixels(boxes, tuple(probabilities.shape[-2:]))
+        probabilities = F.pad(probabilities, (1, 1, 1, 1))
     covered = None
     if semantic is not None:  # the stride-4 map covers whole cells: up to 3 pixels more than the network saw
         rows, columns = detections.semantic_size or (4 * semantic.shape[1], 4 * semantic.shape[2])
         covered = max(rows * ratio_y, height), max(columns * ratio_x, width)  # 47 * (768 / 47) < 768 in floats
     labels, instances, people = ops.paste_parsing(
-        detections.probabilities[order],
-        boxes,
+        probabilities,
+        windows,
         (height, width),
         scores >= score_threshold,
         semantic=semantic,
@@ -79,3 +92,18 @@ def combine(
         instances=instances.to(torch.uint8 if len(boxes) < 256 else torch.uint16),
         label_set=label_set,
     )
+
+
+def enlarge_to_pixels(boxes: Tensor, map_size: tuple[int, int]) -> Tensor:
+    """Windows [n, 4] of whole pixels over which the released code stretches maps with a border of one cell of zeros.
+
+    Of a box from its first to its last pixel, both sides grow about the centre by (cells + 2) / cells, map_size =
+    (rows, columns) cells; the corners are truncated towards zero and their pixels belong to the window, one at least.
+    The border takes its share of the window away from the map: people come out up to a cell narrower than their boxes.
+    """
+    rows, columns = map_size
+    first, last = last_pixels(boxes.double()).split(2, dim=1)
+    growth = first.new_tensor([(columns + 2) / columns, (rows + 2) / rows])
+    centre, half = (first + last) / 2, (last - first) / 2 * growth
+    first, last = (centre - half).trunc(), (centre + half).trunc()
+    return torch.cat([first, first + (last - first + 1).clamp(min=1)], dim=1).to(boxes.dtype)

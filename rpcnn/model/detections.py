@@ -14,7 +14,7 @@ class Detections:
     box_scores: Tensor
     """float32 [n] in [0, 1]: S_cls."""
     iou_scores: Tensor | None
-    """float32 [n] in [0, 1]: S_iou of the re-scoring network; None without one."""
+    """float32 [n]: S_iou of the re-scoring network, in [0, 1] unless the model has clamp_iou=False; or None."""
     probabilities: Tensor
     """float32 [n, K, output, output] over each box (output 128 in the paper); sums to 1 over K."""
     semantic: Tensor | None
@@ -27,7 +27,10 @@ class Detections:
 
     @property
     def scores(self) -> Tensor:
-        """S_parsing = sqrt(S_cls * S_iou), [n] in [0, 1] (Sec. 3.5); the box score without a re-scoring network."""
+        """S_parsing = sqrt(S_cls * S_iou), [n] (Sec. 3.5); the box score without a re-scoring network.
+
+        0 where S_iou is negative: the root would be NaN, which no threshold drops.
+        """
         if self.iou_scores is None:
             return self.box_scores
-        return (self.box_scores * self.iou_scores.clamp(0, 1)).sqrt()
+        return (self.box_scores * self.iou_scores.clamp(min=0)).sqrt()

@@ -13,7 +13,7 @@ from rpcnn import ops
 
 from .backbone import Backbone
 from .box_head import BoxHead
-from .boxes import draw
+from .boxes import draw, last_pixels
 from .detections import Detections
 from .fpn import FPN
 from .gse_fpn import GSEFPN
@@ -24,6 +24,11 @@ from .prsn import PRSN
 from .rpn import RPN
 
 STRIDES = (4, 8, 16, 32, 64)  # of P2..P6
+# Mean and deviation of the channels: of RGB in 0..1, as torchvision's weights expect; of BGR in 0..255 (released code).
+PIXEL_STATISTICS = {
+    "rgb": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "bgr255": ([102.9801, 115.9465, 122.7717], [1.0, 1.0, 1.0]),
+}
 SIZE_DIVISOR = 32  # padded heights and widths are multiples, so that C2..C5 halve exactly
 
 
@@ -53,6 +58,12 @@ class RPRCNN(nn.Module):
     the padding instead of calling it background (released code: False); normalise_per_process: see `normalise`.
 
     score_threshold, nms_threshold, max_detections: people kept at test, by box score.
+
+    The released code's ways with pixels and boxes: pixel_format: what the backbone reads, "rgb" or "bgr255" (released);
+    test_padding: "mean" as in training, or "black" (released); inclusive_boxes: corners are the first and the last
+    pixel (released: True), see `clip_boxes` and `last_pixels`; rpn_top_per_batch: see `RPN` (released: True);
+    parsing_crop: "exact" or "rounded" (released), see `crop_parsing`; clamp_iou: S_iou lies in 0..1 (released: False);
+    crop_semantic: the global map ends where the image does, not where its padding does (released: False).
     """
 
     def __init__(
@@ -105,6 +116,13 @@ class RPRCNN(nn.Module):
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
         max_detections: int = 100,
+        pixel_format: str = "rgb",
+        test_padding: str = "mean",
+        inclusive_boxes: bool = False,
+        rpn_top_per_batch: bool = False,
+        parsing_crop: str = "exact",
+        clamp_iou: bool = True,
+        crop_semantic: bool = True,
     ):
         super().__init__()
         if not 1 <= pyramid_levels <= len(STRIDES) or len(anchor_sizes) < pyramid_levels:
@@ -117,6 +135,13 @@ class RPRCNN(nn.Module):
                 f"RPRCNN: parsing_output must be a multiple of parsing_resolution, got {parsing_output} and "
                 f"{parsing_resolution}"
             )
+        for name, value, choices in (
+            ("pixel_format", pixel_format, tuple(PIXEL_STATISTICS)),
+            ("test_padding", test_padding, ("mean", "black")),
+            ("parsing_crop", parsing_crop, ("exact", "rounded")),
+        ):
+            if value not in choices:
+                raise ValueError(f"RPRCNN: {name} must be {' or '.join(map(repr, choices))}, got {value!r}")
         self.num_classes = num_classes
         self.pyramid_levels = pyramid_levels
         self.aligned = aligned
@@ -130,9 +155,12 @@ class RPRCNN(nn.Module):
             "semantic": lambda_semantic,
             "rescoring": lambda_rescoring,
         }
-        # ImageNet statistics of RGB in 0..1, as torchvision's weights expect.
-        self.register_buffer("pixel_mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
-        self.register_buffer("pixel_std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+        self.pixel_format, self.test_padding = pixel_format, test_padding
+        self.inclusive_boxes, self.parsing_crop = inclusive_boxes, parsing_crop
+        self.clamp_iou, self.crop_semantic = clamp_iou, crop_semantic
+        mean, std = (torch.tensor(values)[:, None, None] for values in PIXEL_STATISTICS[pixel_format])
+        self.register_buffer("pixel_mean", mean, persistent=False)
+        self.register_buffer("pixel_std", std, persistent=False)
 
         strides = STRIDES[:pyramid_levels]
         self.backbone = Backbone(
@@ -152,6 +180,8 @@ class RPRCNN(nn.Module):
             rpn_nms_threshold,
             rpn_samples,
             rpn_ignore_border,
+            inclusive_boxes,
+            rpn_top_per_batch,
         )
         self.box_head = BoxHead(
             fpn_channels,
@@ -165,6 +195,7 @@ class RPRCNN(nn.Module):
             nms_threshold,
             max_detections,
             aligned,
+            inclusive_boxes,
         )
         self.parsing_head = ParsingHead(
             fpn_channels,
@@ -212,11 +243,14 @@ class RPRCNN(nn.Module):
         return pyramid, semantic_logits, image_sizes
 
     def normalise_and_pad(self, images: list[Tensor], targets=None) -> tuple[Tensor, list[tuple[int, int]]]:
-        """The batch [N, 3, H, W], zero to the right of and below each image, and each image's (height, width)."""
+        """The batch [N, 3, H, W], padded to the right of and below each image, and each image's (height, width)."""
         others = [target["padded_to"] for target in targets or () if "padded_to" in target]
         batch = self.pixel_mean.new_zeros(len(images), 3, *padded_size(images, others))
+        if self.test_padding == "black" and not self.training:
+            batch = (batch - self.pixel_mean) / self.pixel_std
         for canvas, image in zip(batch, images, strict=True):
-            image = image.to(batch.device, non_blocking=True).to(batch.dtype) / 255
+            image = image.to(batch.device, non_blocking=True).to(batch.dtype)
+            image = image / 255 if self.pixel_format == "rgb" else image.flip(0)
             canvas[:, : image.shape[1], : image.shape[2]] = (image - self.pixel_mean) / self.pixel_std
         return batch, [tuple(image.shape[-2:]) for image in images]
 
@@ -253,16 +287,25 @@ class RPRCNN(nn.Module):
         for i, ((boxes, box_scores), size) in enumerate(zip(found, image_sizes, strict=True)):
             probabilities, iou_scores = self.parse([pyramid[0][i : i + 1]], boxes)
             semantic = self.semantic_probabilities(semantic_logits[i], size) if self.gse else None
-            detections.append(Detections(boxes, box_scores, iou_scores, probabilities, semantic, image_size=size))
+            covered = None if self.crop_semantic else size
+            detections.append(Detections(boxes, box_scores, iou_scores, probabilities, semantic, size, covered))
         return detections
 
     def semantic_probabilities(self, logits: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """One image's global probabilities [K, ceil(height / 4), ceil(width / 4)]: the padding's are cut off."""
-        height, width = (-(-side // STRIDES[0]) for side in image_size)
-        return logits[:, :height, :width].float().softmax(dim=0)
+        """One image's global probabilities [K, ceil(height / 4), ceil(width / 4)]: the padding's are cut off.
+
+        Without crop_semantic they stay, and the whole map stands for the image.
+        """
+        if self.crop_semantic:
+            height, width = (-(-side // STRIDES[0]) for side in image_size)
+            logits = logits[:, :height, :width]
+        return logits.float().softmax(dim=0)
 
     def parse(self, pyramid, boxes: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Boxes [n, 4] of one image to probabilities [n, K, output, output] and mIoU scores [n] in [0, 1]."""
+        """Boxes [n, 4] of one image to probabilities [n, K, output, output] and mIoU scores [n].
+
+        The scores are in [0, 1]; without clamp_iou they are as predicted.
+        """
         shape = len(boxes), self.num_classes, self.parsing_output, self.parsing_output
         # Filled chunk by chunk; a single chunk is the result itself.
         probabilities = boxes.new_empty(shape) if len(boxes) > self.parsing_chunk else boxes.new_zeros(0, *shape[1:])
@@ -272,7 +315,8 @@ class RPRCNN(nn.Module):
             feature, logits = self.parsing_head(self.parsing_rois(pyramid, [boxes[chunk]]))
             seen = channel_softmax(logits)
             if self.prsn:
-                iou_scores[chunk] = self.prsn(feature, logits, seen).clamp(0, 1)
+                iou = self.prsn(feature, logits, seen)
+                iou_scores[chunk] = iou.clamp(0, 1) if self.clamp_iou else iou
             if len(boxes) > self.parsing_chunk:
                 probabilities[chunk] = seen
             else:
@@ -281,6 +325,7 @@ class RPRCNN(nn.Module):
 
     def parsing_rois(self, pyramid, boxes: list[Tensor]) -> Tensor:
         """Features [R, C, resolution, resolution] of the boxes of each image, all from the finest level (Sec. 3.3)."""
+        boxes = [last_pixels(b) for b in boxes] if self.inclusive_boxes else boxes
         return ops.roi_align(pyramid[0], boxes, self.parsing_resolution, 1 / STRIDES[0], 2, self.aligned)
 
     @torch.no_grad()
@@ -298,7 +343,7 @@ class RPRCNN(nn.Module):
             boxes.append(roi.boxes[chosen])
             if len(chosen):
                 people = roi.people[chosen].clamp(min=0)
-                crops = crop_parsing(target["parsing"], people, boxes[-1], self.parsing_output)
+                crops = crop_parsing(target["parsing"], people, boxes[-1], self.parsing_output, self.parsing_crop)
                 labels.append(torch.where(valid[:, None, None], crops, IGNORE))
         if not labels:
             height, width = image_sizes[0]

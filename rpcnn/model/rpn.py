@@ -28,7 +28,9 @@ class RPN(nn.Module):
     channels: width of the pyramid; strides and anchor_sizes: pixels, one of each per level; anchor_ratios: height /
     width; top_train and top_test: proposals kept per level before suppression and per image after it;
     nms_threshold: IoU above which the weaker proposal goes; samples: anchors per image in the loss, at most half of
-    them positive; ignore_border_anchors: anchors that leave the image take no part in the loss.
+    them positive; ignore_border_anchors: anchors that leave the image take no part in the loss; inclusive_boxes: see
+    `clip_boxes`; top_per_batch: in training top_train counts the proposals of all images together, best first, so that
+    crowded images get more of them (released code).
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class RPN(nn.Module):
         nms_threshold: float = 0.7,
         samples: int = 256,
         ignore_border_anchors: bool = True,
+        inclusive_boxes: bool = False,
+        top_per_batch: bool = False,
     ):
         super().__init__()
         if len(strides) != len(anchor_sizes):
@@ -53,6 +57,7 @@ class RPN(nn.Module):
         self.nms_threshold = nms_threshold
         self.samples = samples
         self.ignore_border_anchors = ignore_border_anchors
+        self.inclusive_boxes, self.top_per_batch = inclusive_boxes, top_per_batch
         cells = torch.stack([cell_anchors(a, s, anchor_ratios) for a, s in zip(anchor_sizes, strides, strict=True)])
         self.register_buffer("cells", cells, persistent=False)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
@@ -90,7 +95,8 @@ class RPN(nn.Module):
             boxes.append(decode_boxes(delta, anchor[best]))
             levels.append(torch.full_like(best, level))
         scores, boxes, levels = torch.cat(scores, 1), torch.cat(boxes, 1), torch.cat(levels, 1)  # [N, n], [N, n, 4]
-        boxes = torch.stack([clip_boxes(b, size) for b, size in zip(boxes, image_sizes, strict=True)])
+        clipped = [clip_boxes(b, size, self.inclusive_boxes) for b, size in zip(boxes, image_sizes, strict=True)]
+        boxes = torch.stack(clipped)
         images = torch.arange(len(boxes), device=boxes.device)[:, None].expand_as(levels).flatten()
         boxes = boxes.flatten(0, 1)
         # Suppression inside each level of each image, all of them in one call.
@@ -100,6 +106,8 @@ class RPN(nn.Module):
             keep = ops.batched_nms(boxes, scores, groups, self.nms_threshold)
         else:
             keep, _ = ops.nms_padded(boxes, scores, groups, self.nms_threshold, len(boxes))
+        if self.top_per_batch and self.training:
+            keep = keep[:top]  # the best of all images
         rank = torch.arange(len(keep), device=keep.device, dtype=torch.float32)
         proposals = []
         for i in range(len(image_sizes)):
@@ -119,7 +127,7 @@ class RPN(nn.Module):
             people = target["boxes"]
             matched = match_boxes(box_iou(people, anchors), positive=0.7, negative=0.3, promote_best=True)
             if self.ignore_border_anchors:
-                inside = (anchors == clip_boxes(anchors, size)).all(dim=1)
+                inside = (anchors == clip_boxes(anchors, size, self.inclusive_boxes)).all(dim=1)
                 matched = torch.where(inside, matched, IGNORED)
             samples, valid = draw_samples(matched, self.samples, 0.5, generator)
             positive = valid & (matched[samples] >= 0)
