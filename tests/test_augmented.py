@@ -237,6 +237,15 @@ def test_what_is_kept_of_a_pass_is_64_bytes_a_pixel():
     assert seen.finest.untyped_storage().nbytes() == 64 * 96 // 16 * 16 * 4  # 16 channels here, 256 in the paper
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_people():
+    model, image = rating(eager(max_detections=6)), scene(1, 62, 90)[0]
+    wanted = AugmentedInference(model, LABELS, [same, twice])(image)
+    found = AugmentedInference(model.cuda(), LABELS, [same, twice])(image)
+    for name in ("boxes", "box_scores", "iou_scores", "probabilities", "semantic"):
+        torch.testing.assert_close(getattr(found, name).cpu(), getattr(wanted, name), rtol=1e-2, atol=1e-2)
+
+
 def test_without_global_branch_rescoring_or_people():
     model = eager(gse=False, prsn=False)
     found = AugmentedInference(model, LABELS, [same, twice])(scene(1)[0])
