@@ -63,8 +63,12 @@ def calls(monkeypatch, owner, name) -> list:
     return seen
 
 
-def test_the_base_scale_alone_is_plain_inference():
-    model, image = rating(eager(max_detections=12)), scene(1, 62, 90)[0]
+RELEASED = {"inclusive_boxes": True, "clamp_iou": False, "crop_semantic": False, "test_padding": "black"}
+
+
+@pytest.mark.parametrize("switches", [{}, RELEASED], ids=["default", "released"])
+def test_the_base_scale_alone_is_plain_inference(switches):
+    model, image = rating(eager(max_detections=12, **switches)), scene(1, 62, 90)[0]
     with torch.inference_mode():
         plain = model([image])[0]
     found = AugmentedInference(model, LABELS, [same], flip=False, suppression="off", voting_iou=0)(image)
@@ -74,7 +78,8 @@ def test_the_base_scale_alone_is_plain_inference():
         assert torch.equal(getattr(found, name), getattr(plain, name)), name
     torch.testing.assert_close(found.iou_scores, plain.iou_scores, rtol=1e-6, atol=1e-7)  # a root, squared
     for mode in ("combine", "parsing", "semseg"):
-        results = [combine(d, (62, 90), LABELS, semantic_mode=mode, semantic_gate=0.2) for d in (plain, found)]
+        knobs = {"semantic_mode": mode, "semantic_gate": 0.2, "inclusive_boxes": model.inclusive_boxes}
+        results = [combine(detections, (62, 90), LABELS, **knobs) for detections in (plain, found)]
         assert torch.equal(results[0].people, results[1].people)
         assert torch.equal(results[0].labels, results[1].labels)
         assert torch.equal(results[0].instances, results[1].instances)
