@@ -204,14 +204,20 @@ def test_one_running_mean_and_the_maps_of_one_pass_are_all_there_is(monkeypatch)
         alive[kind] += [weakref.ref(tensor) for tensor in tensors]
         most[kind] = max(most[kind], sum(reference() is not None for reference in alive[kind]))
 
-    encode, parse, window = model.encode, model.parse, augmented.global_window
+    augmentation = AugmentedInference(model, LABELS, [same, twice, half])
+    encode, look, parse, window = model.encode, augmentation.look, model.parse, augmented.global_window
 
     def watched_encode(images):
         pyramid, logits, sizes = encode(images)
         living("finest", pyramid[0])
         living("coarse", *pyramid[1:])
-        living("logits", logits)
         return pyramid, logits, sizes
+
+    def watched_look(*arguments):
+        living("logits")  # of the passes before
+        seen, boxes, scores, logits = look(*arguments)
+        alive["logits"].append(weakref.ref(logits))
+        return seen, boxes, scores, logits
 
     def watched_parse(*arguments):
         maps, scores = parse(*arguments)
@@ -225,12 +231,14 @@ def test_one_running_mean_and_the_maps_of_one_pass_are_all_there_is(monkeypatch)
         return result
 
     monkeypatch.setattr(model, "encode", watched_encode)
+    monkeypatch.setattr(augmentation, "look", watched_look)
     monkeypatch.setattr(model, "parse", watched_parse)
     monkeypatch.setattr(augmented, "global_window", watched_window)
-    found = AugmentedInference(model, LABELS, [same, twice, half])(image)
+    found = augmentation(image)
     assert len(alive["maps"]) == 6 and len(alive["windows"]) == 24
     # Of S2 all passes', of the coarser four levels one pass's; the mean is the first pass's own map.
-    assert most == {"maps": 2, "windows": 2, "logits": 1, "coarse": 4, "finest": 6}
+    assert len(alive["logits"]) == 6
+    assert most == {"maps": 2, "windows": 2, "logits": 0, "coarse": 4, "finest": 6}
     assert found.probabilities.shape == (6, 6, 32, 32)
 
 
