@@ -174,7 +174,7 @@ class Arguments:
     short_side: int | None = None
     """Pixels of the short side the image is resized to; default: the model's configuration."""
     augment: bool = False
-    """Test-time augmentation: several scales and mirror images, averaged; as many times slower as it says."""
+    """Test-time augmentation: several scales and mirror images, averaged; tens of times slower."""
     batch_size: int = 1
     """Images that go through the network together, where they have the same size after resizing."""
 
