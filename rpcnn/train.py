@@ -70,13 +70,7 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
     set_up_torch(config)
 
     dataset = open_dataset(config, "train")
-    transform = TrainTransform(
-        list(config.data.short_sides) or (config.data.short_side_min, config.data.short_side_max),
-        config.data.long_side_max,
-        config.labels,
-        config.data.flip_probability,
-        config.model.inclusive_boxes,
-    )
+    transform = train_transform(config)
     model = RPRCNN.from_config(config).to(device)
     if run.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -184,6 +178,13 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
             log.say(f"rpcnn: weights, results and pictures are in {folder}")
     log.close()
     return folder
+
+
+def train_transform(config: Config) -> TrainTransform:
+    """The augmentation of a configuration."""
+    data = config.data
+    sides = list(data.short_sides) or (data.short_side_min, data.short_side_max)
+    return TrainTransform(sides, data.long_side_max, config.labels, data.flip_probability, config.model.inclusive_boxes)
 
 
 def set_up_torch(config: Config) -> None:

@@ -1,21 +1,14 @@
 """Parameters and shapes of the paper's network and of the released one, without computing anything."""
 
+import dataclasses
+
 import pytest
 import torch
 
+from rpcnn.config import load_config
 from rpcnn.model import RPRCNN, parameter_groups
 
-RELEASED = {
-    "stride_in_1x1": True,
-    "aligned": False,
-    "pyramid_levels": 4,
-    "gse_embedding": True,
-    "prsn_input": "logits",
-    "prsn_stride": 2,
-    "rescoring_loss": "half_positive",
-    "ignore_padding": False,
-    "normalise_per_process": True,
-}
+RELEASED = dataclasses.asdict(load_config("released").model)
 
 
 def build(num_classes: int = 20, **arguments) -> RPRCNN:
