@@ -45,7 +45,13 @@ DOWN, CHANNELS = "cuda/downsample_add_kernel.cuh", "cuda/channels.cuh"
 AXIS, BOX = "geometry/interpolate.h", "geometry/boxes.h"
 MUTANTS = [
     *(Mutant("roi_align", f"barrier {i + 1} dropped", ROI, BARRIER, NOTHING, i) for i in range(6)),
-    Mutant("roi_align", "half of a tile not reached", ROI, "e.top < tile.top + kTileRows", "e.top < tile.top + 4"),
+    Mutant(
+        "roi_align",
+        "half of a tile not reached",
+        ROI,
+        "reaches.top[mine] < tile.top + kTileRows",
+        "reaches.top[mine] < tile.top + 4",
+    ),
     Mutant("roi_align", "list of boxes too short", ROI, "listed, [kBlock]", "listed, [kBlock / 8]"),
     Mutant("roi_align", "rank in the list off by one", ROI, "(1u << lane) - 1", "(2u << lane) - 1"),
     Mutant("roi_align", "weights table one row short", ROI, "A rows[kTileRows]", "A rows[kTileRows - 1]"),

@@ -114,9 +114,9 @@ std::vector<Tensor> unpool(const char* op, const Tensor& grad, const Tensor& box
   dispatch(op, grad.scalar_type(), boxes.scalar_type(), [&](auto type, auto geometry) {
     using T = decltype(type);
     using G = decltype(geometry);
-    Tensor reaches = empty_like_device(grad, {R * int64_t(sizeof(RoiReach<G>))}, ScalarType::Byte);
+    Tensor scratch = empty_like_device(grad, {RoiReaches<G>::bytes(R)}, ScalarType::Byte);
     launch_roi_align_backward<T, G>(map_table<T>(outputs, p, channels_last), data<G>(rows), R, p.rule, data<T>(source),
-                                    static_cast<RoiReach<G>*>(reaches.mutable_data_ptr()), device.stream);
+                                    scratch.mutable_data_ptr(), device.stream);
   });
   check_launch(op);
   return outputs;

@@ -113,15 +113,25 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>(kInnermost ? 3 : 2)
   }
 }
 
-// A box on its level, and the pixels [top, bottom) × [left, right) that it reads there.
+// Every box on its level, the map it lies on (level × N + image) and the pixels [top, bottom) × [left, right) that it
+// reads there. Every block of the backward looks at every box: side by side, that is 4 to 20 bytes a box.
 template <typename G>
-struct RoiReach {
-  PlacedRoi<G> roi;
-  int64_t top, bottom, left, right;
+struct RoiReaches {
+  PlacedRoi<G>* placed;
+  int *map, *top, *bottom, *left, *right;
+
+  static int64_t bytes(int64_t R) { return R * int64_t(sizeof(PlacedRoi<G>) + 5 * sizeof(int)); }
+  RoiReaches(void* scratch, int64_t R)
+      : placed(static_cast<PlacedRoi<G>*>(scratch)),
+        map(reinterpret_cast<int*>(placed + R)),
+        top(map + R),
+        bottom(top + R),
+        left(bottom + R),
+        right(left + R) {}
 };
 
 template <typename G>
-RPCNN_HOST_DEVICE void axis_reach(const RoiAxis<G>& axis, int64_t cells, int64_t size, int64_t* low, int64_t* high) {
+RPCNN_HOST_DEVICE void axis_reach(const RoiAxis<G>& axis, int64_t cells, int64_t size, int* low, int* high) {
   *low = *high = 0;
   if (axis.samples == 0) return;
   double a = double(axis.start), b = double(axis.start) + double(axis.bin) * double(cells);
@@ -131,19 +141,19 @@ RPCNN_HOST_DEVICE void axis_reach(const RoiAxis<G>& axis, int64_t cells, int64_t
   }
   a = std::floor(a) - 1.0, b = std::ceil(b) + 2.0;  // a sample reads two pixels; rounding may move it by a hair
   const double limit = double(size);
-  *low = static_cast<int64_t>(a < 0 ? 0.0 : (a > limit ? limit : a));
-  *high = static_cast<int64_t>(b < 0 ? 0.0 : (b > limit ? limit : b));
+  *low = static_cast<int>(a < 0 ? 0.0 : (a > limit ? limit : a));
+  *high = static_cast<int>(b < 0 ? 0.0 : (b > limit ? limit : b));
 }
 
 template <typename T, typename G>
-__global__ void roi_reach_kernel(RoiMaps<T> maps, const G* boxes, int64_t R, RoiRule rule, RoiReach<G>* reaches) {
+__global__ void roi_reach_kernel(RoiMaps<T> maps, const G* boxes, int64_t R, RoiRule rule, RoiReaches<G> reaches) {
   const int64_t stride = int64_t(gridDim.x) * blockDim.x;
   for (int64_t r = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; r < R; r += stride) {
-    RoiReach<G> e;
-    e.roi = place_roi(boxes + r * 5, maps, rule);
-    axis_reach(e.roi.y, rule.height, maps.H[e.roi.level], &e.top, &e.bottom);
-    axis_reach(e.roi.x, rule.width, maps.W[e.roi.level], &e.left, &e.right);
-    reaches[r] = e;
+    const PlacedRoi<G> roi = place_roi(boxes + r * 5, maps, rule);
+    axis_reach(roi.y, rule.height, maps.H[roi.level], &reaches.top[r], &reaches.bottom[r]);
+    axis_reach(roi.x, rule.width, maps.W[roi.level], &reaches.left[r], &reaches.right[r]);
+    reaches.map[r] = static_cast<int>(roi.level * maps.N + roi.image);
+    reaches.placed[r] = roi;
   }
 }
 
@@ -179,16 +189,17 @@ struct RoiTiles {
 // One of them.
 struct RoiTile {
   int64_t image;
-  int level, top, left;
+  int level, map, top, left;
 };
 
-RPCNN_HOST_DEVICE RoiTile tile_of(const RoiTiles& tiles, int64_t index, int width) {
+RPCNN_HOST_DEVICE RoiTile tile_of(const RoiTiles& tiles, int64_t images, int64_t index, int width) {
   RoiTile tile{};
   while (index >= tiles.begin[tile.level + 1]) ++tile.level;
   index -= tiles.begin[tile.level];
   const int64_t row = index / tiles.columns[tile.level];
   tile.left = static_cast<int>(index - row * tiles.columns[tile.level]) * width;
   tile.image = row / tiles.rows[tile.level];
+  tile.map = static_cast<int>(tile.level * images + tile.image);
   tile.top = static_cast<int>(row - tile.image * tiles.rows[tile.level]) * kTileRows;
   return tile;
 }
@@ -203,7 +214,7 @@ constexpr int kResidentPacks = 3;
 // Grid: tiles × pieces of the channels.
 template <typename T, typename G, int V, bool kInnermost>
 __global__ void __launch_bounds__(kBlock, resident_blocks<G>((kInnermost && (V == 2 || V == 4)) ? kResidentPacks : 2))
-    roi_align_backward_kernel(RoiMaps<T> maps, RoiTiles tiles, const RoiReach<G>* reaches, int R, RoiRule rule,
+    roi_align_backward_kernel(RoiMaps<T> maps, RoiTiles tiles, RoiReaches<G> reaches, int R, RoiRule rule,
                               const T* grad) {
   using A = device_accumulate_t<T>;
   using Own = Channels<T, V, kInnermost>;
@@ -217,7 +228,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>((kInnermost && (V =
   const int lane = threadIdx.x, warp = threadIdx.y;
   const int height = int(rule.height), width = int(rule.width), cells = height * width;
   const int C = static_cast<int>(maps.C);
-  if (threadIdx.x == 0 && threadIdx.y == 0) own_tile[0] = tile_of(tiles, blockIdx.x / L::pieces(C), kColumns);
+  if (threadIdx.x == 0 && threadIdx.y == 0) own_tile[0] = tile_of(tiles, maps.N, blockIdx.x / L::pieces(C), kColumns);
   __syncthreads();
   const RoiTile& tile = own_tile[0];
   // A warp is a row of the tile where channels are innermost; else rows are taken in turn, for warps are channels.
@@ -226,12 +237,9 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>((kInnermost && (V =
   A sum[kTurns][kPixels][V] = {};
   for (int base = 0; base < R; base += kBlock) {
     const int mine = base + warp * 32 + lane;
-    bool hit = false;
-    if (mine < R) {
-      const RoiReach<G>& e = reaches[mine];
-      hit = e.roi.image == tile.image && e.roi.level == tile.level && e.top < tile.top + kTileRows &&
-            e.bottom > tile.top && e.left < tile.left + kColumns && e.right > tile.left;
-    }
+    const bool hit = mine < R && reaches.map[mine] == tile.map && reaches.top[mine] < tile.top + kTileRows &&
+                     reaches.bottom[mine] > tile.top && reaches.left[mine] < tile.left + kColumns &&
+                     reaches.right[mine] > tile.left;
     const unsigned hits = __ballot_sync(~0u, hit);
     if (lane == 0) counts[warp] = __popc(hits);
     __syncthreads();
@@ -248,16 +256,16 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>((kInnermost && (V =
           const int members = total - first < kGroup ? total - first : kGroup;
           const int share = kBlock / kGroup, thread = warp * 32 + lane, own = thread / share;
           if (own < members) {
-            const RoiReach<G>& e = reaches[listed[first + own]];
-            const G mean = G(1) / (G(e.roi.y.samples) * G(e.roi.x.samples));
+            const PlacedRoi<G>& roi = reaches.placed[listed[first + own]];
+            const G mean = G(1) / (G(roi.y.samples) * G(roi.x.samples));
             for (int i = thread % share; i < (kTileRows + kColumns) * kCells; i += share) {
               const int line = i / kCells, k = i % kCells;
               if (line < kTileRows) {
                 weights[own].rows[line][k] =
-                    A(cell_weight(e.roi.y, p0 + k, height, tile.top + line, maps.H[tile.level]) * mean);
+                    A(cell_weight(roi.y, p0 + k, height, tile.top + line, maps.H[tile.level]) * mean);
               } else {
                 const int x = line - kTileRows;
-                weights[own].columns[x][k] = A(cell_weight(e.roi.x, q0 + k, width, tile.left + x, maps.W[tile.level]));
+                weights[own].columns[x][k] = A(cell_weight(roi.x, q0 + k, width, tile.left + x, maps.W[tile.level]));
               }
             }
           }
@@ -335,10 +343,11 @@ void launch_roi_align(const RoiMaps<T>& maps, const G* boxes, int64_t R, const R
   });
 }
 
-// reaches: R entries of scratch.
+// scratch: RoiReaches<G>::bytes(R), aligned as PlacedRoi is.
 template <typename T, typename G>
 void launch_roi_align_backward(const RoiMaps<T>& maps, const G* boxes, int64_t R, const RoiRule& rule, const T* grad,
-                               RoiReach<G>* reaches, Stream stream) {
+                               void* scratch, Stream stream) {
+  const RoiReaches<G> reaches(scratch, R);
   if (R) SIMT_LAUNCH((roi_reach_kernel<T, G>), blocks_for(R), kBlock, 0, stream, maps, boxes, R, rule, reaches);
   choose_channels<T>(maps.channels_last, packs_whole(maps, grad), [&](auto v, auto innermost) {
     constexpr int V = decltype(v)::value;

@@ -38,8 +38,8 @@ SIMT_EXPORT roi_align_backward(int64_t dtype, int64_t N, int64_t C, int64_t leve
   return simt_run_as(dtype, [&](auto type) {
     using T = decltype(type);
     using G = rpcnn::device_accumulate_t<T>;
-    std::vector<rpcnn::RoiReach<G>> reaches(R);
+    std::vector<double> scratch((rpcnn::RoiReaches<G>::bytes(R) + 7) / 8);
     rpcnn::launch_roi_align_backward<T, G>(table<T>(N, C, int(levels), hs, ws, channels_last, maps), as<G>(boxes), R,
-                                           rule(height, width, ratio, aligned), as<T>(grad), reaches.data(), nullptr);
+                                           rule(height, width, ratio, aligned), as<T>(grad), scratch.data(), nullptr);
   });
 }
