@@ -11,8 +11,9 @@ from test_model import LOSSES, scene
 from test_model import train as losses_of
 
 from rpcnn import Predictor, ops
+from rpcnn import evaluate as evaluation
 from rpcnn.config import Config, load_config
-from rpcnn.evaluate import main as evaluate
+from rpcnn.metrics import ParsingEvaluator
 from rpcnn.model import RPRCNN, parameter_groups, rp_rcnn
 from rpcnn.schedule import learning_rate
 from rpcnn.train import main as train
@@ -149,7 +150,7 @@ def test_it_trains():
     assert missing == []
 
 
-def test_the_commands_train_evaluate_and_predict(tmp_path):
+def test_the_commands_train_evaluate_and_predict(tmp_path, monkeypatch):
     small = [
         *("--data.dataset", "painted", "--data-root", str(tmp_path), "--data.painted-train", "4"),
         *("--data.painted-val", "2", "--data.painted-short-side", "96", "128", "--data.short-sides", "96", "128"),
@@ -160,8 +161,10 @@ def test_the_commands_train_evaluate_and_predict(tmp_path):
         *("--batch-size", "2", "--iterations", "2", "--device", "cpu", "--test.pictures", "0"),
     ]
     run = train(["released", *small, "--output", str(tmp_path / "run")])
-    results = evaluate([str(run), "--run.output", str(tmp_path / "again")])
-    assert results["images"] == 2
+    made = []
+    monkeypatch.setattr(evaluation, "ParsingEvaluator", lambda *given: made.append(ParsingEvaluator(*given)) or made[0])
+    results = evaluation.main([str(run), "--run.output", str(tmp_path / "again")])
+    assert results["images"] == 2 and made[0].skip_empty
     predictor = Predictor(run)
     assert not differences(predictor.config, load_config("released", small)).keys() - {"run.output"}
     Image.new("RGB", (130, 97), "gray").save(tmp_path / "gray.png")

@@ -174,6 +174,17 @@ def test_clipping_keeps_first_and_last_pixel_in_the_image():
     assert (clip_boxes(boxes, (height, width)) == clipped).all(dim=1).float().mean() < 1
 
 
+@torch.no_grad()
+def test_a_box_beyond_the_border_keeps_a_pixel():
+    """As proposal and as detection; with exclusive ends it is empty, and no detection."""
+    model, beyond = released(score_threshold=0.0).eval(), torch.tensor([[200.0, 10, 220, 40]])
+    logits, deltas = torch.zeros(1, 2), torch.zeros(1, 2, 4)
+    boxes, _, _ = model.box_head.candidates(logits, deltas, [beyond], [(90, 125)])
+    assert boxes.tolist() == [[124, 10, 125, 40]]
+    proposals = model.rpn.propose([torch.zeros(1, 1)], [torch.zeros(1, 1, 4)], [beyond], [(90, 125)])
+    assert proposals[0].tolist() == [[124, 10, 125, 40]]
+
+
 def test_roi_align_gets_the_last_pixel():
     model = released().eval()
     pyramid = [torch.randn(1, 16, 40 // 2**i, 40 // 2**i) for i in range(4)]

@@ -10,6 +10,7 @@ from test_model import scene
 
 from rpcnn.config import load_config
 from rpcnn.data.transforms import TestTransform, rounded_shape
+from rpcnn.inference import parse_image
 from rpcnn.inference import test_transform as transform_of
 from rpcnn.labels import CIHP, LabelSet
 from rpcnn.metrics import ParsingEvaluator
@@ -141,6 +142,7 @@ def test_one_augmented_pass_is_the_released_inference():
     plain = model([image])[0]
     torch.testing.assert_close(augmented.boxes, plain.boxes)
     assert not augmented.scores.isnan().any()
+    assert AugmentedInference(model, six, [lambda x: x]).look(image, False)[0].inclusive_boxes
     maps = [combine(found, (52, 70), six, semantic_mode="semseg").labels for found in (augmented, plain)]
     assert (maps[0] == maps[1]).float().mean() > 0.99
 
@@ -225,11 +227,31 @@ def test_the_border_cell_is_background():
     maps = torch.zeros(1, 6, 8, 8)
     maps[:, 1] = 1.0
     found = Detections(torch.tensor([[10.0, 10, 50, 50]]), torch.ones(1), torch.ones(1), maps, None, (60, 60))
-    person = combine(found, (60, 60), CIHP, pasting="rounded", inclusive_boxes=True).people[0]
+    person = combine(found, (60, 60), CIHP, pasting=CONFIG.test.pasting, inclusive_boxes=True).people[0]
     # The window is 5..53, of 10 cells of 4.9 pixels: up to the border cell's centre, 7.45, there are nothing but zeros.
     assert person.nonzero().amin(0).tolist() == [7, 7] and person.nonzero().amax(0).tolist() == [51, 51]
     exact = combine(found, (60, 60), CIHP).people[0]
     assert exact.nonzero().amin(0).tolist() == [10, 10] and exact.nonzero().amax(0).tolist() == [49, 49]
+
+
+def test_a_picture_goes_through_all_of_it():
+    """The commands' way from a picture to a result takes the configuration's resizing, scaling and pasting."""
+    seen = []
+
+    def model(images):
+        seen.extend(images)
+        size = tuple(images[0].shape[1:])
+        return [Detections(torch.tensor([[5.0, 6, 80, 90]]), torch.ones(1), torch.ones(1), maps, None, size)]
+
+    config, image = load_config("released", ["--data.test-short-side", "100", "--device", "cpu"]), scene(1)[0]
+    maps = blobs(1, 16)
+    result = parse_image(model, image, config, torch.device("cpu"))
+    assert torch.equal(seen[0], TestTransform(100, 1333, "opencv")(image))
+    (found,) = model(seen[:1])
+    wanted = combine(found, (64, 96), CIHP, pasting="rounded", inclusive_boxes=True)
+    assert torch.equal(result.people, wanted.people) and torch.equal(result.boxes, wanted.boxes)
+    edges = combine(found, (64, 96), CIHP, pasting="rounded")
+    assert not torch.equal(result.boxes, edges.boxes)
 
 
 # Counting

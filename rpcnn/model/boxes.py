@@ -52,7 +52,7 @@ def last_pixels(boxes: Tensor) -> Tensor:
     Of width x2 - x1 + 1, such boxes have our areas, overlaps, anchors and regression targets. Where corners are taken
     for points they are others: when they are clipped, scaled, rounded or handed to RoIAlign.
     """
-    return boxes - boxes.new_tensor([0, 0, 1, 1])
+    return torch.cat([boxes[..., :2], boxes[..., 2:] - 1], dim=-1)
 
 
 def mirror_boxes(boxes: Tensor, width: float) -> Tensor:
