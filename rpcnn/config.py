@@ -1,6 +1,7 @@
 """Every knob of a run: one dataclass tree, whose defaults are the paper's CIHP run. TOML presets hold what differs.
 
-Precedence: defaults < preset file < command line. ``load_config`` gives the resolved tree, ``to_toml`` writes it back.
+Precedence: defaults < the preset that a file names as its base < the file < command line. ``load_config`` gives the
+resolved tree, ``to_toml`` writes it back.
 """
 
 import dataclasses
@@ -312,33 +313,55 @@ def find_preset(name: str | pathlib.Path) -> pathlib.Path:
     for path in (pathlib.Path(name), preset_folder() / name, preset_folder() / f"{name}.toml"):
         if path.is_file():
             return path
-    known = sorted(path.stem for path in preset_folder().glob("*.toml"))
-    near = difflib.get_close_matches(pathlib.Path(name).stem, known, n=1)
+    known = preset_names()
+    near = difflib.get_close_matches(str(name).removesuffix(".toml"), known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"config: {str(name)!r} is neither a file nor a preset ({', '.join(known)}){hint}")
+    top = ", ".join(preset for preset in known if "/" not in preset)
+    raise ValueError(f"config: {str(name)!r} is neither a file nor a preset ({top}, ablations/…){hint}")
+
+
+def preset_names() -> list[str]:
+    """Every preset as load_config takes it: painted, …, ablations/cihp_gse, …"""
+    return sorted(
+        path.relative_to(preset_folder()).with_suffix("").as_posix() for path in preset_folder().rglob("*.toml")
+    )
 
 
 def load_config(path: str | pathlib.Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """The resolved configuration: defaults, then the preset, then command-line style overrides.
+
+    A file may begin with base = "NAME", another preset that it builds upon.
 
     Args:
         path: a TOML file or the name of a preset; None is "painted", the embedded default run.
         overrides: e.g. ["--train.iterations", "100", "--seed", "1"].
 
     Raises:
-        ValueError: no such file, an unknown key (with the nearest known one), or a value of the wrong type.
+        ValueError: no such file, an unknown key (with the nearest known one), a value of the wrong type, or a base that
+            has a base itself.
         SystemExit: an unknown or malformed override (tyro's message says which).
     """
     path = find_preset(path or "painted")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"config: {path} is not TOML: {error}") from None
+    values = _read_toml(path)
+    if "base" in values:
+        base = _read_toml(find_preset(values.pop("base")))
+        if "base" in base:
+            raise ValueError(f"{path}: base must be a preset without a base of its own")
+        for group, entries in values.items():
+            base[group] = {**base.get(group, {}), **entries} if isinstance(entries, dict) else entries
+        values = base
     config = from_dict(values, source=str(path))
     if overrides:
         config = tyro.cli(Config, default=config, args=list(overrides), prog="rpcnn")
     validate(config)
     return config
+
+
+def _read_toml(path: pathlib.Path) -> dict:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"config: {path} is not TOML: {error}") from None
 
 
 def from_dict(values: dict, source: str = "config") -> Config:

@@ -53,7 +53,7 @@ def parse_images(
     while window := list(itertools.islice(images, WINDOW * batch_size if batch_size > 1 else 1)):
         with torch.inference_mode(), autocast(device, autocast_dtype(config.run.precision, device, training=False)):
             if config.test.augment:
-                results = {0: _finish(augmented(window[0]), window[0], config)}
+                results = {0: finish(augmented(window[0]), window[0], config)}
             else:
                 results = _parse_window(model, window, config, device, batch_size)
         yield from (results.pop(i) for i in range(len(window)))
@@ -67,11 +67,20 @@ def _parse_window(model, window: list[Tensor], config: Config, device, batch_siz
         for start in range(0, len(group), batch_size):
             batch = group[start : start + batch_size]
             for i, found in zip(batch, model([resized[i].to(device) for i in batch]), strict=True):
-                results[i] = _finish(found, window[i], config)
+                results[i] = finish(found, window[i], config)
     return results
 
 
-def _finish(detections: Detections, image: Tensor, config: Config) -> ParsingResult:
+def detect_image(model: RPRCNN, image: Tensor, config: Config, device: torch.device) -> Detections:
+    """What the model in eval mode says about one image, uint8 [3, H, W] RGB, before `finish` paints it."""
+    with torch.inference_mode(), autocast(device, autocast_dtype(config.run.precision, device, training=False)):
+        if config.test.augment:
+            return augmented_inference(model, config)(image)
+        return model([test_transform(config)(image).to(device)])[0]
+
+
+def finish(detections: Detections, image: Tensor, config: Config) -> ParsingResult:
+    """Detections of an image painted at its own size, as config.test says (see `combine`)."""
     test = config.test
     return combine(
         detections,

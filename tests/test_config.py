@@ -3,7 +3,7 @@ import inspect
 
 import pytest
 
-from rpcnn.config import Config, from_dict, load_config, preset_folder, to_dict, to_toml
+from rpcnn.config import Config, from_dict, load_config, preset_names, to_dict, to_toml
 from rpcnn.model import RPRCNN
 
 
@@ -18,7 +18,7 @@ def test_the_defaults_are_the_papers_cihp_run():
     assert (model.box_samples, model.parsing_samples, model.max_detections) == (512, 16, 100)
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in preset_folder().glob("*.toml")))
+@pytest.mark.parametrize("name", preset_names())
 def test_every_preset_loads(name):
     assert isinstance(load_config(name), Config)
 
@@ -47,6 +47,22 @@ def test_toml_and_back(tmp_path):
     (tmp_path / "c.toml").write_text(to_toml(config), encoding="utf-8")
     assert load_config(tmp_path / "c.toml") == config
     assert from_dict(to_dict(config)) == config
+
+
+def test_a_file_wins_over_its_base(tmp_path):
+    (tmp_path / "mine.toml").write_text('base = "parsing_rcnn"\n[model]\nprsn = true\n[train]\niterations = 5\n')
+    config, base = load_config(tmp_path / "mine.toml"), load_config("parsing_rcnn")
+    assert (config.model.gse, config.model.prsn, config.train.iterations) == (False, True, 5)
+    assert config.test == base.test and config.test.semantic_mode == "parsing"
+
+
+def test_a_base_has_no_base_and_must_be_there(tmp_path):
+    (tmp_path / "one.toml").write_text('base = "ablations/cihp_gse"\n')
+    with pytest.raises(ValueError, match="base must be a preset without a base of its own"):
+        load_config(tmp_path / "one.toml")
+    (tmp_path / "two.toml").write_text('base = "painte"\n')
+    with pytest.raises(ValueError, match="did you mean 'painted'"):
+        load_config(tmp_path / "two.toml")
 
 
 def test_the_command_line_wins_over_the_file():
@@ -78,6 +94,8 @@ def test_a_bad_file_is_explained(tmp_path, text, message):
 def test_an_unknown_preset_names_the_nearest():
     with pytest.raises(ValueError, match=r"neither a file nor a preset.*did you mean 'cihp_r50'"):
         load_config("cihp_r5")
+    with pytest.raises(ValueError, match=r"did you mean 'ablations/painted_gse'"):
+        load_config("ablations/painted_gs")
 
 
 def test_an_unknown_option_ends_the_command(capsys):

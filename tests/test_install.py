@@ -109,6 +109,19 @@ def test_the_ops_need_neither_torchvision_nor_the_rest(bare):
     assert run(bare, blocked + USE).returncode == 0
 
 
+def test_a_wheel_holds_every_preset_and_package(tmp_path):
+    done = setup("none", arguments=("build_py", "--build-lib", str(tmp_path)))
+    assert done.returncode == 0, done.stderr
+    packed = {
+        path.relative_to(tmp_path / "rpcnn").as_posix() for path in (tmp_path / "rpcnn").rglob("*") if path.is_file()
+    }
+    wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.toml")}
+    wanted |= {path.relative_to(ROOT / "rpcnn").as_posix() for path in (ROOT / "rpcnn").rglob("*.py")}
+    assert "configs/ablations/cihp_gse.toml" in wanted and wanted <= packed
+    done = run(tmp_path, "import rpcnn; print(rpcnn.load_config('ablations/cihp_gse').model.prsn, rpcnn.__file__)")
+    assert done.stdout.split()[0] == "False" and str(tmp_path) in done.stdout, done.stderr
+
+
 def test_info_tells_every_op():
     done = subprocess.run([sys.executable, "-m", "rpcnn.info"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,215 @@
+"""Tables 3-5, 7 and 8: several seeds of several variants, their means, spreads and changes beside the paper's.
+
+Runs whose configurations differ in their seeds alone are one variant. Tables give the mean and, from two runs on, the
+standard deviation (n - 1) over them; a change is the difference of two means, with its standard error
+sqrt(s1²/n1 + s2²/n2). The correlations of Fig. 5 (see `scores`), over matched detections, are computed once for a run
+and kept in its folder as analysis.json; everything else comes from its results.json.
+"""
+
+import math
+import pathlib
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from .paper import METRICS, variant_row
+from .report import COLOURS, grouped_bars, mathtext, new_figure, number, table, write
+from .scores import SCORES
+from .variants import CORRELATIONS, Variant, differences, group, read_run
+
+COLUMNS = METRICS | {"ap_bbox": "AP^bbox"}
+
+
+@dataclass
+class Options:
+    """Options of the ablation."""
+
+    output: str = "ablation"
+    """Folder for ablation.md, ablation.json and ablation.png."""
+    baseline: str = ""
+    """The variant that changes are measured from; empty: the one without GSE-FPN and PRSN, else the first."""
+    data_root: str = ""
+    """Where correlations are computed: the data set's folder; empty: the one each run was trained on."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda|cuda:N")] = "auto"
+    """Where correlations are computed."""
+
+
+def run(folders: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
+    """The command: ablation RUN RUN … [--output DIR] [--baseline NAME] [--data-root DIR] [--device …]."""
+    options = tyro.cli(Options, args=arguments, prog=prog)
+    changes = ["--run.device", options.device] + (["--data-root", options.data_root] if options.data_root else [])
+    variants = group([read_run(folder, changes, prog) for folder in folders])
+    baseline = choose_baseline(variants, options.baseline)
+    results = summarize(variants, baseline)
+    text = format_ablation(results)
+    output = pathlib.Path(options.output)
+    write(output, "ablation", text, results, plot_ablation(results))
+    print(f"{text}\n\nrpcnn: tables, numbers and plot are in {output}: ablation.md, ablation.json, ablation.png")
+    return results
+
+
+def choose_baseline(variants: Sequence[Variant], name: str) -> Variant:
+    """The variant of that name; without one Parsing R-CNN, if it is there once, or the first.
+
+    Raises ValueError if there is no such variant.
+    """
+    if name:
+        named = [variant for variant in variants if variant.name == name]
+        if not named:
+            known = ", ".join(variant.name for variant in variants)
+            raise ValueError(f"ablation: --baseline must be one of {known}, got {name!r}")
+        return named[0]
+    plain = [variant for variant in variants if not variant.config.model.gse and not variant.config.model.prsn]
+    return plain[0] if len(plain) == 1 else variants[0]
+
+
+def summarize(variants: Sequence[Variant], baseline: Variant) -> dict:
+    """Baseline first: every variant's runs, its statistics, changes and the paper's row.
+
+    Keys: baseline, a name; differ_in, keys of the configuration; variants, by name: seeds, runs (metric: values by
+    seed), mean, std (None for one run), change and change_error by metric, paper and paper_change by metric of
+    paper.METRICS. What is undefined is None.
+    """
+    variants = [baseline, *(variant for variant in variants if variant is not baseline)]
+    entries = {}
+    for variant in variants:
+        values = {key: variant.values(key) for key in (*COLUMNS, *CORRELATIONS)}
+        base = {key: baseline.values(key) for key in values}
+        published, plain = variant_row(variant.config), variant_row(baseline.config)
+        entries[variant.name] = {
+            "seeds": [run.seed for run in variant.runs],
+            "runs": values,
+            "mean": {key: mean(numbers) for key, numbers in values.items()},
+            "std": {key: deviation(numbers) for key, numbers in values.items()},
+            "change": {key: minus(mean(numbers), mean(base[key])) for key, numbers in values.items()},
+            "change_error": {key: error_of_difference(numbers, base[key]) for key, numbers in values.items()},
+            "paper": dict(zip(METRICS, published or (None,) * 4, strict=True)),
+            "paper_change": {
+                key: minus(*pair)
+                for key, *pair in zip(METRICS, published or (None,) * 4, plain or (None,) * 4, strict=True)
+            },
+        }
+    return {"baseline": baseline.name, "differ_in": differences(variants), "variants": entries}
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """None without values."""
+    return statistics.fmean(values) if values else None
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Sample standard deviation (n - 1); None for less than two values."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def minus(value: float | None, base: float | None) -> float | None:
+    """None where one is."""
+    return None if value is None or base is None else value - base
+
+
+def error_of_difference(values: Sequence[float], base: Sequence[float]) -> float | None:
+    """Standard error of the difference of two means; None where one of them stands on less than two values."""
+    if len(values) < 2 or len(base) < 2:
+        return None
+    return math.sqrt(statistics.variance(values) / len(values) + statistics.variance(base) / len(base))
+
+
+def format_ablation(results: dict) -> str:
+    """Three tables: metrics, correlations, changes beside the paper's."""
+    entries, baseline = results["variants"], results["baseline"]
+    spread = lambda entry, key, digits: cell(entry["mean"][key], entry["std"][key], digits)
+    seeds = lambda entry: ", ".join(map(str, entry["seeds"]))
+    metrics = [[name, seeds(entry), *(spread(entry, key, 1) for key in COLUMNS)] for name, entry in entries.items()]
+    scores = [[name, *(spread(entry, key, 3) for key in CORRELATIONS)] for name, entry in entries.items()]
+    changes = [
+        [name]
+        + [
+            text
+            for key in METRICS
+            for text in (
+                cell(entry["change"][key], entry["change_error"][key], 1, "+"),
+                cell(entry["paper_change"][key], None, 1, "+"),
+            )
+        ]
+        for name, entry in entries.items()
+        if name != baseline
+    ]
+    titles = [f"{SCORES[score]}: {kind.capitalize()}" for score, kind in CORRELATIONS.values()]
+    pairs = [text for title in METRICS.values() for text in (title, "paper")]
+    parts = [
+        "In percent, mean ± standard deviation over seeds",
+        table(["", "seeds", *COLUMNS.values()], metrics),
+        "Correlation with the true mIoU of each matched detection",
+        table(["", *titles], scores),
+    ]
+    if changes:
+        parts += [f"Change from {baseline} in points, ± standard error", table(["", *pairs], changes)]
+        parts += [f"The variants differ in {', '.join(results['differ_in'])}."]
+    if len({tuple(entry["seeds"]) for entry in entries.values()}) > 1:
+        parts += ["The variants do not have the same seeds."]
+    return "\n\n".join(parts)
+
+
+def cell(value: float | None, spread: float | None, digits: int, sign: str = "") -> str:
+    """12.3 ± 0.4, or 12.3 without a spread, or –."""
+    if value is None:
+        return "–"
+    return f"{value:{sign}.{digits}f}" + ("" if spread is None else f" ± {number(spread, digits)}")
+
+
+def plot_ablation(results: dict):
+    """Every run and the means with standard deviations; the changes beside the paper's; the correlations."""
+    entries, baseline = results["variants"], results["baseline"]
+    figure = new_figure(12, 10)
+    top, middle, bottom = figure.subfigures(3, 1)
+    for axes, (key, title) in zip(top.subplots(1, 4), METRICS.items(), strict=True):
+        dots(axes, entries, [(key, "", COLOURS[1])])
+        axes.set(title=mathtext(title), ylabel="percent" if key == "miou" else "")
+    top.suptitle("every run, mean ± standard deviation over seeds", fontsize=10)
+    others = [name for name in entries if name != baseline]
+    for axes, (key, title) in zip(middle.subplots(1, 4), METRICS.items(), strict=True):
+        if not others:
+            axes.set_axis_off()
+            continue
+        series = {kind: [entries[name][field][key] for name in others] for kind, field in CHANGES.items()}
+        errors = {"this ablation": [entries[name]["change_error"][key] for name in others]}
+        grouped_bars(axes, others, series, errors)
+        axes.axhline(0, color="0.3", linewidth=0.8)
+        axes.set(title=mathtext(title), ylabel="points" if key == "miou" else "")
+        axes.tick_params(axis="x", rotation=20)
+    if others:
+        middle.suptitle(f"change from {baseline} ± standard error, beside the paper's", fontsize=10)
+        middle.axes[0].legend(frameon=False, fontsize=8)
+    for axes, kind in zip(bottom.subplots(1, 2, sharey=True), ("pearson", "spearman"), strict=True):
+        dots(
+            axes,
+            entries,
+            [(f"{score}_{kind}", title, COLOURS[i + 1]) for i, (score, title) in enumerate(SCORES.items())],
+        )
+        axes.set(title=f"{kind.capitalize()} correlation with the true mIoU", ylabel="correlation")
+    bottom.axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+CHANGES = {"this ablation": "change", "paper": "paper_change"}
+
+
+def dots(axes, entries: dict, series: Sequence[tuple[str, str, str]]) -> None:
+    """Every run of each variant as a dot, beside it mean and standard deviation; series are (key, name, colour)."""
+    for i, (key, name, colour) in enumerate(series):
+        shift = 0.3 * (i - (len(series) - 1) / 2)
+        for x, entry in enumerate(entries.values()):
+            values = entry["runs"][key]
+            axes.scatter([x + shift - 0.06] * len(values), values, s=14, color=colour, alpha=0.5, linewidths=0)
+            if values:
+                axes.errorbar(x + shift + 0.06, entry["mean"][key], entry["std"][key], color=colour, fmt="o",
+                              markersize=5, capsize=3, label=name if x == 0 else None)  # fmt: skip
+    axes.set_xticks(range(len(entries)), entries)
+    axes.tick_params(axis="x", rotation=20)
+    axes.margins(x=0.15, y=0.15)
+    axes.grid(axis="y", color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

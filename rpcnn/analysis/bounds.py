@@ -1,0 +1,187 @@
+"""Table 1: what the metrics would be if one of the three outputs were true.
+
+true boxes      the network parses the true boxes, whose box score is 1, in place of its own
+true parsing    each detection's map is what lies in its box of the true person that the map overlaps most
+true scores     the parsing score is the true mIoU, the overlap that AP^p compares with its thresholds, of the best
+                detection of each person, and 0 of every other: those match nobody. No ranking has a higher AP^p
+true IoU of all the same for every detection, those of a person found twice and of boxes beside people included
+
+One output is replaced at a time; the people are painted again, from test.score_threshold on, and all metrics computed
+as without. The paper says "replace the instance score with ground-truth IoU", which leaves open what a detection gets
+that no person is left for.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..inference import finish, test_transform
+from ..metrics import ParsingEvaluator, PersonMatches, match_people
+from ..model import Detections
+from ..model.boxes import resize_boxes
+from ..ops.paste_parsing import pixels_inside
+from ..precision import autocast, autocast_dtype
+from ..results import ParsingResult
+from .paper import BOUNDS, METRICS
+from .report import grouped_bars, mathtext, new_figure, table, with_change, write
+from .trained import Trained, open_trained
+
+ROWS = (*BOUNDS, "true IoU of all")
+
+
+def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
+    """The command: bounds RUN_OR_WEIGHTS [--output DIR] [--key value …]."""
+    if len(weights) != 1:
+        raise ValueError(f"{prog}: wants one run folder or model.safetensors, got {len(weights)}")
+    trained = open_trained(weights[0], arguments, prog)
+    results = bounds(trained)
+    plain = results["as predicted"]
+    text = (
+        f"{trained.name}, {plain['images']} images, {plain['people']} people; beside it the paper's Table 1 "
+        f"(Parsing R-CNN, R-50, CIHP val); in percent\n\n{format_bounds(results)}"
+    )
+    write(trained.output, "bounds", text, results, plot_bounds(results, trained.name))
+    print(f"{text}\n\nrpcnn: table, numbers and plot are in {trained.output}: bounds.md, bounds.json, bounds.png")
+    return results
+
+
+def bounds(trained: Trained) -> dict[str, dict]:
+    """The metrics of rpcnn.metrics on the evaluation split for each row of Table 1.
+
+    Raises ValueError for test-time augmentation and where people are not painted (semantic_mode semseg).
+    """
+    config = trained.config
+    if config.test.augment:
+        raise ValueError("bounds: true boxes are parsed in a single pass; test.augment must be false")
+    if config.test.semantic_mode == "semseg":
+        raise ValueError("bounds: test.semantic_mode must be 'combine' or 'parsing': 'semseg' shows no people")
+    classes, threshold = config.labels.num_classes, config.test.score_threshold
+    evaluators = {name: ParsingEvaluator(classes, config.test.skip_empty) for name in ROWS}
+    for sample in trained.samples():
+        found, on_true_boxes = detect(trained, sample["image"], sample["boxes"])
+        background = finish(without_people(found), sample["image"], config).labels.cpu()
+        predicted = finish(found, sample["image"], config).cpu()
+        matches = match_people(predicted.people, predicted.scores, sample["parsing"], classes)
+        best = np.where(is_best(matches), matches.overlap, 0.0)
+        results = {
+            "as predicted": predicted,
+            "true boxes": finish(on_true_boxes, sample["image"], config).cpu(),
+            "true parsing": painted(with_true_parsing(predicted, matches, sample["parsing"]), background, threshold),
+            "true scores": painted(with_scores(predicted, best), background, threshold),
+            "true IoU of all": painted(with_scores(predicted, matches.overlap), background, threshold),
+        }
+        for name, result in results.items():
+            add_result(evaluators[name], result, sample)
+    return {name: evaluator.summarize() for name, evaluator in evaluators.items()}
+
+
+def detect(trained: Trained, image: Tensor, true_boxes: Tensor) -> tuple[Detections, Detections]:
+    """What the network finds in an image, and what it makes of the true boxes [n, 4] with box score 1; one pass."""
+    model, device = trained.model, trained.device
+    with torch.inference_mode(), autocast(device, autocast_dtype(trained.config.run.precision, device, training=False)):
+        resized = test_transform(trained.config)(image).to(device)
+        pyramid, semantic_logits, sizes = model.encode([resized])
+        found = model.detect(pyramid, semantic_logits, sizes)[0]
+        boxes = resize_boxes(true_boxes.to(device), tuple(image.shape[-2:]), sizes[0], model.inclusive_boxes)
+        probabilities, iou_scores = model.parse(pyramid, boxes)
+    scores = torch.ones(len(boxes), device=device)
+    parsed = dict(boxes=boxes, box_scores=scores, iou_scores=iou_scores, probabilities=probabilities)
+    return found, dataclasses.replace(found, **parsed)
+
+
+def without_people(detections: Detections) -> Detections:
+    """The same image with nobody found."""
+    fields = ("boxes", "box_scores", "iou_scores", "probabilities")
+    kept = {name: value[:0] for name in fields if (value := getattr(detections, name)) is not None}
+    return dataclasses.replace(detections, **kept)
+
+
+def with_true_parsing(result: ParsingResult, matches: PersonMatches, truth: Tensor) -> ParsingResult:
+    """Every person's map is replaced by the part inside its box of the true map that it overlaps most.
+
+    A box that touches nobody gets an empty map. Scores and order stay; `labels` and `instances`, too: see `painted`.
+
+    Args:
+        matches: of the result's people with the truth.
+        truth: uint8 [G, H, W], a label map per true person; what is unknown there (255) becomes background.
+    """
+    height, width = truth.shape[1:]
+    truth = torch.where(truth < result.label_set.num_classes, truth, 0)
+    people = torch.zeros_like(result.people)
+    for map_, box, person in zip(people, result.boxes.tolist(), matches.person.tolist(), strict=True):
+        if person >= 0:
+            rows, columns = pixels_inside(box[1], box[3], height), pixels_inside(box[0], box[2], width)
+            inside = slice(*rows), slice(*columns)
+            map_[inside] = truth[person][inside]
+    return dataclasses.replace(result, people=people)
+
+
+def is_best(matches: PersonMatches) -> np.ndarray:
+    """bool [N]: whether no detection of the same true person has a larger overlap (of equal ones, the first)."""
+    by_overlap = np.argsort(-matches.overlap, kind="stable")
+    _, first = np.unique(matches.person[by_overlap], return_index=True)
+    best = np.zeros(len(by_overlap), bool)
+    best[by_overlap[first]] = True
+    return best & (matches.person >= 0)
+
+
+def with_scores(result: ParsingResult, scores: np.ndarray) -> ParsingResult:
+    """The same people with other parsing scores [N], best first."""
+    scores = torch.from_numpy(scores).to(result.scores)
+    return dataclasses.replace(result, scores=scores)[scores.argsort(descending=True, stable=True)]
+
+
+def painted(result: ParsingResult, background: Tensor, score_threshold: float) -> ParsingResult:
+    """`labels` and `instances` anew: people from score_threshold on over a label map, the best last (Fig. 4)."""
+    labels, instances = background.clone(), torch.zeros(background.shape, dtype=torch.int32)
+    for i in reversed(range(len(result))):
+        if result.scores[i] >= score_threshold:
+            shown = result.people[i] > 0
+            labels[shown] = result.people[i][shown]
+            instances[shown] = i + 1
+    instances = instances.to(torch.uint8 if len(result) < 256 else torch.uint16)
+    return dataclasses.replace(result, labels=labels, instances=instances)
+
+
+def add_result(evaluator: ParsingEvaluator, result: ParsingResult, sample: dict) -> None:
+    """Counts one image."""
+    evaluator.add(
+        labels=result.labels,
+        people=result.people,
+        scores=result.scores,
+        boxes=result.boxes,
+        box_scores=result.box_scores,
+        true_labels=sample["semantic"],
+        true_people=sample["parsing"],
+        true_boxes=sample["boxes"],
+        image_id=sample["id"],
+    )
+
+
+def format_bounds(results: dict[str, dict]) -> str:
+    """The table: ours and the paper's, with what each truth adds."""
+    rows = []
+    unknown = dict.fromkeys(METRICS)
+    for name in ROWS:
+        published = dict(zip(METRICS, BOUNDS[name], strict=True)) if name in BOUNDS else unknown
+        plain, paper_plain = results["as predicted"], dict(zip(METRICS, BOUNDS["as predicted"], strict=True))
+        if name == "as predicted":
+            plain = paper_plain = unknown
+        ours = [with_change(results[name][key], plain[key]) for key in METRICS]
+        rows.append([name, *ours, *(with_change(published[key], paper_plain[key]) for key in METRICS)])
+    return table(["", *METRICS.values(), *(f"paper: {title}" for title in METRICS.values())], rows)
+
+
+def plot_bounds(results: dict[str, dict], name: str):
+    """Bars of the rows for each metric, this run above, the paper below."""
+    figure = new_figure(8, 6)
+    series = {row: [results[row][key] for key in METRICS] for row in ROWS}
+    titles = (f"{name}: one output replaced by the truth", "paper, Table 1 (Parsing R-CNN, R-50, CIHP val)")
+    for axes, bars, title in zip(figure.subplots(2, 1), (series, BOUNDS), titles, strict=True):
+        grouped_bars(axes, [mathtext(title) for title in METRICS.values()], bars)
+        axes.set(title=title, ylabel="percent", ylim=(0, 108))
+    figure.axes[0].legend(ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False, fontsize=9)
+    return figure

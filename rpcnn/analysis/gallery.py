@@ -1,0 +1,112 @@
+"""Fig. 6: pictures, their truth and what the model makes of them, on one sheet.
+
+test.pictures images are taken at even steps through the evaluation split (--test.pictures 20).
+"""
+
+import pathlib
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..data.open import open_dataset
+from ..inference import finish
+from ..labels import LabelSet
+from ..metrics import match_people
+from ..results import ParsingResult
+from ..visualize import INK, PAPER, as_picture, colour_parts, draw_result, legend_strip, resize, stack
+from .report import number, table
+from .trained import Trained, open_trained
+
+HEIGHT = 260  # pixels of every picture on the sheet
+WIDEST = 2200  # pixels of the sheet, unless one image alone needs more
+GAP = 8
+TEXT = 15
+
+
+def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> list[dict]:
+    """The command: gallery RUN_OR_WEIGHTS [--test.pictures N] [--output DIR] [--key value …]."""
+    if len(weights) != 1:
+        raise ValueError(f"{prog}: wants one run folder or model.safetensors, got {len(weights)}")
+    trained = open_trained(weights[0], arguments, prog)
+    records, sheet = gallery(trained, trained.config.test.pictures)
+    text = f"{trained.name}: the images of gallery.png, in reading order\n\n{format_gallery(records)}"
+    trained.output.mkdir(parents=True, exist_ok=True)
+    (trained.output / "gallery.md").write_text(text + "\n", encoding="utf-8")
+    sheet.save(trained.output / "gallery.png")
+    print(f"{text}\n\nrpcnn: table and sheet are in {trained.output}: gallery.md, gallery.png")
+    return records
+
+
+def gallery(trained: Trained, count: int) -> tuple[list[dict], Image.Image]:
+    """What is said about `count` images of the evaluation split, and the sheet that shows them.
+
+    The keys of each record: image; people, in the truth; shown, from test.score_threshold on; score and true_iou, the
+    means of the parsing score and of the true mIoU of the people shown, None without any.
+
+    Raises ValueError if count is not positive.
+    """
+    if count < 1:
+        raise ValueError(f"gallery: test.pictures must be at least 1, got {count}")
+    dataset, config = open_dataset(trained.config, "eval"), trained.config
+    records, rows, present = [], [], set()
+    for index in np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist():
+        sample = dataset[index]
+        result = finish(trained.detect(sample["image"]), sample["image"], config).cpu()
+        records.append(describe(sample, result, config.test.score_threshold, config.labels.num_classes))
+        rows.append(triple(sample["image"].permute(1, 2, 0).numpy(), sample["semantic"].numpy(), result))
+        present |= set(np.unique(sample["semantic"]).tolist()) | set(np.unique(result.labels).tolist())
+    return records, sheet(rows, sorted(present), config.labels)
+
+
+def describe(sample: dict, result: ParsingResult, score_threshold: float, num_classes: int) -> dict:
+    """The record of one image, see :func:`gallery`."""
+    shown = result.above(score_threshold)
+    matches = match_people(shown.people, shown.scores, sample["parsing"], num_classes)
+    mean = lambda values: float(np.mean(values)) if len(values) else None
+    people = len(sample["boxes"])
+    means = {"score": mean(matches.scores), "true_iou": mean(matches.overlap) if people else None}
+    return {"image": sample["id"], "people": people, "shown": len(shown)} | means
+
+
+def triple(image: np.ndarray, truth_labels: np.ndarray, result: ParsingResult) -> Image.Image:
+    """Input, truth and prediction side by side, each HEIGHT pixels high."""
+    picture = as_picture(image, truth_labels.shape)
+    size = (max(round(HEIGHT * picture.width / picture.height), 1), HEIGHT)
+    resized = resize(picture, size)
+    tiles = [resized, colour_parts(resized, truth_labels, result.label_set), draw_result(picture, result, size)]
+    row = Image.new("RGB", (3 * size[0] + 4, HEIGHT), PAPER)
+    for i, tile in enumerate(tiles):
+        row.paste(tile, (i * (size[0] + 2), 0))
+    return row
+
+
+def sheet(triples: list[Image.Image], present: list[int], labels: LabelSet) -> Image.Image:
+    """Triples in lines of at most WIDEST pixels, with a caption above and the parts' colours below."""
+    lines: list[list[Image.Image]] = [[]]
+    for picture in triples:
+        width = sum(p.width + GAP for p in lines[-1]) + picture.width
+        if lines[-1] and width > WIDEST:
+            lines.append([])
+        lines[-1].append(picture)
+    width = max(sum(p.width + GAP for p in line) + GAP for line in lines)
+    caption = Image.new("RGB", (width, 2 * TEXT), PAPER)
+    text = "each: input, truth, prediction with boxes and parsing scores"
+    ImageDraw.Draw(caption).text((GAP, TEXT), text, fill=INK, font=ImageFont.load_default(TEXT), anchor="lm")
+    strips = []
+    for line in lines:
+        strip, x = Image.new("RGB", (width, HEIGHT + GAP), PAPER), GAP
+        for picture in line:
+            strip.paste(picture, (x, 0))
+            x += picture.width + GAP
+        strips.append(strip)
+    return stack([caption, *strips, legend_strip(labels, present, width, TEXT)])
+
+
+def format_gallery(records: list[dict]) -> str:
+    """The table."""
+    header = ["image", "true people", "shown", "mean parsing score", "mean true mIoU"]
+    rows = [
+        [r["image"], str(r["people"]), str(r["shown"]), number(r["score"], 2), number(r["true_iou"], 2)]
+        for r in records
+    ]
+    return table(header, rows)

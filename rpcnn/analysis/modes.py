@@ -1,0 +1,93 @@
+"""Table 6: the label map from the global segmentation alone, from people alone, and from both.
+
+semseg     the arg-max of the global segmentation
+parsing    people painted over background
+combine    people painted over the global segmentation where that is sure (Fig. 4)
+
+Every image goes through the network once. A second run, of Parsing R-CNN, gives the table's baseline: its people alone.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from ..inference import finish
+from ..metrics import confusion_matrix, mean_accuracy, miou, pixel_accuracy
+from .paper import MODES, SEMANTIC_METRICS
+from .report import grouped_bars, new_figure, table, with_change, write
+from .trained import Trained, open_trained
+
+
+def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
+    """The command: modes RUN_OR_WEIGHTS [BASELINE_RUN_OR_WEIGHTS] [--output DIR] [--key value …]."""
+    if not 1 <= len(weights) <= 2:
+        raise ValueError(f"{prog}: wants a run and perhaps the baseline's, got {len(weights)}")
+    trained = open_trained(weights[0], arguments, prog)
+    if not trained.config.model.gse:
+        raise ValueError(f"modes: {weights[0]} was trained without GSE-FPN: it has no global segmentation to compare")
+    results = {}
+    if len(weights) == 2:
+        results["baseline"] = modes(open_trained(weights[1], arguments, prog), ["parsing"])["parsing"]
+    results |= modes(trained, ["semseg", "parsing", "combine"])
+    text = f"{trained.name}; beside it the paper's Table 6 (R-50, CIHP val); in percent\n\n{format_modes(results)}"
+    write(trained.output, "modes", text, results, plot_modes(results, trained.name))
+    print(f"{text}\n\nrpcnn: table, numbers and plot are in {trained.output}: modes.md, modes.json, modes.png")
+    return results
+
+
+def modes(trained: Trained, names: list[str]) -> dict[str, dict]:
+    """For each of the semantic modes miou, pixel_accuracy and mean_accuracy on the evaluation split, in percent."""
+    config = trained.config
+    settings = {
+        name: dataclasses.replace(config, test=dataclasses.replace(config.test, semantic_mode=name)) for name in names
+    }
+    classes = config.labels.num_classes
+    confusions = {name: np.zeros((classes, classes), np.int64) for name in names}
+    for sample in trained.samples():
+        found = trained.detect(sample["image"])
+        if config.test.skip_empty and not len(found.boxes):
+            continue
+        for name, setting in settings.items():
+            labels = finish(found, sample["image"], setting).labels
+            confusions[name] += confusion_matrix(sample["semantic"], labels, classes)
+    functions = {"miou": miou, "pixel_accuracy": pixel_accuracy, "mean_accuracy": mean_accuracy}
+    summarize = lambda confusion: {key: percent(function(confusion)) for key, function in functions.items()}
+    return {name: summarize(confusion) for name, confusion in confusions.items()}
+
+
+def percent(value: float) -> float | None:
+    """None for NaN, which JSON does not know."""
+    return None if np.isnan(value) else float(value)
+
+
+def format_modes(results: dict[str, dict]) -> str:
+    """The table: ours and the paper's; in brackets the change to the baseline where there is one."""
+    rows = []
+    for name, published in MODES.items():
+        if name == "baseline" and name not in results:
+            rows.append([name, *"–––", *(with_change(value, None) for value in published)])
+            continue
+        base = results["baseline"] if "baseline" in results and name != "baseline" else dict.fromkeys(SEMANTIC_METRICS)
+        paper_base = MODES["baseline"] if name != "baseline" else (None,) * len(published)
+        rows.append(
+            [name]
+            + [with_change(results[name][key], base[key]) for key in SEMANTIC_METRICS]
+            + [with_change(value, other) for value, other in zip(published, paper_base, strict=True)]
+        )
+    return table(["", *SEMANTIC_METRICS.values(), *(f"paper: {title}" for title in SEMANTIC_METRICS.values())], rows)
+
+
+def plot_modes(results: dict[str, dict], name: str):
+    """Bars of the modes for each metric, this run on the left, the paper on the right."""
+    figure = new_figure(9, 3.6)
+    series = {row: [results.get(row, {}).get(key) for key in SEMANTIC_METRICS] for row in MODES}
+    for axes, bars, title in zip(
+        figure.subplots(1, 2, sharey=True), (series, MODES), (name, "paper, Table 6 (R-50, CIHP val)"), strict=True
+    ):
+        grouped_bars(axes, list(SEMANTIC_METRICS.values()), bars)
+        axes.set(title=title, ylim=(0, 108))
+    figure.axes[0].set_ylabel("percent")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    return figure
