@@ -57,7 +57,8 @@ def snapshots(folder: pathlib.Path) -> list[pathlib.Path]:
     return [path for _, path in sorted(found)]
 
 
-def _replace(path: pathlib.Path, write) -> None:
+def replace_file(path: pathlib.Path, write) -> None:
+    """Calls write(partial) with a path beside `path`, then renames what that wrote."""
     partial = path.with_name(f".{path.name}.partial")
     write(partial)
     os.replace(partial, path)
@@ -68,7 +69,7 @@ def save_weights(path: pathlib.Path, model: torch.nn.Module, config: Config) -> 
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     labels = {"name": config.labels.name, "names": list(config.labels.names)}
     metadata = {"format": "rpcnn", "config": json.dumps(to_dict(config)), "labels": json.dumps(labels)}
-    _replace(path, lambda partial: save_file(state, partial, metadata))
+    replace_file(path, lambda partial: save_file(state, partial, metadata))
 
 
 def load_weights(path: str | pathlib.Path) -> tuple[dict[str, torch.Tensor], Config]:
@@ -99,7 +100,7 @@ def load_weights(path: str | pathlib.Path) -> tuple[dict[str, torch.Tensor], Con
 
 def save_snapshot(folder: pathlib.Path, iteration: int, state: dict, keep: int = 2) -> None:
     """Writes state-<iteration>.pt and removes all but the newest `keep`."""
-    _replace(folder / f"state-{iteration}.pt", lambda partial: torch.save(state, partial))
+    replace_file(folder / f"state-{iteration}.pt", lambda partial: torch.save(state, partial))
     for path in snapshots(folder)[:-keep]:
         path.unlink()
 

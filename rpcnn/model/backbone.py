@@ -11,6 +11,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import resnet
 
+from rpcnn.unpickle import read_state_dict
+
 from .layers import conv_relu
 
 
@@ -181,7 +183,8 @@ class Backbone(nn.Module):
     """An image batch to its feature maps C2..C5 at strides 4, 8, 16, 32.
 
     name: resnet18, resnet50, resnet101 or mobilenet_v2
-    weights: path of an ImageNet state dict (.pth, .pt, .safetensors), or None for random weights
+    weights: path of an ImageNet state dict (.pth, .pt, .safetensors) under torchvision's names, caffe's included, or
+    None for random weights
     norm: "frozen_bn" (the paper's, for ImageNet weights), "gn" or "bn" (trainable, for training from scratch)
     freeze_at: 0 trains everything, 1 freezes the stem, 2 also the stage of C2 (the paper's), ... 5 everything
     width: multiplies every width; other than 1 only without weights
@@ -221,7 +224,7 @@ class Backbone(nn.Module):
         if weights is not None:
             if norm == "gn":
                 raise ValueError("Backbone: weights come with batch statistics; norm='gn' cannot use them")
-            self.body.load_state_dict(imagenet_weights(name, width, weights), strict=True)
+            self.body.load_state_dict(imagenet_weights(name, width, read_state_dict(weights), weights), strict=True)
         self.frozen = []
         if freeze_at > 0:
             last = (stem, *stages)[freeze_at - 1]
@@ -248,31 +251,12 @@ class Backbone(nn.Module):
         return features
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pth or .pt file by name; nothing in the file is executed."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"backbone weights: no file {path}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+def imagenet_weights(name: str, width: float, state: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """State of the body called `name` from the state of a classifier, under the body's names.
 
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
-        raise ValueError(f"backbone weights: {path} must hold a dict of tensors by name")
-    return {key.removeprefix("module."): value for key, value in state.items()}
-
-
-def imagenet_weights(name: str, width: float, path: str | Path) -> dict[str, Tensor]:
-    """State of the body called `name` from a classifier's file, under the body's names.
-
-    Matched by name where the file uses torchvision's names, else by order where the file has as many tensors of
+    Matched by name where the file at `path` uses torchvision's names, else by order where it has as many tensors of
     exactly the same shapes. Raises ValueError where neither holds.
     """
-    state = read_state_dict(path)
     with torch.device("meta"):
         build = getattr(torchvision.models, name)
         build = partial(build, width_mult=width) if name == "mobilenet_v2" else build
