@@ -9,7 +9,7 @@ and kept in its folder as analysis.json; everything else comes from its results.
 import math
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -67,13 +67,14 @@ def choose_baseline(variants: Sequence[Variant], name: str) -> Variant:
 
 
 def summarize(variants: Sequence[Variant], baseline: Variant) -> dict:
-    """Baseline first: every variant's runs, its statistics, changes and the paper's row.
+    """Every variant's runs, statistics, changes and the paper's row: baseline, with GSE-FPN, with PRSN, with both.
 
     Keys: baseline, a name; differ_in, keys of the configuration; variants, by name: seeds, runs (metric: values by
     seed), mean, std (None for one run), change and change_error by metric, paper and paper_change by metric of
     paper.METRICS. What is undefined is None.
     """
-    variants = [baseline, *(variant for variant in variants if variant is not baseline)]
+    parts = lambda variant: (variant.config.model.gse + variant.config.model.prsn, variant.config.model.prsn)
+    variants = [baseline, *sorted((variant for variant in variants if variant is not baseline), key=parts)]
     entries = {}
     for variant in variants:
         values = {key: variant.values(key) for key in (*COLUMNS, *CORRELATIONS)}
@@ -179,10 +180,10 @@ def plot_ablation(results: dict):
         grouped_bars(axes, others, series, errors)
         axes.axhline(0, color="0.3", linewidth=0.8)
         axes.set(title=mathtext(title), ylabel="points" if key == "miou" else "")
-        axes.tick_params(axis="x", rotation=20)
+        turn_long_names(axes, others)
     if others:
         middle.suptitle(f"change from {baseline} ± standard error, beside the paper's", fontsize=10)
-        middle.axes[0].legend(frameon=False, fontsize=8)
+        middle.legend(*middle.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     for axes, kind in zip(bottom.subplots(1, 2, sharey=True), ("pearson", "spearman"), strict=True):
         dots(
             axes,
@@ -190,11 +191,11 @@ def plot_ablation(results: dict):
             [(f"{score}_{kind}", title, COLOURS[i + 1]) for i, (score, title) in enumerate(SCORES.items())],
         )
         axes.set(title=f"{kind.capitalize()} correlation with the true mIoU", ylabel="correlation")
-    bottom.axes[0].legend(frameon=False, fontsize=8)
+    bottom.legend(*bottom.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
-CHANGES = {"this ablation": "change", "paper": "paper_change"}
+CHANGES = {"paper": "paper_change", "this ablation": "change"}
 
 
 def dots(axes, entries: dict, series: Sequence[tuple[str, str, str]]) -> None:
@@ -208,8 +209,16 @@ def dots(axes, entries: dict, series: Sequence[tuple[str, str, str]]) -> None:
                 axes.errorbar(x + shift + 0.06, entry["mean"][key], entry["std"][key], color=colour, fmt="o",
                               markersize=5, capsize=3, label=name if x == 0 else None)  # fmt: skip
     axes.set_xticks(range(len(entries)), entries)
-    axes.tick_params(axis="x", rotation=20)
+    turn_long_names(axes, entries)
     axes.margins(x=0.15, y=0.15)
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def turn_long_names(axes, names: Iterable[str]) -> None:
+    """Turns the names under an axis where they would run into one another."""
+    if sum(map(len, names)) > 30:
+        axes.tick_params(axis="x", rotation=30)
+        for text in axes.get_xticklabels():
+            text.set_horizontalalignment("right")

@@ -114,7 +114,7 @@ def format_correlations(results: dict) -> str:
 
 def plot_scores(points: list[dict], results: dict, name: str):
     """True mIoU over box score and over parsing score, a point per detection; on the line, score and truth agree."""
-    figure = new_figure(8, 4.8)
+    figure = new_figure(8, 5)
     size = float(np.clip(3000 / max(len(points), 1), 1, 12))
     for axes, (score, title) in zip(figure.subplots(1, 2, sharex=True, sharey=True), SCORES.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, zorder=0)
@@ -137,7 +137,7 @@ def plot_scores(points: list[dict], results: dict, name: str):
             for kind, part in results.items()
         ]
         axes.set_title("\n".join([title, *lines]), fontsize=9)
-        axes.set(xlabel=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        axes.set(xlabel=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), box_aspect=1)
         axes.grid(color="0.92")
         axes.set_axisbelow(True)
     figure.axes[0].set_ylabel("true mIoU")
