@@ -157,7 +157,8 @@ class ModelConfig:
     ignore_padding: bool = True
     """The semantic loss passes over padding; false calls it background (released code)."""
     normalise_per_process: bool = False
-    """Divide losses by each process's own counts, not by all processes' (released code: true)."""
+    """Each process divides losses by its own counts, not by all processes', and pads to its own images, not to the
+    largest of the whole batch (released code: true)."""
     score_threshold: float = 0.05
     """Test: boxes below this score are dropped."""
     nms_threshold: float = 0.5

@@ -13,8 +13,10 @@ from test_model import train as losses_of
 from rpcnn import Predictor, ops
 from rpcnn import evaluate as evaluation
 from rpcnn.config import Config, load_config
+from rpcnn.labels import CIHP
 from rpcnn.metrics import ParsingEvaluator
-from rpcnn.model import RPRCNN, parameter_groups, rp_rcnn
+from rpcnn.model import RPRCNN, combine, parameter_groups, rp_rcnn
+from rpcnn.model.boxes import box_iou
 from rpcnn.schedule import learning_rate
 from rpcnn.train import main as train
 from rpcnn.train import train_transform
@@ -138,6 +140,16 @@ def test_losses_of_the_release(monkeypatch):
     assert seen["per_process"] is True
 
 
+@pytest.mark.parametrize(
+    ("per_process", "wanted"), [(CONFIG.model.normalise_per_process, (64, 96)), (False, (128, 160))]
+)
+def test_a_process_pads_to_its_own_images(per_process, wanted):
+    image, target = scene(1)
+    model = released(normalise_per_process=per_process)
+    batch, _ = model.normalise_and_pad([image], [target | {"padded_to": (100, 130)}])
+    assert tuple(batch.shape[-2:]) == wanted
+
+
 # All of it
 
 
@@ -148,6 +160,24 @@ def test_it_trains():
     assert list(losses) == LOSSES and all(torch.isfinite(loss) for loss in losses.values())
     missing = [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert missing == []
+
+
+def test_it_learns_a_scene_and_finds_its_people():
+    """All switches together, trained and seen again at test: boxes, maps and scores fit each other."""
+    image, target = scene(1)
+    model = released(max_detections=2)
+    optimizer = torch.optim.SGD(parameter_groups(model, 1e-4), lr=0.01, momentum=0.9)
+    for _ in range(150):
+        losses = losses_of(model, [(image, target)])
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+    with torch.no_grad():
+        found = model.eval()([image])[0]
+    overlaps = box_iou(target["boxes"], found.boxes).amax(dim=1)
+    result = combine(found, (64, 96), CIHP, pasting=CONFIG.test.pasting, inclusive_boxes=True)
+    right = (result.people.amax(dim=0) == target["semantic"]).float().mean()
+    assert (overlaps > 0.6).all() and right > 0.9
 
 
 def test_the_commands_train_evaluate_and_predict(tmp_path, monkeypatch):

@@ -55,7 +55,8 @@ class RPRCNN(nn.Module):
     (released: 2): see `PRSN`; rescoring_loss: "mse" or "half_positive" (released), see `rescoring_error`.
 
     lambda_parsing, lambda_semantic, lambda_rescoring: weights of Eq. 1; ignore_padding: the semantic loss passes over
-    the padding instead of calling it background (released code: False); normalise_per_process: see `normalise`.
+    the padding instead of calling it background (released code: False); normalise_per_process: see `normalise`; it also
+    leaves padded_to of the targets aside (released code: True).
 
     score_threshold, nms_threshold, max_detections: people kept at test, by box score.
 
@@ -245,6 +246,8 @@ class RPRCNN(nn.Module):
     def normalise_and_pad(self, images: list[Tensor], targets=None) -> tuple[Tensor, list[tuple[int, int]]]:
         """The batch [N, 3, H, W], padded to the right of and below each image, and each image's (height, width)."""
         others = [target["padded_to"] for target in targets or () if "padded_to" in target]
+        if self.normalise_per_process:
+            others = []
         batch = self.pixel_mean.new_zeros(len(images), 3, *padded_size(images, others))
         if self.test_padding == "black" and not self.training:
             batch = (batch - self.pixel_mean) / self.pixel_std
