@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from released_variant import released
 from test_model import scene, tiny, train
 
 from rpcnn import ops
@@ -9,6 +10,8 @@ from rpcnn.model import boxes as boxes_module
 from rpcnn.model import rpn as rpn_module
 from rpcnn.model.box_head import BoxHead, SampledRoIs
 from rpcnn.model.boxes import BACKGROUND, IGNORED
+
+both = pytest.mark.parametrize("variant", [tiny, released], ids=["paper", "released"])
 
 
 def fixed(keys, count):
@@ -35,10 +38,11 @@ def close(mine, theirs):
         torch.testing.assert_close(mine[name], theirs[name], rtol=1e-6, atol=1e-7)
 
 
-def test_proposals_are_filled_up_with_empty_boxes(on_the_device):
-    model = tiny(rpn_top_train=5000, rpn_nms_threshold=0.3)
+@both
+def test_proposals_are_filled_up_with_empty_boxes(on_the_device, variant):
+    model = variant(rpn_top_train=5000, rpn_nms_threshold=0.3)
     pyramid = model.fpn(model.backbone(torch.randn(2, 3, 96, 128)))
-    levels, sizes = model.rpn(pyramid), [(96, 128), (64, 128)]
+    levels, sizes = model.rpn(pyramid[: model.pyramid_levels]), [(96, 128), (64, 128)]
     want = model.rpn.propose(*levels, sizes)
     on_the_device()
     for mine, theirs in zip(model.rpn.propose(*levels, sizes), want, strict=True):
@@ -92,10 +96,11 @@ def test_empty_slots_of_the_parsing_branch_are_ignored(on_the_device):
     assert (labels[0] != 255).any() and (labels[1:] == 255).all()
 
 
+@both
 @pytest.mark.parametrize("people", [(2, 1), (0, 2), (0, 0)], ids=str)
-def test_a_whole_step_is_finite_and_counts_the_same_people(on_the_device, people):
+def test_a_whole_step_is_finite_and_counts_the_same_people(on_the_device, people, variant):
     on_the_device()
-    model = tiny().train()
+    model = variant().train()
     scenes = [scene(seed, people=n) for seed, n in enumerate(people)]
     losses = train(model, scenes)
     sum(losses.values()).backward()

@@ -10,6 +10,7 @@ iterations, the scale that fp16's GradScaler looks at, and the seed of an image'
 
 import pytest
 import torch
+from released_variant import MODEL as RELEASED
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -73,9 +74,10 @@ def test_the_losses_need_no_value_from_the_device(people, dtype):
     assert set(losses) == LOSSES and all(loss.device.type == "cuda" for loss in losses.values())
 
 
+@pytest.mark.parametrize("changes", [{}, RELEASED], ids=["paper", "released"])
 @pytest.mark.parametrize("people", [(2, 1), (0, 3), (0, 0)], ids=str)
-def test_the_whole_step_needs_no_value_from_the_device(people):
-    network, inputs = model("meta"), batch("meta", people)
+def test_the_whole_step_needs_no_value_from_the_device(people, changes):
+    network, inputs = model("meta", **changes), batch("meta", people)
     optimizer = torch.optim.SGD(parameter_groups(network, 1e-4), lr=0.01, momentum=0.9, foreach=True)
     with NoCopies():
         sum(network(*inputs).values()).backward()
