@@ -7,7 +7,8 @@
     ablation  RUN RUN …       Tables 3-5, 7, 8: mean and spread over seeds of every variant, changes beside the paper's
 
 A run is a folder of rpcnn.train or a model.safetensors. Each command prints a table and writes it with a plot to
-analysis/ in the run folder, or to --output. `python -m rpcnn.analyze COMMAND --help` explains one and its options.
+analysis/ in the run folder (ablation: to ablation/ here), or to --output. `python -m rpcnn.analyze COMMAND --help`
+explains one and its options.
 """
 
 import pathlib

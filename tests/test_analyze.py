@@ -16,6 +16,7 @@ from rpcnn.analysis import ablation, gallery, paper, variants
 from rpcnn.analyze import COMMANDS, main
 from rpcnn.checkpoint import save_weights
 from rpcnn.config import preset_names, to_dict, to_toml
+from rpcnn.train import main as train
 
 TINY = [
     *("--data.painted-train", "1", "--data.painted-val", "4", "--data.painted-short-side", "80", "96"),
@@ -129,6 +130,18 @@ def test_help_explains_every_command(command, capsys):
     assert end.value.code == 0
     text = capsys.readouterr().out
     assert COMMANDS[command].__doc__.split("\n")[0] in text and "--output" in text and f"{command} RUN" in text
+
+
+@pytest.mark.slow
+def test_on_a_trained_model_true_parsing_and_true_scores_raise_ap(data, tmp_path):
+    """Ninety iterations on painted people: people are found, their maps and scores are poor."""
+    size = ["--data.painted-train", "60", "--data.painted-val", "20", "--data.workers", "0", "--data-root", data]
+    folder = train(["painted", *size, "--iterations", "90", "--device", "cpu", "--output", str(tmp_path / "run")])
+    results = main(["bounds", str(folder), "--output", str(tmp_path / "bounds")])
+    plain = results["as predicted"]
+    assert plain["ap_p_10"] > 20
+    assert results["true parsing"]["ap_p_vol"] > plain["ap_p_vol"] + 10
+    assert results["true scores"]["ap_p_vol"] > plain["ap_p_vol"]
 
 
 # The ablation

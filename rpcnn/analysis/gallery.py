@@ -18,7 +18,7 @@ from .report import number, table
 from .trained import Trained, open_trained
 
 HEIGHT = 260  # pixels of every picture on the sheet
-WIDEST = 2200  # pixels of the sheet, unless one image alone needs more
+WIDEST = 2400  # pixels of the sheet, unless one image alone needs more
 GAP = 8
 TEXT = 15
 
