@@ -179,6 +179,7 @@ def test_truth_raises_what_the_paper_says_it_raises(monkeypatch):
     assert results["true parsing"]["ap_p_vol"] > plain["ap_p_vol"] + 5
     assert results["true parsing"]["pcp_50"] > plain["pcp_50"] + 5 and results["true parsing"]["miou"] > plain["miou"]
     assert results["true scores"]["ap_p_vol"] > plain["ap_p_vol"] + 2
+    assert results["true scores"]["ap_p_vol"] > results["true IoU of all"]["ap_p_vol"] + 1  # people found twice
     for key in (f"ap_p_{threshold}" for threshold in range(10, 100, 10)):
         assert results["true scores"][key] >= max(plain[key], results["true IoU of all"][key]) - 1e-9
     assert results["true boxes"]["ap_bbox"] == pytest.approx(100)
@@ -276,6 +277,17 @@ def test_modes_see_one_pass_of_the_network_three_ways(two):
     evaluator = ParsingEvaluator(CLASSES)
     bounds.add_result(evaluator, result_of(found, mode="parsing"), sample)
     assert results["parsing"]["mean_accuracy"] == pytest.approx(evaluator.summarize()["mean_accuracy"])
+
+
+def test_modes_pass_over_empty_images_where_the_metrics_do(two):
+    """test.skip_empty (released code): of two images the one without a detection does not count."""
+    trained = Synthetic(images=1)
+    trained.images = [scene(TWO), scene(TWO) | {"id": "2"}]
+    maps = trained.images[0]["parsing"]
+    trained.found = [detections(TWO, [0.9, 0.9], maps), detections([], [], maps)]
+    half = modes.modes(trained, ["parsing"])["parsing"]["mean_accuracy"]
+    trained.config.test.skip_empty = True
+    assert half < 70 and modes.modes(trained, ["parsing"])["parsing"]["mean_accuracy"] == pytest.approx(100)
 
 
 def test_tables_and_titles():
