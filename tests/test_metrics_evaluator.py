@@ -10,7 +10,9 @@ import torch
 from rpcnn.labels import PASCAL_PERSON_PART, LabelSet
 from rpcnn.metrics import ParsingEvaluator, format_table
 
-KEYS = ("miou", "pixel_accuracy", "mean_accuracy", "ap_p_50", "ap_p_vol", "pcp_50", "ap_bbox")
+SEMANTIC = ("miou", "pixel_accuracy", "mean_accuracy")
+PEOPLE = ("ap_p_50", "ap_p_vol", "pcp_50", "ap_r_50", "ap_r_vol", "ap_h_vol", "ap_bbox")
+KEYS = SEMANTIC + PEOPLE
 
 
 def scene(seed, num_people=3, height=40, width=60):
@@ -79,6 +81,8 @@ def test_one_image_by_hand():
     #     mIoU = (0.4 + 0.5 + 0.5) / 3; pixels 5/8; mean accuracy (2/2 + 2/4 + 1/2) / 3
     #   P: background 4/5, part 1 1, part 2 1/2: overlap 2.3/3 = 0.767: right up to 0.7; of two people: AP 1/2 or 0.
     #   PCP: up to 0.4 both parts of P, from 0.5 to 0.7 one, then none; halved by Q.
+    #   instances: part 1 of P exactly, of two: AP 1/2. part 2 with IoU 1/2: AP 1 up to 0.4, then 0.
+    #   P as a whole: IoU 3/4, right at 0.50 … 0.70, of two: 5 of 10 times 1/2.
     #   box: IoU 3/4: right at 0.50 … 0.75, 6 of 10, each with precision 1 at 51 of 101 recall points.
     evaluator = ParsingEvaluator(3)
     p, q, found = [1, 1, 2, 2, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 1], [1, 1, 2, 0, 0, 0, 0, 0]
@@ -101,7 +105,49 @@ def test_one_image_by_hand():
     assert results["ap_p_vol"] == pytest.approx(350 / 9) and results["ap_p_50"] == pytest.approx(50)
     assert [results[f"pcp_{step}"] for step in range(10, 100, 10)] == pytest.approx([50] * 4 + [25] * 3 + [0] * 2)
     assert results["pcp_50"] == pytest.approx(25)
+    assert results["ap_r_50"] == pytest.approx(25) and results["ap_r_vol"] == pytest.approx((4 * 75 + 5 * 25) / 9)
+    assert results["ap_h_50"] == pytest.approx(50) and results["ap_h_vol"] == pytest.approx(25)
     assert results["ap_bbox"] == pytest.approx(60 * 51 / 101)
+
+
+def test_without_the_background_ap_p_is_harder():
+    # background 4/4, part 1 2/2, part 2 0/1 and part 3 0/1: (1 + 1 + 0 + 0) / 4 with it, 1/3 without.
+    found, person = [1, 1, 3, 0, 0, 0, 0, 0], [1, 1, 2, 0, 0, 0, 0, 0]
+    one = dict(labels=[found], people=[[found]], scores=[0.6], boxes=[[0, 0, 3, 1]], box_scores=[0.9])
+    one |= dict(true_labels=[person], true_people=[[person]], true_boxes=[[0, 0, 3, 1]])
+    overlaps = []
+    for count_background in (True, False):
+        evaluator = ParsingEvaluator(4, count_background=count_background)
+        evaluator.add(**one)
+        overlaps.append([evaluator.summarize()[f"ap_p_{step}"] for step in range(10, 100, 10)])
+    assert overlaps == [[100] * 4 + [0] * 5, [100] * 3 + [0] * 6]
+
+
+def test_free_only_compares_with_people_whom_no_better_prediction_took():
+    # Both predictions overlap P most. The second overlaps Q by more than 0.5, too, and finds it only with free_only.
+    p, q, both = [1, 1, 1, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0]
+    one = dict(labels=[both], people=[[p], [both]], scores=[0.9, 0.8], boxes=[[0, 0, 3, 1]] * 2, box_scores=[0.9, 0.8])
+    one |= dict(true_labels=[p], true_people=[[p], [q]], true_boxes=[[0, 0, 3, 1], [1, 0, 3, 1]])
+    found, parts = [], []
+    for free_only in (False, True):
+        evaluator = ParsingEvaluator(2, free_only=free_only)
+        evaluator.add(**one)
+        results = evaluator.summarize()
+        found.append(results["ap_p_50"])
+        parts.append(results["pcp_50"])
+    assert found == pytest.approx([50, 100]) and parts == pytest.approx([50, 100])
+
+
+def test_absent_classes_are_skipped_or_count_as_0():
+    values = []
+    for absent in ("skip", "zero"):
+        evaluator = ParsingEvaluator(20, absent=absent)
+        evaluator.add(**perfect(0), **truth(0))
+        values.append(evaluator.summarize()["miou"])
+    present = len(np.unique(truth(0)["true_labels"]))
+    assert values == pytest.approx([100, 100 * present / 20])
+    with pytest.raises(ValueError, match="absent must be 'skip' or 'zero', got 'drop'"):
+        ParsingEvaluator(20, absent="drop")
 
 
 def test_images_without_predictions_count():
@@ -119,21 +165,21 @@ def test_no_prediction_at_all_gives_0_for_people():
     evaluator = ParsingEvaluator(7)
     evaluator.add(**nothing(), **truth(0))
     results = evaluator.summarize()
-    assert [results[key] for key in ("ap_p_50", "ap_p_vol", "pcp_50", "ap_bbox")] == [0] * 4
+    assert [results[key] for key in PEOPLE] == [0] * 7
 
 
 def test_without_people_in_the_truth_only_the_semantic_metrics_are_defined():
     evaluator = ParsingEvaluator(7)
     evaluator.add(**nothing(), **truth(0, num_people=0))
     results = evaluator.summarize()
-    assert [results[key] for key in KEYS] == [100, 100, 100, None, None, None, None]
+    assert [results[key] for key in KEYS] == [100] * 3 + [None] * 7
     assert results["iou"] == [100] + [None] * 6
     json.dumps(results, allow_nan=False)
 
 
 def test_an_empty_set_has_no_metrics():
     results = ParsingEvaluator(7).summarize()
-    assert [results[key] for key in KEYS] == [None] * 7
+    assert [results[key] for key in KEYS] == [None] * 10
     assert (results["images"], results["people"]) == (0, 0)
 
 
@@ -235,4 +281,4 @@ def test_the_table_shows_every_metric_and_class():
 
 def test_the_table_marks_what_is_undefined():
     text = format_table(ParsingEvaluator(2).summarize(), LabelSet("two", ("Background", "Person")))
-    assert text.splitlines()[2].split() == ["–"] * 7
+    assert text.splitlines()[2].split() == ["–"] * 10

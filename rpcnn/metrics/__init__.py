@@ -7,21 +7,29 @@ of. Needs numpy, and pycocotools for AP^bbox; no torch.
 from .boxes import ap_bbox
 from .counting import confusion_matrix, person_counts
 from .evaluator import ParsingEvaluator
+from .instances import PERSON_THRESHOLDS, InstanceMatches, ap_h, ap_h_vol, ap_r, ap_r_vol, match_instances
 from .parsing import THRESHOLDS, PersonMatches, ap_p, ap_p_vol, average_precision, match_people, pcp
 from .semantic import class_iou, mean_accuracy, miou, pixel_accuracy
 from .table import format_table
 
 __all__ = [
+    "PERSON_THRESHOLDS",
     "THRESHOLDS",
+    "InstanceMatches",
     "ParsingEvaluator",
     "PersonMatches",
     "ap_bbox",
+    "ap_h",
+    "ap_h_vol",
     "ap_p",
     "ap_p_vol",
+    "ap_r",
+    "ap_r_vol",
     "average_precision",
     "class_iou",
     "confusion_matrix",
     "format_table",
+    "match_instances",
     "match_people",
     "mean_accuracy",
     "miou",

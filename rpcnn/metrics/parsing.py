@@ -33,16 +33,19 @@ class PersonMatches:
     scores: np.ndarray
     """float64 [N]."""
     person: np.ndarray
-    """int64 [N]: the true person that each prediction overlaps most; −1 in an image without true people."""
+    """int64 [N]: the true person that each prediction is compared with; −1 where there is none. [T, N] where that
+    depends on the threshold (`free_only`)."""
     overlap: np.ndarray
-    """float64 [N] in 0..1: mean IoU with that person."""
+    """float64 in 0..1, of the same shape: mean IoU with that person."""
     parts: np.ndarray
     """float64 [N, T] in 0..1: share of that person's parts with an IoU above each of THRESHOLDS."""
     num_people: int
     """G."""
 
 
-def match_people(people, scores, true_people, num_classes: int) -> PersonMatches:
+def match_people(
+    people, scores, true_people, num_classes: int, *, count_background: bool = True, free_only: bool = False
+) -> PersonMatches:
     """Compares the predicted people of one image with its true people.
 
     Args:
@@ -50,40 +53,73 @@ def match_people(people, scores, true_people, num_classes: int) -> PersonMatches
         scores: [N] finite floats.
         true_people: labels [G, H, W]; pixels of K or more (255) are ignored for that person.
         num_classes: K, background included.
+        count_background: the background is a class of the mean IoU (released code); without it AP^p is harder.
+        free_only: a prediction is compared with the people that no better prediction took (as COCO matches), instead
+            of with the one it overlaps most whether taken or not (released code).
 
     Raises:
         ValueError: shapes or dtypes do not fit, a label is out of range, or a score is not finite.
     """
-    hits, predicted, truth = person_counts(people, true_people, num_classes)
-    scores = as_scores("scores", scores, len(hits))
-    iou = divide(hits, predicted + truth - hits)  # [N, G, K]
-    if not len(truth):
+    counts = person_counts(people, true_people, num_classes)
+    scores = as_scores("scores", scores, len(counts[0]))
+    return match_counts(*counts, scores, count_background=count_background, free_only=free_only)
+
+
+def match_counts(
+    hits: np.ndarray,
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    scores: np.ndarray,
+    *,
+    count_background: bool = True,
+    free_only: bool = False,
+) -> PersonMatches:
+    """:func:`match_people` from what :func:`person_counts` gives: [N, G, K], [N, G, K], [G, K] and scores [N]."""
+    people = len(truth)
+    if not people:
         nobody = np.full(len(scores), -1)
         return PersonMatches(scores, nobody, np.zeros(len(scores)), np.zeros((len(scores), len(THRESHOLDS))), 0)
-    person, overlap = best_overlap(iou)
-    iou_of_parts = iou[np.arange(len(iou)), person, 1:]  # [N, K - 1]
-    above = (iou_of_parts[..., None] > np.array(THRESHOLDS)).sum(1)  # [N, T]; NaN is not above
-    num_parts = (truth[person, 1:] > 0).sum(1)
-    return PersonMatches(scores, person, overlap, above / np.maximum(num_parts, 1)[:, None], len(truth))
+    iou = divide(hits, predicted + truth - hits)  # [N, G, K]
+    means = mean_overlap(iou if count_background else iou[..., 1:])  # [N, G]
+    num_parts = np.maximum((truth[:, 1:] > 0).sum(1), 1)  # [G]
+    above = (iou[..., 1:, None] > np.array(THRESHOLDS)).sum(2) / num_parts[:, None]  # [N, G, T]; NaN is not above
+    rows = np.arange(len(scores))
+    if not free_only:
+        person = means.argmax(1)  # the first of equals
+        return PersonMatches(scores, person, means[rows, person], above[rows, person], people)
+    person, overlap = _free_people(means, scores)  # [T, N]
+    steps = np.arange(len(THRESHOLDS))[:, None]
+    return PersonMatches(scores, person, overlap, above[rows, person, steps].T, people)
 
 
-def best_overlap(iou: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of IoU [..., G, K], NaN where undefined, the index of the best mean over K (the first of equals), and that mean.
+def _free_people(means: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At each of THRESHOLDS the free person that each prediction overlaps most, int64 [T, N], and how much, float64."""
+    person, overlap = np.full((2, len(THRESHOLDS), len(scores)), -1.0)
+    for t, threshold in enumerate(THRESHOLDS):
+        free = means.copy()
+        for n in np.argsort(-scores, kind="stable"):
+            best = free[n].argmax()
+            if free[n, best] >= 0:  # taken people are at −1
+                person[t, n], overlap[t, n] = best, free[n, best]
+            if overlap[t, n] > threshold and scores[n] >= LEAST_SCORE:
+                free[:, best] = -1
+    return person.astype(np.int64), np.maximum(overlap, 0)
 
-    Where no class is defined at all (every pixel ignored), the mean is 0.
-    """
+
+def mean_overlap(iou: np.ndarray) -> np.ndarray:
+    """Means over the classes K of IoU [..., K], NaN where undefined; 0 where none is (every pixel ignored)."""
     defined = ~np.isnan(iou)
-    sums, counts = np.where(defined, iou, 0.0).sum(-1), defined.sum(-1)
-    means = sums / np.maximum(counts, 1)
-    best = means.argmax(-1)
-    return best, np.take_along_axis(means, best[..., None], -1)[..., 0]
+    return np.where(defined, iou, 0.0).sum(-1) / np.maximum(defined.sum(-1), 1)
 
 
 def ap_p(matches: Sequence[PersonMatches], threshold: float = 0.5) -> float:
     """AP^p at one threshold over all images. Equal scores rank in the order of the images and their predictions.
 
-    NaN where there is no true person; 0 where there is one and no prediction.
+    NaN where there is no true person; 0 where there is one and no prediction. Matches that were made with `free_only`
+    know THRESHOLDS alone.
     """
+    if threshold not in THRESHOLDS and any(image.person.ndim == 2 for image in matches):
+        raise ValueError(f"ap_p: threshold must be one of {THRESHOLDS} with free_only, got {threshold}")
     right, _ = _take_people(matches, threshold)
     return 100 * average_precision(right, sum(image.num_people for image in matches))
 
@@ -137,8 +173,9 @@ def _take_people(matches: Sequence[PersonMatches], threshold: float) -> tuple[np
     # People get numbers of their own over all images; predictions in images without people get none that is used.
     first = np.cumsum([0] + [image.num_people for image in matches])
     scores = np.concatenate([image.scores for image in matches])
-    person = np.concatenate([image.person + start for image, start in zip(matches, first, strict=False)])
-    overlap = np.concatenate([image.overlap for image in matches])
+    at = lambda values: values[THRESHOLDS.index(threshold)] if values.ndim == 2 else values  # [T, N] or [N]
+    person = np.concatenate([at(image.person) + start for image, start in zip(matches, first, strict=False)])
+    overlap = np.concatenate([at(image.overlap) for image in matches])
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= LEAST_SCORE]
     able = order[overlap[order] > threshold]

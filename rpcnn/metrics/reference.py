@@ -1,6 +1,7 @@
-"""AP^p and PCP step by step: the definition that :mod:`rpcnn.metrics.parsing` is tested against, and far slower.
+"""AP^p, PCP, AP^r and AP^h step by step: the definitions that the metrics are tested against, and far slower.
 
-One confusion matrix over all pixels of the image for every pair of a predicted and a true person.
+One confusion matrix over all pixels of the image for every pair of a predicted and a true person; one mask for every
+instance.
 """
 
 import numpy as np
@@ -55,3 +56,40 @@ def ap_p_and_pcp_reference(images: list[tuple], num_classes: int, threshold: flo
             ap += best_precision / num_people
             found -= 1
     return 100 * ap, 100 * sum(shares) / num_people
+
+
+def instance_ap_reference(images: list[tuple], num_classes: int, threshold: float, part: int | None) -> float:
+    """Average precision in percent of the instances of one part, or of whole people where `part` is None.
+
+    Args:
+        images: (people uint8 [N, H, W], scores [N], true_people uint8 [G, H, W]) for each image.
+    """
+    mask = lambda person: (person > 0) & (person < num_classes) if part is None else person == part
+    predictions, truth = [], 0
+    for i, (people, scores, true_people) in enumerate(images):
+        predictions += [(score, i, person) for person, score in zip(people, scores, strict=True) if mask(person).any()]
+        truth += sum(bool(mask(true_person).any()) for true_person in true_people)
+    if truth == 0:
+        return float("nan")
+    predictions.sort(key=lambda prediction: -prediction[0])  # stable
+    taken, right = set(), []
+    for _, i, person in predictions:
+        best, best_g = -1.0, None
+        for g, true_person in enumerate(images[i][2]):
+            if (i, g) in taken or not mask(true_person).any():
+                continue
+            counted = true_person < num_classes
+            ours, theirs = mask(person) & counted, mask(true_person)
+            iou = (ours & theirs).sum() / (ours | theirs).sum()
+            if iou > best:
+                best, best_g = iou, g
+        right.append(best > threshold)
+        if right[-1]:
+            taken.add((i, best_g))
+    area, found, best_precision = 0.0, sum(right), 0.0
+    for rank in range(len(right), 0, -1):
+        best_precision = max(best_precision, found / rank)
+        if right[rank - 1]:
+            area += best_precision / truth
+            found -= 1
+    return 100 * area

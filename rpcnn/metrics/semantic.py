@@ -14,9 +14,18 @@ def class_iou(confusion: np.ndarray) -> np.ndarray:
     return 100 * divide(hits, confusion.sum(1) + confusion.sum(0) - hits)
 
 
-def miou(confusion: np.ndarray) -> float:
-    """Mean of :func:`class_iou` over the classes where it is defined."""
-    return mean_defined(class_iou(confusion))
+def miou(confusion: np.ndarray, absent: str = "skip") -> float:
+    """Mean of :func:`class_iou` over the classes.
+
+    absent: "skip" passes over classes that occur neither in the truth nor in the prediction (released code); "zero"
+    counts them as 0, as some evaluators do, which is lower on subsets that miss a class.
+    """
+    if absent not in ("skip", "zero"):
+        raise ValueError(f"miou: absent must be 'skip' or 'zero', got {absent!r}")
+    iou = class_iou(confusion)
+    if absent == "zero" and confusion.any():
+        iou = np.nan_to_num(iou, nan=0.0)
+    return mean_defined(iou)
 
 
 def pixel_accuracy(confusion: np.ndarray) -> float:

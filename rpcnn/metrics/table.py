@@ -9,6 +9,9 @@ COLUMNS = {
     "AP^p_50": "ap_p_50",
     "AP^p_vol": "ap_p_vol",
     "PCP_50": "pcp_50",
+    "AP^r_50": "ap_r_50",
+    "AP^r_vol": "ap_r_vol",
+    "AP^h_vol": "ap_h_vol",
     "AP^bbox": "ap_bbox",
 }
 

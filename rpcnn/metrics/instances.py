@@ -1,0 +1,152 @@
+"""AP^r and AP^h: how well part instances and whole people are segmented and ranked, in percent.
+
+AP^r (region AP of instance-level human parsing, CIHP's official metric): an instance is one class of one person. A
+predicted person gives an instance of every class in its map, with the person's score; a true person likewise. AP^h:
+an instance is a whole person, the pixels of any part.
+
+In order of score a predicted instance is compared with the true instances of its class and image that are not taken
+yet, takes the one that it overlaps most if their IoU exceeds the threshold t, and is wrong otherwise: a second
+prediction of the same instance is a false positive. AP at t is the area under the precision-recall curve with its
+envelope, all points; AP^r at t the mean over the classes that occur in the truth, the background left out; AP^r_vol its
+mean over t = 0.1, 0.2, …, 0.9, AP^h_vol the mean over t = 0.50, 0.55, …, 0.95.
+
+AP^r is that of Hariharan et al., "Simultaneous detection and segmentation" (2014), with the thresholds of AP^p. A
+script in use for human parsing takes a true instance any number of times, so that duplicates are right; here matching
+is one to one. :mod:`rpcnn.metrics.reference` computes the same step by step from the maps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .parsing import THRESHOLDS, average_precision
+from .semantic import divide, mean_defined
+
+PERSON_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
+
+
+@dataclass(frozen=True)
+class InstanceMatches:
+    """What AP^r and AP^h need to know about one image: N predictions, K classes."""
+
+    scores: np.ndarray
+    """float64 [N]."""
+    found: np.ndarray
+    """bool [N, K]: which classes each prediction shows; column 0 stands for the person as a whole."""
+    right_parts: np.ndarray
+    """bool [T, N, K]: which of them take a true instance at each of THRESHOLDS; column 0 is unused."""
+    right_people: np.ndarray
+    """bool [10, N]: which predictions take a true person at each of PERSON_THRESHOLDS."""
+    truth: np.ndarray
+    """int64 [K]: true instances of each class; of the whole person in column 0."""
+
+
+def classes_shown(people: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """bool [N, K]: the classes that occur in each of the maps [N, H, W]; `predicted` [N, G, K] as from person_counts.
+
+    A class that every true person ignores everywhere does not occur.
+    """
+    if predicted.shape[1]:
+        return predicted.max(1) > 0
+    classes = range(predicted.shape[2])
+    shown = [np.isin(classes, np.unique(person)) for person in people]
+    return np.array(shown, bool).reshape(len(people), len(classes))
+
+
+def match_instances(
+    hits: np.ndarray, predicted: np.ndarray, truth: np.ndarray, shown: np.ndarray, scores: np.ndarray
+) -> InstanceMatches:
+    """Matches one image's instances.
+
+    Args:
+        hits, predicted, truth: [N, G, K], [N, G, K] and [G, K] as from :func:`person_counts`.
+        shown: bool [N, K], the classes that occur in each prediction.
+        scores: float64 [N].
+    """
+    # Background is never counted as a part; whole people come from it: what is background in neither map is the union.
+    both_background = hits[..., 0]
+    counted = predicted.sum(-1)
+    true_person, predicted_person = truth[:, 1:].sum(-1), predicted[..., 1:].sum(-1)
+    union = counted - both_background
+    whole = divide(true_person + predicted_person - union, union)  # [N, G]
+    parts = divide(hits, predicted + truth - hits)  # [N, G, K]
+    order = np.argsort(-scores, kind="stable")
+    found = shown.copy()
+    found[:, 0] = shown[:, 1:].any(1)
+    occurs = truth > 0
+    occurs[:, 0] = true_person > 0
+    return InstanceMatches(
+        scores,
+        found,
+        _take_greedily(parts, occurs, order, THRESHOLDS),
+        _take_greedily(whole[..., None], occurs[:, :1], order, PERSON_THRESHOLDS)[..., 0],
+        occurs.sum(0),
+    )
+
+
+def _take_greedily(iou: np.ndarray, occurs: np.ndarray, order: np.ndarray, thresholds) -> np.ndarray:
+    """bool [T, N, K]: which predictions take a true instance. iou [N, G, K], occurs bool [G, K], order [N] by score."""
+    count, _, classes = iou.shape
+    limits = np.array(thresholds)[:, None]
+    right = np.zeros((len(limits), count, classes), bool)
+    if not len(occurs):
+        return right
+    free = np.broadcast_to(occurs, (len(limits), *occurs.shape)).copy()  # [T, G, K]
+    for n in order:
+        overlap = np.where(free & ~np.isnan(iou[n]), iou[n], -1.0)  # [T, G, K]
+        best = overlap.argmax(1)[:, None]
+        takes = np.take_along_axis(overlap, best, 1)[:, 0] > limits  # [T, K]
+        right[:, n] = takes
+        np.put_along_axis(free, best, np.take_along_axis(free, best, 1) & ~takes[:, None], 1)
+    return right
+
+
+def ap_r(matches: Sequence[InstanceMatches], threshold: float = 0.5) -> float:
+    """AP^r at one of THRESHOLDS over all images; NaN where the truth shows no part.
+
+    Equal scores rank in the order of the images and their predictions.
+
+    Raises:
+        ValueError: the threshold is none of THRESHOLDS.
+    """
+    if threshold not in THRESHOLDS:
+        raise ValueError(f"ap_r: threshold must be one of {THRESHOLDS}, got {threshold}")
+    if not matches:
+        return float("nan")
+    t = THRESHOLDS.index(threshold)
+    return 100 * mean_defined(_class_precisions(matches, [m.right_parts[t] for m in matches])[1:])
+
+
+def ap_r_vol(matches: Sequence[InstanceMatches]) -> float:
+    """Mean of :func:`ap_r` at 0.1, 0.2, …, 0.9."""
+    return float(np.mean([ap_r(matches, threshold) for threshold in THRESHOLDS]))
+
+
+def ap_h(matches: Sequence[InstanceMatches], threshold: float = 0.5) -> float:
+    """AP^h at one of PERSON_THRESHOLDS over all images; NaN where there is no true person with a part.
+
+    Raises:
+        ValueError: the threshold is none of PERSON_THRESHOLDS.
+    """
+    if threshold not in PERSON_THRESHOLDS:
+        raise ValueError(f"ap_h: threshold must be one of {PERSON_THRESHOLDS}, got {threshold}")
+    if not matches:
+        return float("nan")
+    t = PERSON_THRESHOLDS.index(threshold)
+    return 100 * float(_class_precisions(matches, [m.right_people[t][:, None] for m in matches])[0])
+
+
+def ap_h_vol(matches: Sequence[InstanceMatches]) -> float:
+    """Mean of :func:`ap_h` at 0.50, 0.55, …, 0.95."""
+    return float(np.mean([ap_h(matches, threshold) for threshold in PERSON_THRESHOLDS]))
+
+
+def _class_precisions(matches: Sequence[InstanceMatches], right: list[np.ndarray]) -> np.ndarray:
+    """Average precision of each class in 0..1, float64 [K]; `right` per image bool [N, K]."""
+    scores = np.concatenate([image.scores for image in matches])
+    order = np.argsort(-scores, kind="stable")
+    right = np.concatenate(right)[order]
+    found = np.concatenate([image.found for image in matches])[order]
+    truth = np.sum([image.truth for image in matches], axis=0)
+    return np.array([average_precision(right[found[:, k], k], truth[k]) for k in range(right.shape[1])])
