@@ -235,6 +235,8 @@ class TestConfig:
     cut to whole pixels (released code)."""
     skip_empty: bool = False
     """Images without a detection do not count in mIoU and the accuracies (released code: true)."""
+    save_predictions: Literal["", "instances", "people", "coco", "cihp", "mhp"] = ""
+    """An evaluation also writes its predictions, in a format of docs/formats.md; empty writes none."""
     augment: bool = False
     """Test-time augmentation: every image at several scales and mirrored, the answers averaged (Table 9)."""
     augment_scales: tuple[float, ...] = (0.5, 0.625, 0.75, 0.875, 1.125, 1.25, 1.375, 1.5)

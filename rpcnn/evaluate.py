@@ -3,6 +3,10 @@
 Prints mIoU, pixel and mean accuracy, AP^p_50, AP^p_vol, PCP_50 and AP^bbox in one table, writes results.json and
 pictures of input, truth and prediction. The configuration travels with the weights; every field of it can be given
 on the command line (--data-root, --data.eval-split train, --test.semantic-mode parsing, --test.augment …).
+--test.save-predictions FORMAT also writes the predictions, in a format of docs/formats.md.
+
+Evaluates anybody's predictions, without a model: ``python -m rpcnn.evaluate --predictions DIR --data DIR``; see
+``python -m rpcnn.evaluate --predictions --help``.
 """
 
 import json
@@ -18,6 +22,7 @@ from .checkpoint import load_weights
 from .config import Config, validate
 from .data.loader import make_eval_loader
 from .data.open import open_dataset
+from .formats import Prediction, make_format
 from .inference import describe_augmentation, parse_image
 from .labels import LabelSet
 from .metrics import ParsingEvaluator, format_table
@@ -44,6 +49,11 @@ def evaluate(
     loader = make_eval_loader(
         dataset, num_workers=config.data.workers, rank=distributed.rank(), world_size=distributed.world_size()
     )
+    form, saved = None, None
+    if folder and config.test.save_predictions:
+        if distributed.world_size() > 1 and config.test.save_predictions == "coco":
+            raise ValueError("test.save_predictions: coco is one file and cannot be written by several processes")
+        form, saved = make_format(config.test.save_predictions), folder / "predictions"
     drawn = 0
     quiet = not distributed.is_main() or not sys.stderr.isatty()
     for images, targets in tqdm(loader, desc="evaluating", unit="image", disable=quiet):
@@ -62,11 +72,15 @@ def evaluate(
             true_boxes=sample["boxes"],
             image_id=sample["id"],
         )
+        if form:
+            form.write(saved, str(sample["id"]), Prediction.of(result))
         if folder and distributed.is_main() and drawn < pictures:
             drawn += 1
             (folder / "pictures").mkdir(parents=True, exist_ok=True)
             picture = panel(sample["image"].permute(1, 2, 0).numpy(), sample["semantic"].numpy(), result)
             picture.save(folder / "pictures" / f"{sample['id']}.png")
+    if form:
+        form.finish(saved)
     for state in distributed.gather_objects(evaluator.state())[1:]:
         evaluator.merge(state)
     results = distributed.gather_objects(evaluator.summarize() if distributed.is_main() else None)[0]
@@ -84,6 +98,10 @@ def format_report(results: dict, labels: LabelSet) -> str:
 def main(arguments: list[str] | None = None) -> dict:
     """Runs the command line; returns the metrics."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if any(argument.split("=")[0] == "--predictions" for argument in arguments):
+        from .evaluate_predictions import main as evaluate_predictions
+
+        return evaluate_predictions(["--help"] if {"-h", "--help"} & set(arguments) else arguments)
     if not arguments or arguments[0].startswith("-"):
         print(__doc__)
         if {"-h", "--help"} & set(arguments):

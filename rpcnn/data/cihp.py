@@ -83,10 +83,10 @@ class CIHP(ParsingFolder):
                 entry.boxes.append(box)
         return entry
 
-    def load(self, index: int) -> dict:
+    def load(self, index: int, with_image: bool = True) -> dict:
         entry = self.entries[index]
         image_path = self._paths(entry.id)[0]
-        image, size = read_image(image_path)
+        image, size = read_image(image_path) if with_image else (None, (entry.height, entry.width))
         check_size(size, (entry.height, entry.width), image_path)
         category, human = self._maps(entry.id, size)
         people = np.zeros((len(entry.people), *size), np.uint8)

@@ -193,8 +193,8 @@ class ParsingFolder(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def load(self, index: int) -> dict:
-        """The sample at `index`; raises DataFault if its files cannot be used any more."""
+    def load(self, index: int, with_image: bool = True) -> dict:
+        """The sample at `index`, or without its picture; raises DataFault if its files cannot be used any more."""
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> dict:
@@ -213,9 +213,9 @@ class ParsingFolder(torch.utils.data.Dataset):
                     )
         raise DataFault(f"{self.labels.name}: none of the {len(self)} images can be read")
 
-    def _sample(self, entry: Entry, image: np.ndarray, people: np.ndarray, semantic: np.ndarray) -> dict:
-        return {
-            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+    def _sample(self, entry: Entry, image: np.ndarray | None, people: np.ndarray, semantic: np.ndarray) -> dict:
+        pixels = {} if image is None else {"image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))}
+        return pixels | {
             "boxes": torch.tensor(entry.boxes, dtype=torch.float32).reshape(-1, 4),
             "parsing": torch.from_numpy(people),
             "semantic": torch.from_numpy(semantic),

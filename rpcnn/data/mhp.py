@@ -103,10 +103,10 @@ class MHPv2(ParsingFolder):
                 entry.boxes.append(box)
         return entry
 
-    def load(self, index: int) -> dict:
+    def load(self, index: int, with_image: bool = True) -> dict:
         entry = self.entries[index]
         image_path = self._image_path(entry.id)
-        image, size = read_image(image_path)
+        image, size = read_image(image_path) if with_image else (None, (entry.height, entry.width))
         check_size(size, (entry.height, entry.width), image_path)
         people = np.zeros((len(entry.people), *size), np.uint8)
         semantic = np.zeros(size, np.uint8)

@@ -1,6 +1,6 @@
 """All metrics of the paper, image by image, in bounded memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,10 @@ from .semantic import class_iou, mean_accuracy, miou, pixel_accuracy
 
 
 @dataclass(frozen=True)
-class _Image:
+class ImageCounts:
+    """What :meth:`ParsingEvaluator.measure` found in one image."""
+
+    confusion: np.ndarray | None
     matches: PersonMatches
     instances: InstanceMatches
     boxes: np.ndarray
@@ -49,9 +52,22 @@ class ParsingEvaluator:
         self.num_classes, self.skip_empty = num_classes, skip_empty
         self.count_background, self.free_only, self.absent = count_background, free_only, absent
         self._confusion = np.zeros((num_classes, num_classes), np.int64)
-        self._images: dict[tuple, _Image] = {}  # (0, number) without a name, (1, name) with one
+        self._images: dict[tuple, ImageCounts] = {}  # (0, number) without a name, (1, name) with one
 
-    def add(
+    def add(self, *, image_id: int | str | None = None, **arrays) -> None:
+        """One image: its prediction and its truth, the arguments of :meth:`measure`.
+
+        Args:
+            image_id: with names of one type for all images, equal scores rank in the order of the names, so that the
+                order of adding and merging does not matter.
+
+        Raises:
+            ValueError: as :meth:`measure`, or the image was added before. Nothing is counted then.
+        """
+        self._check_new([self._key(image_id)])
+        self.put(self.measure(**arrays), image_id)
+
+    def measure(
         self,
         *,
         labels,
@@ -62,24 +78,22 @@ class ParsingEvaluator:
         true_labels,
         true_people,
         true_boxes,
-        image_id: int | str | None = None,
-    ) -> None:
-        """One image: its prediction and its truth, as arrays or tensors.
+        parts=None,
+        part_scores=None,
+    ) -> "ImageCounts":
+        """What one image contributes, not yet counted: several threads may measure and one :meth:`put`.
 
         Args:
             labels, true_labels: [H, W] label map of the whole image; true pixels of K or more (255) do not count.
             people, true_people: [N, H, W] and [G, H, W], a label map per person; predictions may overlap.
             scores, box_scores: [N] parsing scores, that AP^p ranks by, and box scores, that AP^bbox ranks by.
             boxes, true_boxes: [N, 4] and [B, 4], x1 y1 x2 y2 in pixels.
-            image_id: with names of one type for all images, equal scores rank in the order of the names, so that the
-                order of adding and merging does not matter.
+            parts, part_scores: [M, H, W] and [M], part instances of one label each, for AP^r in place of the people's
+                own parts.
 
         Raises:
-            ValueError: a shape or dtype does not fit, a predicted label is K or more, a score or box is not finite, or
-                the image was added before. Nothing is counted then.
+            ValueError: a shape or dtype does not fit, a predicted label is K or more, a score or box is not finite.
         """
-        key = (0, len(self._images)) if image_id is None else (1, image_id)
-        self._check_new([key])
         labels, true_labels, people, true_people = map(as_array, (labels, true_labels, people, true_people))
         shape = true_labels.shape
         if len(shape) != 2 or labels.shape != shape:
@@ -96,6 +110,9 @@ class ParsingEvaluator:
         counts = person_counts(people, true_people, self.num_classes)
         scores = as_scores("scores", scores, len(counts[0]))
         matches = match_counts(*counts, scores, count_background=self.count_background, free_only=self.free_only)
+        if parts is not None:
+            people, counts = as_array(parts), person_counts(parts, true_people, self.num_classes)
+            scores = as_scores("part_scores", part_scores, len(counts[0]))
         instances = match_instances(*counts, classes_shown(people, counts[1]), scores)
         boxes, true_boxes = as_boxes("boxes", boxes), as_boxes("true_boxes", true_boxes)
         if len(boxes) != len(matches.scores):
@@ -104,9 +121,19 @@ class ParsingEvaluator:
                 f"got {list(boxes.shape)}"
             )
         box_scores = as_scores("box_scores", box_scores, len(boxes))
-        if len(boxes) or not self.skip_empty:
-            self._confusion += confusion
-        self._images[key] = _Image(matches, instances, boxes, box_scores, true_boxes)
+        if not len(boxes) and self.skip_empty:
+            confusion[:] = 0
+        return ImageCounts(confusion, matches, instances, boxes, box_scores, true_boxes)
+
+    def put(self, counts: "ImageCounts", image_id: int | str | None = None) -> None:
+        """Counts a measured image. Raises ValueError where it was added before."""
+        key = self._key(image_id)
+        self._check_new([key])
+        self._confusion += counts.confusion
+        self._images[key] = replace(counts, confusion=None)
+
+    def _key(self, image_id: int | str | None) -> tuple:
+        return (0, len(self._images)) if image_id is None else (1, image_id)
 
     def state(self) -> dict:
         """What another process's evaluator needs to `merge` this one; can be pickled."""

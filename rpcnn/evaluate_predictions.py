@@ -1,0 +1,187 @@
+"""Evaluates anybody's predictions: ``python -m rpcnn.evaluate --predictions DIR --data DIR``.
+
+DIR of --predictions is in one of the formats of docs/formats.md (told by its files), DIR of --data a folder of CIHP or
+MHP-v2. Prints every metric of rpcnn.metrics in one table; --output also writes them as JSON. Images are read by several
+threads, a few at a time: memory does not grow with the set.
+"""
+
+import itertools
+import json
+import os
+import pathlib
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from .data.check import detect_layout
+from .data.cihp import CIHP
+from .data.folder import ParsingFolder
+from .data.mhp import MHPv2
+from .formats import Prediction, detect_format, make_format
+from .metrics import ParsingEvaluator, format_table
+from .metrics.evaluator import ImageCounts
+
+PEOPLE_METRICS = ("ap_p", "pcp", "ap_h", "ap_bbox")
+
+
+@dataclass
+class Arguments:
+    """The command line."""
+
+    predictions: str
+    """Folder of the predictions."""
+    data: str
+    """Folder of the data set: it holds Training and Validation (CIHP) or train and val (MHP-v2)."""
+    split: str = "val"
+    """Split of the data set: train or val."""
+    format: Literal["auto", "instances", "people", "coco", "cihp", "mhp"] = "auto"
+    """Format of the predictions (docs/formats.md); auto tells it by the files."""
+    output: str = ""
+    """JSON file for the metrics."""
+    missing: Literal["error", "empty", "skip"] = "error"
+    """Images of the split without a prediction: an error that names them; people and parts missed; or left out."""
+    count_background: bool = True
+    """The background is a class of the mean IoU that AP^p and PCP compare (released code)."""
+    free_only: bool = False
+    """AP^p compares a prediction with people whom no better one took; by default, as the released code, with the one it
+    overlaps most."""
+    skip_empty: bool = False
+    """Images without a predicted person do not count in mIoU and the accuracies (released code: true)."""
+    absent: Literal["skip", "zero"] = "skip"
+    """Classes that occur nowhere: left out of mIoU (released code), or counted as 0 (some evaluators)."""
+    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Threads that read and count; 0 is one per processor."""
+
+
+def evaluate_predictions(
+    form,
+    folder: pathlib.Path,
+    dataset: ParsingFolder,
+    evaluator: ParsingEvaluator,
+    missing: str = "error",
+    workers: int = 0,
+) -> dict:
+    """The metrics of a folder of predictions, in percent, as :meth:`ParsingEvaluator.summarize` gives them.
+
+    Args:
+        form: of :func:`rpcnn.formats.make_format`.
+        missing: "error", "empty" or "skip" images of the data set without a prediction.
+        workers: threads; 0 is one per processor.
+
+    Raises:
+        ValueError: images without a prediction, predictions without an image, a file that cannot be read, or a
+            prediction that does not fit its image; the message names it.
+    """
+    stems = form.stems(folder)
+    known = {entry.id: i for i, entry in enumerate(dataset.entries)}
+    strangers = [stem for stem in stems if stem not in known and stem not in dataset.faults]
+    if strangers:
+        raise ValueError(f"predictions: {_some(strangers)} in {folder} belong to no image of the data set")
+    unpredicted = sorted(known.keys() - set(stems))
+    if unpredicted and missing == "error":
+        raise ValueError(
+            f"predictions: {_some(unpredicted)} of {len(known)} images have no prediction in {folder}; "
+            "--missing empty counts them as missed, --missing skip leaves them out"
+        )
+    predicted = set(stems)
+    chosen = [stem for stem in known if stem in predicted or missing == "empty"]
+
+    def measure(stem: str) -> ImageCounts:
+        truth = dataset.load(known[stem], with_image=False)
+        try:
+            found = form.read(folder, stem) if stem in predicted else _nothing(truth["semantic"].numpy())
+            return evaluator.measure(
+                labels=found.labels,
+                people=found.people,
+                scores=found.scores,
+                boxes=found.boxes,
+                box_scores=found.box_scores,
+                parts=found.parts,
+                part_scores=found.part_scores,
+                true_labels=truth["semantic"].numpy(),
+                true_people=truth["parsing"].numpy(),
+                true_boxes=truth["boxes"].numpy(),
+            )
+        except ValueError as error:
+            raise ValueError(f"{stem}: {error}") from None
+
+    threads = workers or os.cpu_count() or 1
+    counted = in_order(measure, chosen, threads)
+    for stem, counts in zip(chosen, tqdm(counted, "evaluating", len(chosen), unit="image", disable=None), strict=True):
+        evaluator.put(counts, stem)
+    results = evaluator.summarize()
+    if not form.knows_people:
+        results |= {key: None for key in results if key.startswith(PEOPLE_METRICS)}
+    return results
+
+
+def in_order(work: Callable, items: Iterable, threads: int) -> Iterator:
+    """work(item) for each item, computed by several threads and given in order, a few ahead of the one asked for."""
+    items = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(pool.submit(work, item) for item in itertools.islice(items, 2 * threads))
+        try:
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(work, item) for item in itertools.islice(items, 1))
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _nothing(semantic: np.ndarray) -> Prediction:
+    nobody = np.zeros((0, *semantic.shape), np.uint8)
+    return Prediction(np.zeros_like(semantic), nobody, np.zeros(0))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def open_split(root: str | pathlib.Path, split: str) -> ParsingFolder:
+    """A split of CIHP or MHP-v2, told by its folders. Raises ValueError where it is neither."""
+    root = pathlib.Path(root)
+    try:
+        return (CIHP if detect_layout(root) == "cihp" else MHPv2)(root, split)
+    except FileNotFoundError as error:
+        raise ValueError(f"data: {error}") from None
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Runs the command line; returns the metrics."""
+    options = tyro.cli(Arguments, args=arguments, prog="python -m rpcnn.evaluate", description=__doc__)
+    folder = pathlib.Path(options.predictions)
+    try:
+        name = detect_format(folder) if options.format == "auto" else options.format
+        form, dataset = make_format(name), open_split(options.data, options.split)
+        evaluator = ParsingEvaluator(
+            dataset.labels.num_classes,
+            skip_empty=options.skip_empty,
+            count_background=options.count_background,
+            free_only=options.free_only,
+            absent=options.absent,
+        )
+        results = evaluate_predictions(form, folder, dataset, evaluator, options.missing, options.workers)
+    except (ValueError, OSError) as error:
+        sys.exit(f"rpcnn: {error}")
+    print(format_table(results, dataset.labels))
+    if not form.overlapping:
+        print(f"rpcnn: format {name!r} gives a pixel to one person: AP^p, PCP and AP^r differ from overlapping maps'")
+    if options.output:
+        path = pathlib.Path(options.output)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(results | {"format": name}, indent=2) + "\n", encoding="utf-8")
+        print(f"rpcnn: metrics are in {path}")
+    return results
+
+
+if __name__ == "__main__":
+    main()

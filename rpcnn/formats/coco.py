@@ -1,0 +1,110 @@
+"""One COCO-style JSON for all images, masks as run-length codes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from .prediction import Prediction, read_json
+
+NAME = "predictions.json"
+
+
+def _encode(mask: np.ndarray) -> dict:
+    from pycocotools import mask as codes
+
+    code = codes.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
+
+
+def _decode(code: dict) -> np.ndarray:
+    from pycocotools import mask as codes
+
+    return codes.decode(code).astype(bool)
+
+
+def _masks(labels: np.ndarray) -> list[dict]:
+    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=1))
+    return [{"category_id": int(k), "segmentation": _encode(labels == k)} for k in present if k]
+
+
+def _map(masks: list[dict], size: tuple[int, int]) -> np.ndarray:
+    labels = np.zeros(size, np.uint8)
+    for mask in masks:
+        if not 1 <= mask["category_id"] <= 254:
+            raise ValueError(f"category_id must lie in 1..254, got {mask['category_id']}")
+        labels[_decode(mask["segmentation"])] = mask["category_id"]
+    return labels
+
+
+class CocoJson:
+    """predictions.json: {"images": […], "annotations": […]}; nothing is lost.
+
+    An image has id, height, width and parts (the combined label map: category_id and segmentation of every class). An
+    annotation is a person: image_id, score, box_score, bbox [x, y, width, height], and parts likewise.
+    """
+
+    overlapping = True
+    knows_people = True
+
+    def __init__(self):
+        self._written: dict[Path, tuple[list, list]] = {}
+        self._read: dict[Path, dict[str, tuple[dict, list]]] = {}
+
+    def detect(self, folder: Path) -> bool:
+        """Whether the folder looks like this format."""
+        return (folder / NAME).is_file()
+
+    def stems(self, folder: Path) -> list[str]:
+        """The images that the file has predictions for; reads it."""
+        record = read_json(folder / NAME)
+        if not isinstance(record, dict) or not {"images", "annotations"} <= record.keys():
+            raise ValueError(f"{folder / NAME}: must be an object with 'images' and 'annotations'")
+        images = {str(image.get("id")): (image, []) for image in record["images"]}
+        for person in record["annotations"]:
+            if str(person.get("image_id")) not in images:
+                raise ValueError(f"{folder / NAME}: an annotation's image_id {person.get('image_id')!r} is no image's")
+            images[str(person["image_id"])][1].append(person)
+        self._read[folder] = images
+        return sorted(images)
+
+    def read(self, folder: Path, stem: str) -> Prediction:
+        """Raises ValueError that names the file and the image at fault."""
+        if folder not in self._read:
+            self.stems(folder)
+        try:
+            image, people = self._read[folder][stem]
+            size = int(image["height"]), int(image["width"])
+            maps = [_map(person["parts"], size) for person in people]
+            scores = np.array([person["score"] for person in people], float)
+            box_scores = np.array([person.get("box_score", person["score"]) for person in people], float)
+            boxes = None
+            if people and all("bbox" in person for person in people):
+                boxes = np.array([person["bbox"] for person in people], float).reshape(-1, 4)
+                boxes[:, 2:] += boxes[:, :2]
+            labels = _map(image["parts"], size)
+        except KeyError as missing:
+            raise ValueError(f"{folder / NAME}: image {stem}: {missing} is missing") from None
+        except (TypeError, ValueError, IndexError) as error:
+            raise ValueError(f"{folder / NAME}: image {stem}: {error}") from None
+        stack = np.stack(maps) if maps else np.zeros((0, *size), np.uint8)
+        return Prediction(labels, stack, scores, boxes, box_scores)
+
+    def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
+        """Kept as run lengths until :meth:`finish`."""
+        images, annotations = self._written.setdefault(folder, ([], []))
+        height, width = prediction.labels.shape
+        images.append({"id": stem, "height": height, "width": width, "parts": _masks(prediction.labels)})
+        for person, score, box_score, (x1, y1, x2, y2) in zip(
+            prediction.people, prediction.scores.tolist(), prediction.box_scores.tolist(), prediction.boxes.tolist(),
+            strict=True,
+        ):  # fmt: skip
+            entry = {"image_id": stem, "category_id": 1, "score": score, "box_score": box_score}
+            annotations.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "parts": _masks(person)})
+
+    def finish(self, folder: Path) -> None:
+        """Writes the file."""
+        images, annotations = self._written.pop(folder, ([], []))
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"images": images, "annotations": annotations})
+        (folder / NAME).write_text(text + "\n", encoding="utf-8")

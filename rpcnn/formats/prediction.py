@@ -1,0 +1,123 @@
+"""What any format holds of one image, and the PNG and text files that formats are made of."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ..metrics.counting import as_array
+
+
+@dataclass
+class Prediction:
+    """One image of H × W pixels: N people, best or not, and the label map of the whole image."""
+
+    labels: np.ndarray
+    """uint8 [H, W]: the combined label map."""
+    people: np.ndarray
+    """uint8 [N, H, W]: each person's own label map, 0 elsewhere; may overlap where the format can hold that."""
+    scores: np.ndarray
+    """float64 [N]: what AP^p, AP^r and AP^h rank by."""
+    boxes: np.ndarray | None = None
+    """float64 [N, 4] x1 y1 x2 y2 in pixels, width = x2 − x1; None draws them around the people's maps."""
+    box_scores: np.ndarray | None = None
+    """float64 [N]: what AP^bbox ranks by; None takes `scores`."""
+    parts: np.ndarray | None = None
+    """uint8 [M, H, W]: part instances of one label each, from formats that know no people; None: the people's own."""
+    part_scores: np.ndarray | None = None
+    """float64 [M]."""
+
+    def __post_init__(self):
+        if self.boxes is None:
+            self.boxes = np.array([enclosing_box(person) for person in self.people]).reshape(-1, 4)
+        if self.box_scores is None:
+            self.box_scores = self.scores
+
+    @classmethod
+    def of(cls, result) -> "Prediction":
+        """That of a :class:`rpcnn.ParsingResult`."""
+        names = ("labels", "people", "scores", "boxes", "box_scores")
+        labels, people, scores, boxes, box_scores = (as_array(getattr(result, name)) for name in names)
+        return cls(labels, people, scores.astype(float), boxes.astype(float), box_scores.astype(float))
+
+
+def enclosing_box(labels: np.ndarray) -> tuple[float, float, float, float]:
+    """x1, y1, x2, y2 around the labelled pixels of a map [H, W]; zeros where there are none."""
+    rows, columns = np.flatnonzero(labels.any(1)), np.flatnonzero(labels.any(0))
+    if not len(rows):
+        return 0.0, 0.0, 0.0, 0.0
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def read_png(path: Path, wide: bool = False) -> np.ndarray:
+    """The values [H, W] of a grey or palette PNG: uint8, or any integers where `wide`.
+
+    Raises ValueError that names the file: not there, not readable, colours in place of values, values above 255.
+    """
+    try:
+        with Image.open(path) as picture:
+            values = np.asarray(picture)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: is not there") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from None
+    if values.ndim != 2:
+        raise ValueError(f"{path}: must hold a value per pixel (grey or palette PNG), got {list(values.shape)}")
+    if values.dtype == bool:
+        values = values.astype(np.uint8)
+    if not wide and values.dtype != np.uint8:
+        raise ValueError(f"{path}: must have 8 bits, got {values.dtype}")
+    return values
+
+
+def write_png(path: Path, values: np.ndarray) -> None:
+    """Integers [H, W] as a grey PNG of 8 bits, or 16 where one exceeds 255."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values.astype(np.uint16 if values.max(initial=0) > 255 else np.uint8)).save(path)
+
+
+def read_json(path: Path) -> dict | list:
+    """Raises ValueError that names the file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: is not there") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: is not JSON: {error}") from None
+
+
+def read_columns(path: Path, names: tuple[str, ...]) -> np.ndarray:
+    """Lines of numbers, one column a name: float64 [lines, columns]. Raises ValueError that names file and line."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: is not there") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = [float(word) for word in line.split()]
+        except ValueError:
+            row = []
+        if len(row) != len(names):
+            raise ValueError(f"{path}: line {number} must be '{' '.join(names)}', got {line!r}")
+        rows.append(row)
+    return np.array(rows, float).reshape(-1, len(names))
+
+
+def people_of(labels: np.ndarray, numbers: np.ndarray, count: int) -> np.ndarray:
+    """uint8 [count, H, W]: `labels` where `numbers` is 1, 2, …, count, and 0 elsewhere."""
+    return np.where(numbers == np.arange(1, count + 1).reshape(-1, 1, 1), labels, 0).astype(np.uint8)
+
+
+def paint(people: np.ndarray, scores: np.ndarray, threshold: float = -np.inf) -> tuple[np.ndarray, np.ndarray]:
+    """People [N, H, W] over each other, the best on top: labels uint8, numbers int32 [H, W] (i + 1 is person i)."""
+    labels, numbers = np.zeros(people.shape[1:], np.uint8), np.zeros(people.shape[1:], np.int32)
+    for i in np.argsort(scores, kind="stable"):
+        if scores[i] >= threshold:
+            on = people[i] > 0
+            labels[on], numbers[on] = people[i][on], i + 1
+    return labels, numbers
