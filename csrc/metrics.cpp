@@ -5,11 +5,14 @@
 //                      predicted[n][g][c], truth[g][c] = pixels where the one, the other says c
 //   Pixels whose truth is K or more are ignored; a prediction of K or more is an error.
 //
-// Fewest bytes: each map is read once for its box and histogram, each pair once more where both boxes meet; outside of
-// that at least one of the two is background, and the counts of background follow from the histograms:
+// Fewest bytes: each map is read once for its rows' spans and its histogram, each pair once more where spans of both
+// meet; outside of that at least one of the two is background, and the counts of background follow from the histograms:
 //   hits[0] = pixels with p = 0 − pixels with t ≠ 0 + pixels with t ≠ 0 and p ≠ 0.
 // Label maps come in runs: eight pixels of one label are one comparison and one addition (read as a 64-bit word), and
 // eight pixels of background in either map cost the comparison alone.
+//
+// Tried: four histograms in turn, so that equal neighbours do not wait for each other: 14 % slower, clearing them costs
+// more.
 //
 // Work is split over the maps, then over the predictions; every counter belongs to one thread, so that any number of
 // threads counts the same.
@@ -34,7 +37,7 @@ using Counts = py::array_t<int64_t>;
 
 constexpr uint64_t kOnes = 0x0101010101010101ull;
 // Below this many pixels per thread, starting it (tens of microseconds) costs more than it saves.
-constexpr int64_t kPixelsPerThread = 1 << 19;
+constexpr int64_t kPixelsPerThread = 1 << 22;
 
 [[noreturn]] void fail(const std::string& op, const std::string& what) {
   const std::string message = op + ": " + what;
@@ -85,25 +88,45 @@ void histogram(const uint8_t* pixels, int64_t size, int64_t* counts) {
   for (; i < size; ++i) ++counts[pixels[i]];
 }
 
+// The first pixel of a row from `first` on that is not background, or `end`; 64 pixels a step where all are.
+int64_t skip_background(const uint8_t* row, int64_t first, int64_t end) {
+  for (; first + 64 <= end; first += 64) {
+    uint64_t any = 0;
+    for (int k = 0; k < 64; k += 8) any |= word_at(row + first + k);
+    if (any) break;
+  }
+  while (first + 8 <= end && word_at(row + first) == 0) first += 8;
+  while (first < end && row[first] == 0) ++first;
+  return first;
+}
+
+// Pixels [left, right) of a row; empty where there is no label.
+struct Span {
+  int32_t left, right;
+};
+
 // Where a map is not background, and how often it says what: everything that is asked of it on its own.
 struct Person {
   const uint8_t* map = nullptr;
-  int64_t top = 0, bottom = 0, left = 0, right = 0;
+  int64_t top = 0, bottom = 0;
+  std::vector<Span> rows;  // from `top` on
   int64_t counts[256] = {};
 
   void measure(const uint8_t* pixels, int64_t height, int64_t width) {
-    map = pixels, left = width;
-    for (int64_t y = 0; y < height; ++y) {
+    map = pixels;
+    const int64_t start = skip_background(pixels, 0, height * width);
+    top = bottom = width > 0 ? start / width : 0;
+    for (int64_t y = top; y < height; ++y) {
       const uint8_t* row = pixels + y * width;
-      int64_t first = 0, last = width;
-      while (first + 8 <= width && word_at(row + first) == 0) first += 8;
-      while (first < width && row[first] == 0) ++first;
-      if (first == width) continue;
-      while (last >= 8 && word_at(row + last - 8) == 0) last -= 8;
-      while (row[last - 1] == 0) --last;
-      if (right == 0) top = y;
-      bottom = y + 1, left = std::min(left, first), right = std::max(right, last);
-      histogram(row + first, last - first, counts);
+      const int64_t first = skip_background(row, 0, width);
+      int64_t last = width;
+      if (first < width) {
+        while (last >= 8 && word_at(row + last - 8) == 0) last -= 8;
+        while (row[last - 1] == 0) --last;
+        bottom = y + 1;
+        histogram(row + first, last - first, counts);
+      }
+      rows.push_back({static_cast<int32_t>(first), static_cast<int32_t>(last)});
     }
     counts[0] = height * width;
     for (int label = 1; label < 256; ++label) counts[0] -= counts[label];
@@ -120,11 +143,12 @@ void count_pair(const Person& truth, const Person& prediction, int64_t width, in
                 int64_t* predicted) {
   int64_t same[256] = {}, both = 0;
   const int64_t top = std::max(truth.top, prediction.top), bottom = std::min(truth.bottom, prediction.bottom);
-  const int64_t left = std::max(truth.left, prediction.left), right = std::min(truth.right, prediction.right);
   std::copy_n(prediction.counts, classes, predicted);
   for (int64_t y = top; y < bottom; ++y) {
     const uint8_t *t = truth.map + y * width, *p = prediction.map + y * width;
-    int64_t x = left;
+    const Span a = truth.rows[y - truth.top], b = prediction.rows[y - prediction.top];
+    int64_t x = std::max(a.left, b.left);
+    const int64_t right = std::min(a.right, b.right);
     for (; x + 8 <= right; x += 8) {
       const uint64_t t8 = word_at(t + x), p8 = word_at(p + x);
       if (t8 == 0 || p8 == 0) continue;
@@ -137,9 +161,11 @@ void count_pair(const Person& truth, const Person& prediction, int64_t width, in
     for (; x < right; ++x) same[t[x] == p[x] ? t[x] : 0]++, both += (t[x] != 0) & (p[x] != 0);
   }
   if (truth.above(classes))  // rare enough for a second look; here background predictions count too
-    for (int64_t y = truth.top; y < truth.bottom; ++y)
-      for (int64_t i = y * width + truth.left; i < y * width + truth.right; ++i)
+    for (int64_t y = truth.top; y < truth.bottom; ++y) {
+      const Span span = truth.rows[y - truth.top];
+      for (int64_t i = y * width + span.left; i < y * width + span.right; ++i)
         predicted[prediction.map[i]] -= truth.map[i] >= classes;
+    }
   std::copy_n(same, classes, hits);
   int64_t pixels_of_truth = 0;
   for (int label = 1; label < 256; ++label) pixels_of_truth += truth.counts[label];

@@ -78,6 +78,8 @@ Tensor nms(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_t
   const cudaError_t copied =
       cudaMemcpyAsync(&total, data<int64_t>(counts) + 1, sizeof total, cudaMemcpyDeviceToHost, device.stream);
   const cudaError_t waited = cudaStreamSynchronize(device.stream);
+  if (copied != cudaSuccess || waited != cudaSuccess)
+    cudaGetLastError();  // else the next launch check reports it again
   STD_TORCH_CHECK(copied == cudaSuccess && waited == cudaSuccess,
                   "nms: ", cudaGetErrorString(copied == cudaSuccess ? waited : copied));
   return torch::stable::narrow(indices, 0, 0, total);

@@ -92,17 +92,16 @@ struct PastePerson {
 };
 
 __global__ void __launch_bounds__(kChunk)
-    paste_parsing_kernel(PasteMaps maps, const float* boxes, const uint8_t* painted, PasteGlobal global, int H, int W,
-                         PasteOut out) {
+    paste_parsing_kernel(PasteMaps maps, const float* boxes, const uint8_t* painted, PasteGlobal global, PasteAxis down,
+                         PasteAxis across, int H, int W, PasteOut out) {
   SIMT_SHARED(PastePerson, people, [kChunk]);
   const int lane = threadIdx.x;
   const int tiles = (W + kTileWidth - 1) / kTileWidth;
   const int64_t x = int64_t(blockIdx.x % tiles) * kTileWidth + lane % kTileWidth;
   const int64_t y = int64_t(blockIdx.x / tiles) * kTileHeight + lane / kTileWidth;
   const bool inside = x < W && y < H, helped = global.data && global.weight != 0;
-  const PasteSampler everywhere(global.data, global.h, global.w,
-                                PasteCell(PasteAxis::over(0, global.height, global.h, H), y, global.h),
-                                PasteCell(PasteAxis::over(0, global.width, global.w, W), x, global.w));
+  const PasteSampler everywhere(global.data, global.h, global.w, PasteCell(down, y, global.h),
+                                PasteCell(across, x, global.w));
   int label = 0, number = 0;
   if (inside && global.data && global.gate < INFINITY) {
     float best = -INFINITY;
@@ -155,8 +154,11 @@ __global__ void __launch_bounds__(kChunk)
 inline void launch_paste_parsing(const PasteMaps& maps, const float* boxes, const uint8_t* painted,
                                  const PasteGlobal& global, int64_t H, int64_t W, const PasteOut& out, Stream stream) {
   const int64_t tiles = (W + kTileWidth - 1) / kTileWidth * ((H + kTileHeight - 1) / kTileHeight);
+  // The global map's axes are the same for all: divisions in double cost much on most GPUs.
+  const PasteAxis down = PasteAxis::over(0, global.height, global.h, static_cast<int>(H));
+  const PasteAxis across = PasteAxis::over(0, global.width, global.w, static_cast<int>(W));
   SIMT_LAUNCH((paste_parsing_kernel), static_cast<unsigned>(tiles), static_cast<unsigned>(kChunk), 0, stream, maps,
-              boxes, painted, global, static_cast<int>(H), static_cast<int>(W), out);
+              boxes, painted, global, down, across, static_cast<int>(H), static_cast<int>(W), out);
 }
 
 }  // namespace rpcnn

@@ -109,8 +109,11 @@ def read_columns(path: Path, names: tuple[str, ...]) -> np.ndarray:
 
 
 def people_of(labels: np.ndarray, numbers: np.ndarray, count: int) -> np.ndarray:
-    """uint8 [count, H, W]: `labels` where `numbers` is 1, 2, …, count, and 0 elsewhere."""
-    return np.where(numbers == np.arange(1, count + 1).reshape(-1, 1, 1), labels, 0).astype(np.uint8)
+    """uint8 [count, H, W]: `labels` where `numbers` (at most `count`) is 1, 2, …, count, and 0 elsewhere."""
+    people = np.zeros((count, *labels.shape), np.uint8)
+    rows, columns = np.nonzero(numbers)
+    people[numbers[rows, columns] - 1, rows, columns] = labels[rows, columns]
+    return people
 
 
 def paint(people: np.ndarray, scores: np.ndarray, threshold: float = -np.inf) -> tuple[np.ndarray, np.ndarray]:

@@ -38,7 +38,7 @@ class CihpServer:
         classes = rows[:, 0]
         if ((classes != np.round(classes)) | (classes < 1) | (classes > 254)).any():
             raise ValueError(f"{text}: classes must be whole numbers from 1 on, got {classes.tolist()}")
-        parts = people_of(np.ones_like(labels), numbers, len(rows)) * classes.astype(np.uint8).reshape(-1, 1, 1)
+        parts = people_of(np.append(classes, 0).astype(np.uint8)[numbers.astype(int) - 1], numbers, len(rows))
         nobody = np.zeros((0, *labels.shape), np.uint8)
         return Prediction(labels, nobody, np.zeros(0), parts=parts, part_scores=rows[:, 1])
 

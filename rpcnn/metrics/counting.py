@@ -104,6 +104,8 @@ def as_array(values) -> np.ndarray:
 def as_labels(name: str, labels) -> np.ndarray:
     """Labels of any integer dtype as contiguous uint8. Raises ValueError where they do not fit."""
     labels = as_array(labels)
+    if labels.dtype == np.uint8:
+        return np.ascontiguousarray(labels)
     if labels.dtype.kind not in "iu" or (labels.size and not 0 <= labels.min() <= labels.max() <= 255):
         found = labels.dtype if labels.dtype.kind not in "iu" else f"{labels.min()}..{labels.max()}"
         raise ValueError(f"rpcnn.metrics: {name} must hold integer labels in 0..255, got {found}")
