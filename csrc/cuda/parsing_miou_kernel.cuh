@@ -82,7 +82,8 @@ __global__ void __launch_bounds__(kMostThreads)
   const int copy = threadIdx.x & (copies - 1);
   const auto count = [&](int which, int64_t label) { atomicAdd(&counts[(which * K + label) * copies + copy], 1u); };
   for (int64_t i = threadIdx.x; i < H * W; i += blockDim.x) {
-    const int64_t row = i / W, column = i - row * W;
+    const uint32_t row = static_cast<uint32_t>(i) / static_cast<uint32_t>(W);  // H · W < 2³²; 64 bits take far longer
+    const int64_t column = i - int64_t(row) * W;
     const PixelStrides& s = target.strides;
     const int64_t truth = target.at(roi * s.roi + row * s.row + column * s.column);
     if (truth < 0 || truth >= K || truth == ignored) continue;

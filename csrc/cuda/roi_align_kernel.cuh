@@ -157,16 +157,22 @@ __global__ void roi_reach_kernel(RoiMaps<T> maps, const G* boxes, int64_t R, Roi
   }
 }
 
+constexpr int kFewSamples = 8;  // are looked at one by one: finding those near a pixel takes divisions in double
+
 // What a cell's samples together weigh on a pixel; 0 beyond the last cell.
 template <typename G>
 RPCNN_HOST_DEVICE G cell_weight(const RoiAxis<G>& axis, int64_t cell, int64_t cells, int64_t pixel, int64_t size) {
   if (cell >= cells) return G(0);
-  int64_t first, last;
-  roi_samples_at(axis, cells, pixel, size, &first, &last);
-  const int64_t begin = cell * axis.samples, end = begin + axis.samples;
+  int64_t first = 0, last = axis.samples;
+  if (axis.samples > kFewSamples) {
+    roi_samples_at(axis, cells, pixel, size, &first, &last);
+    const int64_t begin = cell * axis.samples;
+    first = first > begin ? first - begin : 0;
+    last = last - begin < axis.samples ? last - begin : axis.samples;
+  }
   G sum = 0;
-  for (int64_t k = first > begin ? first : begin; k < (last < end ? last : end); ++k) {
-    const Tap<G> t = roi_tap(axis.position(cell, k - begin), size);
+  for (int64_t k = first; k < last; ++k) {
+    const Tap<G> t = roi_tap(axis.position(cell, k), size);
     sum += (t.lo == pixel ? t.w_lo : G(0)) + (t.hi == pixel ? t.w_hi : G(0));
   }
   return sum;
