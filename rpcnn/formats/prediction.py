@@ -111,8 +111,8 @@ def read_columns(path: Path, names: tuple[str, ...]) -> np.ndarray:
 def people_of(labels: np.ndarray, numbers: np.ndarray, count: int) -> np.ndarray:
     """uint8 [count, H, W]: `labels` where `numbers` (at most `count`) is 1, 2, …, count, and 0 elsewhere."""
     people = np.zeros((count, *labels.shape), np.uint8)
-    rows, columns = np.nonzero(numbers)
-    people[numbers[rows, columns] - 1, rows, columns] = labels[rows, columns]
+    numbers, pixels = numbers.ravel(), np.flatnonzero(numbers)
+    people.ravel()[(numbers[pixels].astype(np.int64) - 1) * labels.size + pixels] = labels.ravel()[pixels]
     return people
 
 

@@ -92,13 +92,14 @@ def _take_greedily(iou: np.ndarray, occurs: np.ndarray, order: np.ndarray, thres
     right = np.zeros((len(limits), count, classes), bool)
     if not len(occurs):
         return right
-    free = np.broadcast_to(occurs, (len(limits), *occurs.shape)).copy()  # [T, G, K]
+    iou = np.where(occurs & (iou > limits[0]), iou, 0.0)  # what is undefined or too little takes nothing
+    taken = np.zeros((len(limits), *occurs.shape), bool)  # [T, G, K]
     for n in order:
-        overlap = np.where(free & ~np.isnan(iou[n]), iou[n], -1.0)  # [T, G, K]
-        best = overlap.argmax(1)[:, None]
-        takes = np.take_along_axis(overlap, best, 1)[:, 0] > limits  # [T, K]
-        right[:, n] = takes
-        np.put_along_axis(free, best, np.take_along_axis(free, best, 1) & ~takes[:, None], 1)
+        overlap = np.where(taken, 0.0, iou[n])
+        best = overlap.max(1)  # [T, K]
+        right[:, n] = best > limits
+        t, k = np.nonzero(right[:, n])
+        taken[t, overlap[t, :, k].argmax(1), k] = True
     return right
 
 
