@@ -72,7 +72,8 @@ class ModelConfig:
     backbone: Literal["resnet18", "resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
     """Body, built by torchvision."""
     backbone_weights: Annotated[str, _short("--backbone-weights")] = ""
-    """ImageNet weights of the body (.pth or .safetensors, torchvision's names); empty starts from random ones."""
+    """ImageNet weights of the body (.pth or .safetensors, torchvision's names); empty starts from random ones.
+    Weights that read caffe's pixels fit pixel_format = bgr255; rpcnn.convert --pixels makes them fit rgb."""
     backbone_norm: Literal["frozen_bn", "gn", "bn"] = "frozen_bn"
     """frozen_bn: constant statistics, for ImageNet weights (the paper); gn or bn: to train from random weights.
     The statistics of bn are each process's own: with it, several processes do not equal one."""

@@ -8,10 +8,11 @@ other way round. Nothing that SOURCE names is run; a name too many, one missing 
 
 import pathlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -140,10 +141,11 @@ def _refuse_misfits(state: dict[str, Tensor], shapes: dict[str, torch.Size], con
         "of a wrong shape": [f"{key} {list(state[key].shape)}, {list(shapes[key])} wanted" for key in misshapen],
     }
     if not any(faults.values()):
+        finite = lambda value: all(end.isfinite() for end in value.aminmax())  # a NaN is both; no mask in memory
         close = lambda key, value: torch.allclose(state[key].float(), value, atol=1e-3)
         faults = {
             "no floating-point numbers": [key for key, value in state.items() if not value.is_floating_point()],
-            "not finite": [key for key, value in state.items() if not value.isfinite().all()],
+            "not finite": [key for key, value in state.items() if not finite(value)],
             "not the network's own constants": [key for key, value in constants.items() if not close(key, value)],
         }
     found = [f"{fault}: {_shortened(keys)}" for fault, keys in faults.items() if keys]
@@ -204,9 +206,9 @@ def change_pixels(body: dict[str, Tensor], source: str, target: str) -> dict[str
 class Arguments:
     """The command line of rpcnn.convert."""
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A released checkpoint or an ImageNet ResNet: .pth, .pt or .safetensors."""
-    output: tyro.conf.Positional[str]
+    output: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT.safetensors")]
     """The file to write, .safetensors."""
     report: bool = False
     """Released checkpoints: print every tensor with its released name, not a table of the modules."""
@@ -223,7 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = tyro.cli(Arguments, args=arguments, prog="python -m rpcnn.convert", description=__doc__)
     try:
         print(_run(options))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise SystemExit(f"rpcnn: {error}") from None
 
 

@@ -115,7 +115,8 @@ def test_the_report_accounts_for_everything(converted):
     assert "not read: optimizer, scheduler\n" in report
 
 
-def test_the_long_report_names_every_tensor(source, tmp_path, capsys):
+def test_the_long_report_names_every_tensor(tmp_path, capsys):
+    source = fake()
     torch.save(source, tmp_path / "bare.pth")
     main([str(tmp_path / "bare.pth"), str(tmp_path / "out.safetensors"), "--report"])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
