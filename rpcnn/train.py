@@ -65,13 +65,16 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
 def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
     """Trains, evaluates and draws; returns the run folder."""
     run, knobs = config.run, config.train
-    folder, resumed = new_run_folder(run.output, name, run.resume)
-    folder = pathlib.Path(distributed.gather_objects(str(folder))[0])  # ranks may race for the next free name
-    set_up_torch(config)
-
-    dataset = open_dataset(config, "train")
+    try:
+        folder, resumed = new_run_folder(run.output, name, run.resume)
+        folder = pathlib.Path(distributed.gather_objects(str(folder))[0])  # ranks may race for the next free name
+        set_up_torch(config)
+        dataset = open_dataset(config, "train")
+        model = RPRCNN.from_config(config)
+    except (ValueError, OSError) as error:  # a file or folder that the command line names
+        sys.exit(f"rpcnn: {error}")
     transform = train_transform(config)
-    model = RPRCNN.from_config(config).to(device)
+    model = model.to(device)
     if run.channels_last:
         model = model.to(memory_format=torch.channels_last)
     groups = parameter_groups(model, knobs.weight_decay)

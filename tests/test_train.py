@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from rpcnn import Predictor
 from rpcnn.checkpoint import save_weights
 from rpcnn.config import Config
+from rpcnn.data.painted import write_cihp
 from rpcnn.evaluate import main as evaluate
 from rpcnn.predict import find_pictures, load_picture
 from rpcnn.predict import main as predict
@@ -103,7 +104,7 @@ def test_a_damaged_snapshot_is_passed_over(run, data, tmp_path, capsys):
 
 
 def test_a_run_is_never_overwritten(run, data):
-    with pytest.raises(ValueError, match="already holds a run; use --resume auto"):
+    with pytest.raises(SystemExit, match="already holds a run; use --resume auto"):
         train(["painted", *TINY, "--data-root", data, "--iterations", "4", "--output", str(run)])
 
 
@@ -245,3 +246,17 @@ def test_torchrun_with_gloo_equals_one_process(data, tmp_path):
         losses.append([{k: v for k, v in r.items() if k.startswith("loss")} for r in records(folder)])
     for one, two in zip(*losses, strict=True):
         assert two == pytest.approx(one, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cihp_r50", "--data-root", "nowhere"], r"rpcnn: CIHP: no folder nowhere.*Training"),
+        (["cihp_mobilenet", "--data-root", "SCENES", "--backbone-weights", "nothing.pth"], r"rpcnn: .*nothing\.pth"),
+    ],
+)
+def test_what_is_not_there_ends_the_command_in_one_line(arguments, message, tmp_path):
+    write_cihp(tmp_path / "scenes", train=1, val=1, size=(64, 80), workers=1)
+    arguments = [str(tmp_path / "scenes") if word == "SCENES" else word for word in arguments]
+    with pytest.raises(SystemExit, match=message):
+        train([*arguments, "--output", str(tmp_path / "run")])
