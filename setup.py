@@ -111,7 +111,7 @@ def extensions(mode):
         ),
         Extension(
             "rpcnn._metrics",
-            ["csrc/metrics.cpp"],
+            ["csrc/metrics/module.cpp"],
             language="c++",
             include_dirs=[pybind11.get_include()],
             extra_compile_args={"cxx": [*OPTIMISE, "-fvisibility=hidden"]},

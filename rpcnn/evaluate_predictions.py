@@ -2,7 +2,7 @@
 
 DIR of --predictions is in one of the formats of docs/formats.md (told by its files), DIR of --data a folder of CIHP or
 MHP-v2. Prints every metric of rpcnn.metrics in one table; --output also writes them as JSON. Images are read by several
-threads, a few at a time: memory does not grow with the set.
+processes, one at a time each: memory does not grow with the set.
 """
 
 import itertools
@@ -10,14 +10,12 @@ import json
 import os
 import pathlib
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 import tyro
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .data.check import detect_layout
@@ -28,6 +26,8 @@ from .formats import Prediction, detect_format, make_format
 from .metrics import ParsingEvaluator, format_table
 from .metrics.evaluator import ImageCounts
 
+BATCH = 8
+"""Images that a process counts before it sends their counts."""
 PEOPLE_METRICS = ("ap_p", "pcp", "ap_h", "ap_bbox")
 
 
@@ -57,7 +57,47 @@ class Arguments:
     absent: Literal["skip", "zero"] = "skip"
     """Classes that occur nowhere: left out of mIoU (released code), or counted as 0 (some evaluators)."""
     workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Threads that read and count; 0 is one per processor."""
+    """Processes that read and count; 0 is one per processor, 1 the program's own."""
+
+
+class Measures(Dataset):
+    """What each image contributes: (stem, ImageCounts, or the ValueError that says why there is none).
+
+    stems: of each image its stem, its index in the data set, and whether it has a prediction.
+    """
+
+    def __init__(
+        self,
+        form,
+        folder: pathlib.Path,
+        dataset: ParsingFolder,
+        evaluator: ParsingEvaluator,
+        stems: list[tuple[str, int, bool]],
+    ):
+        self.form, self.folder, self.dataset, self.evaluator, self.stems = form, folder, dataset, evaluator, stems
+
+    def __len__(self) -> int:
+        return len(self.stems)
+
+    def __getitem__(self, index: int) -> tuple[str, ImageCounts | ValueError]:
+        stem, number, predicted = self.stems[index]
+        try:
+            truth = self.dataset.truth(number)
+            found = self.form.read(self.folder, stem) if predicted else _nothing(truth.labels)
+            return stem, self.evaluator.measure(
+                labels=found.labels,
+                people=found.people,
+                scores=found.scores,
+                boxes=found.boxes,
+                box_scores=found.box_scores,
+                parts=found.parts,
+                part_scores=found.part_scores,
+                true_labels=truth.labels,
+                true_people=truth.people,
+                true_boxes=truth.boxes,
+            )
+        except ValueError as error:
+            return stem, error
 
 
 def evaluate_predictions(
@@ -73,7 +113,7 @@ def evaluate_predictions(
     Args:
         form: of :func:`rpcnn.formats.make_format`.
         missing: "error", "empty" or "skip" images of the data set without a prediction.
-        workers: threads; 0 is one per processor.
+        workers: processes that read and count; 0 is one per processor.
 
     Raises:
         ValueError: images without a prediction, predictions without an image, a file that cannot be read, or a
@@ -93,48 +133,19 @@ def evaluate_predictions(
     predicted = set(stems)
     chosen = [stem for stem in known if stem in predicted or missing == "empty"]
 
-    def measure(stem: str) -> ImageCounts:
-        truth = dataset.load(known[stem], with_image=False)
-        try:
-            found = form.read(folder, stem) if stem in predicted else _nothing(truth["semantic"].numpy())
-            return evaluator.measure(
-                labels=found.labels,
-                people=found.people,
-                scores=found.scores,
-                boxes=found.boxes,
-                box_scores=found.box_scores,
-                parts=found.parts,
-                part_scores=found.part_scores,
-                true_labels=truth["semantic"].numpy(),
-                true_people=truth["parsing"].numpy(),
-                true_boxes=truth["boxes"].numpy(),
-            )
-        except ValueError as error:
-            raise ValueError(f"{stem}: {error}") from None
-
-    threads = workers or os.cpu_count() or 1
-    counted = in_order(measure, chosen, threads)
-    for stem, counts in zip(chosen, tqdm(counted, "evaluating", len(chosen), unit="image", disable=None), strict=True):
-        evaluator.put(counts, stem)
+    measures = Measures(form, folder, dataset, evaluator, [(stem, known[stem], stem in predicted) for stem in chosen])
+    processes = min(workers or os.cpu_count() or 1, len(chosen))
+    loader = DataLoader(measures, BATCH, num_workers=processes if processes > 1 else 0, collate_fn=list)
+    with tqdm(total=len(chosen), desc="evaluating", unit="image", disable=None) as progress:
+        for stem, counts in itertools.chain.from_iterable(loader):
+            if isinstance(counts, ValueError):
+                raise ValueError(f"{stem}: {counts}")
+            evaluator.put(counts, stem)
+            progress.update()
     results = evaluator.summarize()
     if not form.knows_people:
         results |= {key: None for key in results if key.startswith(PEOPLE_METRICS)}
     return results
-
-
-def in_order(work: Callable, items: Iterable, threads: int) -> Iterator:
-    """work(item) for each item, computed by several threads and given in order, a few ahead of the one asked for."""
-    items = iter(items)
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = deque(pool.submit(work, item) for item in itertools.islice(items, 2 * threads))
-        try:
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(work, item) for item in itertools.islice(items, 1))
-                yield result
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _nothing(semantic: np.ndarray) -> Prediction:

@@ -3,14 +3,13 @@
 import json
 import os
 import pathlib
-import threading
 
 import numpy as np
 import pytest
 
 from rpcnn.data.painted import write_cihp
 from rpcnn.evaluate import main
-from rpcnn.evaluate_predictions import evaluate_predictions, in_order, open_split
+from rpcnn.evaluate_predictions import evaluate_predictions, open_split
 from rpcnn.formats import FORMATS, Prediction, make_format
 from rpcnn.metrics import ParsingEvaluator
 
@@ -134,17 +133,24 @@ def test_help_explains_the_options(capsys):
     assert "docs/formats.md" in capsys.readouterr().out
 
 
-def test_only_a_few_images_are_in_memory():
-    made, taken = [], []
-    lock = threading.Lock()
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_processes_gives_the_same_metrics(workers, scenes, tmp_path):
+    dataset = open_split(scenes, "val")
+    write(
+        "people",
+        tmp_path,
+        dataset,
+        lambda one: Prediction(np.roll(one.labels, 3), np.roll(one.people, 3, 1), one.scores),
+    )
+    run = lambda n: evaluate_predictions(make_format("people"), tmp_path, dataset, ParsingEvaluator(20), workers=n)
+    assert run(workers) == run(3)
 
-    def work(i):
-        with lock:
-            made.append(i)
-        return i
 
-    for i in in_order(work, range(100), 3):
-        taken.append(i)
-        with lock:
-            assert len(made) - len(taken) <= 2 * 3
-    assert taken == list(range(100))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_fault_in_any_process_names_the_image(workers, scenes, tmp_path):
+    dataset = open_split(scenes, "val")
+    write("people", tmp_path, dataset)
+    broken = tmp_path / f"{dataset.entries[2].id}_labels.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(ValueError, match=f"{dataset.entries[2].id}: .*cannot be read"):
+        evaluate_predictions(make_format("people"), tmp_path, dataset, ParsingEvaluator(20), workers=workers)

@@ -42,8 +42,8 @@ def test_formats_for_overlapping_people_keep_everything(name, tmp_path):
 def test_formats_of_one_person_a_pixel_give_overlaps_to_the_better_one(name, tmp_path):
     wanted = prediction(overlap=True)
     got = stored(name, tmp_path, wanted).read(tmp_path, "0000")
-    assert np.array_equal(got.people[1], wanted.people[1])
-    assert np.array_equal(got.people[0], np.where(wanted.people[1] > 0, 0, wanted.people[0]))
+    assert np.array_equal(np.asarray(got.people)[1], wanted.people[1])
+    assert np.array_equal(np.asarray(got.people)[0], np.where(wanted.people[1] > 0, 0, wanted.people[0]))
     assert np.array_equal(got.labels, wanted.labels)
     assert got.scores == pytest.approx([0.25, 0.75])
 
@@ -51,8 +51,8 @@ def test_formats_of_one_person_a_pixel_give_overlaps_to_the_better_one(name, tmp
 def test_cihp_server_numbers_the_parts(tmp_path):
     got = stored("cihp", tmp_path, prediction()).read(tmp_path, "0000")
     assert (tmp_path / "instance_parsing" / "0000.txt").read_text() == "1 0.25\n2 0.25\n1 0.75\n3 0.75\n"
-    assert [np.unique(part).tolist() for part in got.parts] == [[0, 1], [0, 2], [0, 1], [0, 3]]
-    assert np.array_equal(got.parts[:2].max(0), prediction().people[0])
+    assert [np.unique(part).tolist() for part in np.asarray(got.parts)] == [[0, 1], [0, 2], [0, 1], [0, 3]]
+    assert np.array_equal(np.asarray(got.parts)[:2].max(0), prediction().people[0])
     assert got.part_scores.tolist() == [0.25, 0.25, 0.75, 0.75]
     assert len(got.people) == 0 and np.array_equal(got.labels, prediction().labels)
 

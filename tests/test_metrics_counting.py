@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rpcnn.metrics import confusion_matrix, counting, person_counts
+from rpcnn.metrics import NumberedPeople, confusion_matrix, counting, person_boxes, person_counts
 
 
 @pytest.fixture(params=["compiled", "numpy"])
@@ -88,6 +88,89 @@ def test_compiled_and_numpy_person_counts_agree_on_any_map(people, true_people):
     compiled = counting._metrics.person_counts(people, true_people, 3)
     for got, wanted in zip(compiled, counting.person_counts_numpy(people, true_people, 3), strict=True):
         assert np.array_equal(got, wanted)
+
+
+def numbered(rng, count, height, width, largest):
+    """People of blobs, numbers without a label and labels of nobody among them."""
+    labels = blobs(rng, 6, height, width, largest).max(0)
+    numbers = (blobs(rng, 6, height, width, 255).max(0).astype(int) % (count + 1)).astype(np.uint8)
+    return NumberedPeople(labels, numbers, count)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (8, 8), (9, 33), (16, 40), (3, 200)])
+@pytest.mark.parametrize(("n", "g"), [(0, 0), (0, 2), (3, 0), (4, 3)])
+def test_numbered_people_count_as_their_maps(core, shape, n, g):
+    rng = np.random.default_rng(shape[1] + n)
+    people, true_people = numbered(rng, n, *shape, largest=5), numbered(rng, g, *shape, largest=9)
+    wanted = counting.person_counts_numpy(np.asarray(people), np.asarray(true_people), 6)
+    confusion = confusion_matrix(true_people.labels, people.labels, 6)
+    for left in (people, np.asarray(people)):
+        for right in (true_people, np.asarray(true_people)):
+            for got, expected in zip(person_counts(left, right, 6), wanted, strict=True):
+                assert np.array_equal(got, expected)
+    got = counting.image_counts(people.labels, people, true_people.labels, true_people, 6)
+    for one, expected in zip(got, (confusion, *wanted), strict=True):
+        assert np.array_equal(one, expected)
+
+
+@pytest.mark.parametrize("count", [3, 300, 600])
+def test_more_labels_of_people_than_a_layer_has_codes(count):
+    rng = np.random.default_rng(count)
+    labels, numbers = rng.integers(0, 6, (30, 90)), rng.integers(0, count + 1, (30, 90))
+    people = NumberedPeople(labels, numbers, count)
+    wanted = counting.person_counts_numpy(np.asarray(people), np.asarray(people), 6)
+    got = counting.image_counts(people.labels, people, people.labels, people, 6)
+    for one, expected in zip(got, (confusion_matrix(labels, labels, 6), *wanted), strict=True):
+        assert np.array_equal(one, expected)
+
+
+def test_true_people_who_overlap_or_fill_a_layer_get_several():
+    rng = np.random.default_rng(5)
+    true_people = rng.integers(0, 256, (3, 20, 40)).astype(np.uint8)  # each needs a layer of its own
+    people = rng.integers(0, 200, (2, 20, 40)).astype(np.uint8)
+    for got, wanted in zip(
+        person_counts(people, true_people, 200), counting.person_counts_numpy(people, true_people, 200), strict=True
+    ):
+        assert np.array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (7, 64), (20, 150)])
+def test_boxes_of_numbered_people_enclose_their_labels(core, shape):
+    people = numbered(np.random.default_rng(shape[0]), 7, *shape, largest=3)
+    wanted = []
+    for person in np.asarray(people):
+        y, x = np.nonzero(person)
+        wanted.append([x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else [0, 0, 0, 0])
+    assert person_boxes(people).tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "count", "message"),
+    [
+        (np.zeros((2, 3), int), np.zeros((3, 2), int), 1, r"one shape .*\[2, 3\] and \[3, 2\]"),
+        (np.zeros((2, 3), int), np.full((2, 3), 2), 1, r"0\.\.1 .*got int64 in 0\.\.2"),
+        (np.zeros((2, 3), int), np.full((2, 3), -1), 1, r"got int64 in -1\.\.0"),
+        (np.zeros((2, 3), int), np.zeros((2, 3)), 1, "got float64"),
+        (np.full((2, 3), 300), np.zeros((2, 3), int), 1, r"labels in 0\.\.255"),
+    ],
+)
+def test_numbered_people_that_do_not_fit_are_errors(labels, numbers, count, message):
+    with pytest.raises(ValueError, match=message):
+        NumberedPeople(labels, numbers, count)
+
+
+def test_the_compiled_core_refuses_numbers_beyond_the_people():
+    if counting._metrics is None:
+        pytest.skip("rpcnn._metrics is not built")
+    labels, numbers = np.ones((4, 9), np.uint8), np.full((4, 9), 3, np.uint8)
+    for call in (
+        lambda: counting._metrics.person_counts((labels, numbers, 2), np.zeros((1, 4, 9), np.uint8), 4),
+        lambda: counting._metrics.person_counts(np.zeros((1, 4, 9), np.uint8), (labels, numbers, 2), 4),
+        lambda: counting._metrics.image_counts((labels, numbers, 2), (labels, numbers, 3), 4),
+    ):
+        with pytest.raises(ValueError, match=r"numbers must lie in 0\.\.2, got 3"):
+            call()
+    assert counting._metrics.boxes(labels, numbers, 2).tolist() == [[0, 0, 0, 0]] * 2
 
 
 @pytest.mark.parametrize(("n", "g"), [(0, 0), (0, 2), (2, 0)])

@@ -6,8 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rpcnn.metrics import PERSON_THRESHOLDS, THRESHOLDS, ap_h, ap_h_vol, ap_r, ap_r_vol, match_instances, person_counts
-from rpcnn.metrics.instances import classes_shown
+from rpcnn.metrics import (
+    PERSON_THRESHOLDS,
+    THRESHOLDS,
+    ap_h,
+    ap_h_vol,
+    ap_r,
+    ap_r_vol,
+    counting,
+    match_instances,
+    person_counts,
+)
+from rpcnn.metrics.instances import _take_greedily, classes_shown
 from rpcnn.metrics.reference import instance_ap_reference
 
 A = np.uint8([[1, 1, 0, 0, 0, 0], [2, 2, 0, 0, 0, 0]])
@@ -109,3 +119,19 @@ def test_equal_the_step_by_step_definition(images, threshold, person_threshold):
     assert ap_r(matches, threshold) == pytest.approx(wanted, rel=1e-12, nan_ok=True)
     whole = instance_ap_reference(images, 3, person_threshold, None)
     assert ap_h(matches, person_threshold) == pytest.approx(whole, rel=1e-12, nan_ok=True)
+
+
+@given(
+    iou=arrays(float, (4, 3, 2), elements=st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.7, 0.95, np.nan])),
+    occurs=arrays(bool, (3, 2)),
+    order=st.permutations(range(4)),
+)
+@settings(max_examples=80, deadline=None)
+def test_compiled_and_numpy_matching_agree(iou, occurs, order):
+    if counting._metrics is None:
+        pytest.skip("rpcnn._metrics is not built")
+    compiled = counting._metrics.take_greedily(iou, occurs, np.array(order), (0.1, 0.5, 0.7))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "_metrics", None)
+        wanted = _take_greedily(iou, occurs, np.array(order), (0.1, 0.5, 0.7))
+    assert np.array_equal(compiled, wanted)

@@ -5,16 +5,17 @@ from pathlib import Path
 import numpy as np
 
 from ..labels import CIHP as CIHP_LABELS
+from ..metrics import NumberedPeople, person_boxes
 from .folder import (
     IMAGE_SUFFIXES,
     DataFault,
     Entry,
     ParsingFolder,
+    Truth,
     check_size,
     check_values,
     fingerprint,
     load_index,
-    mask_box,
     read_id_list,
     read_image,
     read_labels,
@@ -76,10 +77,10 @@ class CIHP(ParsingFolder):
         _, size = read_image(self._paths(stem)[0], pixels=False)
         category, human = self._maps(stem, size)
         entry = Entry(stem, *size)
-        for k in np.flatnonzero(np.bincount(human.ravel(), minlength=256)[1:]) + 1:
-            box = mask_box((human == k) & (category > 0))
-            if box is not None:  # a person without any part is no person
-                entry.people.append(int(k))
+        boxes = person_boxes(NumberedPeople(category, human, int(human.max(initial=0))))
+        for k, box in enumerate(boxes.astype(int).tolist(), 1):
+            if any(box):  # a person without any part is no person
+                entry.people.append(k)
                 entry.boxes.append(box)
         return entry
 
@@ -88,10 +89,20 @@ class CIHP(ParsingFolder):
         image_path = self._paths(entry.id)[0]
         image, size = read_image(image_path) if with_image else (None, (entry.height, entry.width))
         check_size(size, (entry.height, entry.width), image_path)
-        category, human = self._maps(entry.id, size)
-        people = np.zeros((len(entry.people), *size), np.uint8)
-        for person, k, (x1, y1, x2, y2) in zip(people, entry.people, entry.boxes, strict=True):
-            np.copyto(person[y1:y2, x1:x2], category[y1:y2, x1:x2], where=human[y1:y2, x1:x2] == k)
-            if not person.any():
+        category, people, _ = self.truth(index)
+        return self._sample(entry, image, np.asarray(people), category)
+
+    def truth(self, index: int) -> Truth:
+        entry = self.entries[index]
+        category, human = self._maps(entry.id, (entry.height, entry.width))
+        count = len(entry.people)
+        if entry.people != list(range(1, count + 1)) or human.max(initial=0) > count:
+            renumber = np.zeros(256, np.uint8)
+            renumber[entry.people] = np.arange(1, count + 1)
+            human = renumber[human]
+        people = NumberedPeople(category, human, count)
+        boxes = person_boxes(people)
+        for k, box in zip(entry.people, boxes, strict=True):
+            if not box.any():
                 raise DataFault(f"{self._paths(entry.id)[2]}: person {k} of the index is not there any more")
-        return self._sample(entry, image, people, category)
+        return Truth(category, people, boxes)

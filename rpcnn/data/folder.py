@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
+
+from ..metrics import NumberedPeople
+from .png import read_byte_png
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +37,14 @@ class Entry:
     width: int
     people: list = field(default_factory=list)
     boxes: list = field(default_factory=list)
+
+
+class Truth(NamedTuple):
+    """The true maps of one image of G people: uint8 [H,W], maps uint8 [G,H,W] or numbered, and boxes [G,4] xyxy."""
+
+    labels: np.ndarray
+    people: np.ndarray | NumberedPeople
+    boxes: np.ndarray
 
 
 def read_image(path: Path, pixels: bool = True) -> tuple[np.ndarray | None, tuple[int, int]]:
@@ -60,6 +72,9 @@ def read_labels(path: Path, channel: int | None = None) -> np.ndarray:
     Raises DataFault for a file that is missing, truncated, has more channels than wanted or values above 255.
     """
     try:
+        values = read_byte_png(path)
+        if values is not None:
+            return values
         with Image.open(path) as image:
             if channel is not None and image.mode not in ("L", "P", "1", "I;16", "I"):
                 image = image.convert("RGB").getchannel(channel)
@@ -73,14 +88,6 @@ def read_labels(path: Path, channel: int | None = None) -> np.ndarray:
             raise DataFault(f"{path}: label values must be in 0..255, got up to {values.max()}")
         values = values.astype(np.uint8)
     return values
-
-
-def mask_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Box [xmin, ymin, xmax + 1, ymax + 1] of the pixels that are not 0 of a map [H,W]; None where there is none."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return None
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def read_id_list(path: Path) -> list[str] | None:
@@ -196,6 +203,11 @@ class ParsingFolder(torch.utils.data.Dataset):
     def load(self, index: int, with_image: bool = True) -> dict:
         """The sample at `index`, or without its picture; raises DataFault if its files cannot be used any more."""
         raise NotImplementedError
+
+    def truth(self, index: int) -> "Truth":
+        """What an evaluator compares with, without the picture; raises DataFault as :meth:`load`."""
+        sample = self.load(index, with_image=False)
+        return Truth(sample["semantic"].numpy(), sample["parsing"].numpy(), sample["boxes"].numpy())
 
     def __getitem__(self, index: int) -> dict:
         if not -len(self) <= index < len(self):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..labels import MHP_V2
+from ..metrics.counting import enclosing_box
 from .folder import (
     IMAGE_SUFFIXES,
     DataFault,
@@ -15,7 +16,6 @@ from .folder import (
     check_values,
     fingerprint,
     load_index,
-    mask_box,
     read_id_list,
     read_image,
     read_labels,
@@ -97,8 +97,8 @@ class MHPv2(ParsingFolder):
                 f"got {[name for _, _, name in files]}"
             )
         for _, _, name in files:
-            box = mask_box(self._map(name, size))
-            if box is not None:  # a person without any part is no person
+            box = [int(side) for side in enclosing_box(self._map(name, size))]
+            if any(box):  # a person without any part is no person
                 entry.people.append(name)
                 entry.boxes.append(box)
         return entry

@@ -96,7 +96,7 @@ class CocoJson:
         height, width = prediction.labels.shape
         images.append({"id": stem, "height": height, "width": width, "parts": _masks(prediction.labels)})
         for person, score, box_score, (x1, y1, x2, y2) in zip(
-            prediction.people, prediction.scores.tolist(), prediction.box_scores.tolist(), prediction.boxes.tolist(),
+            np.asarray(prediction.people), prediction.scores.tolist(), prediction.box_scores.tolist(), prediction.boxes.tolist(),
             strict=True,
         ):  # fmt: skip
             entry = {"image_id": stem, "category_id": 1, "score": score, "box_score": box_score}

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .prediction import Prediction, paint, people_of, read_json, read_png, write_png
+from ..metrics import NumberedPeople
+from .prediction import Prediction, paint, read_json, read_png, write_png
 
 
 def _scored(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -52,7 +53,7 @@ class InstanceMaps:
                 f"{folder / f'{stem}_instances.png'}: must have the labels' size {labels.shape} and numbers up to the "
                 f"JSON's {len(scores)} people, got {numbers.shape} and {numbers.max(initial=0)}"
             )
-        return Prediction(labels, people_of(labels, numbers, len(scores)), scores, boxes, box_scores)
+        return Prediction(labels, NumberedPeople(labels, numbers, len(scores)), scores, boxes, box_scores)
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
         """Overlaps go to the better person."""
@@ -94,6 +95,6 @@ class PersonMaps(InstanceMaps):
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
         """One PNG a person."""
         write_png(folder / f"{stem}_labels.png", prediction.labels)
-        for i, person in enumerate(prediction.people, 1):
+        for i, person in enumerate(np.asarray(prediction.people), 1):
             write_png(folder / f"{stem}_person_{i}.png", person)
         (folder / f"{stem}.json").write_text(_record(prediction) + "\n", encoding="utf-8")

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..metrics.counting import as_array
+from ..data.png import read_byte_png
+from ..metrics import NumberedPeople, person_boxes
+from ..metrics.people import as_array
 
 
 @dataclass
@@ -16,22 +18,22 @@ class Prediction:
 
     labels: np.ndarray
     """uint8 [H, W]: the combined label map."""
-    people: np.ndarray
-    """uint8 [N, H, W]: each person's own label map, 0 elsewhere; may overlap where the format can hold that."""
+    people: np.ndarray | NumberedPeople
+    """uint8 [N, H, W]: each person's own label map, 0 elsewhere; numbered where the format has them so."""
     scores: np.ndarray
     """float64 [N]: what AP^p, AP^r and AP^h rank by."""
     boxes: np.ndarray | None = None
     """float64 [N, 4] x1 y1 x2 y2 in pixels, width = x2 − x1; None draws them around the people's maps."""
     box_scores: np.ndarray | None = None
     """float64 [N]: what AP^bbox ranks by; None takes `scores`."""
-    parts: np.ndarray | None = None
+    parts: np.ndarray | NumberedPeople | None = None
     """uint8 [M, H, W]: part instances of one label each, from formats that know no people; None: the people's own."""
     part_scores: np.ndarray | None = None
     """float64 [M]."""
 
     def __post_init__(self):
         if self.boxes is None:
-            self.boxes = np.array([enclosing_box(person) for person in self.people]).reshape(-1, 4)
+            self.boxes = person_boxes(self.people)
         if self.box_scores is None:
             self.box_scores = self.scores
 
@@ -43,20 +45,15 @@ class Prediction:
         return cls(labels, people, scores.astype(float), boxes.astype(float), box_scores.astype(float))
 
 
-def enclosing_box(labels: np.ndarray) -> tuple[float, float, float, float]:
-    """x1, y1, x2, y2 around the labelled pixels of a map [H, W]; zeros where there are none."""
-    rows, columns = np.flatnonzero(labels.any(1)), np.flatnonzero(labels.any(0))
-    if not len(rows):
-        return 0.0, 0.0, 0.0, 0.0
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
-
-
 def read_png(path: Path, wide: bool = False) -> np.ndarray:
     """The values [H, W] of a grey or palette PNG: uint8, or any integers where `wide`.
 
     Raises ValueError that names the file: not there, not readable, colours in place of values, values above 255.
     """
     try:
+        values = read_byte_png(path)
+        if values is not None:
+            return values
         with Image.open(path) as picture:
             values = np.asarray(picture)
     except FileNotFoundError:
@@ -108,16 +105,9 @@ def read_columns(path: Path, names: tuple[str, ...]) -> np.ndarray:
     return np.array(rows, float).reshape(-1, len(names))
 
 
-def people_of(labels: np.ndarray, numbers: np.ndarray, count: int) -> np.ndarray:
-    """uint8 [count, H, W]: `labels` where `numbers` (at most `count`) is 1, 2, …, count, and 0 elsewhere."""
-    people = np.zeros((count, *labels.shape), np.uint8)
-    numbers, pixels = numbers.ravel(), np.flatnonzero(numbers)
-    people.ravel()[(numbers[pixels].astype(np.int64) - 1) * labels.size + pixels] = labels.ravel()[pixels]
-    return people
-
-
-def paint(people: np.ndarray, scores: np.ndarray, threshold: float = -np.inf) -> tuple[np.ndarray, np.ndarray]:
+def paint(people, scores: np.ndarray, threshold: float = -np.inf) -> tuple[np.ndarray, np.ndarray]:
     """People [N, H, W] over each other, the best on top: labels uint8, numbers int32 [H, W] (i + 1 is person i)."""
+    people = np.asarray(people)
     labels, numbers = np.zeros(people.shape[1:], np.uint8), np.zeros(people.shape[1:], np.int32)
     for i in np.argsort(scores, kind="stable"):
         if scores[i] >= threshold:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .prediction import Prediction, paint, people_of, read_columns, read_png, write_png
+from ..metrics import NumberedPeople
+from .prediction import Prediction, paint, read_columns, read_png, write_png
 
 
 class CihpServer:
@@ -38,7 +39,7 @@ class CihpServer:
         classes = rows[:, 0]
         if ((classes != np.round(classes)) | (classes < 1) | (classes > 254)).any():
             raise ValueError(f"{text}: classes must be whole numbers from 1 on, got {classes.tolist()}")
-        parts = people_of(np.append(classes, 0).astype(np.uint8)[numbers.astype(int) - 1], numbers, len(rows))
+        parts = NumberedPeople(np.append(0, classes).astype(np.uint8)[numbers], numbers, len(rows))
         nobody = np.zeros((0, *labels.shape), np.uint8)
         return Prediction(labels, nobody, np.zeros(0), parts=parts, part_scores=rows[:, 1])
 
@@ -87,7 +88,7 @@ class MhpServer:
                 f"{path}: must have global_parsing's size {labels.shape} and numbers up to the {len(scores)} lines "
                 f"of {stem}.txt, got {numbers.shape} and {numbers.max(initial=0)}"
             )
-        return Prediction(labels, people_of(labels, numbers, len(scores)), scores)
+        return Prediction(labels, NumberedPeople(labels, numbers, len(scores)), scores)
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
         """Overlaps go to the better person."""

@@ -5,10 +5,11 @@ of. Needs numpy, and pycocotools for AP^bbox; no torch.
 """
 
 from .boxes import ap_bbox
-from .counting import confusion_matrix, person_counts
+from .counting import confusion_matrix, person_boxes, person_counts
 from .evaluator import ParsingEvaluator
 from .instances import PERSON_THRESHOLDS, InstanceMatches, ap_h, ap_h_vol, ap_r, ap_r_vol, match_instances
 from .parsing import THRESHOLDS, PersonMatches, ap_p, ap_p_vol, average_precision, match_people, pcp
+from .people import NumberedPeople
 from .semantic import class_iou, mean_accuracy, miou, pixel_accuracy
 from .table import format_table
 
@@ -16,6 +17,7 @@ __all__ = [
     "PERSON_THRESHOLDS",
     "THRESHOLDS",
     "InstanceMatches",
+    "NumberedPeople",
     "ParsingEvaluator",
     "PersonMatches",
     "ap_bbox",
@@ -34,6 +36,7 @@ __all__ = [
     "mean_accuracy",
     "miou",
     "pcp",
+    "person_boxes",
     "person_counts",
     "pixel_accuracy",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .counting import as_array
+from .people import as_array
 from .parsing import as_scores
 
 
@@ -50,10 +50,12 @@ def ap_bbox(boxes: Sequence, scores: Sequence, true_boxes: Sequence) -> float:
         }
         truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes(predictions), "bbox")
+        # Of its twelve numbers we ask for one: a fifth of the time without small, medium and large boxes.
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.params.maxDets = [100]
         evaluation.evaluate()
         evaluation.accumulate()
-        evaluation.summarize()
-    return 100 * float(evaluation.stats[0])
+    return 100 * float(evaluation.eval["precision"].mean())  # [IoU, recall, 1 class, 1 area, 1 limit]
 
 
 def as_boxes(name: str, boxes) -> np.ndarray:

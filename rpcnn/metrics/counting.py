@@ -8,6 +8,8 @@ import os
 
 import numpy as np
 
+from .people import NumberedPeople, as_labels
+
 try:
     from .. import _metrics
 except ImportError:  # built with RPCNN_BUILD=none, or not built
@@ -34,8 +36,8 @@ def person_counts(people, true_people, num_classes: int) -> tuple[np.ndarray, np
     """What the IoU of every class between every predicted and every true person needs, counted over the whole image.
 
     Args:
-        people: labels [N, H, W] below K, one map per predicted person; they may overlap.
-        true_people: labels [G, H, W].
+        people: labels [N, H, W] below K, one map per predicted person; they may overlap. Or :class:`NumberedPeople`.
+        true_people: labels [G, H, W], or :class:`NumberedPeople`.
         num_classes: K, 1..256.
 
     Returns:
@@ -45,10 +47,44 @@ def person_counts(people, true_people, num_classes: int) -> tuple[np.ndarray, np
     Raises:
         ValueError: no labels, another shape, or a prediction of K or more.
     """
-    people, true_people = as_labels("people", people), as_labels("true_people", true_people)
     if _metrics:
+        people, true_people = _given("people", people), _given("true_people", true_people)
         return _metrics.person_counts(people, true_people, num_classes, _threads())
+    people, true_people = as_labels("people", people), as_labels("true_people", true_people)
     return person_counts_numpy(people, true_people, num_classes)
+
+
+def image_counts(labels, people, true_labels, true_people, num_classes: int) -> tuple[np.ndarray, ...]:
+    """(:func:`confusion_matrix` of the labels, *:func:`person_counts`); in one go where people are numbered in them.
+
+    Raises:
+        ValueError: as those two.
+    """
+    numbered = isinstance(people, NumberedPeople) and isinstance(true_people, NumberedPeople)
+    if _metrics and numbered and people.labels is labels and true_people.labels is true_labels:
+        counts = _metrics.image_counts(_given("people", people), _given("true_people", true_people), num_classes)
+        if counts is not None:
+            return counts
+    confusion = confusion_matrix(true_labels, labels, num_classes)
+    return confusion, *person_counts(people, true_people, num_classes)
+
+
+def person_boxes(people) -> np.ndarray:
+    """float64 [N, 4]: x1, y1, x2, y2 around each person's labelled pixels, x2 and y2 exclusive; zeros where none are.
+
+    people: maps [N, H, W] or :class:`NumberedPeople`.
+    """
+    if _metrics and isinstance(people, NumberedPeople):
+        return _metrics.boxes(people.labels, people.numbers, people.count)
+    return np.array([enclosing_box(person) for person in np.asarray(people)], float).reshape(-1, 4)
+
+
+def enclosing_box(labels: np.ndarray) -> tuple[float, float, float, float]:
+    """x1, y1, x2, y2 around the labelled pixels of a map [H, W]; zeros where there are none."""
+    rows, columns = np.flatnonzero(labels.any(1)), np.flatnonzero(labels.any(0))
+    if not len(rows):
+        return 0.0, 0.0, 0.0, 0.0
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def confusion_matrix_numpy(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
@@ -96,20 +132,11 @@ def person_counts_numpy(
     return hits, predicted, truth
 
 
-def as_array(values) -> np.ndarray:
-    """numpy arrays, lists and tensors of any device as a numpy array."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
-
-
-def as_labels(name: str, labels) -> np.ndarray:
-    """Labels of any integer dtype as contiguous uint8. Raises ValueError where they do not fit."""
-    labels = as_array(labels)
-    if labels.dtype == np.uint8:
-        return np.ascontiguousarray(labels)
-    if labels.dtype.kind not in "iu" or (labels.size and not 0 <= labels.min() <= labels.max() <= 255):
-        found = labels.dtype if labels.dtype.kind not in "iu" else f"{labels.min()}..{labels.max()}"
-        raise ValueError(f"rpcnn.metrics: {name} must hold integer labels in 0..255, got {found}")
-    return np.ascontiguousarray(labels, np.uint8)
+def _given(name: str, people) -> np.ndarray | tuple:
+    """People as rpcnn._metrics takes them."""
+    if isinstance(people, NumberedPeople):
+        return people.labels, people.numbers, people.count
+    return as_labels(name, people)
 
 
 def _joint_histogram(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .boxes import ap_bbox, as_boxes
-from .counting import as_array, confusion_matrix, person_counts
+from .counting import image_counts, person_counts
 from .instances import InstanceMatches, ap_h, ap_h_vol, ap_r, ap_r_vol, classes_shown, match_instances
 from .parsing import THRESHOLDS, PersonMatches, ap_p, ap_p_vol, as_scores, match_counts, pcp
+from .people import as_array, as_people
 from .semantic import class_iou, mean_accuracy, miou, pixel_accuracy
 
 
@@ -85,16 +86,18 @@ class ParsingEvaluator:
 
         Args:
             labels, true_labels: [H, W] label map of the whole image; true pixels of K or more (255) do not count.
-            people, true_people: [N, H, W] and [G, H, W], a label map per person; predictions may overlap.
+            people, true_people: [N, H, W] and [G, H, W], a label map per person, which may overlap; or
+                :class:`NumberedPeople`.
             scores, box_scores: [N] parsing scores, that AP^p ranks by, and box scores, that AP^bbox ranks by.
             boxes, true_boxes: [N, 4] and [B, 4], x1 y1 x2 y2 in pixels.
-            parts, part_scores: [M, H, W] and [M], part instances of one label each, for AP^r in place of the people's
-                own parts.
+            parts, part_scores: [M, H, W] (or numbered) and [M], part instances of one label each, for AP^r in place of
+                the people's own parts.
 
         Raises:
             ValueError: a shape or dtype does not fit, a predicted label is K or more, a score or box is not finite.
         """
-        labels, true_labels, people, true_people = map(as_array, (labels, true_labels, people, true_people))
+        labels, true_labels = as_array(labels), as_array(true_labels)
+        people, true_people = as_people(people), as_people(true_people)
         shape = true_labels.shape
         if len(shape) != 2 or labels.shape != shape:
             raise ValueError(
@@ -106,12 +109,11 @@ class ParsingEvaluator:
                 f"ParsingEvaluator: true_people must have shape [G, {shape[0]}, {shape[1]}], "
                 f"got {list(true_people.shape)}"
             )
-        confusion = confusion_matrix(true_labels, labels, self.num_classes)
-        counts = person_counts(people, true_people, self.num_classes)
+        confusion, *counts = image_counts(labels, people, true_labels, true_people, self.num_classes)
         scores = as_scores("scores", scores, len(counts[0]))
         matches = match_counts(*counts, scores, count_background=self.count_background, free_only=self.free_only)
         if parts is not None:
-            people, counts = as_array(parts), person_counts(parts, true_people, self.num_classes)
+            people, counts = as_people(parts), person_counts(parts, true_people, self.num_classes)
             scores = as_scores("part_scores", part_scores, len(counts[0]))
         instances = match_instances(*counts, classes_shown(people, counts[1]), scores)
         boxes, true_boxes = as_boxes("boxes", boxes), as_boxes("true_boxes", true_boxes)
@@ -165,7 +167,8 @@ class ParsingEvaluator:
             many the truth has.
         """
         images = [self._images[key] for key in sorted(self._images)]
-        matches, instances = [image.matches for image in images], [image.instances for image in images]
+        matches = [PersonMatches.pool([image.matches for image in images])] if images else []
+        instances = [InstanceMatches.pool([image.instances for image in images])] if images else []
         results: dict = {
             "miou": miou(self._confusion, self.absent),
             "pixel_accuracy": pixel_accuracy(self._confusion),

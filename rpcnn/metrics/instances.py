@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import counting
 from .parsing import THRESHOLDS, average_precision
 from .semantic import divide, mean_defined
 
@@ -41,16 +42,29 @@ class InstanceMatches:
     truth: np.ndarray
     """int64 [K]: true instances of each class; of the whole person in column 0."""
 
+    @classmethod
+    def pool(cls, images: Sequence["InstanceMatches"]) -> "InstanceMatches":
+        """All images as one. At least one image."""
+        if len(images) == 1:
+            return images[0]
+        return cls(
+            np.concatenate([image.scores for image in images]),
+            np.concatenate([image.found for image in images]),
+            np.concatenate([image.right_parts for image in images], axis=1),
+            np.concatenate([image.right_people for image in images], axis=1),
+            np.sum([image.truth for image in images], axis=0),
+        )
 
-def classes_shown(people: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """bool [N, K]: the classes that occur in each of the maps [N, H, W]; `predicted` [N, G, K] as from person_counts.
+
+def classes_shown(people, predicted: np.ndarray) -> np.ndarray:
+    """bool [N, K]: the classes that occur in each person's map; `predicted` [N, G, K] as from person_counts.
 
     A class that every true person ignores everywhere does not occur.
     """
     if predicted.shape[1]:
         return predicted.max(1) > 0
     classes = range(predicted.shape[2])
-    shown = [np.isin(classes, np.unique(person)) for person in people]
+    shown = [np.isin(classes, np.unique(person)) for person in np.asarray(people)]
     return np.array(shown, bool).reshape(len(people), len(classes))
 
 
@@ -87,6 +101,8 @@ def match_instances(
 
 def _take_greedily(iou: np.ndarray, occurs: np.ndarray, order: np.ndarray, thresholds) -> np.ndarray:
     """bool [T, N, K]: which predictions take a true instance. iou [N, G, K], occurs bool [G, K], order [N] by score."""
+    if counting._metrics:
+        return counting._metrics.take_greedily(iou, occurs, order, thresholds)
     count, _, classes = iou.shape
     limits = np.array(thresholds)[:, None]
     right = np.zeros((len(limits), count, classes), bool)
@@ -115,8 +131,8 @@ def ap_r(matches: Sequence[InstanceMatches], threshold: float = 0.5) -> float:
         raise ValueError(f"ap_r: threshold must be one of {THRESHOLDS}, got {threshold}")
     if not matches:
         return float("nan")
-    t = THRESHOLDS.index(threshold)
-    return 100 * mean_defined(_class_precisions(matches, [m.right_parts[t] for m in matches])[1:])
+    found = InstanceMatches.pool(matches)
+    return 100 * mean_defined(_class_precisions(found, found.right_parts[THRESHOLDS.index(threshold)])[1:])
 
 
 def ap_r_vol(matches: Sequence[InstanceMatches]) -> float:
@@ -134,8 +150,8 @@ def ap_h(matches: Sequence[InstanceMatches], threshold: float = 0.5) -> float:
         raise ValueError(f"ap_h: threshold must be one of {PERSON_THRESHOLDS}, got {threshold}")
     if not matches:
         return float("nan")
-    t = PERSON_THRESHOLDS.index(threshold)
-    return 100 * float(_class_precisions(matches, [m.right_people[t][:, None] for m in matches])[0])
+    found = InstanceMatches.pool(matches)
+    return 100 * float(_class_precisions(found, found.right_people[PERSON_THRESHOLDS.index(threshold)][:, None])[0])
 
 
 def ap_h_vol(matches: Sequence[InstanceMatches]) -> float:
@@ -143,11 +159,8 @@ def ap_h_vol(matches: Sequence[InstanceMatches]) -> float:
     return float(np.mean([ap_h(matches, threshold) for threshold in PERSON_THRESHOLDS]))
 
 
-def _class_precisions(matches: Sequence[InstanceMatches], right: list[np.ndarray]) -> np.ndarray:
-    """Average precision of each class in 0..1, float64 [K]; `right` per image bool [N, K]."""
-    scores = np.concatenate([image.scores for image in matches])
-    order = np.argsort(-scores, kind="stable")
-    right = np.concatenate(right)[order]
-    found = np.concatenate([image.found for image in matches])[order]
-    truth = np.sum([image.truth for image in matches], axis=0)
-    return np.array([average_precision(right[found[:, k], k], truth[k]) for k in range(right.shape[1])])
+def _class_precisions(matches: InstanceMatches, right: np.ndarray) -> np.ndarray:
+    """Average precision of each class in 0..1, float64 [K]; `right` bool [N, K]."""
+    order = np.argsort(-matches.scores, kind="stable")
+    right, found = right[order], matches.found[order]
+    return np.array([average_precision(right[found[:, k], k], matches.truth[k]) for k in range(right.shape[1])])

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .counting import as_array, person_counts
+from .counting import person_counts
+from .people import as_array
 from .semantic import divide
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -41,6 +42,21 @@ class PersonMatches:
     """float64 [N, T] in 0..1: share of that person's parts with an IoU above each of THRESHOLDS."""
     num_people: int
     """G."""
+
+    @classmethod
+    def pool(cls, images: Sequence["PersonMatches"]) -> "PersonMatches":
+        """All images as one: people are numbered on from image to image. At least one image."""
+        if len(images) == 1:
+            return images[0]
+        first = np.cumsum([0] + [image.num_people for image in images])
+        person = [image.person + start for image, start in zip(images, first, strict=False)]
+        return cls(
+            np.concatenate([image.scores for image in images]),
+            np.concatenate(person, axis=-1),
+            np.concatenate([image.overlap for image in images], axis=-1),
+            np.concatenate([image.parts for image in images]),
+            int(first[-1]),
+        )
 
 
 def match_people(
@@ -170,12 +186,9 @@ def _take_people(matches: Sequence[PersonMatches], threshold: float) -> tuple[np
     """Predictions in order of score: bool [D], whether each is right; and [≤ D] parts' shares of the right ones."""
     if not matches:
         return np.zeros(0, bool), np.zeros(0)
-    # People get numbers of their own over all images; predictions in images without people get none that is used.
-    first = np.cumsum([0] + [image.num_people for image in matches])
-    scores = np.concatenate([image.scores for image in matches])
+    found = PersonMatches.pool(matches)
     at = lambda values: values[THRESHOLDS.index(threshold)] if values.ndim == 2 else values  # [T, N] or [N]
-    person = np.concatenate([at(image.person) + start for image, start in zip(matches, first, strict=False)])
-    overlap = np.concatenate([at(image.overlap) for image in matches])
+    scores, person, overlap = found.scores, at(found.person), at(found.overlap)
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= LEAST_SCORE]
     able = order[overlap[order] > threshold]
@@ -185,5 +198,4 @@ def _take_people(matches: Sequence[PersonMatches], threshold: float) -> tuple[np
     right[taking] = True
     if threshold not in THRESHOLDS:
         return right[order], np.zeros(0)
-    parts = np.concatenate([image.parts for image in matches])[:, THRESHOLDS.index(threshold)]
-    return right[order], parts[taking]
+    return right[order], found.parts[taking, THRESHOLDS.index(threshold)]

@@ -1,0 +1,78 @@
+// Undoes the row filters of a PNG with one byte a pixel (PNG specification, clause 9).
+//
+// Fewest bytes: the inflated rows are read and the pixels written once. Label maps are runs: where the filter's
+// residuals are 0 and what they add up to is one label, eight pixels are one comparison and one write. Without it, each
+// pixel of the Average and Paeth filters waits for its left neighbour.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <vector>
+
+#include "words.h"
+
+namespace rpcnn::metrics {
+
+enum class Filter : uint8_t { kNone, kSub, kUp, kAverage, kPaeth };
+
+inline uint8_t paeth(int left, int above, int corner) {
+  const int estimate = left + above - corner;
+  const int a = std::abs(estimate - left), b = std::abs(estimate - above), c = std::abs(estimate - corner);
+  return static_cast<uint8_t>(a <= b && a <= c ? left : b <= c ? above : corner);
+}
+
+// row[x] = residual[x] + predict(left, above, corner). Where `jumps`, the prediction of equal neighbours is their
+// label.
+template <bool jumps, class Predict>
+void unfilter_row(const uint8_t* residual, const uint8_t* above, int64_t width, uint8_t* row, const Predict& predict) {
+  uint8_t left = 0, corner = 0;
+  int64_t x = 0;
+  const auto step = [&] {
+    left = static_cast<uint8_t>(residual[x] + predict(left, above[x], corner));
+    corner = above[x];
+    row[x] = left;
+    ++x;
+  };
+  while (x + 8 <= width) {
+    if (jumps && word_at(residual + x) == 0 && left == corner && word_at(above + x) == eight(left)) {
+      set_word(row + x, eight(left));
+      x += 8;
+    } else {
+      for (int k = 0; k < 8; ++k) step();
+    }
+  }
+  while (x < width) step();
+}
+
+// rows: [height][1 + width], each row's filter before it. Returns the first filter that there is none of, or −1.
+inline int unfilter(const uint8_t* rows, int64_t height, int64_t width, uint8_t* pixels) {
+  const std::vector<uint8_t> nothing(width);
+  for (int64_t y = 0; y < height; ++y) {
+    const uint8_t filter = rows[y * (width + 1)], *residual = rows + y * (width + 1) + 1;
+    uint8_t* row = pixels + y * width;
+    const uint8_t* above = y ? row - width : nothing.data();
+    switch (static_cast<Filter>(filter)) {
+      case Filter::kNone:
+        std::copy_n(residual, width, row);
+        break;
+      case Filter::kSub:
+        unfilter_row<false>(residual, above, width, row, [](int left, int, int) { return left; });
+        break;
+      case Filter::kUp:
+        for (int64_t x = 0; x < width; ++x) row[x] = static_cast<uint8_t>(residual[x] + above[x]);
+        break;
+      case Filter::kAverage:
+        unfilter_row<true>(residual, above, width, row, [](int left, int up, int) { return (left + up) / 2; });
+        break;
+      case Filter::kPaeth:
+        unfilter_row<true>(residual, above, width, row, paeth);
+        break;
+      default:
+        return filter;
+    }
+  }
+  return -1;
+}
+
+}  // namespace rpcnn::metrics
