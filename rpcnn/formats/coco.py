@@ -20,7 +20,7 @@ def _encode(mask: np.ndarray) -> dict:
 def _decode(code: dict) -> np.ndarray:
     from pycocotools import mask as codes
 
-    return codes.decode(code).astype(bool)
+    return codes.decode(code).view(bool)
 
 
 def _masks(labels: np.ndarray) -> list[dict]:
@@ -29,12 +29,12 @@ def _masks(labels: np.ndarray) -> list[dict]:
 
 
 def _map(masks: list[dict], size: tuple[int, int]) -> np.ndarray:
-    labels = np.zeros(size, np.uint8)
+    labels = np.zeros(size[::-1], np.uint8)  # run lengths go down the columns: [W, H] is in their order
     for mask in masks:
         if not 1 <= mask["category_id"] <= 254:
             raise ValueError(f"category_id must lie in 1..254, got {mask['category_id']}")
-        labels[_decode(mask["segmentation"])] = mask["category_id"]
-    return labels
+        np.copyto(labels, np.uint8(mask["category_id"]), where=_decode(mask["segmentation"]).T)
+    return np.ascontiguousarray(labels.T)
 
 
 class CocoJson:
@@ -95,10 +95,8 @@ class CocoJson:
         images, annotations = self._written.setdefault(folder, ([], []))
         height, width = prediction.labels.shape
         images.append({"id": stem, "height": height, "width": width, "parts": _masks(prediction.labels)})
-        for person, score, box_score, (x1, y1, x2, y2) in zip(
-            np.asarray(prediction.people), prediction.scores.tolist(), prediction.box_scores.tolist(), prediction.boxes.tolist(),
-            strict=True,
-        ):  # fmt: skip
+        rows = (prediction.scores.tolist(), prediction.box_scores.tolist(), prediction.boxes.tolist())
+        for person, score, box_score, (x1, y1, x2, y2) in zip(np.asarray(prediction.people), *rows, strict=True):
             entry = {"image_id": stem, "category_id": 1, "score": score, "box_score": box_score}
             annotations.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "parts": _masks(person)})
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .people import as_array
 from .parsing import as_scores
+from .people import as_array
 
 
 def ap_bbox(boxes: Sequence, scores: Sequence, true_boxes: Sequence) -> float:
