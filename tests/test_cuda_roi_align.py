@@ -64,3 +64,20 @@ def test_whole_packs_and_several_pieces_of_channels_and_boxes(channels, count, l
     emulator.call("roi_align_backward", dtype, *shape, [mine], boxes, *rule, grad)
     (theirs,) = torch.autograd.grad(want, exact, grad.to(exact.dtype))
     torch.testing.assert_close(mine, theirs.to(dtype), **emulator.tolerance(dtype))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_broken_gradient_reaches_the_pixels_that_its_cell_reads_and_no_other(broken, layout):
+    emulator.schedule(emulator.ORDERS[0])
+    boxes = torch.tensor([[0, 9, 5, 41, 37], [0, 60, 20, 130, 50]], dtype=torch.float32)
+    one = LAYOUTS[layout](torch.zeros(2, 4, 3, 3))
+    one[0, :, 1, 2] = 1
+    rule = ((1, 4, 1, [19], [37], layout == "channels_last"), (2, 3, 3, 2, True))
+    reached, mine = (LAYOUTS[layout](torch.full((1, 4, 19, 37), torch.nan)) for _ in range(2))
+    emulator.call("roi_align_backward", torch.float32, *rule[0], [reached], boxes, *rule[1], one)
+    grad = LAYOUTS[layout](torch.randn(2, 4, 3, 3))
+    grad[0, :, 1, 2] = broken
+    emulator.call("roi_align_backward", torch.float32, *rule[0], [mine], boxes, *rule[1], grad)
+    assert 0 < (reached > 0).sum() < 4 * 60
+    assert torch.equal(mine.isfinite(), reached == 0)

@@ -24,7 +24,8 @@ void check(const char* op, const Tensor& boxes, const Pooling& p, size_t levels)
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 5 && boxes.is_cuda() &&
                       (boxes.scalar_type() == ScalarType::Float || boxes.scalar_type() == ScalarType::Double),
                   op, ": boxes must be float32 or float64 [R, 5] on the GPU");
-  STD_TORCH_CHECK(boxes.size(0) <= INT32_MAX, op, ": at most 2^31 - 1 boxes are wanted, got ", boxes.size(0));
+  constexpr int64_t kMostBoxes = INT32_MAX - kBlock;
+  STD_TORCH_CHECK(boxes.size(0) <= kMostBoxes, op, ": at most ", kMostBoxes, " boxes are wanted, got ", boxes.size(0));
   STD_TORCH_CHECK(p.rule.height > 0 && p.rule.width > 0 && p.rule.height <= 32767 && p.rule.width <= 32767, op,
                   ": output height and width must lie in 1..32767");
   STD_TORCH_CHECK(levels > 0 && levels <= kMaxLevels && p.scales.size() == levels, op, ": 1 to ", kMaxLevels,

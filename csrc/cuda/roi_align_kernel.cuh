@@ -305,6 +305,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>((kInnermost && (V =
 #pragma unroll
                   for (int j = 0; j < kPixels; ++j) {
                     const A w = wy[turn] * wx[j];
+                    if (w == A(0)) continue;  // 0 times a NaN or an infinity is no 0
 #pragma unroll
                     for (int k = 0; k < V; ++k) sum[turn][j][k] += w * value[k];
                   }
@@ -349,7 +350,7 @@ void launch_roi_align(const RoiMaps<T>& maps, const G* boxes, int64_t R, const R
   });
 }
 
-// scratch: RoiReaches<G>::bytes(R), aligned as PlacedRoi is.
+// scratch: RoiReaches<G>::bytes(R), aligned as PlacedRoi is. R below 2³¹ − kBlock: threads step past it.
 template <typename T, typename G>
 void launch_roi_align_backward(const RoiMaps<T>& maps, const G* boxes, int64_t R, const RoiRule& rule, const T* grad,
                                void* scratch, Stream stream) {
