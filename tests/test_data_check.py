@@ -115,6 +115,11 @@ def test_a_folder_of_nothing_is_a_clear_error(tmp_path, capsys):
     assert "neither CIHP's" in capsys.readouterr().err
 
 
+def test_the_folder_above_a_data_set_names_it(tree, capsys):
+    assert main(["show", str(tree.parent)]) == 2
+    assert f"; {tree} does" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["check", "show", "paint"])
 def test_help_explains_every_flag(command, capsys):
     with pytest.raises(SystemExit) as stop:

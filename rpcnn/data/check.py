@@ -90,13 +90,21 @@ class _Findings:
 
 def detect_layout(root: Path) -> str:
     """ "cihp" or "mhpv2", by the names of the folders; raises FileNotFoundError if they are neither's."""
+    if layout := _layout_of(root):
+        return layout
+    inner = sorted(path for path in root.iterdir() if path.is_dir() and _layout_of(path)) if root.is_dir() else []
+    raise FileNotFoundError(
+        f"{root}: holds neither CIHP's Training/Images or Validation/Images nor MHP-v2's train/images or val/images"
+        + (f"; {inner[0]} does" if inner else "")
+    )
+
+
+def _layout_of(root: Path) -> str | None:
     if any((root / name / "Images").is_dir() for name in SPLITS.values()):
         return "cihp"
     if any((root / name / "images").is_dir() for name, _ in LISTS.values()):
         return "mhpv2"
-    raise FileNotFoundError(
-        f"{root}: holds neither CIHP's Training/Images or Validation/Images nor MHP-v2's train/images or val/images"
-    )
+    return None
 
 
 def check_folder(root, split: str = "train", layout: str | None = None) -> Report:
