@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from rpcnn.metrics import ap_bbox
 
@@ -45,6 +47,49 @@ def test_nothing_found_is_0_and_nobody_there_is_undefined():
     assert ap_bbox([NONE], [[]], [[BOX]]) == 0
     assert math.isnan(ap_bbox([[BOX]], [[0.9]], [NONE]))
     assert math.isnan(ap_bbox([], [], []))
+
+
+def coco_ap(boxes, scores, true_boxes):
+    """AP of COCO's own summary of the whole set."""
+    xywh = lambda box: [*box[:2], *(box[2:] - box[:2])]
+    truth = COCO()
+    annotations = [(image, xywh(box)) for image, those in enumerate(true_boxes) for box in those]
+    truth.dataset = {
+        "info": {},
+        "images": [{"id": image} for image in range(len(boxes))],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": [
+            dict(id=i, image_id=image, category_id=1, bbox=box, area=box[2] * box[3], iscrowd=0)
+            for i, (image, box) in enumerate(annotations, start=1)
+        ],
+    }
+    truth.createIndex()
+    found = [
+        dict(image_id=image, category_id=1, bbox=xywh(box), score=score)
+        for image, (those, confidences) in enumerate(zip(boxes, scores, strict=True))
+        for box, score in zip(those, confidences, strict=True)
+    ]
+    evaluation = COCOeval(truth, truth.loadRes(found), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return 100 * evaluation.stats[0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_image_by_image_is_what_pycocotools_says_of_the_whole_set(seed):
+    random = np.random.default_rng(seed)
+    boxes, scores, true_boxes = [], [], []
+    for _ in range(30):
+        corners = random.uniform(0, 300, (random.integers(0, 6), 2))
+        wanted = np.concatenate([corners, corners + random.uniform(5, 200, corners.shape)], axis=1)
+        near = wanted[random.integers(0, len(wanted), 2 * len(wanted))] if len(wanted) else wanted
+        far = random.uniform(0, 100, (random.integers(0, 130), 4)) + np.array([0, 0, 100, 100])
+        found = np.concatenate([near + random.normal(0, 6, near.shape), far])
+        boxes.append(found)
+        scores.append(random.integers(1, 40, len(found)) / 40)  # many are equal
+        true_boxes.append(wanted)
+    assert ap_bbox(boxes, scores, true_boxes) == pytest.approx(coco_ap(boxes, scores, true_boxes), rel=1e-12)
 
 
 def test_nothing_is_printed(capsys):

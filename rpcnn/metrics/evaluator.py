@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .boxes import ap_bbox, as_boxes
+from .boxes import BoxMatches, as_boxes, match_boxes, pool_ap_bbox
 from .counting import image_counts, person_counts
 from .instances import InstanceMatches, ap_h, ap_h_vol, ap_r, ap_r_vol, classes_shown, match_instances
 from .parsing import THRESHOLDS, PersonMatches, ap_p, ap_p_vol, as_scores, match_counts, pcp
@@ -19,9 +19,7 @@ class ImageCounts:
     confusion: np.ndarray | None
     matches: PersonMatches
     instances: InstanceMatches
-    boxes: np.ndarray
-    box_scores: np.ndarray
-    true_boxes: np.ndarray
+    boxes: BoxMatches
 
 
 class ParsingEvaluator:
@@ -116,7 +114,7 @@ class ParsingEvaluator:
             people, counts = as_people(parts), person_counts(parts, true_people, self.num_classes)
             scores = as_scores("part_scores", part_scores, len(counts[0]))
         instances = match_instances(*counts, classes_shown(people, counts[1]), scores)
-        boxes, true_boxes = as_boxes("boxes", boxes), as_boxes("true_boxes", true_boxes)
+        boxes = as_boxes("boxes", boxes)
         if len(boxes) != len(matches.scores):
             raise ValueError(
                 f"ParsingEvaluator: boxes must have shape [{len(matches.scores)}, 4], one per person, "
@@ -125,7 +123,7 @@ class ParsingEvaluator:
         box_scores = as_scores("box_scores", box_scores, len(boxes))
         if not len(boxes) and self.skip_empty:
             confusion[:] = 0
-        return ImageCounts(confusion, matches, instances, boxes, box_scores, true_boxes)
+        return ImageCounts(confusion, matches, instances, match_boxes(boxes, box_scores, true_boxes))
 
     def put(self, counts: "ImageCounts", image_id: int | str | None = None) -> None:
         """Counts a measured image. Raises ValueError where it was added before."""
@@ -180,7 +178,7 @@ class ParsingEvaluator:
             "ap_r_vol": ap_r_vol(instances),
             "ap_h_50": ap_h(instances, 0.5),
             "ap_h_vol": ap_h_vol(instances),
-            "ap_bbox": ap_bbox(*([getattr(i, k) for i in images] for k in ("boxes", "box_scores", "true_boxes"))),
+            "ap_bbox": pool_ap_bbox([image.boxes for image in images]),
         }
         for threshold in THRESHOLDS:
             percent = round(100 * threshold)
