@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rpcnn.data import png as module
 from rpcnn.data.png import read_byte_png
 from rpcnn.metrics import counting
 
@@ -83,6 +84,22 @@ WHOLE = png(ROWS, 8, 12)
 )
 def test_broken_files_are_left_to_pillow(data, tmp_path):
     (tmp_path / "map.png").write_bytes(data)
+    assert read_byte_png(tmp_path / "map.png") is None
+
+
+def test_python_itself_inflates_where_isal_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "zlib", zlib)
+    (tmp_path / "map.png").write_bytes(WHOLE)
+    (tmp_path / "broken.png").write_bytes(png(ROWS[:-1], 8, 12))
+    assert np.array_equal(read_byte_png(tmp_path / "map.png"), np.zeros((12, 8)))
+    assert read_byte_png(tmp_path / "broken.png") is None
+
+
+def test_a_file_that_could_unpack_to_very_much_is_left_to_pillow(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FEW_BYTES", 0)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 65)).astype(np.uint8)
+    noise[:, 0] = 0
+    (tmp_path / "map.png").write_bytes(png(noise.tobytes(), 64, 64))
     assert read_byte_png(tmp_path / "map.png") is None
 
 

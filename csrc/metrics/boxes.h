@@ -23,31 +23,25 @@ struct Box {
   }
 };
 
-// boxes[n] encloses the pixels with a label and the number n + 1 ≤ people. Of a person's words in a row, eight pixels
-// each, the first and the last are looked at.
+// boxes[n] encloses the pixels with a label and the number n + 1 ≤ people. Of a person's runs in a row, the first and
+// the last are looked at.
 template <class Number>
 void enclose(const uint8_t* labels, const Number* numbers, int64_t people, Size size, Box* boxes) {
   for (int64_t y = 0; y < size.height; ++y) {
     const uint8_t* label = labels + y * size.width;
     const Number* number = numbers + y * size.width;
-    int64_t current = 0, last = 0;  // whose words these are, and the last pixel of them
-    const auto add = [=](int64_t x) {
-      if (label[x] && number[x] && number[x] <= people) boxes[number[x] - 1].add(x, y);
-    };
-    const auto add_eight = [&](int64_t x) {
-      if (!eight_alike(label + x, number + x)) {
-        for (int k = 0; k < 8; ++k) add(x + k);
-        return;
-      }
+    int64_t current = 0, last = 0;  // whose runs these are, and the last pixel of them
+    const auto add = [&](int64_t x, int pixels) {
+      if (label[x] == 0 || number[x] == 0 || number[x] > people) return;
       if (number[x] != current) {
-        if (current) add(last);
+        if (current) boxes[current - 1].add(last, y);
         current = number[x];
-        add(x);
+        boxes[current - 1].add(x, y);
       }
-      last = x + 7;
+      last = x + pixels - 1;
     };
-    for_labelled(label, size.width, add_eight, add);
-    if (current) add(last);
+    for_labelled_runs(size.width, add, label, number);
+    if (current) boxes[current - 1].add(last, y);
   }
 }
 

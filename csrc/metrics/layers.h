@@ -41,17 +41,44 @@ inline Layer empty_layer(Size size) {
   return layer;
 }
 
-// Whether a map has a label where a layer has a code.
-inline bool meet(const uint8_t* codes, const uint8_t* map, Size size) {
-  bool found = false;
-  bool* met = &found;
-  const auto look = [=](int64_t i) { *met |= codes[i] && map[i]; };
-  const auto look_at_eight = [=](int64_t i) {
-    if (word_at(codes + i))
-      for (int k = 0; k < 8; ++k) look(i + k);
-  };
-  for_labelled(map, size.area(), look_at_eight, look);
-  return found;
+// What is left of an image for each person's background.
+inline void set_backgrounds(int64_t people, Size size, int64_t* counts) {
+  for (int64_t* mine = counts; mine < counts + people * 256; mine += 256)
+    mine[0] = size.area() - std::accumulate(mine + 1, mine + 256, int64_t{0});
+}
+
+// Puts a map on a layer and adds up in counts[256] how often it says what, background left out. Where a pixel is taken,
+// or the codes run out, the layer is left as it was, counts are not touched, and the answer is false.
+inline bool put_on(Layer& layer, const uint8_t* map, int32_t person, Size size, int64_t* counts) {
+  const size_t first = layer.meaning.size();
+  uint8_t* codes = layer.own.data();
+  uint8_t code_of[256] = {};
+  int64_t pixels[256] = {};  // of each code; of 0, those there is no room for
+  uint8_t* code = code_of;
+  int64_t* sums = pixels;
+  const auto new_code = [&](uint8_t label) { return layer.holds(1) ? layer.add(person, label) : uint8_t{0}; };
+  for_labelled_runs(
+      size.area(),
+      [=](int64_t i, int same) {
+        if (map[i] == 0) return;
+        if (code[map[i]] == 0) code[map[i]] = new_code(map[i]);
+        const uint8_t mine = codes[i] ? uint8_t{0} : code[map[i]];
+        sums[mine] += same;
+        if (mine) std::memset(codes + i, mine, same);
+      },
+      map, codes);
+  if (pixels[0]) {
+    for_labelled_runs(
+        size.area(),
+        [=](int64_t i, int same) {
+          if (map[i] && codes[i] >= first) std::memset(codes + i, 0, same);
+        },
+        map, codes);
+    layer.meaning.resize(first);
+    return false;
+  }
+  for (size_t c = first; c < layer.meaning.size(); ++c) counts[layer.meaning[c].label] += pixels[c];
+  return true;
 }
 
 // Maps [N, H, W] that may overlap, each on the first layer that has room for it. counts[n][256] receives how often each
@@ -59,35 +86,14 @@ inline bool meet(const uint8_t* codes, const uint8_t* map, Size size) {
 inline std::vector<Layer> layers_of_maps(const uint8_t* maps, int64_t people, Size size, int64_t* counts) {
   std::vector<Layer> layers;
   for (int64_t n = 0; n < people; ++n) {
-    const uint8_t* map = maps + n * size.area();
-    int64_t* mine = counts + n * 256;
-    const auto count = [=](int64_t i) { ++mine[map[i]]; };
-    const auto count_eight = [=](int64_t i) {
-      if (uniform(word_at(map + i)))
-        mine[map[i]] += 8;
-      else
-        for (int k = 0; k < 8; ++k) count(i + k);
+    const auto put = [&](Layer& layer) {
+      return put_on(layer, maps + n * size.area(), static_cast<int32_t>(n), size, counts + n * 256);
     };
-    for_labelled(map, size.area(), count_eight, count);
-    mine[0] = size.area() - std::accumulate(mine + 1, mine + 256, int64_t{0});
-    const int64_t labels = std::count_if(mine + 1, mine + 256, [](int64_t pixels) { return pixels > 0; });
-    size_t at = 0;
-    while (at < layers.size() && (!layers[at].holds(labels) || meet(layers[at].own.data(), map, size))) ++at;
-    if (at == layers.size()) layers.push_back(empty_layer(size));
-    uint8_t new_codes[256] = {};
-    for (int label = 1; label < 256; ++label)
-      if (mine[label]) new_codes[label] = layers[at].add(static_cast<int32_t>(n), static_cast<uint8_t>(label));
-    const uint8_t* code = new_codes;
-    uint8_t* codes = layers[at].own.data();
-    const auto put = [=](int64_t i) { codes[i] |= code[map[i]]; };  // of the two, one is 0 everywhere
-    const auto put_eight = [=](int64_t i) {
-      if (uniform(word_at(map + i)))
-        set_word(codes + i, word_at(codes + i) | eight(code[map[i]]));
-      else
-        for (int k = 0; k < 8; ++k) put(i + k);
-    };
-    for_labelled(map, size.area(), put_eight, put);
+    if (std::any_of(layers.begin(), layers.end(), put)) continue;
+    layers.push_back(empty_layer(size));
+    put(layers.back());
   }
+  set_backgrounds(people, size, counts);
   for (Layer& layer : layers) layer.codes = layer.own.data();
   return layers;
 }
@@ -109,20 +115,14 @@ class CodedLayers {
     full_ = false;
     int64_t pixels[256] = {}, *sums = pixels;
     uint8_t* out = layer.own.data();
-    const auto put = [=, this](int64_t i) {
-      out[i] = code(i);
-      ++sums[out[i]];
-    };
-    const auto put_eight = [=, this](int64_t i) {
-      if (eight_alike(labels_ + i, numbers_ + i)) {
-        const uint8_t one = code(i);
-        set_word(out + i, eight(one));
-        sums[one] += 8;
-      } else {
-        for (int k = 0; k < 8; ++k) put(i + k);
-      }
-    };
-    for_labelled(labels_, size_.area(), put_eight, put);
+    for_labelled_runs(
+        size_.area(),
+        [=, this](int64_t i, int same) {
+          const uint8_t one = code(i);
+          std::memset(out + i, one, same);
+          sums[one] += same;
+        },
+        labels_, numbers_);
     for (size_t c = 1; c < layer.meaning.size(); ++c)
       counts[layer.meaning[c].person * 256 + layer.meaning[c].label] += pixels[c];
     for (int16_t& one : codes_) one = std::min(one, kElsewhere);
@@ -169,8 +169,7 @@ int64_t layers_of_numbers(const uint8_t* labels, const Number* numbers, int64_t 
   CodedLayers<Number> codes(labels, numbers, people, size);
   do layers.push_back(empty_layer(size));
   while (!codes.fill(layers.back(), counts));
-  for (int64_t n = 0; n < people; ++n)
-    counts[n * 256] = size.area() - std::accumulate(counts + n * 256 + 1, counts + (n + 1) * 256, int64_t{0});
+  set_backgrounds(people, size, counts);
   for (Layer& layer : layers) layer.codes = layer.own.data();
   return codes.largest_number();
 }

@@ -87,17 +87,10 @@ Counts confusion_matrix(const py::array& truth, const py::array& prediction, int
   int64_t largest = 0;
   {
     py::gil_scoped_release release;
-    const auto add = [&](int64_t label, int64_t predicted, int64_t n) {
-      table[std::min(label, num_classes) * 256 + predicted] += n;
-    };
-    int64_t i = 0;
-    for (; i + 8 <= pixels; i += 8) {
-      if (uniform(word_at(t + i)) && uniform(word_at(p + i)))
-        add(t[i], p[i], 8);
-      else
-        for (int k = 0; k < 8; ++k) add(t[i + k], p[i + k], 1);
-    }
-    for (; i < pixels; ++i) add(t[i], p[i], 1);
+    int64_t* sums = table.data();
+    const auto blank = [=](int64_t i) { return background(t + i) && background(p + i); };
+    const auto add = [=](int64_t i, int n) { sums[std::min<int64_t>(t[i], num_classes) * 256 + p[i]] += n; };
+    for_runs(pixels, blank, add, t, p);
     for (size_t k = 0; k < table.size(); ++k)
       if (table[k]) largest = std::max<int64_t>(largest, k & 255);
   }
@@ -253,11 +246,9 @@ py::object image_counts(const py::object& people, const py::object& true_people,
           if (meant < num_classes && said < num_classes) confusion[meant * num_classes + said] += pixels;
         }
       }
-      for (int64_t g = 0; g < wanted.count; ++g) {
-        int64_t* mine = &true_histograms[g * 256];
-        mine[0] = size.area() - std::accumulate(mine + 1, mine + 256, int64_t{0});
-        std::copy_n(mine, num_classes, truth + g * num_classes);
-      }
+      set_backgrounds(wanted.count, size, true_histograms.data());
+      for (int64_t g = 0; g < wanted.count; ++g)
+        std::copy_n(&true_histograms[g * 256], num_classes, truth + g * num_classes);
       for (int64_t n = 0; n < found.count; ++n) count_nothing(n, true_histograms.data(), size, out);
       if (most < num_classes) count_table(table.data(), 256, ours.meaning, theirs.meaning, true, out);
     }

@@ -52,24 +52,11 @@ template <class Number, class TrueNumber>
 bool add_joint_histogram(const uint8_t* labels, const Number* numbers, const uint8_t* true_labels,
                          const TrueNumber* true_numbers, int64_t area, NumberedCodes& ours, NumberedCodes& theirs,
                          uint32_t* table) {
-  const auto add = [=, &ours, &theirs](int64_t i, int64_t pixels) {
-    table[256 * ours.code(numbers[i], labels[i]) + theirs.code(true_numbers[i], true_labels[i])] +=
-        static_cast<uint32_t>(pixels);
+  const auto blank = [=](int64_t i) { return background(labels + i) && background(true_labels + i); };
+  const auto add = [=, &ours, &theirs](int64_t i, int pixels) {
+    table[256 * ours.code(numbers[i], labels[i]) + theirs.code(true_numbers[i], true_labels[i])] += pixels;
   };
-  const auto add_eight = [=](int64_t i) {
-    if (eight_alike(labels + i, numbers + i) && eight_alike(true_labels + i, true_numbers + i))
-      add(i, 8);
-    else
-      for (int k = 0; k < 8; ++k) add(i + k, 1);
-  };
-  int64_t i = 0;
-  for (; i + 64 <= area && !ours.full && !theirs.full; i += 64) {
-    if (background(labels + i) && background(true_labels + i))
-      table[0] += 64;
-    else
-      for (int k = 0; k < 64; k += 8) add_eight(i + k);
-  }
-  for (; i < area; ++i) add(i, 1);
+  for_runs(area, blank, add, labels, numbers, true_labels, true_numbers);
   return !ours.full && !theirs.full;
 }
 

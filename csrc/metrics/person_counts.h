@@ -33,14 +33,8 @@ struct PairCounts {
 // table[row[p] + t] += pixels of the prediction's code p ≠ 0 and the truth's code t
 inline void add_joint_histogram(const uint8_t* prediction, const uint8_t* truth, Size size, const int32_t* row,
                                 int64_t* table) {
-  const auto count = [=](int64_t i) { ++table[row[prediction[i]] + truth[i]]; };
-  const auto count_eight = [=](int64_t i) {
-    if (uniform(word_at(prediction + i)) && uniform(word_at(truth + i)))
-      table[row[prediction[i]] + truth[i]] += 8;
-    else
-      for (int k = 0; k < 8; ++k) count(i + k);
-  };
-  for_labelled(prediction, size.area(), count_eight, count);
+  for_labelled_runs(
+      size.area(), [=](int64_t i, int pixels) { table[row[prediction[i]] + truth[i]] += pixels; }, prediction, truth);
 }
 
 // As if person n were background everywhere. true_histograms: [G][256].

@@ -1,8 +1,8 @@
 // Undoes the row filters of a PNG with one byte a pixel (PNG specification, clause 9).
 //
-// Fewest bytes: the inflated rows are read and the pixels written once. Label maps are runs: where the filter's
-// residuals are 0 and what they add up to is one label, eight pixels are one comparison and one write. Without it, each
-// pixel of the Average and Paeth filters waits for its left neighbour.
+// Fewest bytes: the inflated rows are read and the pixels written once. Only in the Average and Paeth filters each
+// pixel waits for its left neighbour. Label maps are runs that go on from row to row: once a Paeth row agrees with the
+// one above it, residuals of 0 mean that it goes on agreeing, and eight pixels are one comparison and one copy.
 #pragma once
 
 #include <algorithm>
@@ -22,22 +22,31 @@ inline uint8_t paeth(int left, int above, int corner) {
   return static_cast<uint8_t>(a <= b && a <= c ? left : b <= c ? above : corner);
 }
 
-// row[x] = residual[x] + predict(left, above, corner). Where `jumps`, the prediction of equal neighbours is their
-// label.
-template <bool jumps, class Predict>
+// row[x] = residual[x] + predict(left, above, corner)
+template <class Predict>
 void unfilter_row(const uint8_t* residual, const uint8_t* above, int64_t width, uint8_t* row, const Predict& predict) {
+  uint8_t left = 0, corner = 0;
+  for (int64_t x = 0; x < width; ++x) {
+    left = static_cast<uint8_t>(residual[x] + predict(left, above[x], corner));
+    corner = above[x];
+    row[x] = left;
+  }
+}
+
+inline void unfilter_paeth(const uint8_t* residual, const uint8_t* above, int64_t width, uint8_t* row) {
   uint8_t left = 0, corner = 0;
   int64_t x = 0;
   const auto step = [&] {
-    left = static_cast<uint8_t>(residual[x] + predict(left, above[x], corner));
+    left = static_cast<uint8_t>(residual[x] + paeth(left, above[x], corner));
     corner = above[x];
     row[x] = left;
     ++x;
   };
   while (x + 8 <= width) {
-    if (jumps && word_at(residual + x) == 0 && left == corner && word_at(above + x) == eight(left)) {
-      set_word(row + x, eight(left));
+    if (left == corner && word_at<uint64_t>(residual + x) == 0) {  // paeth(c, b, c) = b, whatever b is
+      std::memcpy(row + x, above + x, 8);
       x += 8;
+      left = corner = above[x - 1];
     } else {
       for (int k = 0; k < 8; ++k) step();
     }
@@ -57,16 +66,16 @@ inline int unfilter(const uint8_t* rows, int64_t height, int64_t width, uint8_t*
         std::copy_n(residual, width, row);
         break;
       case Filter::kSub:
-        unfilter_row<false>(residual, above, width, row, [](int left, int, int) { return left; });
+        unfilter_row(residual, above, width, row, [](int left, int, int) { return left; });
         break;
       case Filter::kUp:
         for (int64_t x = 0; x < width; ++x) row[x] = static_cast<uint8_t>(residual[x] + above[x]);
         break;
       case Filter::kAverage:
-        unfilter_row<true>(residual, above, width, row, [](int left, int up, int) { return (left + up) / 2; });
+        unfilter_row(residual, above, width, row, [](int left, int up, int) { return (left + up) / 2; });
         break;
       case Filter::kPaeth:
-        unfilter_row<true>(residual, above, width, row, paeth);
+        unfilter_paeth(residual, above, width, row);
         break;
       default:
         return filter;

@@ -1,4 +1,4 @@
-// Label maps come in runs: eight pixels are looked at as one 64-bit word.
+// Label maps come in runs: pixels are looked at 64, eight and four at a time before they are looked at one by one.
 #pragma once
 
 #include <algorithm>
@@ -7,22 +7,27 @@
 
 namespace rpcnn::metrics {
 
-inline uint64_t word_at(const uint8_t* pixels) {
-  uint64_t word;
-  std::memcpy(&word, pixels, 8);
+template <class Word>
+Word word_at(const uint8_t* pixels) {
+  Word word;
+  std::memcpy(&word, pixels, sizeof word);
   return word;
 }
 
-inline void set_word(uint8_t* pixels, uint64_t word) {
-  std::memcpy(pixels, &word, 8);
+// Whether the next n pixels have one value.
+template <int n, class T>
+bool alike(const T* pixels) {
+  return std::equal(pixels, pixels + n - 1, pixels + 1);
 }
 
-inline uint64_t eight(uint8_t label) {
-  return 0x0101010101010101ull * label;
+template <>
+inline bool alike<8>(const uint8_t* pixels) {
+  return word_at<uint64_t>(pixels) == 0x0101010101010101u * pixels[0];
 }
 
-inline bool uniform(uint64_t word) {
-  return word == eight(static_cast<uint8_t>(word));
+template <>
+inline bool alike<4>(const uint8_t* pixels) {
+  return word_at<uint32_t>(pixels) == 0x01010101u * pixels[0];
 }
 
 // Whether all of 64 pixels are background; in 16-byte words, which every 64-bit machine has.
@@ -34,31 +39,39 @@ inline bool background(const uint8_t* pixels) {
   return (any[0] | any[1]) == 0;
 }
 
-// word(i) for each i where eight pixels are not all background, pixel(i) for the last few; 64 pixels a step where all
-// are. The two are copies and best capture by value: bytes that they write might otherwise be their own captures.
-template <class Word, class Pixel>
-void for_labelled(const uint8_t* map, int64_t pixels, Word word, Pixel pixel) {
+// f(i, n) for the eight pixels from i on: once where they are alike in every map, else for each four that are, else one
+// by one.
+template <class F, class... Maps>
+void in_runs(int64_t i, const F& f, const Maps*... maps) {
+  if ((alike<8>(maps + i) && ...)) return f(i, 8);
+  for (int64_t k = i; k < i + 8; ++k) f(k, 1);
+}
+
+// f(i, n) for all pixels, n of them at a time that are alike in every map; 64 where blank(i) says so of them. f is a
+// copy and best captures by value: bytes that it writes might otherwise be its own captures.
+template <class Blank, class F, class... Maps>
+void for_runs(int64_t pixels, Blank blank, F f, const Maps*... maps) {
+  int64_t i = 0;
+  for (; i + 64 <= pixels; i += 64) {
+    if (blank(i))
+      f(i, 64);
+    else
+      for (int64_t k = i; k < i + 64; k += 8) in_runs(k, f, maps...);
+  }
+  for (; i < pixels; ++i) f(i, 1);
+}
+
+// The same where a map is not background; of a few pixels at its edges it may be.
+template <class F, class... Maps>
+void for_labelled_runs(int64_t pixels, F f, const uint8_t* map, const Maps*... others) {
   int64_t i = 0;
   for (; i + 64 <= pixels; i += 64) {
     __builtin_prefetch(map + i + 2048);
     if (background(map + i)) continue;
-    for (int k = 0; k < 64; k += 8)
-      if (word_at(map + i + k)) word(i + k);
+    for (int64_t k = i; k < i + 64; k += 8)
+      if (word_at<uint64_t>(map + k)) in_runs(k, f, map, others...);
   }
-  for (; i + 8 <= pixels; i += 8)
-    if (word_at(map + i)) word(i);
-  for (; i < pixels; ++i) pixel(i);
-}
-
-// Whether eight pixels have one label and one number.
-template <class Number>
-bool eight_alike(const uint8_t* labels, const Number* numbers) {
-  return uniform(word_at(labels)) && std::equal(numbers, numbers + 7, numbers + 1);
-}
-
-template <>
-inline bool eight_alike(const uint8_t* labels, const uint8_t* numbers) {
-  return uniform(word_at(labels)) && uniform(word_at(numbers));
+  for (; i < pixels; ++i) f(i, 1);
 }
 
 }  // namespace rpcnn::metrics

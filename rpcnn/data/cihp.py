@@ -89,20 +89,25 @@ class CIHP(ParsingFolder):
         image_path = self._paths(entry.id)[0]
         image, size = read_image(image_path) if with_image else (None, (entry.height, entry.width))
         check_size(size, (entry.height, entry.width), image_path)
-        category, people, _ = self.truth(index)
-        return self._sample(entry, image, np.asarray(people), category)
+        truth = self.truth(index)
+        people = np.asarray(truth.people)
+        for k, person in zip(entry.people, people, strict=True):
+            if not person.any():
+                raise self._gone(entry, k)
+        return self._sample(entry, image, people, truth.labels)
 
     def truth(self, index: int) -> Truth:
         entry = self.entries[index]
         category, human = self._maps(entry.id, (entry.height, entry.width))
         count = len(entry.people)
-        if entry.people != list(range(1, count + 1)) or human.max(initial=0) > count:
+        most = human.max(initial=0)
+        if most < max(entry.people, default=0):
+            raise self._gone(entry, entry.people[-1])
+        if entry.people != list(range(1, most + 1)):
             renumber = np.zeros(256, np.uint8)
             renumber[entry.people] = np.arange(1, count + 1)
             human = renumber[human]
-        people = NumberedPeople(category, human, count)
-        boxes = person_boxes(people)
-        for k, box in zip(entry.people, boxes, strict=True):
-            if not box.any():
-                raise DataFault(f"{self._paths(entry.id)[2]}: person {k} of the index is not there any more")
-        return Truth(category, people, boxes)
+        return Truth(category, NumberedPeople(category, human, count), np.array(entry.boxes, float).reshape(-1, 4))
+
+    def _gone(self, entry: Entry, person: int) -> DataFault:
+        return DataFault(f"{self._paths(entry.id)[2]}: person {person} of the index is not there any more")

@@ -11,14 +11,15 @@ import numpy as np
 from ..metrics import counting
 
 try:
-    from zlib_ng import zlib_ng as zlib  # inflates 4 times as fast
+    from isal import isal_zlib as zlib  # inflates 3 times as fast
 except ImportError:
     import zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, PALETTE = 0, 3
-LARGEST = 1 << 26
-"""Pixels beyond which Pillow decides whether it is an attack."""
+# A packed byte can become a thousand: beyond so many pixels, or bytes that are more than an eighth of the pixels,
+# Pillow shall see whether a file is an attack. Label maps pack to a thirtieth.
+LARGEST, FEW_BYTES = 1 << 24, 1 << 16
 
 
 def read_byte_png(path: str | Path) -> np.ndarray | None:
@@ -33,12 +34,12 @@ def read_byte_png(path: str | Path) -> np.ndarray | None:
         return None
     width, height, packed = parts
     size = height * (width + 1)
-    inflate = zlib.decompressobj()
+    if len(packed) > size // 8 + FEW_BYTES:
+        return None
     try:
-        rows = inflate.decompress(packed, size)
-        whole = len(rows) == size and (inflate.eof or inflate.decompress(inflate.unconsumed_tail, 1) == b"")
-        return counting._metrics.unfilter_png(rows, height, width) if whole and inflate.eof else None
-    except (zlib.error, ValueError):
+        rows = zlib.decompress(packed, zlib.MAX_WBITS, size)
+        return counting._metrics.unfilter_png(rows, height, width)
+    except (zlib.error, ValueError):  # no such data, or another size
         return None
 
 

@@ -30,7 +30,7 @@ class NumberedPeople:
                 "NumberedPeople: labels and numbers must have one shape [H, W], "
                 f"got {list(labels.shape)} and {list(numbers.shape)}"
             )
-        low, high = numbers.min(initial=0), numbers.max(initial=0)
+        low, high = 0 if numbers.dtype.kind == "u" else numbers.min(initial=0), numbers.max(initial=0)
         if numbers.dtype.kind not in "iub" or low < 0 or high > self.count or self.count > 65535:
             raise ValueError(
                 f"NumberedPeople: numbers must be integers in 0..{self.count} (at most 65535), "
