@@ -7,7 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rpcnn.metrics import ap_bbox
+from rpcnn.metrics import ap_bbox, counting
 
 BOX, FAR = [10.0, 10.0, 30.0, 50.0], [60.0, 10.0, 80.0, 50.0]
 NONE = np.zeros((0, 4))
@@ -49,6 +49,14 @@ def test_nothing_found_is_0_and_nobody_there_is_undefined():
     assert math.isnan(ap_bbox([], [], []))
 
 
+def test_of_two_equal_overlaps_the_last_true_box_is_taken():
+    # The wide box has IoU 0.5 with both; it takes the right one, which the second prediction then lacks.
+    left, right, wide = [0.0, 0.0, 10.0, 10.0], [10.0, 0.0, 20.0, 10.0], [0.0, 0.0, 20.0, 10.0]
+    image = np.array([[wide, right]]), [[0.9, 0.8]], np.array([[left, right]])
+    assert ap_bbox(*image) == pytest.approx(100 * 51 / 101 * (1 + 9 * 0.5) / 10)
+    assert ap_bbox(*image) == pytest.approx(coco_ap(*image), rel=1e-12)
+
+
 def coco_ap(boxes, scores, true_boxes):
     """AP of COCO's own summary of the whole set."""
     xywh = lambda box: [*box[:2], *(box[2:] - box[:2])]
@@ -76,19 +84,24 @@ def coco_ap(boxes, scores, true_boxes):
     return 100 * evaluation.stats[0]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_image_by_image_is_what_pycocotools_says_of_the_whole_set(seed):
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("grid", [1e-9, 10, 50])
+@pytest.mark.parametrize("seed", range(4))
+def test_image_by_image_is_what_pycocotools_says_of_the_whole_set(seed, grid, compiled, monkeypatch):
+    # On a coarse grid boxes coincide, IoUs are equal or exactly a threshold, and areas are 0 or negative.
+    if not compiled:
+        monkeypatch.setattr(counting, "_metrics", None)
     random = np.random.default_rng(seed)
     boxes, scores, true_boxes = [], [], []
-    for _ in range(30):
+    for _ in range(25):
         corners = random.uniform(0, 300, (random.integers(0, 6), 2))
-        wanted = np.concatenate([corners, corners + random.uniform(5, 200, corners.shape)], axis=1)
+        wanted = np.concatenate([corners, corners + random.uniform(-10, 200, corners.shape)], axis=1)
         near = wanted[random.integers(0, len(wanted), 2 * len(wanted))] if len(wanted) else wanted
         far = random.uniform(0, 100, (random.integers(0, 130), 4)) + np.array([0, 0, 100, 100])
         found = np.concatenate([near + random.normal(0, 6, near.shape), far])
-        boxes.append(found)
+        boxes.append(np.round(found / grid) * grid)
         scores.append(random.integers(1, 40, len(found)) / 40)  # many are equal
-        true_boxes.append(wanted)
+        true_boxes.append(np.round(wanted / grid) * grid)
     assert ap_bbox(boxes, scores, true_boxes) == pytest.approx(coco_ap(boxes, scores, true_boxes), rel=1e-12)
 
 

@@ -17,7 +17,7 @@ from rpcnn.metrics import (
     match_instances,
     person_counts,
 )
-from rpcnn.metrics.instances import _take_greedily, classes_shown
+from rpcnn.metrics.instances import classes_shown
 from rpcnn.metrics.reference import instance_ap_reference
 
 A = np.uint8([[1, 1, 0, 0, 0, 0], [2, 2, 0, 0, 0, 0]])
@@ -133,5 +133,5 @@ def test_compiled_and_numpy_matching_agree(iou, occurs, order):
     compiled = counting._metrics.take_greedily(iou, occurs, np.array(order), (0.1, 0.5, 0.7))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(counting, "_metrics", None)
-        wanted = _take_greedily(iou, occurs, np.array(order), (0.1, 0.5, 0.7))
+        wanted = counting.take_greedily(iou, occurs, np.array(order), (0.1, 0.5, 0.7))
     assert np.array_equal(compiled, wanted)

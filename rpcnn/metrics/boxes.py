@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .counting import take_greedily
 from .parsing import as_scores
 from .people import as_array
 
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+"""COCO's, to the bit."""
 MOST_BOXES = 100  # per image, the best
-ALL_AREAS = [0, 1e10]
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,16 @@ class BoxMatches:
     matched: np.ndarray
     """bool [10, N]: the box took a true box that no better box had taken."""
     ignored: np.ndarray
-    """bool [10, N]: neither right nor wrong, as its area is out of COCO's range (negative or above 10^10)."""
+    """bool [10, N]: neither right nor wrong, as its area is negative."""
     num_true: int
-    """True boxes, less those out of that range."""
+    """True boxes."""
 
 
 def match_boxes(boxes, scores, true_boxes) -> BoxMatches:
-    """Matches the predicted boxes of one image with its true boxes, as COCO does.
+    """Matches the predicted boxes of one image with its true boxes as COCO does, in a tenth of pycocotools' time.
+
+    In order of score each box takes the free true box that it overlaps most (of equal ones the last), if their IoU is
+    at least the threshold.
 
     Args:
         boxes: [N, 4], x1 y1 x2 y2 in pixels, width = x2 − x1.
@@ -39,32 +44,28 @@ def match_boxes(boxes, scores, true_boxes) -> BoxMatches:
     Raises:
         ValueError: a shape does not fit, or a number is not finite.
     """
+    from pycocotools import mask
+
     found, wanted = _to_xywh("boxes", boxes), _to_xywh("true_boxes", true_boxes)
+    wanted = wanted[_area(wanted) >= 0][::-1]
     scores = as_scores("scores", scores, len(found))
-    evaluation = _evaluation_of(num_images=1)
-    key = (1, 1)  # of the one image and the one category
-    evaluation._gts[key] = [box | dict(iscrowd=0, ignore=0) for box in _to_coco(wanted)]
-    evaluation._dts[key] = [
-        box | dict(score=score) for box, score in zip(_to_coco(found), scores.tolist(), strict=True)
-    ]
-    evaluation.ious = {key: evaluation.computeIoU(*key)}
-    image = evaluation.evaluateImg(*key, ALL_AREAS, MOST_BOXES)
-    if image is None:  # no box at all
-        nothing = np.zeros((len(evaluation.params.iouThrs), 0), bool)
-        return BoxMatches(np.zeros(0), nothing, nothing, 0)
-    return BoxMatches(
-        np.array(image["dtScores"], np.float64),
-        image["dtMatches"] > 0,
-        image["dtIgnore"],
-        int((image["gtIgnore"] == 0).sum()),
-    )
+    best = np.argsort(-scores, kind="stable")[:MOST_BOXES]
+    found, scores = found[best], scores[best]
+    iou = np.reshape(mask.iou(found, wanted, [0] * len(wanted)), (len(found), len(wanted), 1))
+    least = np.nextafter(THRESHOLDS, 0)  # above it is at least the threshold
+    matched = take_greedily(iou, np.ones((len(wanted), 1), bool), np.arange(len(found)), least)[..., 0]
+    return BoxMatches(scores, matched, ~matched & (_area(found) < 0), len(wanted))
 
 
 def pool_ap_bbox(matches: Sequence[BoxMatches]) -> float:
     """:func:`ap_bbox` from what :func:`match_boxes` gives for each image."""
+    from pycocotools.cocoeval import COCOeval
+
     if not any(image.num_true for image in matches):
         return float("nan")
-    evaluation = _evaluation_of(len(matches))
+    evaluation = COCOeval(iouType="bbox")
+    evaluation.params.imgIds, evaluation.params.catIds = list(range(len(matches))), [1]
+    evaluation.params.areaRng, evaluation.params.maxDets = [[0, 1e10]], [MOST_BOXES]
     evaluation._paramsEval = evaluation.params
     evaluation.evalImgs = [
         dict(dtScores=m.scores, dtMatches=m.matched, dtIgnore=m.ignored, gtIgnore=np.zeros(m.num_true)) for m in matches
@@ -89,23 +90,6 @@ def ap_bbox(boxes: Sequence, scores: Sequence, true_boxes: Sequence) -> float:
     return pool_ap_bbox([match_boxes(*image) for image in zip(boxes, scores, true_boxes, strict=True)])
 
 
-def _evaluation_of(num_images: int):
-    """pycocotools' evaluation of images 1 … num_images without a truth: image by image we give it the boxes."""
-    from pycocotools.cocoeval import COCOeval
-
-    evaluation = COCOeval(iouType="bbox")
-    evaluation.params.imgIds, evaluation.params.catIds = list(range(1, num_images + 1)), [1]
-    # Of its twelve numbers we ask for one: a fifth of the time without small, medium and large boxes.
-    evaluation.params.areaRng, evaluation.params.areaRngLbl = [ALL_AREAS], ["all"]
-    evaluation.params.maxDets = [MOST_BOXES]
-    return evaluation
-
-
-def _to_coco(boxes: np.ndarray) -> list[dict]:
-    """Boxes x y w h as COCO's entries, numbered from 1: its matching takes id 0 for no match."""
-    return [dict(id=i, bbox=[x, y, w, h], area=w * h) for i, (x, y, w, h) in enumerate(boxes.tolist(), start=1)]
-
-
 def as_boxes(name: str, boxes) -> np.ndarray:
     """Boxes as float64 [N, 4]. Raises ValueError for another shape, and where a number is not finite."""
     boxes = as_array(boxes).astype(np.float64)
@@ -119,3 +103,7 @@ def as_boxes(name: str, boxes) -> np.ndarray:
 def _to_xywh(name: str, boxes) -> np.ndarray:
     boxes = as_boxes(name, boxes)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def _area(xywh: np.ndarray) -> np.ndarray:
+    return xywh[:, 2] * xywh[:, 3]

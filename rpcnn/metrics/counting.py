@@ -87,6 +87,36 @@ def enclosing_box(labels: np.ndarray) -> tuple[float, float, float, float]:
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
+def take_greedily(iou: np.ndarray, occurs: np.ndarray, order: np.ndarray, thresholds) -> np.ndarray:
+    """Which predictions take a true instance, bool [T, N, K].
+
+    In the given order each prediction takes, in each class and at each threshold, the free true instance that it
+    overlaps most (of equal ones the first), if their IoU exceeds the threshold.
+
+    Args:
+        iou: float64 [N, G, K], NaN where undefined.
+        occurs: bool [G, K], the true instances.
+        order: int64 [N].
+        thresholds: T numbers, ascending.
+    """
+    if _metrics:
+        return _metrics.take_greedily(iou, occurs, order, thresholds)
+    count, _, classes = iou.shape
+    limits = np.array(thresholds)[:, None]
+    right = np.zeros((len(limits), count, classes), bool)
+    if not len(occurs):
+        return right
+    iou = np.where(occurs & (iou > limits[0]), iou, 0.0)  # what is undefined or too little takes nothing
+    taken = np.zeros((len(limits), *occurs.shape), bool)  # [T, G, K]
+    for n in order:
+        overlap = np.where(taken, 0.0, iou[n])
+        best = overlap.max(1)  # [T, K]
+        right[:, n] = best > limits
+        t, k = np.nonzero(right[:, n])
+        taken[t, overlap[t, :, k].argmax(1), k] = True
+    return right
+
+
 def confusion_matrix_numpy(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
     """:func:`confusion_matrix` of uint8 arrays without compiled code."""
     _check("confusion_matrix", num_classes, truth=truth, prediction=prediction)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import counting
+from .counting import take_greedily
 from .parsing import THRESHOLDS, average_precision
 from .semantic import divide, mean_defined
 
@@ -44,14 +44,16 @@ class InstanceMatches:
 
     @classmethod
     def pool(cls, images: Sequence["InstanceMatches"]) -> "InstanceMatches":
-        """All images as one. At least one image."""
+        """All images as one, the best predictions first. At least one image."""
         if len(images) == 1:
             return images[0]
+        scores = np.concatenate([image.scores for image in images])
+        order = np.argsort(-scores, kind="stable")  # sorting what is sorted, for every threshold, is quick
         return cls(
-            np.concatenate([image.scores for image in images]),
-            np.concatenate([image.found for image in images]),
-            np.concatenate([image.right_parts for image in images], axis=1),
-            np.concatenate([image.right_people for image in images], axis=1),
+            scores[order],
+            np.concatenate([image.found for image in images])[order],
+            np.concatenate([image.right_parts for image in images], axis=1)[:, order],
+            np.concatenate([image.right_people for image in images], axis=1)[:, order],
             np.sum([image.truth for image in images], axis=0),
         )
 
@@ -93,30 +95,10 @@ def match_instances(
     return InstanceMatches(
         scores,
         found,
-        _take_greedily(parts, occurs, order, THRESHOLDS),
-        _take_greedily(whole[..., None], occurs[:, :1], order, PERSON_THRESHOLDS)[..., 0],
+        take_greedily(parts, occurs, order, THRESHOLDS),
+        take_greedily(whole[..., None], occurs[:, :1], order, PERSON_THRESHOLDS)[..., 0],
         occurs.sum(0),
     )
-
-
-def _take_greedily(iou: np.ndarray, occurs: np.ndarray, order: np.ndarray, thresholds) -> np.ndarray:
-    """bool [T, N, K]: which predictions take a true instance. iou [N, G, K], occurs bool [G, K], order [N] by score."""
-    if counting._metrics:
-        return counting._metrics.take_greedily(iou, occurs, order, thresholds)
-    count, _, classes = iou.shape
-    limits = np.array(thresholds)[:, None]
-    right = np.zeros((len(limits), count, classes), bool)
-    if not len(occurs):
-        return right
-    iou = np.where(occurs & (iou > limits[0]), iou, 0.0)  # what is undefined or too little takes nothing
-    taken = np.zeros((len(limits), *occurs.shape), bool)  # [T, G, K]
-    for n in order:
-        overlap = np.where(taken, 0.0, iou[n])
-        best = overlap.max(1)  # [T, K]
-        right[:, n] = best > limits
-        t, k = np.nonzero(right[:, n])
-        taken[t, overlap[t, :, k].argmax(1), k] = True
-    return right
 
 
 def ap_r(matches: Sequence[InstanceMatches], threshold: float = 0.5) -> float:

@@ -45,16 +45,19 @@ class PersonMatches:
 
     @classmethod
     def pool(cls, images: Sequence["PersonMatches"]) -> "PersonMatches":
-        """All images as one: people are numbered on from image to image. At least one image."""
+        """All images as one: people are numbered on from image to image, the best predictions come first. At least
+        one image."""
         if len(images) == 1:
             return images[0]
+        scores = np.concatenate([image.scores for image in images])
+        order = np.argsort(-scores, kind="stable")  # sorting what is sorted, for every threshold, is quick
         first = np.cumsum([0] + [image.num_people for image in images])
         person = [image.person + start for image, start in zip(images, first, strict=False)]
         return cls(
-            np.concatenate([image.scores for image in images]),
-            np.concatenate(person, axis=-1),
-            np.concatenate([image.overlap for image in images], axis=-1),
-            np.concatenate([image.parts for image in images]),
+            scores[order],
+            np.concatenate(person, axis=-1)[..., order],
+            np.concatenate([image.overlap for image in images], axis=-1)[..., order],
+            np.concatenate([image.parts for image in images])[order],
             int(first[-1]),
         )
 
