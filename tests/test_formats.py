@@ -146,6 +146,25 @@ def test_an_unknown_format_and_a_folder_in_none_are_refused(tmp_path):
         detect_format(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(counts="0"), r"image 0000: run lengths must make up the 54 pixels of the size, got b'0'"),
+        (dict(counts=[54]), "image 0000: run lengths must be pycocotools' compressed text, got list"),
+        (dict(size=[6, 8]), r"image 0000: a segmentation's size must be the image's \(6, 9\), got \[6, 8\]"),
+    ],
+)
+def test_coco_masks_that_do_not_fit_are_named(change, message, tmp_path):
+    stored("coco", tmp_path, prediction())
+    path = tmp_path / "predictions.json"
+    record = json.loads(path.read_text())
+    record["annotations"][0]["parts"][0]["segmentation"].update(change)
+    path.write_text(json.dumps(record))
+    form = make_format("coco")
+    with pytest.raises(ValueError, match=message):
+        form.read(tmp_path, "0000")
+
+
 def test_coco_masks_are_run_length_codes_of_pycocotools(tmp_path):
     from pycocotools import mask
 

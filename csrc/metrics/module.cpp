@@ -21,6 +21,7 @@
 #include "numbered_counts.h"
 #include "person_counts.h"
 #include "png.h"
+#include "run_lengths.h"
 
 namespace py = pybind11;
 using namespace rpcnn::metrics;
@@ -290,6 +291,16 @@ Labels unfilter_png(const py::bytes& rows, int64_t height, int64_t width) {
   return pixels;
 }
 
+bool paint(const py::array& map, const py::bytes& code, int64_t value) {
+  const std::string_view text = code;
+  if (!py::isinstance<py::array_t<uint8_t>>(map) || !(map.flags() & py::array::c_style) || value < 0 || value > 255)
+    fail("paint_runs", "wants a contiguous uint8 map and a value in 0..255");
+  py::array_t<uint8_t> pixels = py::reinterpret_borrow<py::array_t<uint8_t>>(map);
+  uint8_t* out = pixels.mutable_data();
+  py::gil_scoped_release release;
+  return paint_runs(text, static_cast<uint8_t>(value), out, pixels.size());
+}
+
 py::array_t<bool> take(const py::array_t<double, py::array::c_style | py::array::forcecast>& iou,
                        const py::array_t<bool, py::array::c_style | py::array::forcecast>& occurs,
                        const py::array_t<int64_t, py::array::c_style | py::array::forcecast>& order,
@@ -325,6 +336,8 @@ PYBIND11_MODULE(_metrics, m) {
         "float64 [N, 4]: x1 y1 x2 y2 around the labelled pixels of each number 1..N; zeros where there are none.");
   m.def("unfilter_png", &unfilter_png, py::arg("rows"), py::arg("height"), py::arg("width"),
         "uint8 [H, W] of the inflated rows of a PNG with one byte a pixel.");
+  m.def("paint_runs", &paint, py::arg("map"), py::arg("code"), py::arg("value"),
+        "Writes value into the ones of COCO's compressed run lengths; False where they are not the map's pixels.");
   m.def("take_greedily", &take, py::arg("iou"), py::arg("occurs"), py::arg("order"), py::arg("limits"),
         "bool [T, N, K]: which predictions take a true instance; see rpcnn/metrics/instances.py.");
 }

@@ -6,35 +6,32 @@ from pathlib import Path
 import numpy as np
 
 from .prediction import Prediction, read_json
+from .run_lengths import encode, paint_runs
 
 NAME = "predictions.json"
 
 
-def _encode(mask: np.ndarray) -> dict:
-    from pycocotools import mask as codes
-
-    code = codes.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
-
-
-def _decode(code: dict) -> np.ndarray:
-    from pycocotools import mask as codes
-
-    return codes.decode(code).view(bool)
-
-
 def _masks(labels: np.ndarray) -> list[dict]:
     present = np.flatnonzero(np.bincount(labels.ravel(), minlength=1))
-    return [{"category_id": int(k), "segmentation": _encode(labels == k)} for k in present if k]
+    size = list(labels.shape)
+    return [
+        {"category_id": int(k), "segmentation": {"size": size, "counts": encode(labels == k)}} for k in present if k
+    ]
 
 
-def _map(masks: list[dict], size: tuple[int, int]) -> np.ndarray:
-    labels = np.zeros(size[::-1], np.uint8)  # run lengths go down the columns: [W, H] is in their order
+def _paint(masks: list[dict], labels: np.ndarray) -> None:
+    """Paints the masks, later ones over earlier ones, into labels [H, W]."""
+    columns = np.zeros(labels.shape[::-1], np.uint8)
     for mask in masks:
-        if not 1 <= mask["category_id"] <= 254:
-            raise ValueError(f"category_id must lie in 1..254, got {mask['category_id']}")
-        np.copyto(labels, np.uint8(mask["category_id"]), where=_decode(mask["segmentation"]).T)
-    return np.ascontiguousarray(labels.T)
+        label, segmentation = mask["category_id"], mask["segmentation"]
+        if not 1 <= label <= 254:
+            raise ValueError(f"category_id must lie in 1..254, got {label}")
+        if tuple(segmentation["size"]) != labels.shape:
+            raise ValueError(f"a segmentation's size must be the image's {labels.shape}, got {segmentation['size']}")
+        paint_runs(columns, segmentation["counts"], label)
+    used = np.flatnonzero(columns.any(1))
+    span = slice(used[0], used[-1] + 1) if len(used) else slice(0)  # a person is narrow, turning a map slow
+    labels[:, span] = columns[span].T
 
 
 class CocoJson:
@@ -75,20 +72,21 @@ class CocoJson:
         try:
             image, people = self._read[folder][stem]
             size = int(image["height"]), int(image["width"])
-            maps = [_map(person["parts"], size) for person in people]
+            labels, maps = np.zeros(size, np.uint8), np.zeros((len(people), *size), np.uint8)
+            _paint(image["parts"], labels)
+            for person, own in zip(people, maps, strict=True):
+                _paint(person["parts"], own)
             scores = np.array([person["score"] for person in people], float)
             box_scores = np.array([person.get("box_score", person["score"]) for person in people], float)
             boxes = None
             if people and all("bbox" in person for person in people):
                 boxes = np.array([person["bbox"] for person in people], float).reshape(-1, 4)
                 boxes[:, 2:] += boxes[:, :2]
-            labels = _map(image["parts"], size)
         except KeyError as missing:
             raise ValueError(f"{folder / NAME}: image {stem}: {missing} is missing") from None
         except (TypeError, ValueError, IndexError) as error:
             raise ValueError(f"{folder / NAME}: image {stem}: {error}") from None
-        stack = np.stack(maps) if maps else np.zeros((0, *size), np.uint8)
-        return Prediction(labels, stack, scores, boxes, box_scores)
+        return Prediction(labels, maps, scores, boxes, box_scores)
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
         """Kept as run lengths until :meth:`finish`."""
