@@ -79,6 +79,15 @@ MUTANTS = [
     Mutant("parsing_miou", "counts not atomic", MIOU, "atomicAdd(&counts[", "counts_plus(&counts["),
     Mutant("parsing_miou", "ignored pixels counted", MIOU, "|| truth == ignored", ""),
     Mutant("parsing_miou", "wrong labels not counted", MIOU, "count(2, label)", "count(2, truth)"),
+    Mutant("parsing_miou", "class of a pack's start", MIOU, "best ? first + k", "best ? first"),
+    Mutant("parsing_miou", "16 bytes read where a row forbids it", MIOU, "strides.row % V == 0 &&", ""),
+    Mutant(
+        "parsing_miou",
+        "16 bytes read where the start forbids it",
+        MIOU,
+        "reinterpret_cast<uintptr_t>(logits) % (V * sizeof(T)) == 0",
+        "logits",
+    ),
     Mutant(
         "parsing_miou", "counts of one class short", MIOU, "3 * K * copies * sizeof", "(3 * K - 1) * copies * sizeof"
     ),

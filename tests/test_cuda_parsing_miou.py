@@ -54,6 +54,31 @@ def test_sizes(rois, classes, size, dtype):
     assert torch.equal(emulated(logits, target, classes), parsing_miou_reference(logits, target))
 
 
+# Packs of 16 and of 8 bytes, and single classes: by the number of classes, and by where the logits start.
+@pytest.mark.parametrize("classes", [24, 20, 6, 59])
+@pytest.mark.parametrize("skipped", [0, 1, 2, 4], ids="{}_before".format)
+@pytest.mark.parametrize("dtype", emulator.DTYPES, ids=str)
+def test_classes_side_by_side(dtype, skipped, classes):
+    emulator.schedule(emulator.ORDERS[2])
+    logits, target = case(2, classes, (6, 7))
+    logits = logits.to(dtype).permute(0, 2, 3, 1)
+    storage = torch.full((skipped + logits.numel(),), torch.inf, dtype=dtype)
+    storage[skipped:] = logits.flatten()
+    shifted = storage[skipped:].view(logits.shape).permute(0, 3, 1, 2)
+    assert torch.equal(emulated(shifted, target, classes), parsing_miou_reference(shifted, target))
+
+
+@pytest.mark.parametrize("padded", ["column", "row", "roi"])
+def test_classes_side_by_side_with_gaps(padded):
+    emulator.schedule(emulator.ORDERS[0])
+    logits, target = case(2, 8, (6, 8))
+    column = 8 + (padded == "column")
+    row = 8 * column + (padded == "row")
+    roi = 6 * row + (padded == "roi")
+    shifted = torch.full((2 * roi,), torch.inf).as_strided(logits.shape, (roi, 1, row, column)).copy_(logits)
+    assert torch.equal(emulated(shifted, target, 8), parsing_miou_reference(logits, target))
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
 def test_labels_of_every_dtype(dtype):
     logits, target = case()
@@ -83,4 +108,6 @@ def test_nothing_valid_or_no_pixels_scores_zero():
 def test_ties_and_nan():
     nan = float("nan")
     logits = torch.tensor([[1.0, 0.0, nan, -nan], [1.0, nan, nan, -torch.inf]]).view(1, 2, 1, 4)
-    assert emulated(logits, torch.zeros(1, 1, 4, dtype=torch.int64), 2).item() == 1  # label 0 every time
+    for layout in ("contiguous", "channels_last"):
+        given = LAYOUTS[layout](logits)
+        assert emulated(given, torch.zeros(1, 1, 4, dtype=torch.int64), 2).item() == 1  # label 0 every time

@@ -18,7 +18,7 @@ TABLE = pathlib.Path(__file__).parent / "cuda_resources.tsv"
 ARCHITECTURE = "sm_90"
 COLUMNS = ("registers", "shared", "occupancy")
 # Threads a block; every other kernel has kBlock = 256.
-THREADS = {"nms_mask_kernel": 64, "nms_sweep_kernel": 1024}
+THREADS = {"nms_mask_kernel": 64, "nms_sweep_kernel": 1024, "parsing_miou_kernel": 1024}
 # An sm_90 multiprocessor.
 REGISTERS, WARPS, BLOCKS, SHARED = 65536, 64, 32, 228 * 1024
 
@@ -130,6 +130,7 @@ def test_channels_innermost_move_16_bytes_at_once(sass, element):
         f"downsample_add_backward_kernel<{element}, {lanes}, true>",
     ]
     reading = [f"channel_moments_kernel<{element}, {lanes}, true, {m}>" for m in ("MapMoments", "GradientMoments")]
+    reading += [f"parsing_miou_kernel<ArgMax<{element}, {lanes}>>"]
     for kernel in packed + reading:
         assert re.search(r"\bLDG\.E\.128", sass[kernel]), kernel
     for kernel in packed:

@@ -32,18 +32,18 @@ Tensor parsing_miou(Tensor logits_or_labels, Tensor target, int64_t num_classes,
                   "parsing_miou: at most 2^31 - 1 RoIs of 2^32 - 1 pixels, got ", N, " of ", H * W);
   const Tensor out = empty_like_device(target, {N}, ScalarType::Float);
   OnDeviceOf device(target);
-  const auto launch = [&](const auto& predict) {
-    launch_parsing_miou(predict, labels_of(target), N, static_cast<int>(num_classes), H, W, ignore_index,
-                        mutable_data<float>(out), device.stream);
-  };
+  const int K = static_cast<int>(num_classes);
+  float* mious = mutable_data<float>(out);
   if (logits) {
     const Tensor& t = logits_or_labels;
+    const PixelStrides strides{t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
     dispatch_floating("parsing_miou", t.scalar_type(), [&](auto type) {
-      using T = decltype(type);
-      launch(ArgMax<T>{data<T>(t), {t.stride(0), t.stride(1), t.stride(2), t.stride(3)}});
+      launch_parsing_miou_of_logits(data<decltype(type)>(t), strides, labels_of(target), N, K, H, W, ignore_index,
+                                    mious, device.stream);
     });
   } else {
-    launch(GivenLabel{labels_of(logits_or_labels)});
+    launch_parsing_miou(GivenLabel{labels_of(logits_or_labels)}, labels_of(target), N, K, H, W, ignore_index, mious,
+                        device.stream);
   }
   check_launch("parsing_miou");
   return out;

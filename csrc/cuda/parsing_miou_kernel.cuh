@@ -7,7 +7,14 @@
 // bank) of up to 32 copies. No label map is stored, nothing is zeroed or combined in global memory; integer counts make
 // the order of the additions irrelevant. A RoI keeps one multiprocessor busy: with few RoIs most of a large GPU is
 // idle.
+//
+// With channels innermost a warp's pixels lie a pixel's classes apart: one by one, each class of 32 pixels touches as
+// many lines as all classes together (20 of them for 20 floats). 16 or 8 bytes at once do it in a quarter or half of
+// the passes.
 #pragma once
+
+#include <cstring>
+#include <type_traits>
 
 #include "device.cuh"
 
@@ -42,9 +49,11 @@ struct Labels {
   }
 };
 
-// The predicted class of a pixel: the first of the largest logits, NaN losing to every number.
-template <typename T>
+// The predicted class of a pixel: the first of the largest logits, NaN losing to every number. V neighbouring classes
+// are loaded at once: V > 1 wants what packs_classes() says.
+template <typename T, int V>
 struct ArgMax {
+  static constexpr int kResident = 1;  // blocks a multiprocessor: nvcc spilled to hold two
   const T* logits;
   PixelStrides strides;
   RPCNN_HOST_DEVICE int64_t operator()(int64_t roi, int64_t row, int64_t column, int K) const {
@@ -53,16 +62,35 @@ struct ArgMax {
     A best = -INFINITY;
     int label = 0;
 #pragma unroll 4
-    for (int k = 0; k < K; ++k) {
-      const A value = A(pixel[k * strides.label]);
-      label = value > best ? k : label;
-      best = value > best ? value : best;
+    for (int first = 0; first < K; first += V) {
+      T read[V];
+      if constexpr (V == 1) {
+        read[0] = pixel[first * strides.label];
+      } else {
+        using Pack = std::conditional_t<V * sizeof(T) == 16, int4, int2>;
+        const Pack pack = *reinterpret_cast<const Pack*>(pixel + first);
+        memcpy(read, &pack, sizeof(pack));
+      }
+#pragma unroll
+      for (int k = 0; k < V; ++k) {
+        const A value = A(read[k]);
+        label = value > best ? first + k : label;
+        best = value > best ? value : best;
+      }
     }
     return label;
   }
 };
 
+// Whether the classes of every pixel lie side by side, in packs of V whole and aligned ones.
+template <typename T>
+bool packs_classes(const T* logits, const PixelStrides& strides, int K, int V) {
+  return strides.label == 1 && K % V == 0 && strides.roi % V == 0 && strides.row % V == 0 && strides.column % V == 0 &&
+         reinterpret_cast<uintptr_t>(logits) % (V * sizeof(T)) == 0;
+}
+
 struct GivenLabel {
+  static constexpr int kResident = 0;  // as nvcc likes: two where they fit
   Labels labels;
   RPCNN_HOST_DEVICE int64_t operator()(int64_t roi, int64_t row, int64_t column, int) const {
     const PixelStrides& s = labels.strides;
@@ -72,7 +100,7 @@ struct GivenLabel {
 
 // copies: a power of two up to 32; counts [3][K][copies].
 template <typename Predict>
-__global__ void __launch_bounds__(kMostThreads)
+__global__ void __launch_bounds__(kMostThreads, Predict::kResident)
     parsing_miou_kernel(Predict predict, Labels target, int K, int64_t H, int64_t W, int64_t ignored, int copies,
                         float* out) {
   SIMT_DYN_SHARED(uint32_t, counts);
@@ -127,6 +155,21 @@ void launch_parsing_miou(const Predict& predict, const Labels& target, int64_t r
   if (rois)
     SIMT_LAUNCH((parsing_miou_kernel<Predict>), static_cast<unsigned>(rois), threads, 3 * K * copies * sizeof(uint32_t),
                 stream, predict, target, K, H, W, ignored, copies, out);
+}
+
+template <typename T>
+void launch_parsing_miou_of_logits(const T* logits, const PixelStrides& strides, const Labels& target, int64_t rois,
+                                   int K, int64_t H, int64_t W, int64_t ignored, float* out, Stream stream) {
+  const auto launch = [&](auto classes) {
+    launch_parsing_miou(ArgMax<T, classes>{logits, strides}, target, rois, K, H, W, ignored, out, stream);
+  };
+  constexpr int kPack = 16 / int(sizeof(T));
+  if (packs_classes(logits, strides, K, kPack))
+    launch(std::integral_constant<int, kPack>{});
+  else if (packs_classes(logits, strides, K, kPack / 2))
+    launch(std::integral_constant<int, kPack / 2>{});
+  else
+    launch(std::integral_constant<int, 1>{});
 }
 
 }  // namespace rpcnn

@@ -7,8 +7,8 @@ SIMT_EXPORT parsing_miou(int64_t dtype, const void* logits, const int64_t* strid
                          int64_t ignored, float* out) {
   return simt_run_as(dtype, [&](auto type) {
     using T = decltype(type);
-    rpcnn::launch_parsing_miou(
-        rpcnn::ArgMax<T>{as<T>(logits), {strides[0], strides[1], strides[2], strides[3]}},
+    rpcnn::launch_parsing_miou_of_logits(
+        as<T>(logits), {strides[0], strides[1], strides[2], strides[3]},
         rpcnn::Labels{target, int(bytes), is_signed, {target_strides[0], 0, target_strides[1], target_strides[2]}}, N,
         int(K), H, W, ignored, out, nullptr);
   });
