@@ -7,7 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rpcnn.metrics import ap_bbox, counting
+from rpcnn.metrics import ap_bbox
 
 BOX, FAR = [10.0, 10.0, 30.0, 50.0], [60.0, 10.0, 80.0, 50.0]
 NONE = np.zeros((0, 4))
@@ -84,13 +84,10 @@ def coco_ap(boxes, scores, true_boxes):
     return 100 * evaluation.stats[0]
 
 
-@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("grid", [1e-9, 10, 50])
 @pytest.mark.parametrize("seed", range(4))
-def test_image_by_image_is_what_pycocotools_says_of_the_whole_set(seed, grid, compiled, monkeypatch):
+def test_image_by_image_is_what_pycocotools_says_of_the_whole_set(core, seed, grid):
     # On a coarse grid boxes coincide, IoUs are equal or exactly a threshold, and areas are 0 or negative.
-    if not compiled:
-        monkeypatch.setattr(counting, "_metrics", None)
     random = np.random.default_rng(seed)
     boxes, scores, true_boxes = [], [], []
     for _ in range(25):

@@ -10,14 +10,6 @@ from hypothesis.extra.numpy import arrays
 from rpcnn.metrics import NumberedPeople, confusion_matrix, counting, person_boxes, person_counts
 
 
-@pytest.fixture(params=["compiled", "numpy"])
-def core(request, monkeypatch):
-    if request.param == "numpy":
-        monkeypatch.setattr(counting, "_metrics", None)
-    elif counting._metrics is None:
-        pytest.skip("rpcnn._metrics is not built")
-
-
 def blobs(rng, count, height, width, largest):
     """Maps of a few rectangles each: runs of equal labels, as in label maps, with background around."""
     maps = np.zeros((count, height, width), np.uint8)

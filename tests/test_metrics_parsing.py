@@ -9,17 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rpcnn.metrics import THRESHOLDS, ap_p, ap_p_vol, average_precision, counting, match_people, pcp
+from rpcnn.metrics import THRESHOLDS, ap_p, ap_p_vol, average_precision, match_people, pcp
 from rpcnn.metrics.parsing import mean_overlap
 from rpcnn.metrics.reference import ap_p_and_pcp_reference, person_iou_reference
 
-
-@pytest.fixture(autouse=True, params=["compiled", "numpy"])
-def core(request, monkeypatch):
-    if request.param == "numpy":
-        monkeypatch.setattr(counting, "_metrics", None)
-    elif counting._metrics is None:
-        pytest.skip("rpcnn._metrics is not built")
+pytestmark = pytest.mark.usefixtures("core")
 
 
 def person(*cells, shape=(4, 5)):

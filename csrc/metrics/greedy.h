@@ -1,4 +1,4 @@
-// Greedy one-to-one matching at several thresholds, as AP^r and AP^h do it.
+// Greedy one-to-one matching at several thresholds, as AP^r, AP^h and AP^bbox do it.
 #pragma once
 
 #include <cstdint>

@@ -330,8 +330,7 @@ PYBIND11_MODULE(_metrics, m) {
       "uint8 [H, W], numbers uint8 or uint16 [H, W], N).");
   m.def("image_counts", &image_counts, py::arg("people"), py::arg("true_people"), py::arg("num_classes"),
         "(confusion_matrix of the labels, *person_counts) of numbered people in one look at each pixel; None where a "
-        "side "
-        "has more than 255 labels of people.");
+        "side has more than 255 labels of people.");
   m.def("boxes", &boxes, py::arg("labels"), py::arg("numbers"), py::arg("count"),
         "float64 [N, 4]: x1 y1 x2 y2 around the labelled pixels of each number 1..N; zeros where there are none.");
   m.def("unfilter_png", &unfilter_png, py::arg("rows"), py::arg("height"), py::arg("width"),
@@ -339,5 +338,5 @@ PYBIND11_MODULE(_metrics, m) {
   m.def("paint_runs", &paint, py::arg("map"), py::arg("code"), py::arg("value"),
         "Writes value into the ones of COCO's compressed run lengths; False where they are not the map's pixels.");
   m.def("take_greedily", &take, py::arg("iou"), py::arg("occurs"), py::arg("order"), py::arg("limits"),
-        "bool [T, N, K]: which predictions take a true instance; see rpcnn/metrics/instances.py.");
+        "bool [T, N, K]: which predictions take a true instance; see rpcnn/metrics/counting.py.");
 }

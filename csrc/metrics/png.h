@@ -43,7 +43,7 @@ inline void unfilter_paeth(const uint8_t* residual, const uint8_t* above, int64_
     ++x;
   };
   while (x + 8 <= width) {
-    if (left == corner && word_at<uint64_t>(residual + x) == 0) {  // paeth(c, b, c) = b, whatever b is
+    if (left == corner && word_at(residual + x) == 0) {  // paeth(c, b, c) = b, whatever b is
       std::memcpy(row + x, above + x, 8);
       x += 8;
       left = corner = above[x - 1];

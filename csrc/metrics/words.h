@@ -1,4 +1,4 @@
-// Label maps come in runs: pixels are looked at 64, eight and four at a time before they are looked at one by one.
+// Label maps come in runs: pixels are looked at 64 and eight at a time before they are looked at one by one.
 #pragma once
 
 #include <algorithm>
@@ -7,27 +7,21 @@
 
 namespace rpcnn::metrics {
 
-template <class Word>
-Word word_at(const uint8_t* pixels) {
-  Word word;
-  std::memcpy(&word, pixels, sizeof word);
+inline uint64_t word_at(const uint8_t* pixels) {
+  uint64_t word;
+  std::memcpy(&word, pixels, 8);
   return word;
 }
 
-// Whether the next n pixels have one value.
-template <int n, class T>
-bool alike(const T* pixels) {
-  return std::equal(pixels, pixels + n - 1, pixels + 1);
+// Whether eight pixels have one value.
+template <class T>
+bool eight_alike(const T* pixels) {
+  return std::equal(pixels, pixels + 7, pixels + 1);
 }
 
 template <>
-inline bool alike<8>(const uint8_t* pixels) {
-  return word_at<uint64_t>(pixels) == 0x0101010101010101u * pixels[0];
-}
-
-template <>
-inline bool alike<4>(const uint8_t* pixels) {
-  return word_at<uint32_t>(pixels) == 0x01010101u * pixels[0];
+inline bool eight_alike(const uint8_t* pixels) {
+  return word_at(pixels) == 0x0101010101010101u * pixels[0];
 }
 
 // Whether all of 64 pixels are background; in 16-byte words, which every 64-bit machine has.
@@ -39,11 +33,10 @@ inline bool background(const uint8_t* pixels) {
   return (any[0] | any[1]) == 0;
 }
 
-// f(i, n) for the eight pixels from i on: once where they are alike in every map, else for each four that are, else one
-// by one.
+// f(i, n) for the eight pixels from i on: once where they are alike in every map, else one by one.
 template <class F, class... Maps>
 void in_runs(int64_t i, const F& f, const Maps*... maps) {
-  if ((alike<8>(maps + i) && ...)) return f(i, 8);
+  if ((eight_alike(maps + i) && ...)) return f(i, 8);
   for (int64_t k = i; k < i + 8; ++k) f(k, 1);
 }
 
@@ -69,7 +62,7 @@ void for_labelled_runs(int64_t pixels, F f, const uint8_t* map, const Maps*... o
     __builtin_prefetch(map + i + 2048);
     if (background(map + i)) continue;
     for (int64_t k = i; k < i + 64; k += 8)
-      if (word_at<uint64_t>(map + k)) in_runs(k, f, map, others...);
+      if (word_at(map + k)) in_runs(k, f, map, others...);
   }
   for (; i < pixels; ++i) f(i, 1);
 }

@@ -17,9 +17,8 @@ except ImportError:
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, PALETTE = 0, 3
-# A packed byte can become a thousand: beyond so many pixels, or bytes that are more than an eighth of the pixels,
-# Pillow shall see whether a file is an attack. Label maps pack to a thirtieth.
-LARGEST, FEW_BYTES = 1 << 24, 1 << 16
+LARGEST = 1 << 26
+"""Pixels beyond which Pillow decides whether it is an attack."""
 
 
 def read_byte_png(path: str | Path) -> np.ndarray | None:
@@ -33,12 +32,10 @@ def read_byte_png(path: str | Path) -> np.ndarray | None:
     if parts is None:
         return None
     width, height, packed = parts
-    size = height * (width + 1)
-    if len(packed) > size // 8 + FEW_BYTES:
-        return None
+    inflate = zlib.decompressobj()
     try:
-        rows = zlib.decompress(packed, zlib.MAX_WBITS, size)
-        return counting._metrics.unfilter_png(rows, height, width)
+        rows = inflate.decompress(packed, height * (width + 1) + 1)  # a byte too many tells too large a file
+        return counting._metrics.unfilter_png(rows, height, width) if inflate.eof else None
     except (zlib.error, ValueError):  # no such data, or another size
         return None
 

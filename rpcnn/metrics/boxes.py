@@ -31,10 +31,10 @@ class BoxMatches:
 
 
 def match_boxes(boxes, scores, true_boxes) -> BoxMatches:
-    """Matches the predicted boxes of one image with its true boxes as COCO does, in a tenth of pycocotools' time.
+    """Matches the predicted boxes of one image with its true boxes, as COCO does.
 
     In order of score each box takes the free true box that it overlaps most (of equal ones the last), if their IoU is
-    at least the threshold.
+    at least the threshold. pycocotools' own loop over thresholds and pairs took a sixth of an image's whole evaluation.
 
     Args:
         boxes: [N, 4], x1 y1 x2 y2 in pixels, width = x2 − x1.

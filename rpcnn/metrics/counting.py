@@ -1,4 +1,4 @@
-"""The counting core of the evaluator: rpcnn._metrics where it is compiled, the same in numpy where it is not.
+"""The counting and matching core of the evaluator: rpcnn._metrics where it is compiled, the same in numpy where not.
 
 N predicted people, G true people, K classes with the background, H × W pixels. Pixels whose true label is K or more
 (255) are ignored. Arrays may be numpy or tensors; labels of any integer dtype, in 0..255.
