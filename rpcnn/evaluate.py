@@ -27,6 +27,7 @@ from .inference import describe_augmentation, parse_image
 from .labels import LabelSet
 from .metrics import ParsingEvaluator, format_table
 from .model import RPRCNN
+from .runtime import set_up_torch, trained_model
 from .visualize import panel
 
 
@@ -115,12 +116,12 @@ def main(arguments: list[str] | None = None) -> dict:
         config = tyro.cli(Config, default=config, args=arguments[1:], prog="python -m rpcnn.evaluate RUN_OR_WEIGHTS")
         validate(config)
         device = distributed.start(config.run.device)
-        model = RPRCNN.from_config(config)
-        model.load_state_dict(state)
+        set_up_torch(config)
+        model = trained_model(state, config, device)
         folder = pathlib.Path(config.run.output or (weights if weights.is_dir() else weights.parent) / "evaluation")
         if config.test.augment and distributed.is_main():
             print(f"rpcnn: {describe_augmentation(config)}")
-        results = evaluate(model.to(device), config, device, folder, config.test.pictures)
+        results = evaluate(model, config, device, folder, config.test.pictures)
     except ValueError as error:
         sys.exit(f"rpcnn: {error}")
     finally:

@@ -22,8 +22,8 @@ from tqdm import tqdm
 from . import distributed
 from .checkpoint import load_weights
 from .inference import describe_augmentation, parse_images
-from .model import RPRCNN
 from .results import ParsingResult
+from .runtime import trained_model
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
 
@@ -78,11 +78,7 @@ class Predictor:
         if augment is not None:
             test.augment = augment
         self.device = distributed.start(device)
-        self.model = RPRCNN.from_config(self.config)
-        self.model.load_state_dict(state)
-        self.model.eval().to(self.device)
-        if self.config.run.channels_last:
-            self.model.to(memory_format=torch.channels_last)
+        self.model = trained_model(state, self.config, self.device)
 
     def __call__(self, image: Picture | Sequence[Picture]) -> ParsingResult | list[ParsingResult]:
         """Parses a picture, or a list of them: the results are in its order.

@@ -15,13 +15,10 @@ of all processes and accumulation steps. Two processes train on exactly what one
 """
 
 import contextlib
-import os
 import pathlib
-import random
 import sys
 import time
 
-import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -36,6 +33,7 @@ from .info import report
 from .logbook import Logbook
 from .model import RPRCNN, parameter_groups
 from .precision import autocast, autocast_dtype
+from .runtime import place, set_up_torch
 from .schedule import learning_rate
 
 
@@ -74,9 +72,7 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
     except (ValueError, OSError) as error:  # a file or folder that the command line names
         sys.exit(f"rpcnn: {error}")
     transform = train_transform(config)
-    model = model.to(device)
-    if run.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+    model = place(model, config, device)
     groups = parameter_groups(model, knobs.weight_decay)
     if knobs.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=1.0, momentum=knobs.momentum, fused=True)
@@ -188,21 +184,6 @@ def train_transform(config: Config) -> TrainTransform:
     data = config.data
     sides = list(data.short_sides) or (data.short_side_min, data.short_side_max)
     return TrainTransform(sides, data.long_side_max, config.labels, data.flip_probability, config.model.inclusive_boxes)
-
-
-def set_up_torch(config: Config) -> None:
-    """Seeds, threads and determinism of this process."""
-    run = config.run
-    random.seed(run.seed)
-    np.random.seed(run.seed % 2**32)
-    torch.manual_seed(run.seed)
-    torch.set_float32_matmul_precision("high")
-    if run.threads:
-        torch.set_num_threads(run.threads)
-    if run.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
 
 
 def to_device(images, targets, device: torch.device):

@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from rpcnn import Predictor
-from rpcnn.checkpoint import save_weights
+from rpcnn.analysis.trained import open_trained
+from rpcnn.checkpoint import load_weights, save_weights
 from rpcnn.config import Config
 from rpcnn.data.painted import write_cihp
 from rpcnn.evaluate import main as evaluate
@@ -114,6 +115,55 @@ def test_evaluate_gives_what_training_reported(run, tmp_path):
     assert results["miou"] == pytest.approx(reported["miou"])
     assert results["ap_p_vol"] == pytest.approx(reported["ap_p_vol"])
     assert (tmp_path / "results.json").exists()
+
+
+@pytest.fixture
+def process():
+    """Afterwards, threads and determinism are what they were."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+
+
+def open_by_evaluate(run, arguments, monkeypatch):
+    from rpcnn import evaluate as module
+
+    opened = []
+    monkeypatch.setattr(module, "evaluate", lambda model, *rest: opened.append(model) or {"iou": []})
+    monkeypatch.setattr(module, "format_report", lambda *rest: "")
+    evaluate([str(run), *arguments])
+    return opened[0]
+
+
+def open_by_analysis(run, arguments, monkeypatch):
+    return open_trained(run, arguments, "test").model
+
+
+def open_by_predictor(run, arguments, monkeypatch):
+    if "--run.no-channels-last" in arguments:  # no argument of its own: the configuration travels with the weights
+        state, config = load_weights(run)
+        config.run.channels_last = False
+        monkeypatch.setattr("rpcnn.predict.load_weights", lambda path: (state, config))
+    return Predictor(run, "cpu").model
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("opened_by", [open_by_evaluate, open_by_analysis, open_by_predictor])
+def test_every_command_keeps_the_layout_of_the_configuration(opened_by, layout, run, monkeypatch):
+    arguments = ["--device", "cpu", *(["--run.no-channels-last"] if layout is torch.contiguous_format else [])]
+    model = opened_by(run, arguments, monkeypatch)
+    weight = model.fpn.output[0][0].weight
+    assert weight.shape[1:] != (1, 1, 1) and weight.is_contiguous(memory_format=layout)
+    assert not model.training
+
+
+@pytest.mark.parametrize("opened_by", [open_by_evaluate, open_by_analysis])
+def test_every_command_keeps_threads_and_determinism(opened_by, run, monkeypatch, process):
+    threads = 3 - min(torch.get_num_threads(), 2)  # another number than before
+    opened_by(run, ["--device", "cpu", "--run.threads", str(threads), "--run.deterministic"], monkeypatch)
+    assert torch.get_num_threads() == threads
+    assert torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from ..data.loader import make_eval_loader
 from ..data.open import open_dataset
 from ..inference import detect_image
 from ..model import RPRCNN, Detections
+from ..runtime import set_up_torch, trained_model
 
 
 @dataclass
@@ -67,9 +68,5 @@ def open_trained(weights: pathlib.Path, arguments: list[str], prog: str) -> Trai
     device = distributed.start(config.run.device)
     if distributed.world_size() > 1:
         raise ValueError(f"{prog} runs in one process, got {distributed.world_size()}")
-    model = RPRCNN.from_config(config)
-    model.load_state_dict(state)
-    model = model.eval().to(device)
-    if config.run.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    return Trained(weights, model, config, device)
+    set_up_torch(config)
+    return Trained(weights, trained_model(state, config, device), config, device)
