@@ -275,7 +275,7 @@ class RunConfig:
     channels_last: bool = True
     """Keep feature maps with channels innermost."""
     compile: bool = False
-    """torch.compile the backbone and the pyramid."""
+    """Training: torch.compile the backbone and the pyramid."""
     threads: int = 0
     """CPU threads per process; 0 leaves torch's choice."""
     log_every: int = 20

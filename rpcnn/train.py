@@ -73,6 +73,9 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
         sys.exit(f"rpcnn: {error}")
     transform = train_transform(config)
     model = place(model, config, device)
+    if run.compile:
+        for part in (model.backbone, model.fpn):
+            part.compile()  # in place: the names of the weights stay, and the pyramid's users run as they are
     groups = parameter_groups(model, knobs.weight_decay)
     if knobs.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=1.0, momentum=knobs.momentum, fused=True)
@@ -109,8 +112,6 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
     if distributed.world_size() > 1:
         ids = [device.index] if device.type == "cuda" else None
         parallel = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
-    if run.compile:
-        parallel = torch.compile(parallel)
     parallel.train()
     loader = make_train_loader(
         dataset,

@@ -20,6 +20,8 @@ from rpcnn.checkpoint import load_weights, save_weights
 from rpcnn.config import Config
 from rpcnn.data.painted import write_cihp
 from rpcnn.evaluate import main as evaluate
+from rpcnn.model.backbone import Backbone
+from rpcnn.model.fpn import FPN
 from rpcnn.predict import find_pictures, load_picture
 from rpcnn.predict import main as predict
 from rpcnn.train import main as train
@@ -279,6 +281,26 @@ def test_bf16_stays_close_to_fp32(data, tmp_path):
         ]
         losses[precision] = records(train(["painted", *TINY, "--data-root", data, *extra]))[-1]["loss"]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+
+
+@pytest.mark.parametrize("really", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_compile_means_the_backbone_and_the_pyramid(really, data, tmp_path, monkeypatch):
+    compiled, compile_module = [], torch.nn.Module.compile
+
+    def compile(module):
+        compiled.append(module)
+        if really:
+            compile_module(module)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile)
+    extra = ["--iterations", "2", "--train.accumulate", "2", "--run.no-evaluate"]
+    arguments = ["painted", *TINY, "--data-root", data, *extra]
+    plain = train([*arguments, "--output", str(tmp_path / "plain")])
+    assert compiled == []
+    folder = train([*arguments, "--output", str(tmp_path / "compiled"), "--run.compile"])
+    assert [type(module) for module in compiled] == [Backbone, FPN]
+    assert records(folder)[-1]["loss"] == pytest.approx(records(plain)[-1]["loss"], rel=1e-3)
+    assert load_file(folder / "model.safetensors").keys() == load_file(plain / "model.safetensors").keys()
 
 
 @pytest.mark.slow
