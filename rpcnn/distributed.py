@@ -1,6 +1,8 @@
 """The few collective operations that training and evaluation need, harmless in one process."""
 
+import contextlib
 import os
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed as dist
@@ -43,10 +45,44 @@ def gather_objects(value) -> list:
     return values
 
 
-def barrier() -> None:
-    """Waits for every process."""
+@contextlib.contextmanager
+def failing_together():
+    """An error in one process's block is raised in every process when all are through; every process must enter it.
+
+    Otherwise the others would go on to the next collective operation and wait there for the one that has gone.
+
+    Raises:
+        ValueError: another process had a ValueError or OSError, a fault of its input; names the process.
+        RuntimeError: another process had another error.
+    """
+    error = None
+    try:
+        yield
+    except Exception as raised:
+        error = raised
+    told = gather_objects(error and (isinstance(error, ValueError | OSError), f"{type(error).__name__}: {error}"))
+    if error:
+        raise error
+    for number, other in enumerate(told):
+        if other:
+            of_input, text = other
+            raise (ValueError if of_input else RuntimeError)(f"process {number}: {text}")
+
+
+def on_main(work: Callable):
+    """What work() gives in the main process, on every process; its error is raised in all, as failing_together does."""
+    value = None
+    with failing_together():
+        if is_main():
+            value = work()
+    return gather_objects(value)[0]
+
+
+def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
+    """Overwrites the tensors with those of the main process."""
     if is_initialized():
-        dist.barrier()
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def start(device: str) -> torch.device:

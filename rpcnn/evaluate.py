@@ -39,56 +39,62 @@ def evaluate(
     Args:
         model: on `device`; it is put into eval mode.
         folder: where results.json and pictures/ go; None writes nothing.
-        pictures: how many pictures of input, truth and prediction to write.
+        pictures: of how many images, the first of the split, to write a picture of input, truth and prediction.
 
     Returns:
         The keys of rpcnn.metrics, the same on every process.
+
+    Raises:
+        ValueError, OSError: a file cannot be read or written, on this process or on another.
     """
     model.eval()
     dataset = open_dataset(config, "eval")
     evaluator = ParsingEvaluator(config.labels.num_classes, config.test.skip_empty)
-    loader = make_eval_loader(
-        dataset, num_workers=config.data.workers, rank=distributed.rank(), world_size=distributed.world_size()
-    )
+    rank, processes = distributed.rank(), distributed.world_size()
+    loader = make_eval_loader(dataset, num_workers=config.data.workers, rank=rank, world_size=processes)
     form, saved = None, None
     if folder and config.test.save_predictions:
-        if distributed.world_size() > 1 and config.test.save_predictions == "coco":
-            raise ValueError("test.save_predictions: coco is one file and cannot be written by several processes")
         form, saved = make_format(config.test.save_predictions), folder / "predictions"
-    drawn = 0
     quiet = not distributed.is_main() or not sys.stderr.isatty()
-    for images, targets in tqdm(loader, desc="evaluating", unit="image", disable=quiet):
-        if not images:
-            continue
-        sample = {"image": images[0], **targets[0]}
-        result = parse_image(model, sample["image"], config, device)
-        evaluator.add(
-            labels=result.labels,
-            people=result.people,
-            scores=result.scores,
-            boxes=result.boxes,
-            box_scores=result.box_scores,
-            true_labels=sample["semantic"],
-            true_people=sample["parsing"],
-            true_boxes=sample["boxes"],
-            image_id=sample["id"],
-        )
+    batches = tqdm(loader, desc="evaluating", unit="image", disable=quiet)
+    numbers = range(rank, len(dataset), processes)
+    with distributed.failing_together():
+        for number, (images, targets) in zip(numbers, batches, strict=True):
+            if not images:
+                continue
+            sample = {"image": images[0], **targets[0]}
+            result = parse_image(model, sample["image"], config, device)
+            evaluator.add(
+                labels=result.labels,
+                people=result.people,
+                scores=result.scores,
+                boxes=result.boxes,
+                box_scores=result.box_scores,
+                true_labels=sample["semantic"],
+                true_people=sample["parsing"],
+                true_boxes=sample["boxes"],
+                image_id=sample["id"],
+            )
+            if form:
+                form.write(saved, str(sample["id"]), Prediction.of(result))
+            if folder and number < pictures:
+                (folder / "pictures").mkdir(parents=True, exist_ok=True)
+                picture = panel(sample["image"].permute(1, 2, 0).numpy(), sample["semantic"].numpy(), result)
+                picture.save(folder / "pictures" / f"{sample['id']}.png")
+    states, forms = zip(*distributed.gather_objects((evaluator.state(), form)), strict=True)
+
+    def finish() -> dict:
+        for state in states[1:]:  # the main process's own is the first
+            evaluator.merge(state)
+        results = evaluator.summarize()
         if form:
-            form.write(saved, str(sample["id"]), Prediction.of(result))
-        if folder and distributed.is_main() and drawn < pictures:
-            drawn += 1
-            (folder / "pictures").mkdir(parents=True, exist_ok=True)
-            picture = panel(sample["image"].permute(1, 2, 0).numpy(), sample["semantic"].numpy(), result)
-            picture.save(folder / "pictures" / f"{sample['id']}.png")
-    if form:
-        form.finish(saved)
-    for state in distributed.gather_objects(evaluator.state())[1:]:
-        evaluator.merge(state)
-    results = distributed.gather_objects(evaluator.summarize() if distributed.is_main() else None)[0]
-    if folder and distributed.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    return results
+            form.finish(saved, forms[1:])
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        return results
+
+    return distributed.on_main(finish)
 
 
 def format_report(results: dict, labels: LabelSet) -> str:
@@ -122,13 +128,13 @@ def main(arguments: list[str] | None = None) -> dict:
         if config.test.augment and distributed.is_main():
             print(f"rpcnn: {describe_augmentation(config)}")
         results = evaluate(model, config, device, folder, config.test.pictures)
-    except ValueError as error:
+        if distributed.is_main():  # only until stop(): then each process is the main one
+            print(format_report(results, config.labels))
+            print(f"rpcnn: results and pictures are in {folder}")
+    except (ValueError, OSError) as error:
         sys.exit(f"rpcnn: {error}")
     finally:
         distributed.stop()
-    if distributed.is_main():
-        print(format_report(results, config.labels))
-        print(f"rpcnn: results and pictures are in {folder}")
     return results
 
 

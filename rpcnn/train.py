@@ -64,8 +64,14 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
     """Trains, evaluates and draws; returns the run folder."""
     run, knobs = config.run, config.train
     try:
-        folder, resumed = new_run_folder(run.output, name, run.resume)
-        folder = pathlib.Path(distributed.gather_objects(str(folder))[0])  # ranks may race for the next free name
+        share = distributed.world_size() * knobs.accumulate
+        if knobs.batch_size % share:
+            raise ValueError(
+                f"train.batch_size: must be a multiple of the processes times train.accumulate, {share}, "
+                f"got {knobs.batch_size}"
+            )
+        # Each process for itself might find another free name, or no run where the main process goes on with one.
+        folder, resumed = distributed.on_main(lambda: new_run_folder(run.output, name, run.resume))
         set_up_torch(config)
         dataset = open_dataset(config, "train")
         model = RPRCNN.from_config(config)
@@ -169,7 +175,8 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
             }
             save_snapshot(folder, iteration, state)
             save_weights(folder / WEIGHTS, model, config)
-    distributed.barrier()
+    # Batch norm's running means are each process's own; the main one's are in the weights, for which the others wait.
+    distributed.copy_from_main(model.buffers())
     if run.evaluate:
         results = evaluate(model, config, device, folder=folder, pictures=config.test.pictures)
         if distributed.is_main():

@@ -1,10 +1,11 @@
 """The data set that a configuration asks for."""
 
+import functools
 import pathlib
 from typing import Literal
 
 from ..config import Config
-from ..distributed import barrier, is_main
+from ..distributed import on_main
 from .cihp import CIHP
 from .painted import write_cihp
 
@@ -27,14 +28,14 @@ def open_dataset(config: Config, purpose: Literal["train", "eval"]):
         low, high = data.painted_short_side
         name = f"{data.painted_train}+{data.painted_val}-{low}to{high}-d{data.painted_difficulty:g}-s{config.run.seed}"
         root = root / name
-        if is_main():
-            write_cihp(
-                root,
-                train=data.painted_train,
-                val=data.painted_val,
-                size=(low, high),
-                seed=config.run.seed,
-                difficulty=data.painted_difficulty,
-            )
-        barrier()
+        paint = functools.partial(
+            write_cihp,
+            root,
+            train=data.painted_train,
+            val=data.painted_val,
+            size=(low, high),
+            seed=config.run.seed,
+            difficulty=data.painted_difficulty,
+        )
+        on_main(paint)
     return CIHP(root, split)

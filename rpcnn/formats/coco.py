@@ -1,6 +1,7 @@
 """One COCO-style JSON for all images, masks as run-length codes."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -98,9 +99,19 @@ class CocoJson:
             entry = {"image_id": stem, "category_id": 1, "score": score, "box_score": box_score}
             annotations.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "parts": _masks(person)})
 
-    def finish(self, folder: Path) -> None:
-        """Writes the file."""
-        images, annotations = self._written.pop(folder, ([], []))
+    def finish(self, folder: Path, others: Sequence["CocoJson"] = ()) -> None:
+        """Writes the file, images in the order of their ids.
+
+        Args:
+            others: the writers of other processes, whose images belong to the same file.
+        """
+        images, annotations = [], []
+        for form in (self, *others):
+            more_images, more_annotations = form._written.pop(folder, ([], []))
+            images += more_images
+            annotations += more_annotations
+        images.sort(key=lambda image: image["id"])
+        annotations.sort(key=lambda person: person["image_id"])
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"images": images, "annotations": annotations})
         (folder / NAME).write_text(text + "\n", encoding="utf-8")

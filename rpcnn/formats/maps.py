@@ -1,6 +1,7 @@
 """Formats of a few PNGs and one JSON an image: what rpcnn.predict writes, and one with a map per person."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class InstanceMaps:
         write_png(folder / f"{stem}_instances.png", numbers)
         (folder / f"{stem}.json").write_text(_record(prediction) + "\n", encoding="utf-8")
 
-    def finish(self, folder: Path) -> None:
+    def finish(self, folder: Path, others: Sequence = ()) -> None:
         """Nothing is left to write."""
 
 

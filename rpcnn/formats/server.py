@@ -1,5 +1,6 @@
 """The folders that evaluation servers of human parsing ask for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ class CihpServer:
         write_png(folder / "instance_parsing" / f"{stem}.png", numbers)
         (folder / "instance_parsing" / f"{stem}.txt").write_text("".join(lines), encoding="utf-8")
 
-    def finish(self, folder: Path) -> None:
+    def finish(self, folder: Path, others: Sequence = ()) -> None:
         """Nothing is left to write."""
 
 
@@ -98,5 +99,5 @@ class MhpServer:
         write_png(path, numbers)
         path.with_suffix(".txt").write_text("".join(f"{s:.9g}\n" for s in prediction.scores), encoding="utf-8")
 
-    def finish(self, folder: Path) -> None:
+    def finish(self, folder: Path, others: Sequence = ()) -> None:
         """Nothing is left to write."""
