@@ -16,7 +16,6 @@ import sys
 
 import tyro
 
-from . import distributed
 from .analysis import ablation, bounds, gallery, modes, scores
 from .analysis.report import new_figure
 from .config import Config
@@ -46,8 +45,6 @@ def main(arguments: list[str] | None = None):
         return command.run(runs, options, prog)
     except (ValueError, OSError) as error:
         sys.exit(f"rpcnn: {error}")
-    finally:
-        distributed.stop()
 
 
 if __name__ == "__main__":

@@ -85,12 +85,27 @@ def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
             dist.broadcast(tensor, 0)
 
 
+def only_one(program: str) -> None:
+    """Raises ValueError where torchrun started several processes, all of which would do the same work."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1:
+        raise ValueError(f"{program} runs in one process, got {processes}")
+
+
 def start(device: str) -> torch.device:
-    """Joins the process group that torchrun announces (NCCL for CUDA, gloo for the CPU) and picks this rank's device.
+    """Picks this rank's device and joins the process group that torchrun announces: NCCL for CUDA, gloo for the CPU.
 
     Args:
-        device: "auto" (CUDA where available), "cpu", "cuda" or "cuda:N".
+        device: see :func:`pick_device`.
     """
+    chosen = pick_device(device)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not is_initialized():
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return chosen
+
+
+def pick_device(device: str) -> torch.device:
+    """This rank's device: of "auto" (CUDA where available), "cpu", "cuda" or "cuda:N". Raises ValueError without it."""
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -99,8 +114,6 @@ def start(device: str) -> torch.device:
     chosen = torch.device("cuda", local_rank) if device == "cuda" else torch.device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     return chosen
 
 

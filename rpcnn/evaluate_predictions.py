@@ -23,6 +23,7 @@ from .data.check import detect_layout
 from .data.cihp import CIHP
 from .data.folder import ParsingFolder
 from .data.mhp import MHPv2
+from .distributed import only_one
 from .formats import Prediction, detect_format, make_format
 from .metrics import ParsingEvaluator, format_table
 from .metrics.evaluator import ImageCounts
@@ -173,6 +174,7 @@ def main(arguments: list[str] | None = None) -> dict:
     folder = pathlib.Path(options.predictions)
     gc.freeze()  # modules stay: looking through torch's objects again and again took a third of the summary's time
     try:
+        only_one("python -m rpcnn.evaluate --predictions")
         name = detect_format(folder) if options.format == "auto" else options.format
         form, dataset = make_format(name), open_split(options.data, options.split)
         evaluator = ParsingEvaluator(

@@ -77,7 +77,7 @@ class Predictor:
             test.semantic_mode = semantic_mode
         if augment is not None:
             test.augment = augment
-        self.device = distributed.start(device)
+        self.device = distributed.pick_device(device)
         self.model = trained_model(state, self.config, self.device)
 
     def __call__(self, image: Picture | Sequence[Picture]) -> ParsingResult | list[ParsingResult]:
@@ -179,6 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
     options = tyro.cli(Arguments, args=arguments, prog="python -m rpcnn.predict", description=__doc__)
     try:
+        distributed.only_one("python -m rpcnn.predict")
         if not options.source:
             raise ValueError("source: name at least one image, folder or pattern")
         pictures = find_pictures(options.source)

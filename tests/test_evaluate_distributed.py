@@ -14,6 +14,7 @@ from test_train import TINY
 from rpcnn import distributed
 from rpcnn.data import open as data_open
 from rpcnn.evaluate import main as evaluate
+from rpcnn.predict import main as predict
 from rpcnn.train import main as train
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed")
@@ -137,3 +138,11 @@ def test_one_process_fails_as_it_would_without():
     with pytest.raises(KeyError, match="here"), distributed.failing_together():
         raise KeyError("here")
     assert distributed.on_main(lambda: 3) == 3
+
+
+def test_what_does_not_share_its_work_runs_in_one_process(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match=r"rpcnn: python -m rpcnn\.predict runs in one process, got 2"):
+        predict(["photo.jpg"])
+    with pytest.raises(SystemExit, match=r"rpcnn: python -m rpcnn\.evaluate --predictions runs in one process, got 2"):
+        evaluate(["--predictions", "here", "--data", "there"])

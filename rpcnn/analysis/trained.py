@@ -65,8 +65,7 @@ def open_trained(weights: pathlib.Path, arguments: list[str], prog: str) -> Trai
     config.run.output = ""
     config = tyro.cli(Config, default=config, args=arguments, prog=prog)
     validate(config)
-    device = distributed.start(config.run.device)
-    if distributed.world_size() > 1:
-        raise ValueError(f"{prog} runs in one process, got {distributed.world_size()}")
+    distributed.only_one(prog)
+    device = distributed.pick_device(config.run.device)
     set_up_torch(config)
     return Trained(weights, trained_model(state, config, device), config, device)
