@@ -294,6 +294,7 @@ def test_compile_means_the_backbone_and_the_pyramid(really, data, tmp_path, monk
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile)
     extra = ["--iterations", "2", "--train.accumulate", "2", "--run.no-evaluate"]
+    extra += ["--data.painted-short-side", "96", "96", "--data.short-side-max", "96"]  # each size is compiled anew
     arguments = ["painted", *TINY, "--data-root", data, *extra]
     plain = train([*arguments, "--output", str(tmp_path / "plain")])
     assert compiled == []
