@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from measure import Case, Contest, bench
 
-from rpcnn.data.painted import paint_maps
+from rpcnn.data.painted.scene import paint_maps
 from rpcnn.metrics import counting
 
 HEIGHT, WIDTH, CLASSES, TRUE_PEOPLE, PREDICTIONS = 800, 1067, 20, 4, 20

@@ -30,10 +30,11 @@ from measure import retain_memory, seconds
 
 from rpcnn import ops
 from rpcnn.config import Config
-from rpcnn.data.painted import paint_scene
+from rpcnn.data.painted.scene import paint_scene
 from rpcnn.data.transforms import TestTransform
+from rpcnn.inference.combine import combine
 from rpcnn.info import processor
-from rpcnn.model import RPRCNN, combine
+from rpcnn.model import RPRCNN
 from rpcnn.model.box_head import BoxHead
 from rpcnn.model.gse_fpn import GSEFPN
 from rpcnn.model.layers import GroupNormReLU

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rpcnn.data.painted import paint_maps
+from rpcnn.data.painted.scene import paint_maps
 from rpcnn.evaluate_predictions import evaluate_predictions, open_split
 from rpcnn.formats import FORMATS, Prediction, make_format
 from rpcnn.metrics import ParsingEvaluator, ap_p, confusion_matrix, counting, match_people, pcp, person_counts

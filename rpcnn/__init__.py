@@ -8,7 +8,12 @@ import importlib
 __version__ = "0.1.0"
 __all__ = ["RPRCNN", "ParsingResult", "Predictor", "load_config"]
 
-_HOMES = {"RPRCNN": "model", "Predictor": "predict", "load_config": "config", "ParsingResult": "results"}
+_HOMES = {
+    "RPRCNN": "model",
+    "Predictor": "inference.predictor",
+    "load_config": "config",
+    "ParsingResult": "inference.results",
+}
 
 
 def __getattr__(name: str):

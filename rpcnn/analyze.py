@@ -16,10 +16,10 @@ import sys
 
 import tyro
 
-from . import distributed
-from .analysis import ablation, bounds, gallery, modes, scores
-from .analysis.report import new_figure
-from .config import Config
+from rpcnn.analysis import ablation, bounds, gallery, modes, scores
+from rpcnn.analysis.report import new_figure
+from rpcnn.config import Config
+from rpcnn.runtime import distributed
 
 COMMANDS = {"bounds": bounds, "modes": modes, "scores": scores, "gallery": gallery, "ablation": ablation}
 

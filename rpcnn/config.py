@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .labels import CIHP, MHP_V2, LabelSet
+from rpcnn.labels import CIHP, MHP_V2, LabelSet
 
 
 def _short(flag: str):

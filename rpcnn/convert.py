@@ -16,14 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .checkpoint import replace_file, save_weights
-from .config import Config, load_config
-from .labels import CIHP, MHP_V2
-from .model import RPRCNN
-from .model.backbone import FrozenBatchNorm2d, imagenet_weights
-from .model.boxes import cell_anchors, last_pixels
-from .model.rp_rcnn import PIXEL_STATISTICS, STRIDES
-from .unpickle import read_checkpoint
+from rpcnn.config import Config, load_config
+from rpcnn.labels import CIHP, MHP_V2
+from rpcnn.model import RPRCNN
+from rpcnn.model.backbone import FrozenBatchNorm2d, imagenet_weights
+from rpcnn.model.boxes import cell_anchors, last_pixels
+from rpcnn.model.rp_rcnn import PIXEL_STATISTICS, STRIDES
+from rpcnn.runtime.checkpoint import replace_file, save_weights
+from rpcnn.runtime.unpickle import read_checkpoint
 
 PRESETS = {CIHP.num_classes: "released", MHP_V2.num_classes: "released_mhpv2"}
 

@@ -17,17 +17,17 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from . import distributed
-from .checkpoint import load_weights
-from .config import Config, validate
-from .data.loader import make_eval_loader
-from .data.open import open_dataset
-from .formats import Prediction, make_format
-from .inference import describe_augmentation, parse_image
-from .labels import LabelSet
-from .metrics import ParsingEvaluator, format_table
-from .model import RPRCNN
-from .visualize import panel
+from rpcnn.config import Config, validate
+from rpcnn.data.loader import make_eval_loader
+from rpcnn.data.open import open_dataset
+from rpcnn.formats import Prediction, make_format
+from rpcnn.inference.pipeline import describe_augmentation, parse_image
+from rpcnn.labels import LabelSet
+from rpcnn.metrics import ParsingEvaluator, format_table
+from rpcnn.model import RPRCNN
+from rpcnn.runtime import distributed
+from rpcnn.runtime.checkpoint import load_weights
+from rpcnn.visualize import panel
 
 
 def evaluate(
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> dict:
     """Runs the command line; returns the metrics."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if any(argument.split("=")[0] == "--predictions" for argument in arguments):
-        from .evaluate_predictions import main as evaluate_predictions
+        from rpcnn.evaluate_predictions import main as evaluate_predictions
 
         return evaluate_predictions(["--help"] if {"-h", "--help"} & set(arguments) else arguments)
     if not arguments or arguments[0].startswith("-"):

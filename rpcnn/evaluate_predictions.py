@@ -19,13 +19,13 @@ import tyro
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from .data.check import detect_layout
-from .data.cihp import CIHP
-from .data.folder import ParsingFolder
-from .data.mhp import MHPv2
-from .formats import Prediction, detect_format, make_format
-from .metrics import ParsingEvaluator, format_table
-from .metrics.evaluator import ImageCounts
+from rpcnn.data.check import detect_layout
+from rpcnn.data.cihp import CIHP
+from rpcnn.data.folder import ParsingFolder
+from rpcnn.data.mhp import MHPv2
+from rpcnn.formats import Prediction, detect_format, make_format
+from rpcnn.metrics import ParsingEvaluator, format_table
+from rpcnn.metrics.evaluator import ImageCounts
 
 BATCH = 8
 """Images that a process counts before it sends their counts."""

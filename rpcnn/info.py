@@ -29,7 +29,7 @@ def _version(package: str) -> str:
 
 def compiled_ops() -> dict[str, dict[str, bool]]:
     """For every op whether a kernel is compiled: {op: {"CPU": …, "CUDA": …}}."""
-    from .ops import _library  # loads the kernels
+    from rpcnn.ops import _library  # loads the kernels
 
     if _library.CPU_MISSING:
         return {op: {"CPU": False, "CUDA": False} for op in OPS}
@@ -39,8 +39,8 @@ def compiled_ops() -> dict[str, dict[str, bool]]:
 
 def report() -> str:
     """The whole report as text."""
-    from . import __version__
-    from .ops import _library
+    from rpcnn import __version__
+    from rpcnn.ops import _library
 
     cuda = torch.version.cuda or "none (CPU build)"
     lines = [
@@ -60,7 +60,7 @@ def report() -> str:
     for module, missing in (("rpcnn._C", _library.CPU_MISSING), ("rpcnn._C_cuda", _library.CUDA_MISSING)):
         lines.append(f"{module}: {missing or 'loaded'}")
     try:
-        from . import _metrics  # noqa: F401
+        from rpcnn import _metrics  # noqa: F401
 
         lines.append("rpcnn._metrics: loaded")
     except ImportError as error:

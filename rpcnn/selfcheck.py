@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from . import ops
-from .info import OPS, compiled_ops, report
+from rpcnn import ops
+from rpcnn.info import OPS, compiled_ops, report
 
 SIZES = [(200, 304), (100, 152), (50, 76), (25, 38), (13, 19)]  # P2..P6 of an 800×1216 image
 SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64]

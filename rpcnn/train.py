@@ -25,18 +25,19 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from . import distributed
-from .checkpoint import WEIGHTS, load_snapshot, new_run_folder, save_snapshot, save_weights
-from .config import Config, load_config, to_toml
-from .data.loader import make_train_loader
-from .data.open import open_dataset
-from .data.transforms import TrainTransform
-from .evaluate import evaluate, format_report
-from .info import report
-from .logbook import Logbook
-from .model import RPRCNN, parameter_groups
-from .precision import autocast, autocast_dtype
-from .schedule import learning_rate
+from rpcnn.config import Config, load_config, to_toml
+from rpcnn.data.loader import make_train_loader
+from rpcnn.data.open import open_dataset
+from rpcnn.data.transforms import TrainTransform
+from rpcnn.evaluate import evaluate, format_report
+from rpcnn.info import report
+from rpcnn.model import RPRCNN
+from rpcnn.runtime import distributed
+from rpcnn.runtime.checkpoint import WEIGHTS, load_snapshot, new_run_folder, save_snapshot, save_weights
+from rpcnn.runtime.logbook import Logbook
+from rpcnn.runtime.optimizer import parameter_groups
+from rpcnn.runtime.precision import autocast, autocast_dtype
+from rpcnn.runtime.schedule import learning_rate
 
 
 def main(arguments: list[str] | None = None) -> pathlib.Path:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .labels import IGNORE, LabelSet
+from rpcnn.labels import IGNORE, LabelSet
 
 if TYPE_CHECKING:
-    from .results import ParsingResult
+    from rpcnn.inference.results import ParsingResult
 
 INK, PAPER = (25, 25, 25), (250, 250, 250)
 # Outlines of neighbouring people: bright, so that dark text can be read on them, and told apart by everybody.

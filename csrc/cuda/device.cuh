@@ -1,4 +1,4 @@
-// The device language of the kernel headers. nvcc compiles them for the GPU; the emulator in tests/simt
+// The device language of the kernel headers. nvcc compiles them for the GPU; the emulator in tests/cuda/simt
 // supplies the same names on the CPU and executes them thread by thread.
 #pragma once
 

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..inference import finish, test_transform
-from ..metrics import ParsingEvaluator, PersonMatches, match_people
-from ..model import Detections
-from ..model.boxes import resize_boxes
-from ..ops.paste_parsing import pixels_inside
-from ..precision import autocast, autocast_dtype
-from ..results import ParsingResult
+from rpcnn.inference.pipeline import finish, test_transform
+from rpcnn.inference.results import ParsingResult
+from rpcnn.metrics import ParsingEvaluator, PersonMatches, match_people
+from rpcnn.model import Detections
+from rpcnn.model.boxes import resize_boxes
+from rpcnn.ops.paste_parsing import pixels_inside
+from rpcnn.runtime.precision import autocast, autocast_dtype
+
 from .paper import BOUNDS, METRICS
 from .report import grouped_bars, mathtext, new_figure, table, with_change, write
 from .trained import Trained, open_trained

@@ -8,12 +8,13 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..data.open import open_dataset
-from ..inference import finish
-from ..labels import LabelSet
-from ..metrics import match_people
-from ..results import ParsingResult
-from ..visualize import INK, PAPER, as_picture, colour_parts, draw_result, legend_strip, resize, stack
+from rpcnn.data.open import open_dataset
+from rpcnn.inference.pipeline import finish
+from rpcnn.inference.results import ParsingResult
+from rpcnn.labels import LabelSet
+from rpcnn.metrics import match_people
+from rpcnn.visualize import INK, PAPER, as_picture, colour_parts, draw_result, legend_strip, resize, stack
+
 from .report import number, table
 from .trained import Trained, open_trained
 

@@ -12,8 +12,9 @@ import pathlib
 
 import numpy as np
 
-from ..inference import finish
-from ..metrics import confusion_matrix, mean_accuracy, miou, pixel_accuracy
+from rpcnn.inference.pipeline import finish
+from rpcnn.metrics import confusion_matrix, mean_accuracy, miou, pixel_accuracy
+
 from .paper import MODES, SEMANTIC_METRICS
 from .report import grouped_bars, new_figure, table, with_change, write
 from .trained import Trained, open_trained

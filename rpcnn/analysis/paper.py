@@ -1,6 +1,6 @@
 """What the paper reports, in percent; None where it prints nothing. ResNet-50, val splits, 75 epochs."""
 
-from ..config import Config
+from rpcnn.config import Config
 
 METRICS = {"miou": "mIoU", "ap_p_50": "AP^p_50", "ap_p_vol": "AP^p_vol", "pcp_50": "PCP_50"}
 SEMANTIC_METRICS = {"miou": "mIoU", "pixel_accuracy": "Pixel acc.", "mean_accuracy": "Mean acc."}

@@ -11,9 +11,10 @@ import pathlib
 
 import numpy as np
 
-from ..inference import finish
-from ..metrics import match_people
-from ..model.boxes import box_iou
+from rpcnn.inference.pipeline import finish
+from rpcnn.metrics import match_people
+from rpcnn.model.boxes import box_iou
+
 from .report import COLOURS, new_figure, number, table, write
 from .trained import Trained, open_trained
 

@@ -9,13 +9,13 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from .. import distributed
-from ..checkpoint import load_weights
-from ..config import Config, validate
-from ..data.loader import make_eval_loader
-from ..data.open import open_dataset
-from ..inference import detect_image
-from ..model import RPRCNN, Detections
+from rpcnn.config import Config, validate
+from rpcnn.data.loader import make_eval_loader
+from rpcnn.data.open import open_dataset
+from rpcnn.inference.pipeline import detect_image
+from rpcnn.model import RPRCNN, Detections
+from rpcnn.runtime import distributed
+from rpcnn.runtime.checkpoint import load_weights
 
 
 @dataclass

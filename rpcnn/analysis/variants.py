@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..checkpoint import WEIGHTS
-from ..config import Config, load_config, to_dict
+from rpcnn.config import Config, load_config, to_dict
+from rpcnn.runtime.checkpoint import WEIGHTS
+
 from .paper import METRICS
 from .scores import SCORES, correlations, score_points
 from .trained import open_trained

@@ -11,7 +11,7 @@ from .check import check_folder, detect_layout
 from .cihp import CIHP
 from .loader import make_train_loader
 from .mhp import MHPv2
-from .painted import write_cihp
+from .painted.scene import write_cihp
 from .show import contact_sheet
 from .transforms import TrainTransform
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..labels import CIHP as CIHP_LABELS
-from ..labels import IGNORE, MHP_V2, LabelSet
+from rpcnn.labels import CIHP as CIHP_LABELS
+from rpcnn.labels import IGNORE, MHP_V2, LabelSet
+
 from .cihp import SPLITS
 from .folder import IMAGE_SUFFIXES, DataFault, check_size, check_values, read_id_list, read_image, read_labels
 from .mhp import LISTS, PERSON_FILE

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..labels import CIHP as CIHP_LABELS
-from ..metrics import NumberedPeople, person_boxes
+from rpcnn.labels import CIHP as CIHP_LABELS
+from rpcnn.metrics import NumberedPeople, person_boxes
+
 from .folder import (
     IMAGE_SUFFIXES,
     DataFault,

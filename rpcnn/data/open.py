@@ -3,10 +3,11 @@
 import pathlib
 from typing import Literal
 
-from ..config import Config
-from ..distributed import barrier, is_main
+from rpcnn.config import Config
+from rpcnn.runtime.distributed import barrier, is_main
+
 from .cihp import CIHP
-from .painted import write_cihp
+from .painted.scene import write_cihp
 
 
 def open_dataset(config: Config, purpose: Literal["train", "eval"]):

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..labels import LabelSet
-from ..visualize import INK, OUTLINES, PAPER, colour_parts, inner_edges, legend_strip, stack
+from rpcnn.labels import LabelSet
+from rpcnn.visualize import INK, OUTLINES, PAPER, colour_parts, inner_edges, legend_strip, stack
 
 _TILE_HEIGHT, _GAP = 240, 6
 

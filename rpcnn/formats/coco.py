@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rpcnn.labelmaps.run_lengths import encode, paint_runs
+
 from .prediction import Prediction, read_json
-from .run_lengths import encode, paint_runs
 
 NAME = "predictions.json"
 

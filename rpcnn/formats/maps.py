@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..metrics import NumberedPeople
+from rpcnn.metrics import NumberedPeople
+
 from .prediction import Prediction, paint, read_json, read_png, write_png
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..metrics import NumberedPeople
+from rpcnn.metrics import NumberedPeople
+
 from .prediction import Prediction, paint, read_columns, read_png, write_png
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rpcnn.labelmaps.people import as_array
+
 from .counting import take_greedily
 from .parsing import as_scores
-from .people import as_array
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """COCO's, to the bit."""

@@ -8,10 +8,10 @@ import os
 
 import numpy as np
 
-from .people import NumberedPeople, as_labels
+from rpcnn.labelmaps.people import NumberedPeople, as_labels
 
 try:
-    from .. import _metrics
+    from rpcnn import _metrics
 except ImportError:  # built with RPCNN_BUILD=none, or not built
     _metrics = None
 

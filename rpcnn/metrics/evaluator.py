@@ -4,11 +4,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rpcnn.labelmaps.people import as_array, as_people
+
 from .boxes import BoxMatches, as_boxes, match_boxes, pool_ap_bbox
 from .counting import image_counts, person_counts
 from .instances import InstanceMatches, ap_h, ap_h_vol, ap_r, ap_r_vol, classes_shown, match_instances
 from .parsing import THRESHOLDS, PersonMatches, ap_p, ap_p_vol, as_scores, match_counts, pcp
-from .people import as_array, as_people
 from .semantic import class_iou, mean_accuracy, miou, pixel_accuracy
 
 

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rpcnn.labelmaps.people import as_array
+
 from .counting import person_counts
-from .people import as_array
 from .semantic import divide
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -1,6 +1,6 @@
 """Metrics as plain text."""
 
-from ..labels import LabelSet
+from rpcnn.labels import LabelSet
 
 COLUMNS = {
     "mIoU": "miou",

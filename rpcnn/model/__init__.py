@@ -1,8 +1,6 @@
-"""The network: one file per box of the paper's Fig. 2, and `combine`, its Fig. 4."""
+"""The network: one file per box of the paper's Fig. 2."""
 
-from .augmented import AugmentedInference
-from .combine import combine
 from .detections import Detections
-from .rp_rcnn import RPRCNN, parameter_groups
+from .rp_rcnn import RPRCNN
 
-__all__ = ["RPRCNN", "AugmentedInference", "Detections", "combine", "parameter_groups"]
+__all__ = ["RPRCNN", "Detections"]

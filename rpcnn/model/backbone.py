@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from rpcnn.unpickle import read_state_dict
+from rpcnn.runtime.unpickle import read_state_dict
 
 from .layers import conv_relu
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rpcnn.distributed import all_reduce_sum, world_size
+from rpcnn.runtime.distributed import all_reduce_sum, world_size
 
 IGNORE = 255
 

@@ -1,0 +1,187 @@
+"""What is known about one image after parsing: people, parts, scores; and how it is written to disk."""
+
+import io
+import json
+import os
+import pathlib
+import secrets
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rpcnn.labels import LabelSet
+
+_OF_PEOPLE = ("boxes", "box_scores", "iou_scores", "scores", "people")
+
+
+@dataclass
+class ParsingResult:
+    """People of one image of H × W pixels, N of them, best parsing score first.
+
+    `len(result)` is N; `result[i]`, `result[:3]`, `result[mask]` and `result.above(0.5)` are results with fewer people.
+    """
+
+    boxes: Tensor
+    """float32 [N, 4] x1 y1 x2 y2 in pixels, width = x2 − x1."""
+    box_scores: Tensor
+    """float32 [N] in 0..1: S_cls, that the box holds a person."""
+    iou_scores: Tensor
+    """float32 [N] in 0..1, or as predicted with clamp_iou = false: S_iou, the predicted mIoU of the person's map (1
+    without a re-scoring network)."""
+    scores: Tensor
+    """float32 [N] in 0..1: S_parsing = sqrt(S_cls · S_iou) (Sec. 3.5)."""
+    people: Tensor
+    """uint8 [N, H, W]: each person's own label map, 0 elsewhere; maps may overlap."""
+    labels: Tensor
+    """uint8 [H, W]: the combined label map (Fig. 4)."""
+    instances: Tensor
+    """Integers [H, W]: 0 nobody, 1 the best person, 2 the next, …; person i is the one numbered i + 1."""
+    label_set: LabelSet
+    """Names and colours of the labels."""
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index) -> "ParsingResult":
+        """The people that a number, a slice, a list of numbers or a bool mask [N] picks, in that order.
+
+        Their instances are numbered anew; `labels`, the map of the whole image, stays.
+        """
+        kept = torch.arange(len(self), device=self.scores.device)[index].reshape(-1)
+        instances = self.instances.long()  # uint16 tensors know few operations
+        number = instances.new_zeros(max(len(self), int(instances.max()) if instances.numel() else 0) + 1)
+        number[kept + 1] = torch.arange(1, len(kept) + 1, device=kept.device)
+        instances = number[instances].to(torch.uint8 if len(kept) < 256 else torch.uint16)
+        return replace(self, instances=instances, **{name: getattr(self, name)[kept] for name in _OF_PEOPLE})
+
+    def above(self, score: float) -> "ParsingResult":
+        """Only the people with a parsing score of at least `score`."""
+        return self[self.scores >= score]
+
+    def cpu(self) -> "ParsingResult":
+        """The same on the CPU."""
+        return replace(self, **{name: v.cpu() for name, v in vars(self).items() if name != "label_set"})
+
+    def numpy(self) -> dict[str, np.ndarray]:
+        """The fields as numpy arrays by name."""
+        return {name: _to_numpy(value) for name, value in vars(self).items() if name != "label_set"}
+
+    def to_coco(self, image_id: int | str) -> list[dict]:
+        """One COCO-style entry per person, ready for JSON.
+
+        Keys: image_id; category_id 1; bbox [x, y, width, height]; score (S_parsing), box_score, iou_score;
+        segmentation, the run-length code of the person's whole mask.
+        """
+        from pycocotools import mask
+
+        people = self.numpy()["people"]
+        boxes = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in self.boxes.tolist()]
+        scores = self._scores()
+        entries = []
+        for i, (person, box) in enumerate(zip(people, boxes, strict=True)):
+            code = mask.encode(np.asfortranarray(person > 0, dtype=np.uint8))
+            entries.append(
+                {"image_id": image_id, "category_id": 1, "bbox": box}
+                | {name: values[i] for name, values in scores.items()}
+                | {"segmentation": {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}}
+            )
+        return entries
+
+    def plot(self, image=None) -> Image.Image:
+        """The overlay picture on `image` (PIL, or uint8 RGB [H, W, 3]; black without one).
+
+        See :func:`rpcnn.visualize.overlay`. Raises ValueError if the image has another size.
+        """
+        from rpcnn.visualize import overlay
+
+        height, width = self.labels.shape
+        return overlay(Image.new("RGB", (width, height)) if image is None else image, self)
+
+    def save(self, folder: str | pathlib.Path, stem: str, image=None) -> list[pathlib.Path]:
+        """Writes four files; each appears whole or not at all.
+
+        <stem>_overlay.png    the picture of :meth:`plot`
+        <stem>_labels.png     palette PNG whose values are the class ids
+        <stem>_instances.png  0 nobody, 1 the best person, …: 8 bits, or 16 where there are more than 255 people
+        <stem>.json           height, width, label names, and of every person: number in the instance PNG, box
+                              x1 y1 x2 y2 in pixels, score (S_parsing), box_score, iou_score, names of its parts
+
+        Args:
+            folder: made if it is not there.
+            stem: a plain file name.
+            image: as for :meth:`plot`.
+
+        Returns:
+            The four paths.
+
+        Raises:
+            ValueError: the stem is no plain file name, or the image has another size.
+        """
+        if not stem or stem != pathlib.PurePath(stem).name:
+            raise ValueError(f"ParsingResult.save: stem must be a plain file name, got {stem!r}")
+        folder = pathlib.Path(folder)
+        contents = {
+            f"{stem}_overlay.png": _png(self.plot(image)),
+            f"{stem}_labels.png": _png(self.label_image()),
+            f"{stem}_instances.png": _png(self.instance_image()),
+            f"{stem}.json": json.dumps(self.record(), indent=1).encode(),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        return [_write(folder / name, data) for name, data in contents.items()]
+
+    def label_image(self) -> Image.Image:
+        """`labels` as a palette image (mode P) in the colours of the label set; pixel values are class ids."""
+        from rpcnn.visualize import flat_palette
+
+        picture = Image.fromarray(self.numpy()["labels"])
+        picture.putpalette(flat_palette(self.label_set))
+        return picture
+
+    def instance_image(self) -> Image.Image:
+        """`instances` as a grey image with 8 bits, or 16 (mode I;16) where a number exceeds 255."""
+        instances = self.numpy()["instances"]
+        return Image.fromarray(instances.astype(np.uint16 if instances.max(initial=0) > 255 else np.uint8))
+
+    def record(self) -> dict:
+        """What :meth:`save` writes as JSON."""
+        scores, boxes = self._scores(), self.numpy()["boxes"]
+        people = []
+        for i, person in enumerate(self.numpy()["people"]):
+            parts = [self.label_set.names[label] for label in np.flatnonzero(np.bincount(person.ravel())) if label]
+            numbers = {"instance": i + 1, "box": [_shortest(value) for value in boxes[i]]}
+            people.append(numbers | {name: values[i] for name, values in scores.items()} | {"parts": parts})
+        height, width = self.labels.shape
+        labels = {"label_set": self.label_set.name, "labels": list(self.label_set.names)}
+        return {"height": height, "width": width} | labels | {"people": people}
+
+    def _scores(self) -> dict[str, list[float]]:
+        named = {"score": self.scores, "box_score": self.box_scores, "iou_score": self.iou_scores}
+        return {name: [_shortest(value) for value in _to_numpy(values)] for name, values in named.items()}
+
+
+def _to_numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
+def _shortest(value: np.float32) -> float:
+    """The shortest decimal number that reads back as the same float32: 0.3, not 0.30000001192092896."""
+    return float(str(value))
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _write(path: pathlib.Path, data: bytes) -> pathlib.Path:
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,1 @@
+"""What a run stands on: files, processes, precision, schedule, log. No model, no data."""

@@ -1,0 +1,119 @@
+"""Run folders, weights and training state on disk.
+
+A run folder holds model.safetensors (weights; its metadata carries the configuration and the label names), snapshots
+state-<iteration>.pt (weights, optimiser, scaler, iteration) for an exact resume, and what logbook.py writes. Every file
+is written beside its final name and renamed, so that a crash leaves the old one.
+"""
+
+import json
+import os
+import pathlib
+import re
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from rpcnn.config import Config, from_dict, to_dict
+
+WEIGHTS = "model.safetensors"
+
+
+def new_run_folder(output: str, name: str, resume: str) -> tuple[pathlib.Path, bool]:
+    """The folder of this run, and whether it continues one that is there.
+
+    Args:
+        output: the folder asked for; "" makes runs/<name>, runs/<name>-2, …
+        name: of the preset.
+        resume: "never", "auto" or a run folder.
+
+    Raises:
+        ValueError: the folder to start in already holds a run, or the one to resume holds none.
+    """
+    if resume not in ("never", "auto"):
+        folder = pathlib.Path(resume)
+        if not snapshots(folder):
+            raise ValueError(f"run.resume: {folder} holds no snapshot (state-*.pt)")
+        return folder, True
+    if output:
+        folder = pathlib.Path(output)
+        holds_run = bool(snapshots(folder)) or (folder / WEIGHTS).exists()
+        if holds_run and resume == "never":
+            raise ValueError(f"run.output: {folder} already holds a run; use --resume auto or another --output")
+        return folder, bool(snapshots(folder))
+    runs = [pathlib.Path("runs") / name]
+    while runs[-1].exists():
+        runs.append(pathlib.Path("runs") / f"{name}-{len(runs) + 1}")
+    if resume == "auto":
+        for folder in reversed(runs[:-1]):
+            if snapshots(folder):
+                return folder, True
+    return runs[-1], False
+
+
+def snapshots(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The snapshots of a run folder, oldest first."""
+    found = [(int(m.group(1)), p) for p in folder.glob("state-*.pt") if (m := re.fullmatch(r"state-(\d+)\.pt", p.name))]
+    return [path for _, path in sorted(found)]
+
+
+def replace_file(path: pathlib.Path, write) -> None:
+    """Calls write(partial) with a path beside `path`, then renames what that wrote."""
+    partial = path.with_name(f".{path.name}.partial")
+    write(partial)
+    os.replace(partial, path)
+
+
+def save_weights(path: pathlib.Path, model: torch.nn.Module, config: Config) -> None:
+    """Writes the model's state dict as safetensors, the configuration and the label names in its metadata."""
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    labels = {"name": config.labels.name, "names": list(config.labels.names)}
+    metadata = {"format": "rpcnn", "config": json.dumps(to_dict(config)), "labels": json.dumps(labels)}
+    replace_file(path, lambda partial: save_file(state, partial, metadata))
+
+
+def load_weights(path: str | pathlib.Path) -> tuple[dict[str, torch.Tensor], Config]:
+    """The state dict and the configuration of a model.safetensors, or of a run folder that holds one.
+
+    Raises:
+        ValueError: no such file, not a safetensors file, not written by rpcnn, or numbers in it that are not finite.
+    """
+    path = pathlib.Path(path)
+    path = path / WEIGHTS if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f"weights: {path} does not exist; train one with `python -m rpcnn.train`")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if "config" not in metadata:
+                raise ValueError(f"weights: {path} carries no rpcnn configuration in its metadata")
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+            config = from_dict(json.loads(metadata["config"]), source=f"{path} metadata")
+    except SafetensorError as error:
+        raise ValueError(f"weights: {path} is not a safetensors file: {error}") from None
+    # A ReLU may turn NaN into 0: such a network would look as if it worked.
+    broken = [key for key, value in state.items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"weights: {path} holds numbers that are not finite, in {', '.join(broken[:3])}")
+    return state, config
+
+
+def save_snapshot(folder: pathlib.Path, iteration: int, state: dict, keep: int = 2) -> None:
+    """Writes state-<iteration>.pt and removes all but the newest `keep`."""
+    replace_file(folder / f"state-{iteration}.pt", lambda partial: torch.save(state, partial))
+    for path in snapshots(folder)[:-keep]:
+        path.unlink()
+
+
+def load_snapshot(folder: pathlib.Path) -> dict:
+    """The newest readable snapshot of a run folder, on the CPU; a broken one is named and the one before it taken.
+
+    Raises:
+        ValueError: none can be read.
+    """
+    for path in reversed(snapshots(folder)):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a damaged file raises
+            print(f"rpcnn: {path} cannot be read ({error}); trying the snapshot before it", flush=True)
+    raise ValueError(f"run.resume: no readable snapshot in {folder}")

@@ -1,0 +1,156 @@
+"""python -m rpcnn.evaluate --predictions: anybody's predictions against a data set."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from rpcnn.data.painted.scene import write_cihp
+from rpcnn.evaluate import main
+from rpcnn.evaluate_predictions import evaluate_predictions, open_split
+from rpcnn.formats import FORMATS, Prediction, make_format
+from rpcnn.metrics import ParsingEvaluator
+
+PEOPLE = ("ap_p_50", "ap_p_vol", "pcp_50", "ap_h_50", "ap_h_vol", "ap_bbox")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scenes")
+    write_cihp(root, train=1, val=4, size=(64, 80), seed=3, difficulty=0.3, workers=1)
+    return root
+
+
+def write(name, folder, dataset, change=lambda prediction: prediction, skip=()):
+    form = make_format(name)
+    for i, entry in enumerate(dataset.entries):
+        if i in skip:
+            continue
+        truth = dataset.load(i, with_image=False)
+        people = truth["parsing"].numpy()
+        perfect = Prediction(truth["semantic"].numpy(), people, np.ones(len(people)))
+        form.write(folder, entry.id, change(perfect))
+    form.finish(folder)
+
+
+def checked_hundred(results, name):
+    values = {key: results[key] for key in ("miou", "pixel_accuracy", "mean_accuracy", "ap_r_50", "ap_r_vol", *PEOPLE)}
+    wanted = dict.fromkeys(values, 100) | (dict.fromkeys(PEOPLE) if name == "cihp" else {})
+    assert values == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_truth_as_prediction_gives_100(name, scenes, tmp_path, capsys):
+    write(name, tmp_path, open_split(scenes, "val"))
+    output = tmp_path / "out" / "results.json"
+    results = main(["--predictions", str(tmp_path), "--data", str(scenes), "--output", str(output)])
+    checked_hundred(results, name)
+    assert json.loads(output.read_text()) == results | {"format": name}
+    printed = capsys.readouterr().out
+    assert "AP^r_vol" in printed and ("differ from overlapping" in printed) == (name not in ("people", "coco"))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_truth_of_the_real_sample_gives_100(name, tmp_path):
+    if "RPCNN_SAMPLE_DATA" not in os.environ:
+        pytest.skip("RPCNN_SAMPLE_DATA is not set: no real CIHP sample")
+    root = pathlib.Path(os.environ["RPCNN_SAMPLE_DATA"]) / "cihp_sample"
+    dataset = open_split(root, "val")
+    write(name, tmp_path, dataset)
+    checked_hundred(evaluate_predictions(make_format(name), tmp_path, dataset, ParsingEvaluator(20)), name)
+
+
+def test_formats_without_overlaps_change_ap_p(scenes, tmp_path):
+    dataset = open_split(scenes, "val")
+
+    def doubled(perfect):  # a second person over all of the first one, with a better score
+        people = np.concatenate([perfect.people, np.where(perfect.people[:1] > 0, 1, 0).astype(np.uint8)])
+        return Prediction(perfect.labels, people, np.append(perfect.scores / 2, 0.9))
+
+    results = {}
+    for name in ("people", "instances"):
+        write(name, tmp_path / name, dataset, doubled)
+        results[name] = evaluate_predictions(make_format(name), tmp_path / name, dataset, ParsingEvaluator(20))
+    assert results["people"]["pcp_50"] > results["instances"]["pcp_50"]
+
+
+def test_the_number_of_threads_changes_nothing(scenes, tmp_path):
+    dataset = open_split(scenes, "val")
+    noise = np.random.default_rng(0)
+
+    def noisy(perfect):
+        people = np.where(noise.random(perfect.people.shape) < 0.2, 3, perfect.people).astype(np.uint8)
+        return Prediction(perfect.labels, people, noise.random(len(people)))
+
+    write("people", tmp_path, dataset, noisy)
+    one, four = (
+        evaluate_predictions(make_format("people"), tmp_path, dataset, ParsingEvaluator(20), workers=n) for n in (1, 4)
+    )
+    assert one == four and 0 < one["ap_p_vol"] < 100
+
+
+def test_images_without_a_prediction(scenes, tmp_path):
+    dataset = open_split(scenes, "val")
+    write("people", tmp_path, dataset, skip=[2])
+    run = lambda missing: evaluate_predictions(make_format("people"), tmp_path, dataset, ParsingEvaluator(20), missing)
+    with pytest.raises(ValueError, match=f"{dataset.entries[2].id} of 4 images have no prediction"):
+        run("error")
+    assert run("skip")["ap_p_50"] == pytest.approx(100) and run("skip")["images"] == 3
+    assert run("empty")["ap_p_50"] < 100 and run("empty")["images"] == 4
+
+
+def test_predictions_without_an_image_are_named(scenes, tmp_path):
+    dataset = open_split(scenes, "val")
+    write("people", tmp_path, dataset)
+    empty = Prediction(np.zeros((4, 4), np.uint8), np.zeros((0, 4, 4), np.uint8), np.zeros(0))
+    make_format("people").write(tmp_path, "stranger", empty)
+    with pytest.raises(SystemExit, match=r"rpcnn: predictions: stranger in .* belong to no image"):
+        main(["--predictions", str(tmp_path), "--data", str(scenes)])
+
+
+def test_a_prediction_of_another_size_is_named(scenes, tmp_path):
+    dataset = open_split(scenes, "val")
+    crop = lambda one: Prediction(one.labels[:-1], one.people[:, :-1], one.scores)
+    write("people", tmp_path, dataset, crop)
+    with pytest.raises(
+        SystemExit, match=f"{dataset.entries[0].id}: ParsingEvaluator: labels and true_labels must have"
+    ):
+        main(["--predictions", str(tmp_path), "--data", str(scenes)])
+
+
+def test_a_folder_that_is_no_data_set_is_refused(scenes, tmp_path):
+    write("people", tmp_path, open_split(scenes, "val"))
+    with pytest.raises(SystemExit, match=r"rpcnn: data: .*holds neither CIHP's"):
+        main(["--predictions", str(tmp_path), "--data", str(tmp_path)])
+
+
+def test_help_explains_the_options(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--predictions", "--help"])
+    assert stop.value.code == 0
+    assert "docs/formats.md" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_processes_gives_the_same_metrics(workers, scenes, tmp_path):
+    dataset = open_split(scenes, "val")
+    write(
+        "people",
+        tmp_path,
+        dataset,
+        lambda one: Prediction(np.roll(one.labels, 3), np.roll(one.people, 3, 1), one.scores),
+    )
+    run = lambda n: evaluate_predictions(make_format("people"), tmp_path, dataset, ParsingEvaluator(20), workers=n)
+    assert run(workers) == run(3)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_fault_in_any_process_names_the_image(workers, scenes, tmp_path):
+    dataset = open_split(scenes, "val")
+    write("people", tmp_path, dataset)
+    broken = tmp_path / f"{dataset.entries[2].id}_labels.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(ValueError, match=f"{dataset.entries[2].id}: .*cannot be read"):
+        evaluate_predictions(make_format("people"), tmp_path, dataset, ParsingEvaluator(20), workers=workers)

@@ -1,0 +1,137 @@
+"""The build's decisions, and the package without compiled kernels."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def setup(mode, torch_stub=None, arguments=("build_ext", "--dry-run"), **environment):
+    path = {"PYTHONPATH": str(torch_stub)} if torch_stub else {}
+    return subprocess.run(
+        [sys.executable, "setup.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "RPCNN_BUILD": mode, **path, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def cpu_torch(tmp_path):
+    """A stand-in for a CPU build of torch, as far as the build looks at it before it compiles."""
+    (tmp_path / "torch").mkdir()
+    text = "class version:\n    cuda = None\n__version__ = '2.11.0+cpu'\n__file__ = __file__\n"
+    (tmp_path / "torch" / "__init__.py").write_text(text)
+    return tmp_path
+
+
+def test_an_unknown_mode_is_refused():
+    done = setup("fast")
+    assert done.returncode != 0
+    assert "RPCNN_BUILD must be one of auto, cuda, cpu, none, got 'fast'" in done.stderr
+
+
+def test_cuda_with_a_cpu_torch_stops_and_names_the_way_out(cpu_torch):
+    done = setup("cuda", cpu_torch)
+    assert done.returncode != 0
+    assert "torch 2.11.0+cpu is a CPU build" in done.stderr and "RPCNN_BUILD=cpu" in done.stderr
+
+
+def test_auto_with_a_cpu_torch_says_that_cuda_is_off(cpu_torch):
+    assert "CUDA kernels: off (torch 2.11.0+cpu is a CPU build)" in setup("auto", cpu_torch).stderr
+
+
+def test_a_cuda_home_without_nvcc_is_named(tmp_path, cpu_torch):
+    text = (cpu_torch / "torch" / "__init__.py").read_text().replace("None", "'13.0'")
+    (cpu_torch / "torch" / "__init__.py").write_text(text)
+    done = setup("cuda", cpu_torch, CUDA_HOME=str(tmp_path / "nowhere"))
+    assert done.returncode != 0 and "nowhere/bin/nvcc does not exist" in done.stderr
+
+
+def test_without_torch_the_reason_is_named(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    done = setup("auto", tmp_path)
+    assert done.returncode != 0 and "none is importable" in done.stderr
+
+
+USE = """
+import torch, rpcnn.ops as ops
+x = torch.randn(1, 8, 16, 16, requires_grad=True)
+boxes = torch.tensor([[0, 1.0, 2.0, 9.0, 12.0]])
+ops.roi_align(x, boxes, 4).sum().backward()
+ops.multilevel_roi_align([x, x[..., ::2, ::2]], boxes, 4, [1.0, 0.5])
+ops.batched_nms(boxes[:, 1:], torch.ones(1), torch.zeros(1, dtype=torch.int64), 0.5)
+ops.upsample_sum([x, x[..., ::2, ::2]])
+ops.gse_fuse([x], [torch.ones(8)], [torch.zeros(8)], 2)
+ops.downsample_add(x, [x[..., ::2, ::2]])
+print(ops.parsing_miou(torch.randn(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64)).shape)
+"""
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """The package as RPCNN_BUILD=none installs it."""
+    shutil.copytree(ROOT / "rpcnn", tmp_path / "rpcnn", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    return tmp_path
+
+
+# An editable install finds submodules of any package called rpcnn, compiled ones too: not here.
+ALONE = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
+
+
+def run(folder, code):
+    return subprocess.run([sys.executable, "-c", ALONE + code], cwd=folder, capture_output=True, text=True)
+
+
+def test_without_kernels_every_op_works_after_one_warning(bare):
+    done = run(bare, USE)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("no compiled kernels") == 1
+
+
+def test_a_module_that_does_not_load_is_told_with_its_error(bare):
+    (bare / "rpcnn" / "_C.abi3.so").write_bytes(b"not a library")
+    done = run(bare, USE)
+    assert done.returncode == 0, done.stderr
+    assert "it does not load" in done.stderr and "_C.abi3.so" in done.stderr
+
+
+def test_the_ops_need_neither_torchvision_nor_the_rest(bare):
+    blocked = (
+        "import sys\nfor m in ('torchvision', 'PIL', 'pycocotools', 'tyro', 'numpy.testing'): sys.modules[m] = None\n"
+    )
+    assert run(bare, blocked + USE).returncode == 0
+
+
+def test_a_wheel_holds_every_preset_and_package(tmp_path):
+    done = setup("none", arguments=("build_py", "--build-lib", str(tmp_path)))
+    assert done.returncode == 0, done.stderr
+    packed = {
+        path.relative_to(tmp_path / "rpcnn").as_posix() for path in (tmp_path / "rpcnn").rglob("*") if path.is_file()
+    }
+    wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.toml")}
+    wanted |= {path.relative_to(ROOT / "rpcnn").as_posix() for path in (ROOT / "rpcnn").rglob("*.py")}
+    assert "configs/ablations/cihp_gse.toml" in wanted and wanted <= packed
+    done = run(tmp_path, "import rpcnn; print(rpcnn.load_config('ablations/cihp_gse').model.prsn, rpcnn.__file__)")
+    assert done.stdout.split()[0] == "False" and str(tmp_path) in done.stdout, done.stderr
+
+
+def test_info_tells_every_op():
+    done = subprocess.run([sys.executable, "-m", "rpcnn.info"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for op in (
+        "roi_align",
+        "multilevel_roi_align",
+        "nms",
+        "upsample_sum",
+        "gse_fuse",
+        "downsample_add",
+        "parsing_miou",
+    ):
+        assert any(line.split()[:1] == [op] for line in done.stdout.splitlines())

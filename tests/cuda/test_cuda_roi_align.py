@@ -1,0 +1,83 @@
+"""The CUDA kernels of roi_align and multilevel_roi_align, executed by the emulator."""
+
+import pytest
+import torch
+from helpers import emulator
+from helpers.layouts import LAYOUTS
+
+from rpcnn.ops import multilevel_roi_align_reference
+
+SCALES = [1 / 4, 1 / 8, 1 / 16]
+# inside, across the border, outside, empty, mirrored, tiny, larger than the image
+BOXES = [[0, 5, 6, 30, 40], [1, -20, -9, 25, 31], [0, 500, 500, 600, 600], [1, 10, 10, 10, 10], [0, 50, 40, 12, 8]]
+BOXES += [[1, 7, 7, 7.5, 9], [0, -100, -100, 300, 300], [1, 0, 0, 96, 64]]
+
+
+@pytest.mark.parametrize("dtype", emulator.DTYPES, ids=str)
+@pytest.mark.parametrize("order", emulator.ORDERS, ids=lambda order: order[0])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(("ratio", "aligned"), [(2, True), (2, False), (-1, True), (-1, False)])
+@pytest.mark.parametrize("levels", [1, 3])
+def test_forward_and_backward(levels, ratio, aligned, layout, order, dtype):
+    emulator.schedule(order)
+    sizes = [(16 >> level, 24 >> level) for level in range(levels)]
+    maps = [LAYOUTS[layout](torch.randn(2, 3, *size).to(dtype)) for size in sizes]
+    boxes = torch.tensor(BOXES, dtype=emulator.accumulation(dtype))
+    bad = torch.tensor([[0, 1, 1, float("nan"), 9], [2, 1, 1, 9, 9], [-1, 1, 1, 9, 9], [0, 1, 1, float("inf"), 9]])
+    every, good = torch.cat([boxes, bad.to(boxes)]), len(boxes)
+    out = LAYOUTS[layout](torch.full((len(every), 3, 3, 2), torch.nan, dtype=dtype))
+    shape = (2, 3, levels, [s[0] for s in sizes], [s[1] for s in sizes], layout == "channels_last")
+    rule = (len(every), 3, 2, ratio, aligned)
+    emulator.call("roi_align", dtype, *shape, maps, every, *rule, out)
+    for m in maps:
+        m.requires_grad_()
+    arguments = ((3, 2), SCALES[:levels], ratio, aligned, 32, 3)
+    want = multilevel_roi_align_reference(maps, boxes, *arguments)
+    torch.testing.assert_close(out[:good], want.detach(), **emulator.tolerance(dtype))
+    assert (out[good:] == 0).all()
+
+    grad = LAYOUTS[layout](torch.randn_like(out))
+    grads = [torch.full_like(m, torch.nan) for m in maps]
+    emulator.call("roi_align_backward", dtype, *shape, grads, every, *rule, grad)
+    for mine, theirs in zip(grads, torch.autograd.grad(want, maps, grad[:good]), strict=True):
+        torch.testing.assert_close(mine, theirs, **emulator.tolerance(dtype))
+
+
+@pytest.mark.parametrize("dtype", emulator.DTYPES, ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(("channels", "count"), [(8, 300), (136, 30)])
+def test_whole_packs_and_several_pieces_of_channels_and_boxes(channels, count, layout, dtype):
+    emulator.schedule(emulator.ORDERS[2])
+    feature = LAYOUTS[layout](torch.randn(2, channels, 19, 37).to(dtype))
+    corner = torch.rand(count, 2) * torch.tensor([130.0, 60])
+    boxes = torch.cat([torch.arange(count)[:, None] % 2, corner, corner + 4 + 20 * torch.rand(count, 2)], 1)
+    boxes = boxes.to(emulator.accumulation(dtype))
+    out = LAYOUTS[layout](torch.full((count, channels, 2, 3), torch.nan, dtype=dtype))
+    shape, rule = (2, channels, 1, [19], [37], layout == "channels_last"), (count, 2, 3, 2, True)
+    emulator.call("roi_align", dtype, *shape, [feature], boxes, *rule, out)
+    exact = feature.to(emulator.accumulation(dtype)).requires_grad_()
+    want = multilevel_roi_align_reference([exact], boxes, (2, 3), SCALES[:1], 2, True, 32, 3)
+    torch.testing.assert_close(out, want.detach().to(dtype), **emulator.tolerance(dtype))
+
+    grad = LAYOUTS[layout](torch.randn_like(out))
+    mine = torch.full_like(feature, torch.nan)
+    emulator.call("roi_align_backward", dtype, *shape, [mine], boxes, *rule, grad)
+    (theirs,) = torch.autograd.grad(want, exact, grad.to(exact.dtype))
+    torch.testing.assert_close(mine, theirs.to(dtype), **emulator.tolerance(dtype))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_broken_gradient_reaches_the_pixels_that_its_cell_reads_and_no_other(broken, layout):
+    emulator.schedule(emulator.ORDERS[0])
+    boxes = torch.tensor([[0, 9, 5, 41, 37], [0, 60, 20, 130, 50]], dtype=torch.float32)
+    one = LAYOUTS[layout](torch.zeros(2, 4, 3, 3))
+    one[0, :, 1, 2] = 1
+    rule = ((1, 4, 1, [19], [37], layout == "channels_last"), (2, 3, 3, 2, True))
+    reached, mine = (LAYOUTS[layout](torch.full((1, 4, 19, 37), torch.nan)) for _ in range(2))
+    emulator.call("roi_align_backward", torch.float32, *rule[0], [reached], boxes, *rule[1], one)
+    grad = LAYOUTS[layout](torch.randn(2, 4, 3, 3))
+    grad[0, :, 1, 2] = broken
+    emulator.call("roi_align_backward", torch.float32, *rule[0], [mine], boxes, *rule[1], grad)
+    assert 0 < (reached > 0).sum() < 4 * 60
+    assert torch.equal(mine.isfinite(), reached == 0)

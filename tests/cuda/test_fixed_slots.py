@@ -1,0 +1,109 @@
+"""Training with results of fixed sizes, as on a GPU, gives the losses of training with just the boxes there are."""
+
+import pytest
+import torch
+from helpers.models import scene, tiny, train
+from helpers.released_variant import released
+
+from rpcnn import ops
+from rpcnn.model import boxes as boxes_module
+from rpcnn.model import rpn as rpn_module
+from rpcnn.model.box_head import BoxHead, SampledRoIs
+from rpcnn.model.boxes import BACKGROUND, IGNORED
+
+both = pytest.mark.parametrize("variant", [tiny, released], ids=["paper", "released"])
+
+
+def fixed(keys, count):
+    values, indices = keys.topk(min(count, len(keys)), largest=False)
+    return indices, values < torch.inf
+
+
+@pytest.fixture
+def on_the_device(monkeypatch):
+    """Makes the CPU behave as an accelerator does."""
+
+    def apply():
+        monkeypatch.setattr(boxes_module, "slots", fixed)
+        monkeypatch.setattr(rpn_module, "slots", fixed)
+        padded = lambda boxes, scores, groups, threshold: ops.nms_padded(boxes, scores, groups, threshold, len(boxes))
+        monkeypatch.setattr(ops, "batched_nms", lambda *arguments: padded(*arguments)[0])
+
+    return apply
+
+
+def close(mine, theirs):
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-6, atol=1e-7)
+
+
+@both
+def test_proposals_are_filled_up_with_empty_boxes(on_the_device, variant):
+    model = variant(rpn_top_train=5000, rpn_nms_threshold=0.3)
+    pyramid = model.fpn(model.backbone(torch.randn(2, 3, 96, 128)))
+    levels, sizes = model.rpn(pyramid[: model.pyramid_levels]), [(96, 128), (64, 128)]
+    want = model.rpn.propose(*levels, sizes)
+    on_the_device()
+    for mine, theirs in zip(model.rpn.propose(*levels, sizes), want, strict=True):
+        assert len(mine) > len(theirs) > 0
+        assert torch.equal(mine[: len(theirs)], theirs) and (mine[len(theirs) :] == 0).all()
+
+
+@pytest.mark.parametrize("people", [0, 2])
+def test_rpn_loss(on_the_device, people):
+    model, target = tiny(), scene(3, people=people)[1]
+    levels = model.rpn(model.fpn(model.backbone(torch.randn(1, 3, 96, 128))))
+    loss = lambda: model.rpn.loss(*levels, [(96, 128)], [target], [torch.Generator().manual_seed(0)])
+    want = loss()
+    on_the_device()
+    for name, (total, count) in loss().items():
+        torch.testing.assert_close(total, want[name][0])
+        assert count == want[name][1]
+
+
+def test_empty_slots_take_no_part_in_the_box_loss():
+    head = BoxHead(channels=1, hidden=2)
+    target = {"boxes": torch.tensor([[0.0, 0, 20, 20], [40, 40, 60, 60]])}
+    boxes = torch.tensor([[1.0, 1, 19, 22], [80, 80, 90, 90], [0, 0, 0, 0], [41, 40, 66, 60], [0, 0, 0, 0]])
+    people = torch.tensor([0, BACKGROUND, IGNORED, 1, IGNORED])
+    logits, deltas = torch.randn(5, 2, requires_grad=True), torch.randn(5, 2, 4, requires_grad=True)
+    there = people != IGNORED
+    mine = head.loss(logits, deltas, [SampledRoIs(boxes, people)], [target])
+    theirs = head.loss(logits[there], deltas[there], [SampledRoIs(boxes[there], people[there])], [target])
+    close({k: v[0] for k, v in mine.items()}, {k: v[0] for k, v in theirs.items()})
+    assert mine["box_class"][1] == theirs["box_class"][1] == 3
+    for g in torch.autograd.grad(sum(v[0] for v in mine.values()), [logits, deltas]):
+        assert g.isfinite().all() and (g[~there] == 0).all()
+
+
+def test_empty_proposals_are_never_sampled(on_the_device):
+    on_the_device()
+    head = BoxHead(channels=1, hidden=2, samples=8, positive_fraction=0.5)
+    target = {"boxes": torch.tensor([[0.0, 0, 20, 20]])}
+    proposals = torch.cat([torch.tensor([[80.0, 80, 90, 90]]), torch.zeros(20, 4)])
+    (rois,) = head.sample([proposals], [target], [None])
+    assert rois.people.tolist() == [0, BACKGROUND] + [IGNORED] * 6
+
+
+def test_empty_slots_of_the_parsing_branch_are_ignored(on_the_device):
+    on_the_device()
+    model, target = tiny(), scene(3, people=2)[1]
+    people = torch.tensor([1, BACKGROUND, IGNORED, IGNORED])
+    rois = [SampledRoIs(torch.cat([target["boxes"][1:], torch.tensor([[5.0, 5, 9, 9]]), torch.zeros(2, 4)]), people)]
+    boxes, labels = model.parsing_targets(rois, [(96, 128)], [target], [None])
+    assert len(boxes[0]) == len(labels) == min(4, model.parsing_samples)
+    assert (labels[0] != 255).any() and (labels[1:] == 255).all()
+
+
+@both
+@pytest.mark.parametrize("people", [(2, 1), (0, 2), (0, 0)], ids=str)
+def test_a_whole_step_is_finite_and_counts_the_same_people(on_the_device, people, variant):
+    on_the_device()
+    model = variant().train()
+    scenes = [scene(seed, people=n) for seed, n in enumerate(people)]
+    losses = train(model, scenes)
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    assert any(people) == (losses["parsing"] > 0)

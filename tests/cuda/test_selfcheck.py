@@ -1,0 +1,53 @@
+"""The check that somebody with a GPU runs once, as far as it goes without one."""
+
+import glob
+import pathlib
+import re
+
+import pytest
+import torch
+from helpers.layouts import compiled
+
+from rpcnn import ops, selfcheck
+
+CSRC = pathlib.Path(__file__).parents[2] / "csrc"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert selfcheck.main([]) == 0
+    assert "no GPU is visible here, so nothing was checked" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
+def test_the_cpu_kernels_pass(tmp_path):
+    path = tmp_path / "report.md"
+    assert selfcheck.main(["--device", "cpu", "--no-timing", "--output", str(path)]) == 0
+    text = path.read_text(encoding="utf-8")
+    assert "All checks passed." in text
+    assert all(f"| {case.op} | ok | ok |" in text for case in selfcheck.cases(small=True))
+
+
+@pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
+def test_a_wrong_kernel_is_named_and_the_rest_still_run(tmp_path, monkeypatch):
+    right = ops.upsample_sum
+    monkeypatch.setattr(ops, "upsample_sum", lambda features: right(features) * 1.01)
+    path = tmp_path / "report.md"
+    assert selfcheck.main(["--device", "cpu", "--no-timing", "--output", str(path)]) == 1
+    text = path.read_text(encoding="utf-8")
+    assert re.search(r"\| upsample_sum \| FAILED: AssertionError: relative error", text)
+    assert "| paste_parsing | ok | ok |" in text
+
+
+def test_every_op_has_a_kernel_for_both():
+    implemented = {
+        folder: {
+            name
+            for source in glob.glob(str(CSRC / folder / f"*.{suffix}"))
+            for name in re.findall(r'm\.impl\("(\w+)"', pathlib.Path(source).read_text(encoding="utf-8"))
+        }
+        for folder, suffix in (("cpu", "cpp"), ("cuda", "cu"))
+    }
+    assert implemented["cpu"] == implemented["cuda"]

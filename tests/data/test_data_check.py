@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from helpers.data_trees import cihp_maps, write_cihp_image, write_mhp_image, write_png
+from PIL import Image
+
+from rpcnn.data.__main__ import main
+from rpcnn.data.check import check_folder
+from rpcnn.data.cihp import CIHP
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def tree(tmp_path):
+    root = tmp_path / "CIHP"
+    for k in range(1, 9):
+        write_cihp_image(root, f"{k:07d}", {1: (5, 0, 0, 10, 10), 2: (13, 20, 0, 25, 10)})
+    return root
+
+
+def test_a_sound_folder_has_no_findings_and_true_statistics(tree):
+    write_cihp_image(tree, "0000009", {}, 60, 40)
+    report = check_folder(tree)
+    assert report.images == 9 and not report.faults and not report.notes
+    assert dict(report.people) == {2: 8, 0: 1}
+    assert report.pixels[5] == 8 * 100 and report.pixels[13] == 8 * 50 and report.images_with[5] == 8
+    assert report.pixels.sum() == 9 * 2400
+    text = report.text()
+    assert "9 images, 9 usable" in text and "1 portraits" in text and "UpperClothes" in text and "66.67 %" in text
+
+
+def test_every_planted_fault_is_found_at_once(tree):
+    folder = tree / "Training"
+    (folder / "Category_ids/0000001.png").unlink()
+    jpg = folder / "Images/0000002.jpg"
+    jpg.write_bytes(jpg.read_bytes()[:-300])
+    write_png(folder / "Human_ids/0000003.png", np.zeros((39, 60)))
+    write_png(folder / "Category_ids/0000004.png", np.full((40, 60), 77))
+    write_png(folder / "Human_ids/0000004.png", np.zeros((40, 61)))  # two faults in one image: both are named
+    category, human = cihp_maps(40, 60, {1: (5, 0, 0, 10, 10)})
+    human[30:, 30:], human[0, 20], category[39, 0] = 4, 1, 9
+    write_png(folder / "Category_ids/0000005.png", category)
+    write_png(folder / "Human_ids/0000005.png", human)
+    write_png(folder / "Category_ids/0000077.png", np.zeros((40, 60)))
+    (folder / "train_id.txt").write_text("".join(f"{k:07d}\n" for k in (1, 2, 3, 4, 5, 6, 6, 10)))
+    report = check_folder(tree)
+    faults, notes = [" ".join(finding) for finding in report.faults], [" ".join(finding) for finding in report.notes]
+    for stem, message in (
+        ("0000001", "Category_ids"),
+        ("0000002", "cannot be read"),
+        ("0000003", "60 x 39"),
+        ("0000004", "[77]"),
+        ("0000004", "61 x 40"),
+        ("0000010", "0000010.jpg"),
+    ):
+        assert any(stem in fault and message in fault for fault in faults), (stem, message)
+    for stem, message in (
+        ("0000005", "person 4 has 300 pixels and no part"),
+        ("0000005", "1 pixels of a person without a part"),
+        ("0000005", "1 pixels of a part without a person"),
+        ("0000077", "belongs to no image"),
+        ("0000006", "listed 2 times"),
+        ("0000007", "not in the list"),
+    ):
+        assert any(stem in note and message in note for note in notes), (stem, message)
+    assert {name for name, _ in report.faults} == set(CIHP(tree).faults)  # the reader skips exactly these
+    assert sum(report.people.values()) == 2
+
+
+def test_mhp_faults_are_found_and_statistics_true(tmp_path):
+    first, second = np.zeros((40, 60), np.uint8), np.zeros((40, 60), np.uint8)
+    first[:10, :10], second[5:15, :10] = 12, 30
+    write_mhp_image(tmp_path, "1", [first, second])
+    write_mhp_image(tmp_path, "2", [first, second, second])
+    write_mhp_image(tmp_path, "3", [first, np.zeros((40, 60))])
+    write_mhp_image(tmp_path, "4", [first, first])
+    write_mhp_image(tmp_path, "5", [])
+    (tmp_path / "train/parsing_annos/2_03_02.png").unlink()
+    write_png(tmp_path / "train/parsing_annos/stray.png", np.zeros((4, 4)))
+    report = check_folder(tmp_path)
+    assert {name for name, _ in report.faults} == {"2", "5"}
+    notes = dict(report.notes)
+    assert "3_02_02.png has no part" in notes["3"] and "twice" in notes["4"] and "not named" in notes["stray"]
+    assert dict(report.people) == {2: 2, 1: 1}
+    assert report.pixels[12] == 400 and report.pixels[30] == 100 and report.pixels[0] == 3 * 2400 - 150 - 100 - 100
+
+
+def test_the_check_command_tells_good_from_bad_by_its_status(tree, capsys):
+    assert main(["check", str(tree)]) == 0
+    assert "8 usable, 0 left out" in capsys.readouterr().out
+    (tree / "Training/Human_ids/0000002.png").unlink()
+    assert main(["check", str(tree), "--split", "train"]) == 1
+    assert "0000002" in capsys.readouterr().out
+    assert main(["check", str(tree), "--split", "val"]) == 1  # nothing was checked
+
+
+def test_paint_and_show_work_together(tmp_path, capsys):
+    root, sheet = str(tmp_path / "painted"), tmp_path / "sheet.png"
+    assert main(["paint", root, "--train", "3", "--val", "1", "--short-side", "48", "60", "--workers", "1"]) == 0
+    arguments = ["show", root, "--output", str(sheet), "--count", "3", "--short-side", "64", "80"]
+    assert main(arguments) == 0
+    assert "3 samples" in capsys.readouterr().out
+    with Image.open(sheet) as picture:
+        assert picture.width > 640 and picture.height > 240
+    first = sheet.read_bytes()
+    assert main(arguments) == 0 and sheet.read_bytes() == first
+    assert main([*arguments, "--seed", "1"]) == 0 and sheet.read_bytes() != first
+
+
+def test_a_folder_of_nothing_is_a_clear_error(tmp_path, capsys):
+    assert main(["show", str(tmp_path)]) == 2
+    assert "neither CIHP's" in capsys.readouterr().err
+
+
+def test_the_folder_above_a_data_set_names_it(tree, capsys):
+    assert main(["show", str(tree.parent)]) == 2
+    assert f"; {tree} does" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["check", "show", "paint"])
+def test_help_explains_every_flag(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    flags = [line for line in text.splitlines() if "│ --" in line]
+    assert "Folder" in text and all(len(line.split()) > 3 for line in flags)
+
+
+def test_the_real_sample_is_sound(sample_data):
+    for split, images in (("train", 16), ("val", 4)):
+        report = check_folder(sample_data / "cihp_sample", split)
+        assert report.images == images and not report.faults and not report.notes

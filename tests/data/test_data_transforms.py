@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+import torch
+
+from rpcnn.data.painted.scene import paint_scene
+from rpcnn.data.transforms import (
+    TestTransform,
+    TrainTransform,
+    flip_sample,
+    resize_labels,
+    resize_sample,
+    resized_shape,
+)
+from rpcnn.labels import CIHP, PASCAL_PERSON_PART
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return paint_scene(5, 120, 160, people=3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "short", "limit", "wanted"),
+    [
+        ((333, 500), 800, 1333, (800, 1201)),
+        ((500, 333), 800, 1333, (1201, 800)),  # long side truncated: 800 * 500 / 333 = 1201.2
+        ((300, 1000), 800, 1333, (400, 1333)),  # 800 -> 2667 is too long: short = round(1333 * 0.3)
+        ((300, 1000), 864, 1400, (420, 1400)),
+        ((480, 480), 512, 1400, (512, 512)),
+        ((2, 4000), 800, 1333, (1, 2000)),  # never empty
+    ],
+)
+def test_resized_shape_follows_the_short_side_and_the_limit(shape, short, limit, wanted):
+    assert resized_shape(*shape, short, limit) == wanted
+
+
+def test_labels_take_the_nearest_pixel_below():
+    labels = torch.arange(6, dtype=torch.uint8).view(1, 6)
+    assert resize_labels(labels, (1, 4)).tolist() == [[0, 1, 3, 4]]
+    assert resize_labels(labels, (2, 9)).tolist() == [[0, 0, 1, 2, 2, 3, 4, 4, 5]] * 2
+    stack = torch.randint(0, 20, (2, 37, 53), dtype=torch.uint8)
+    wanted = torch.nn.functional.interpolate(stack[:, None], size=(74, 106), mode="nearest")[:, 0]
+    assert torch.equal(resize_labels(stack, (74, 106)), wanted)
+
+
+def test_resizing_keeps_boxes_around_their_people(scene):
+    resized = resize_sample(scene, (300, 400))
+    assert resized["image"].shape == (3, 300, 400) and resized["image"].dtype == torch.uint8
+    assert torch.equal(resized["boxes"], scene["boxes"] * 2.5)
+    for person, (x1, y1, x2, y2) in zip(resized["parsing"], resized["boxes"].round().int().tolist(), strict=True):
+        outside = person.clone()
+        outside[max(y1 - 1, 0) : y2 + 1, max(x1 - 1, 0) : x2 + 1] = 0
+        assert not outside.any()
+
+
+def test_people_who_lose_their_last_pixel_are_dropped(scene):
+    tiny = torch.zeros(1, 120, 160, dtype=torch.uint8)
+    tiny[0, 3, 3] = 5
+    sample = scene | {
+        "parsing": torch.cat([scene["parsing"], tiny]),
+        "boxes": torch.cat([scene["boxes"], torch.tensor([[3.0, 3, 4, 4]])]),
+    }
+    smaller = resize_sample(sample, (60, 80))
+    assert len(smaller["parsing"]) == len(smaller["boxes"]) == len(scene["boxes"])
+
+
+def test_flipping_mirrors_everything_and_swaps_left_and_right(scene):
+    flipped = flip_sample(scene, CIHP)
+    assert torch.equal(flipped["image"], scene["image"].flip(-1))
+    for left, right in ((14, 15), (16, 17), (18, 19)):
+        assert torch.equal(flipped["semantic"] == left, (scene["semantic"] == right).flip(-1))
+        assert torch.equal(flipped["parsing"] == right, (scene["parsing"] == left).flip(-1))
+    assert torch.equal(flipped["semantic"] == 5, (scene["semantic"] == 5).flip(-1))
+    for person, (x1, y1, x2, y2) in zip(flipped["parsing"], flipped["boxes"].int().tolist(), strict=True):
+        ys, xs = np.nonzero(person.numpy())
+        assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (x1, y1, x2, y2)
+
+
+def test_flipping_twice_gives_the_sample_back(scene):
+    twice = flip_sample(flip_sample(scene, CIHP), CIHP)
+    assert all(torch.equal(twice[key], scene[key]) for key in ("image", "boxes", "parsing", "semantic"))
+
+
+def test_label_sets_without_sides_and_ignored_pixels_survive_a_flip(scene):
+    semantic = scene["semantic"].clone()
+    semantic[0] = 255
+    flipped = flip_sample(scene | {"semantic": semantic}, PASCAL_PERSON_PART)
+    assert torch.equal(flipped["semantic"], semantic.flip(-1))
+
+
+def test_images_without_people_pass():
+    empty = paint_scene(1, 64, 80, people=0)
+    transform = TrainTransform((32, 64), 100, CIHP, flip_prob=1.0)
+    sample = transform(empty, generator())
+    assert sample["boxes"].shape == (0, 4) and sample["parsing"].shape == (0, *sample["image"].shape[-2:])
+
+
+def test_augmentation_depends_on_the_generator_alone(scene):
+    transform = TrainTransform((60, 120), 400, CIHP)
+    first, again = transform(scene, generator(3)), transform(scene, generator(3))
+    assert all(torch.equal(first[key], again[key]) for key in ("image", "boxes", "parsing", "semantic"))
+    shapes = {tuple(transform(scene, generator(k))["image"].shape) for k in range(8)}
+    assert len(shapes) > 3
+
+
+def test_short_side_is_drawn_from_the_whole_range_or_from_the_list(scene):
+    sides = lambda spec: {
+        min(TrainTransform(spec, 999, CIHP)(scene, generator(k))["image"].shape[1:]) for k in range(60)
+    }
+    assert sides((30, 33)) == {30, 31, 32, 33}
+    assert sides([30, 33]) == {30, 33}
+    assert sides(40) == {40}
+
+
+def test_half_of_the_samples_are_flipped(scene):
+    transform = TrainTransform(120, 999, CIHP)
+    flips = sum(not torch.equal(transform(scene, generator(k))["image"], scene["image"]) for k in range(100))
+    assert 30 < flips < 70
+
+
+def test_the_test_transform_resizes_the_picture_and_leaves_the_truth(scene):
+    sample = TestTransform(240, 300)(scene)
+    assert sample["image"].shape == (3, 225, 300)
+    assert torch.equal(sample["semantic"], scene["semantic"]) and torch.equal(sample["boxes"], scene["boxes"])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"short_side": (864, 512)}, {"short_side": []}, {"max_size": 0}, {"flip_prob": 2}, {"labels": None}]
+)
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(ValueError, match="TrainTransform"):
+        TrainTransform(**({"labels": CIHP} | wrong))

@@ -1,0 +1,122 @@
+"""Compiles the CUDA kernel headers for the CPU emulator of tests/cuda/simt and calls them through ctypes."""
+
+import ctypes
+import functools
+import glob
+import os
+import pathlib
+import pickle
+import re
+import shutil
+import subprocess
+import tempfile
+
+import pytest
+import torch
+
+ROOT = str(pathlib.Path(__file__).parents[2])
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]  # their numbers in tests/cuda/simt/exports.h
+ORDERS = [("ascending", 0, 0), ("descending", 1, 0), ("random", 2, 1), ("random_again", 2, 2)]
+
+
+def _cuda_include() -> list[str]:
+    """A toolkit's headers give the half types; without one the emulator runs the float kernels only."""
+    if not shutil.which("nvcc"):
+        return []
+    command = ["nvcc", "--dryrun", "-x", "cu", "-c", os.devnull, "-o", os.devnull]
+    top = re.search(r"^#\$ TOP=(.*)$", subprocess.run(command, capture_output=True, text=True).stderr, re.M)
+    return [f"-I{os.path.join(os.path.realpath(top.group(1).strip()), 'include')}"] if top else []
+
+
+def build(target: str, flags=("-O1",)) -> None:
+    """Compiles tests/cuda/simt into the shared library `target`; skips where there is no g++ for x86-64."""
+    if not shutil.which("g++") or os.uname().machine != "x86_64":
+        pytest.skip("the CUDA emulator needs g++ on x86-64")
+    sources = sorted(glob.glob(os.path.join(ROOT, "tests", "simt", "*.cpp")))
+    include = [f"-I{os.path.join(ROOT, path)}" for path in ("tests/cuda/simt", "csrc/cuda")] + _cuda_include()
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = []
+        for source in sources:
+            output = os.path.join(folder, os.path.basename(source) + ".o")
+            command = ["g++", "-std=c++20", "-fPIC", "-w", *flags, *include, "-c", source, "-o", output]
+            jobs.append((subprocess.Popen(command), output))
+        codes = [job.wait() for job, _ in jobs]
+        assert not any(codes), "the CUDA kernel headers do not compile for the emulator"
+        subprocess.run(["g++", "-shared", *flags, *(output for _, output in jobs), "-o", target], check=True)
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The emulated kernels."""
+    with tempfile.TemporaryDirectory(prefix="rpcnn-simt-") as folder:
+        build(os.path.join(folder, "libsimt.so"))
+        return ctypes.CDLL(os.path.join(folder, "libsimt.so"))
+
+
+def argument(value):
+    """A Python value as a C argument: tensors by address, lists of them as tables, dtypes by number, ints as int64."""
+    if value is None:
+        return ctypes.c_void_p(None)
+    if isinstance(value, torch.Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    if isinstance(value, torch.dtype):
+        return ctypes.c_int64(DTYPES.index(value))
+    if isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
+        return (ctypes.c_void_p * len(value))(*(tensor.data_ptr() for tensor in value))
+    if isinstance(value, list):
+        return (ctypes.c_int64 * len(value))(*value)
+    if isinstance(value, bool):
+        return ctypes.c_bool(value)
+    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int64(value)
+
+
+def recorded(value):
+    """An argument as plain Python data: a tensor as (its memory, the offset of its first element)."""
+    if isinstance(value, torch.dtype):
+        return DTYPES.index(value)
+    if isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
+        return [recorded(tensor) for tensor in value]
+    if isinstance(value, torch.Tensor):
+        memory = bytes(value.untyped_storage())
+        return memory, value.storage_offset() * value.element_size()
+    return value
+
+
+def call(name: str, *arguments) -> None:
+    """Runs an exported launcher; raises RuntimeError with the emulator's text where it found a fault.
+
+    Where RPCNN_SIMT_RECORD names a file, the call is written to it first (tests/cuda/simt/replay.py makes it again).
+    """
+    if record := os.environ.get("RPCNN_SIMT_RECORD"):
+        with open(record, "ab") as file:
+            pickle.dump((name, [recorded(argument) for argument in arguments]), file)
+    function = getattr(library(), name)
+    function.restype = ctypes.c_char_p
+    error = function(*(argument(value) for value in arguments))
+    if error:
+        raise RuntimeError(f"{name}: {error.decode()}")
+
+
+def accumulation(dtype: torch.dtype) -> torch.dtype:
+    """What the kernels add in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def adjoint_scratch(images: int, channels: int, sizes, dtype: torch.dtype) -> torch.Tensor:
+    """The maps between the two launches of a pyramid's adjoint, to the last element (csrc/cuda/pyramid_sum_kernel.cuh).
+
+    sizes: (height, width) of the levels, the finest first.
+    """
+    numbers = sum(images * channels * sizes[0][0] * w for h, w in sizes if h != sizes[0][0])
+    return torch.full((numbers,), torch.nan, dtype=accumulation(dtype))
+
+
+def tolerance(dtype: torch.dtype) -> dict[str, float]:
+    """Of sums of some dozens of terms of order 1, rounded to the dtype once."""
+    relative = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}[dtype]
+    return {"rtol": relative, "atol": relative}
+
+
+def schedule(order: tuple[str, int, int]) -> None:
+    """Sets the order in which the emulator runs blocks and threads."""
+    call("simt_order", order[1], order[2])

@@ -1,0 +1,77 @@
+"""A tiny network, scenes to feed it and a training step, for the tests of many rooms."""
+
+import torch
+
+from rpcnn.model import RPRCNN
+
+LOSSES = ["rpn_objectness", "rpn_box", "box_class", "box_regression", "parsing", "semantic", "rescoring"]
+
+TINY = {
+    "num_classes": 6,
+    "backbone": "resnet18",
+    "backbone_norm": "gn",
+    "backbone_width": 0.25,
+    "freeze_at": 0,
+    "fpn_channels": 16,
+    "num_groups": 4,
+    "gse_convs": 1,
+    "anchor_sizes": (16, 32, 64, 128, 256),
+    "rpn_top_train": 60,
+    "rpn_top_test": 30,
+    "rpn_samples": 64,
+    "box_channels": 32,
+    "box_samples": 32,
+    "canonical_size": 56,
+    "parsing_channels": 16,
+    "parsing_convs": 1,
+    "aspp_channels": 8,
+    "aspp_dilations": (2, 4),
+    "parsing_resolution": 8,
+    "parsing_output": 32,
+    "parsing_samples": 4,
+    "prsn_channels": 8,
+    "prsn_hidden": 8,
+}
+
+
+def tiny(**arguments) -> RPRCNN:
+    torch.manual_seed(0)
+    return RPRCNN(**TINY | arguments)
+
+
+def scene(seed: int, height: int = 64, width: int = 96, people: int = 2):
+    """An image of people as coloured rectangles, heads above bodies, and its target."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 60, (3, height, width), dtype=torch.uint8, generator=generator)
+    parsing = torch.zeros(people, height, width, dtype=torch.uint8)
+    boxes = torch.zeros(people, 4)
+    for i in range(people):
+        x, y = 6 + 40 * i + 3 * seed % 7, 8 + 4 * i
+        parsing[i, y : y + 40, x : x + 24] = 1 + i
+        parsing[i, y : y + 14, x : x + 24] = 4
+        boxes[i] = torch.tensor([x, y, x + 24, y + 40])
+        image[i, parsing[i] == 1 + i] = 220
+        image[:, parsing[i] == 4] = 250
+    semantic = parsing.amax(0) if people else torch.zeros(height, width, dtype=torch.uint8)
+    return image, {"boxes": boxes, "parsing": parsing, "semantic": semantic, "seed": seed}
+
+
+def train(model, scenes):
+    images, targets = zip(*scenes, strict=True)
+    return model.train()(list(images), list(targets))
+
+
+def eager(**arguments) -> RPRCNN:
+    """A model that takes nearly everything for a person."""
+    model = tiny(score_threshold=0.0, **arguments).eval()
+    with torch.no_grad():
+        model.rpn.objectness.weight.normal_()
+        model.box_head.classes.weight.normal_()
+    return model
+
+
+def rating(model):
+    """The model with predicted mIoUs that differ and that the clamp to 0..1 leaves alone."""
+    torch.nn.init.normal_(model.prsn.iou.weight, std=0.3)
+    torch.nn.init.constant_(model.prsn.iou.bias, 0.5)
+    return model

@@ -1,0 +1,299 @@
+"""Test-time augmentation: what it must equal, and that it holds no more than it says."""
+
+import sys
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.models import eager, rating, scene
+
+from rpcnn.config import Config, load_config
+from rpcnn.inference import augmented
+from rpcnn.inference.augmented import AugmentedInference, Pass
+from rpcnn.inference.combine import combine
+from rpcnn.inference.pipeline import augmented_inference, augmented_short_sides, describe_augmentation
+from rpcnn.inference.soft_nms import box_voting, soft_nms
+from rpcnn.labels import MHP_V2, LabelSet
+from rpcnn.model.boxes import box_iou
+from rpcnn.ops.paste_parsing import strips
+
+LABELS = LabelSet("six", ("background", "left", "right", "arm-l", "hat", "arm-r"), pairs=((1, 2), (3, 5)))
+
+
+def same(image):
+    return image
+
+
+def twice(image):
+    return image.repeat_interleave(2, 1).repeat_interleave(2, 2)  # symmetrical to the last bit, unlike a resize
+
+
+def half(image):
+    return image[:, ::2, ::2].contiguous()
+
+
+def by_hand_mirrored(maps: torch.Tensor, label_set: LabelSet) -> torch.Tensor:
+    """[..., K, h, w] mirrored, every pair of channels exchanged one after the other."""
+    result = maps.flip(-1).clone()
+    for left, right in label_set.pairs:
+        result[..., left, :, :], result[..., right, :, :] = (
+            maps.flip(-1)[..., right, :, :],
+            maps.flip(-1)[..., left, :, :],
+        )
+    return result
+
+
+def calls(monkeypatch, owner, name) -> list:
+    """(positional arguments, result) of every call of owner.name from now on."""
+    seen, original = [], getattr(owner, name)
+
+    def record(*arguments):
+        result = original(*arguments)
+        seen.append((arguments, result))
+        return result
+
+    monkeypatch.setattr(owner, name, record)
+    return seen
+
+
+RELEASED = {"inclusive_boxes": True, "clamp_iou": False, "crop_semantic": False, "test_padding": "black"}
+
+
+@pytest.mark.parametrize("switches", [{}, RELEASED], ids=["default", "released"])
+def test_the_base_scale_alone_is_plain_inference(switches):
+    model, image = rating(eager(max_detections=12, **switches)), scene(1, 62, 90)[0]
+    with torch.inference_mode():
+        plain = model([image])[0]
+    found = AugmentedInference(model, LABELS, [same], flip=False, suppression="off", voting_iou=0)(image)
+    assert plain.iou_scores.unique().numel() == len(plain.boxes) == 12
+    assert found.image_size == plain.image_size
+    for name in ("boxes", "box_scores", "probabilities"):
+        assert torch.equal(getattr(found, name), getattr(plain, name)), name
+    torch.testing.assert_close(found.iou_scores, plain.iou_scores, rtol=1e-6, atol=1e-7)  # a root, squared
+    for mode in ("combine", "parsing", "semseg"):
+        knobs = {"semantic_mode": mode, "semantic_gate": 0.2, "inclusive_boxes": model.inclusive_boxes}
+        results = [combine(detections, (62, 90), LABELS, **knobs) for detections in (plain, found)]
+        assert torch.equal(results[0].people, results[1].people)
+        assert torch.equal(results[0].labels, results[1].labels)
+        assert torch.equal(results[0].instances, results[1].instances)
+
+
+@pytest.mark.parametrize("label_set", [LABELS, MHP_V2], ids=["6", "59"])
+def test_a_mirrored_image_gives_the_mirrored_people_with_left_and_right_exchanged(label_set):
+    """Passes x and flip(x) against flip(x) and x: the same set, so the answers may differ by the mirror alone."""
+    model = rating(eager(num_classes=label_set.num_classes, max_detections=10))
+    look = AugmentedInference(model, label_set, [same, twice])
+    image = scene(1, 60, 90)[0]  # 90 pads to 96: to the right of both the picture and its mirror image
+    found, mirrored = look(image), look(image.flip(-1))
+    x1, y1, x2, y2 = found.boxes.unbind(1)
+    torch.testing.assert_close(mirrored.boxes, torch.stack([90 - x2, y1, 90 - x1, y2], 1), rtol=1e-4, atol=1e-3)
+    for name in ("box_scores", "iou_scores", "scores"):
+        torch.testing.assert_close(getattr(mirrored, name), getattr(found, name), rtol=1e-4, atol=1e-5)
+    for name in ("probabilities", "semantic"):
+        wanted = by_hand_mirrored(getattr(found, name), label_set)
+        torch.testing.assert_close(getattr(mirrored, name), wanted, rtol=1e-3, atol=1e-4)
+        unswapped = getattr(found, name).flip(-1)
+        assert (getattr(mirrored, name) - unswapped).abs().max() > 1e-2  # the exchange is no small matter
+    # And the model itself is not symmetrical: without the mirrored passes nothing of this holds.
+    single = AugmentedInference(model, label_set, [same], flip=False)
+    one, other = single(image), single(image.flip(-1))
+    assert (other.semantic - by_hand_mirrored(one.semantic, label_set)).abs().max() > 1e-2
+
+
+@torch.inference_mode()
+def test_running_means_are_the_means_of_all_passes_kept():
+    model, image = rating(eager(max_detections=5)), scene(1, 64, 96)[0]
+    found = AugmentedInference(model, LABELS, [same, twice, half])(image)
+    maps, semantic, parsing_scores = [], [], []
+    for scale, factor in ((same, 1), (twice, 2), (half, 0.5)):
+        for mirrored in (False, True):
+            seen = scale(image).flip(-1) if mirrored else scale(image)
+            pyramid, logits, _ = model.encode([seen])
+            x1, y1, x2, y2 = (found.boxes * factor).unbind(1)
+            width = 96 * factor
+            own = torch.stack([width - x2, y1, width - x1, y2] if mirrored else [x1, y1, x2, y2], 1)
+            probabilities, iou = model.parse(pyramid, own)
+            # All three sizes are multiples of 4: without the padding, the maps cover the picture exactly.
+            cropped = logits[:, :, : seen.shape[1] // 4, : seen.shape[2] // 4].softmax(1)
+            full = F.interpolate(cropped, size=(64, 96), mode="bilinear", align_corners=False)[0]
+            maps.append(by_hand_mirrored(probabilities, LABELS) if mirrored else probabilities)
+            semantic.append(by_hand_mirrored(full, LABELS) if mirrored else full)
+            parsing_scores.append((found.box_scores * iou).sqrt())
+    for values in (maps, semantic, parsing_scores):
+        assert torch.stack(values).std(0).max() > 0.005  # the passes do not agree anyway
+    torch.testing.assert_close(found.probabilities, torch.stack(maps).mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.semantic, torch.stack(semantic).mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.scores, torch.stack(parsing_scores).mean(0), rtol=1e-4, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_candidates_of_all_passes_compete_and_vote(monkeypatch):
+    model, image = eager(max_detections=8), scene(1, 64, 96)[0]
+    heads = calls(monkeypatch, model.box_head, "candidates")
+    found = AugmentedInference(model, LABELS, [same, twice], suppression="gaussian", sigma=0.3, voting_iou=0.5)(image)
+    assert len(heads) == 4
+    boxes, scores = [], []
+    for (_, (own, own_scores, _)), factor, mirrored in zip(heads, (1, 1, 2, 2), (0, 1, 0, 1), strict=True):
+        x1, y1, x2, y2 = (own / factor).unbind(1)
+        boxes.append(torch.stack([96 - x2, y1, 96 - x1, y2] if mirrored else [x1, y1, x2, y2], 1))
+        scores.append(own_scores)
+    boxes, scores = torch.cat(boxes), torch.cat(scores)
+    kept, lowered = soft_nms(boxes, scores, model.box_head.nms_threshold, "gaussian", 0.3, max_keep=8)
+    torch.testing.assert_close(found.box_scores, lowered)
+    torch.testing.assert_close(found.boxes, box_voting(boxes[kept], boxes, scores, 0.5), rtol=1e-5, atol=1e-4)
+    assert (found.boxes - boxes[kept]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(
+    ("base", "seen", "box", "plain", "flipped"),
+    [
+        # The ratios differ by axis: both sizes were rounded.
+        ((60, 90), (120, 178), [20, 30, 50, 100], [10.11, 15, 25.28, 50], [64.72, 15, 79.89, 50]),
+        ((90, 60), (45, 30), [3, 5, 10, 40], [6, 10, 20, 80], [40, 10, 54, 80]),
+    ],
+    ids=["landscape", "portrait"],
+)
+def test_box_frames(base, seen, box, plain, flipped, mirrored):
+    view = Pass(torch.zeros(0), seen, mirrored)
+    own = torch.tensor([box], dtype=torch.float32)
+    there = view.to_base(own, base)
+    assert there[0].tolist() == pytest.approx(flipped if mirrored else plain, abs=0.01)
+    torch.testing.assert_close(view.from_base(there, base), own)
+
+
+@pytest.mark.parametrize("size", [(60, 90), (90, 60)], ids=["landscape", "portrait"])
+def test_every_pass_finds_and_parses_the_same_place(monkeypatch, size):
+    """A stand-in detector boxes the bright rectangle of whatever picture the pass sees."""
+    model = eager()
+    image = torch.zeros(3, *size, dtype=torch.uint8)
+    image[:, 12:40, 8:24] = 255
+    encoded = calls(monkeypatch, model, "encode")
+
+    def bright(*_):
+        rows, columns = (encoded[-1][0][0][0][0] > 127).nonzero(as_tuple=True)
+        edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        return torch.tensor([edges], dtype=torch.float32), torch.tensor([0.9]), torch.tensor([0])
+
+    monkeypatch.setattr(model.box_head, "candidates", bright)
+    parsed = calls(monkeypatch, model, "parse")
+    found = AugmentedInference(model, LABELS, [same, twice, half])(image)
+    assert found.boxes.tolist() == [[8, 12, 24, 40]]
+    assert len(parsed) == len(encoded) == 6
+    for (images, _), ((_, own), _) in zip(encoded, parsed, strict=True):
+        x1, y1, x2, y2 = own[0].int().tolist()
+        bright_pixels = images[0][0]
+        assert (bright_pixels[:, y1:y2, x1:x2] == 255).all()
+        assert bright_pixels[0].count_nonzero() == (x2 - x1) * (y2 - y1)
+
+
+def test_one_running_mean_and_the_maps_of_one_pass_are_all_there_is(monkeypatch):
+    model, image = eager(max_detections=6), scene(1, 64, 96)[0]
+    monkeypatch.setattr(sys.modules[strips.__module__], "STRIP_NUMBERS", 6 * 96 * 16)  # 4 strips of 16 rows
+    alive = {"maps": [], "windows": [], "logits": [], "coarse": [], "finest": []}
+    most = dict.fromkeys(alive, 0)
+
+    def living(kind, *tensors):
+        alive[kind] += [weakref.ref(tensor) for tensor in tensors]
+        most[kind] = max(most[kind], sum(reference() is not None for reference in alive[kind]))
+
+    augmentation = AugmentedInference(model, LABELS, [same, twice, half])
+    encode, look, parse, window = model.encode, augmentation.look, model.parse, augmented.global_window
+
+    def watched_encode(images):
+        pyramid, logits, sizes = encode(images)
+        living("finest", pyramid[0])
+        living("coarse", *pyramid[1:])
+        return pyramid, logits, sizes
+
+    def watched_look(*arguments):
+        living("logits")  # of the passes before
+        seen, boxes, scores, logits = look(*arguments)
+        alive["logits"].append(weakref.ref(logits))
+        return seen, boxes, scores, logits
+
+    def watched_parse(*arguments):
+        maps, scores = parse(*arguments)
+        living("maps", maps)
+        return maps, scores
+
+    def watched_window(*arguments):
+        result = window(*arguments)
+        assert result.shape == (6, 16, 96)
+        living("windows", result)
+        return result
+
+    monkeypatch.setattr(model, "encode", watched_encode)
+    monkeypatch.setattr(augmentation, "look", watched_look)
+    monkeypatch.setattr(model, "parse", watched_parse)
+    monkeypatch.setattr(augmented, "global_window", watched_window)
+    found = augmentation(image)
+    assert len(alive["maps"]) == 6 and len(alive["windows"]) == 24
+    # Of S2 all passes', of the coarser four levels one pass's; the mean is the first pass's own map.
+    assert len(alive["logits"]) == 6
+    assert most == {"maps": 2, "windows": 2, "logits": 0, "coarse": 4, "finest": 6}
+    assert found.probabilities.shape == (6, 6, 32, 32)
+
+
+def test_what_is_kept_of_a_pass_is_64_bytes_a_pixel():
+    model = eager()
+    look = AugmentedInference(model, LABELS, [same], flip=False)
+    with torch.inference_mode():
+        seen = look.look(scene(1, 64, 96)[0], False)[0]
+    assert seen.finest.untyped_storage().nbytes() == 64 * 96 // 16 * 16 * 4  # 16 channels here, 256 in the paper
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_people():
+    model, image = rating(eager(max_detections=6)), scene(1, 62, 90)[0]
+    wanted = AugmentedInference(model, LABELS, [same, twice])(image)
+    found = AugmentedInference(model.cuda(), LABELS, [same, twice])(image)
+    for name in ("boxes", "box_scores", "iou_scores", "probabilities", "semantic"):
+        torch.testing.assert_close(getattr(found, name).cpu(), getattr(wanted, name), rtol=1e-2, atol=1e-2)
+
+
+def test_without_global_branch_rescoring_or_people():
+    model = eager(gse=False, prsn=False)
+    found = AugmentedInference(model, LABELS, [same, twice])(scene(1)[0])
+    assert found.semantic is None and found.iou_scores is None and len(found.boxes) > 0
+    model = eager()
+    model.box_head.score_threshold = 1.0
+    found = AugmentedInference(model, LABELS, [same, twice])(scene(1)[0])
+    assert found.boxes.shape == (0, 4) and found.probabilities.shape == (0, 6, 32, 32)
+    result = combine(found, (64, 96), LABELS, semantic_gate=0.0)
+    assert len(result) == 0 and result.labels.shape == (64, 96)
+
+
+def test_the_released_passes_are_the_defaults():
+    config = Config()
+    assert augmented_short_sides(config) == [800, 400, 500, 600, 700, 900, 1000, 1100, 1200]
+    assert "18 passes" in describe_augmentation(config)
+    model = eager(num_classes=20)
+    look = augmented_inference(model, config)
+    assert look.num_passes == 18
+    assert [(scale.short_side, scale.max_size) for scale in look.scales[:2]] == [(800, 1333), (400, 2000)]
+    assert (look.suppression, look.voting_iou, model.box_head.nms_threshold) == ("linear", 0.9, 0.5)
+
+
+def test_a_model_takes_the_place_of_its_plain_self_in_combine():
+    """The mean semantic map lies on the picture's own pixels: the arg-max of `combine` is that of the mean."""
+    model, image = eager(), scene(1, 61, 87)[0]
+    found = AugmentedInference(model, LABELS, [same, twice])(image)
+    result = combine(found, (61, 87), LABELS, semantic_mode="semseg")
+    assert torch.equal(result.labels.long(), found.semantic.argmax(0))
+    iou = box_iou(result.boxes, found.boxes).amax(1)
+    torch.testing.assert_close(iou, torch.ones_like(iou))
+
+
+def test_what_it_refuses():
+    model = eager()
+    with pytest.raises(ValueError, match="scales must hold at least the base scale"):
+        AugmentedInference(model, LABELS, [])
+    with pytest.raises(ValueError, match="suppression must be one of linear, gaussian, off, got 'hard'"):
+        AugmentedInference(model, LABELS, [same], suppression="hard")
+    with pytest.raises(ValueError, match="must have the model's 6 classes, got MHP-v2 with 59"):
+        AugmentedInference(model, MHP_V2, [same])
+    for wrong in (["--test.augment-scales", "0"], ["--test.voting-iou", "1.5"], ["--test.soft-nms-sigma", "0"]):
+        with pytest.raises(ValueError, match=r"config: test\."):
+            load_config("cihp_r50", wrong)

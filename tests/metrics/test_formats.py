@@ -1,0 +1,175 @@
+"""Predictions on disk: what each format keeps, what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rpcnn.formats import FORMATS, Prediction, detect_format, make_format
+
+
+def prediction(overlap=False):
+    """Two people of three parts on 6 × 9 pixels, the second the better; and a label that nobody has."""
+    people = np.zeros((2, 6, 9), np.uint8)
+    people[0, 1:4, 0:4] = [[1, 1, 2, 2]] * 3
+    people[1, 2:6, 4:8] = [[3, 3, 1, 1]] * 4
+    if overlap:
+        people[1, 2, 2:4] = 3
+    labels = people[0].copy()
+    np.copyto(labels, people[1], where=people[1] > 0)
+    labels[0, 8] = 5
+    return Prediction(labels, people, np.array([0.25, 0.75]), None, np.array([0.5, 0.875]))
+
+
+def stored(name, folder, *predictions):
+    form = make_format(name)
+    for i, one in enumerate(predictions):
+        form.write(folder, f"{i:04d}", one)
+    form.finish(folder)
+    return make_format(name)
+
+
+@pytest.mark.parametrize("name", ["people", "coco"])
+def test_formats_for_overlapping_people_keep_everything(name, tmp_path):
+    wanted = prediction(overlap=True)
+    got = stored(name, tmp_path, wanted).read(tmp_path, "0000")
+    for field in ("labels", "people", "scores", "boxes", "box_scores"):
+        assert np.array_equal(getattr(got, field), getattr(wanted, field)), field
+
+
+@pytest.mark.parametrize("name", ["instances", "mhp"])
+def test_formats_of_one_person_a_pixel_give_overlaps_to_the_better_one(name, tmp_path):
+    wanted = prediction(overlap=True)
+    got = stored(name, tmp_path, wanted).read(tmp_path, "0000")
+    assert np.array_equal(np.asarray(got.people)[1], wanted.people[1])
+    assert np.array_equal(np.asarray(got.people)[0], np.where(wanted.people[1] > 0, 0, wanted.people[0]))
+    assert np.array_equal(got.labels, wanted.labels)
+    assert got.scores == pytest.approx([0.25, 0.75])
+
+
+def test_cihp_server_numbers_the_parts(tmp_path):
+    got = stored("cihp", tmp_path, prediction()).read(tmp_path, "0000")
+    assert (tmp_path / "instance_parsing" / "0000.txt").read_text() == "1 0.25\n2 0.25\n1 0.75\n3 0.75\n"
+    assert [np.unique(part).tolist() for part in np.asarray(got.parts)] == [[0, 1], [0, 2], [0, 1], [0, 3]]
+    assert np.array_equal(np.asarray(got.parts)[:2].max(0), prediction().people[0])
+    assert got.part_scores.tolist() == [0.25, 0.25, 0.75, 0.75]
+    assert len(got.people) == 0 and np.array_equal(got.labels, prediction().labels)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_format_is_told_by_the_files(name, tmp_path):
+    stored(name, tmp_path, prediction())
+    assert detect_format(tmp_path) == name
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_nobody_on_a_picture(name, tmp_path):
+    empty = Prediction(np.zeros((4, 5), np.uint8), np.zeros((0, 4, 5), np.uint8), np.zeros(0))
+    form = stored(name, tmp_path, empty)
+    assert form.stems(tmp_path) == ["0000"]
+    got = form.read(tmp_path, "0000")
+    assert got.people.shape == (0, 4, 5) and got.scores.shape == (0,) and got.boxes.shape == (0, 4)
+
+
+def test_more_than_255_people(tmp_path):
+    people = np.zeros((300, 20, 15), np.uint8)
+    people[np.arange(300), np.arange(300) // 15, np.arange(300) % 15] = 7
+    got = stored("instances", tmp_path, Prediction(people.max(0), people, np.linspace(0.1, 0.9, 300)))
+    assert np.array_equal(got.read(tmp_path, "0000").people, people)
+
+
+def test_what_predict_writes_is_read(tmp_path):
+    import torch
+
+    from rpcnn.inference.results import ParsingResult
+    from rpcnn.labels import CIHP
+
+    one = prediction()
+    order = [1, 0]  # best first
+    instances = torch.zeros(6, 9, dtype=torch.uint8)
+    for i, n in enumerate(order):
+        instances[torch.from_numpy(one.people[n]) > 0] = i + 1
+    scores = torch.tensor(one.scores[order], dtype=torch.float32)
+    boxes = torch.tensor(one.boxes[order], dtype=torch.float32)
+    people, labels = torch.from_numpy(one.people[order]), torch.from_numpy(one.labels)
+    ParsingResult(boxes, scores, scores, scores, people, labels, instances, CIHP).save(tmp_path, "street")
+    assert detect_format(tmp_path) == "instances"
+    got = make_format("instances").read(tmp_path, "street")
+    assert np.array_equal(got.people, one.people[order]) and np.array_equal(got.boxes, one.boxes[order])
+    assert np.array_equal(got.labels, one.labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change", "message"),
+    [
+        ("instances", "0000_labels.png", None, "0000_labels.png: is not there"),
+        (
+            "instances",
+            "0000_instances.png",
+            np.full((6, 9), 3, np.uint8),
+            "numbers up to the JSON's 2 people, .* and 3",
+        ),
+        ("instances", "0000.json", "{", "0000.json: is not JSON"),
+        ("instances", "0000.json", "[]", "0000.json: must hold 'people'"),
+        ("people", "0000_person_2.png", None, "0000_person_2.png: is not there"),
+        ("people", "0000_person_2.png", np.zeros((6, 8), np.uint8), r"size \(6, 9\), got \(6, 8\)"),
+        ("people", "0000_person_1.png", np.zeros((6, 9, 3), np.uint8), "must hold a value per pixel"),
+        ("people", "0000_labels.png", "no picture", "0000_labels.png: cannot be read"),
+        ("coco", "predictions.json", "{}", "must be an object with 'images' and 'annotations'"),
+        ("coco", "predictions.json", '{"images": [], "annotations": [{"image_id": 7}]}', "image_id 7 is no image's"),
+        ("coco", "predictions.json", '{"images": [{"id": "0000"}], "annotations": []}', "0000: 'height' is missing"),
+        ("cihp", "instance_parsing/0000.txt", "1 0.5 2\n", "line 1 must be 'class score', got '1 0.5 2'"),
+        ("cihp", "instance_parsing/0000.txt", "1 0.5\n", "numbers up to the 1 lines"),
+        ("cihp", "instance_parsing/0000.txt", "0 1\n" * 4, "classes must be whole numbers from 1 on"),
+        ("mhp", "instance_segmentation/0000.txt", "best\n", "line 1 must be 'score', got 'best'"),
+    ],
+)
+def test_faults_are_named(name, file, change, message, tmp_path):
+    form = stored(name, tmp_path, prediction())
+    path = tmp_path / file
+    path.unlink()
+    if isinstance(change, str):
+        path.write_text(change)
+    elif change is not None:
+        Image.fromarray(change).save(path)
+    with pytest.raises(ValueError, match=message):
+        form.read(tmp_path, "0000")
+
+
+def test_an_unknown_format_and_a_folder_in_none_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"format: must be one of instances, .*, got 'voc'"):
+        make_format("voc")
+    with pytest.raises(ValueError, match="looks like none of the formats"):
+        detect_format(tmp_path)
+    with pytest.raises(ValueError, match="is no folder"):
+        detect_format(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(counts="0"), r"image 0000: run lengths must make up the 54 pixels of the size, got b'0'"),
+        (dict(counts=[54]), "image 0000: run lengths must be pycocotools' compressed text, got list"),
+        (dict(size=[6, 8]), r"image 0000: a segmentation's size must be the image's \(6, 9\), got \[6, 8\]"),
+    ],
+)
+def test_coco_masks_that_do_not_fit_are_named(change, message, tmp_path):
+    stored("coco", tmp_path, prediction())
+    path = tmp_path / "predictions.json"
+    record = json.loads(path.read_text())
+    record["annotations"][0]["parts"][0]["segmentation"].update(change)
+    path.write_text(json.dumps(record))
+    form = make_format("coco")
+    with pytest.raises(ValueError, match=message):
+        form.read(tmp_path, "0000")
+
+
+def test_coco_masks_are_run_length_codes_of_pycocotools(tmp_path):
+    from pycocotools import mask
+
+    stored("coco", tmp_path, prediction())
+    record = json.loads((tmp_path / "predictions.json").read_text())
+    part = record["annotations"][0]["parts"][0]
+    assert np.array_equal(mask.decode(part["segmentation"]), prediction().people[0] == part["category_id"])
+    assert record["annotations"][0]["bbox"] == [0, 1, 4, 3]

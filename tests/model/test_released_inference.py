@@ -1,0 +1,289 @@
+"""From a picture to label maps as the released code does it: pixels, padding, resizing, scores, pasting, counting."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers.models import scene
+from helpers.released_variant import CONFIG, released
+
+from rpcnn.config import load_config
+from rpcnn.data.transforms import TestTransform, rounded_shape
+from rpcnn.inference.augmented import AugmentedInference
+from rpcnn.inference.combine import combine, enlarge_to_pixels
+from rpcnn.inference.pipeline import parse_image
+from rpcnn.inference.pipeline import test_transform as transform_of
+from rpcnn.labels import CIHP, LabelSet
+from rpcnn.metrics import ParsingEvaluator
+from rpcnn.model import Detections
+from rpcnn.model.prsn import PRSN
+
+BGR_MEAN = torch.tensor([102.9801, 115.9465, 122.7717])[:, None, None]
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_reads_bgr_less_its_mean_and_is_padded_black_at_test(training):
+    model, image = released().train(training), scene(1, height=60, width=90)[0]
+    batch, sizes = model.normalise_and_pad([image])
+    assert batch.shape == (1, 3, 64, 96) and sizes == [(60, 90)]
+    torch.testing.assert_close(batch[0, :, :60, :90], image[[2, 1, 0]].float() - BGR_MEAN)
+    padding = torch.zeros(3, 1, 1) if training else -BGR_MEAN
+    torch.testing.assert_close(batch[0, :, 60:], padding.expand(3, 4, 96))
+    torch.testing.assert_close(batch[0, :, :, 90:], padding.expand(3, 64, 6))
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [
+        ((480, 640), (800, 1067)),  # 1066.7: truncated in training
+        ((333, 500), (800, 1201)),
+        ((600, 1000), (800, 1333)),  # round(1333.3) is not too long
+        ((300, 1000), (400, 1333)),
+        ((1000, 599), (1333, 798)),  # 1335.6 is: both sides times 1.333
+        ((1, 5000), (1, 1333)),
+    ],
+)
+def test_both_sides_are_rounded_at_test(size, wanted):
+    assert rounded_shape(*size, 800, 1333) == wanted
+    image = torch.zeros(3, *size, dtype=torch.uint8)
+    assert tuple(transform_of(CONFIG)(image).shape[1:]) == wanted
+
+
+def opencv_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Float samples of [H, W, ...] at pixel centres, the border's beyond it, without antialiasing."""
+    for axis, new in ((0, height), (1, width)):
+        old = image.shape[axis]
+        position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        low = np.floor(position).astype(int)
+        weight = (position - low).reshape([-1 if i == axis else 1 for i in range(image.ndim)])
+        high = np.minimum(low + 1, old - 1)
+        image = image.take(low, axis) * (1 - weight) + image.take(high, axis) * weight
+    return image
+
+
+@pytest.mark.parametrize("size", [(60, 90), (330, 240)])
+def test_pictures_are_resized_without_antialiasing_at_test(size):
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    transform = TestTransform(120, 200, CONFIG.data.test_resize)
+    got = transform(image)
+    wanted = opencv_bilinear(image.permute(1, 2, 0).double().numpy(), *got.shape[1:])
+    assert np.abs(got.permute(1, 2, 0).numpy() - wanted).max() < 0.51
+    if size[0] > 120:
+        assert (got.float() - TestTransform(120, 200)(image)[:, : got.shape[1], : got.shape[2]]).abs().max() > 20
+
+
+def test_augmented_passes_are_resized_so_too(monkeypatch):
+    from rpcnn.inference import pipeline as inference
+
+    config = load_config("released")
+    seen = []
+    monkeypatch.setattr(inference, "AugmentedInference", lambda model, labels, scales, *_: seen.extend(scales))
+    inference.augmented_inference(None, config)
+    assert len(seen) == 9 and not any(scale.antialias for scale in seen)
+
+
+# Scores
+
+
+def with_constant_iou(model, value: float):
+    torch.nn.init.zeros_(model.prsn.iou.weight)
+    torch.nn.init.constant_(model.prsn.iou.bias, value)
+    return model.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("predicted", "root"), [(1.44, 1.2), (0.25, 0.5), (-0.3, 0.0)])
+def test_the_predicted_iou_is_unclamped_and_never_nan(predicted, root):
+    image = scene(1)[0]
+    found = with_constant_iou(released(score_threshold=0.0), predicted)([image])[0]
+    assert len(found.boxes) > 0
+    torch.testing.assert_close(found.iou_scores, torch.full_like(found.box_scores, predicted))
+    torch.testing.assert_close(found.scores, found.box_scores.sqrt() * root)
+    clamped = with_constant_iou(released(score_threshold=0.0, clamp_iou=True), predicted)([image])[0]
+    torch.testing.assert_close(clamped.scores, clamped.box_scores.sqrt() * min(root, 1))
+
+
+def test_prsn_reads_logits_with_a_second_stride_of_2():
+    prsn = released().prsn
+    assert prsn.conv2.stride == (2, 2)
+    feature, logits = torch.randn(2, 16, 8, 8), torch.randn(2, 6, 32, 32)
+    assert not torch.allclose(prsn(feature, logits), prsn(feature, logits + 5))  # softmax would not see the 5
+    paper = PRSN(16, 6, channels=8, hidden=8)
+    torch.testing.assert_close(paper(feature, logits), paper(feature, logits + 5))
+
+
+# The global map
+
+
+@torch.no_grad()
+def test_the_global_map_is_resized_with_its_padding():
+    image = scene(1, height=52, width=70)[0]
+    model = released().eval()
+    found = model([image])[0]
+    assert found.semantic.shape == (6, 16, 24)  # of 64 x 96 padded pixels
+    labels = torch.zeros(16, 24)
+    labels[:, 23] = 3
+    found.semantic = torch.nn.functional.one_hot(labels.long(), 6).movedim(-1, 0).float()
+    result = combine(found, (104, 140), CIHP, semantic_mode="semseg")
+    assert (result.labels[:, -1] == 3).all()  # the padding's last column lies on the picture's last
+    model.crop_semantic = True
+    assert model([image])[0].semantic.shape == (6, 13, 18)
+
+
+@torch.no_grad()
+def test_one_augmented_pass_is_the_released_inference():
+    six = LabelSet("six", CIHP.names[:6])
+    model = with_constant_iou(released(score_threshold=0.0), -0.3)
+    image = scene(1, height=52, width=70)[0]
+    augmented = AugmentedInference(model, six, [lambda x: x], flip=False, suppression="off", voting_iou=0)(image)
+    plain = model([image])[0]
+    torch.testing.assert_close(augmented.boxes, plain.boxes)
+    assert not augmented.scores.isnan().any()
+    assert AugmentedInference(model, six, [lambda x: x]).look(image, False)[0].inclusive_boxes
+    maps = [combine(found, (52, 70), six, semantic_mode="semseg").labels for found in (augmented, plain)]
+    assert (maps[0] == maps[1]).float().mean() > 0.99
+
+
+# Pasting
+
+
+def test_the_window_of_a_box():
+    # (10, 20, 73, 147) grows by 130/128 about (41.5, 83.5) to x 9.508..73.492, y 19.008..147.992.
+    window = enlarge_to_pixels(torch.tensor([[10.0, 20, 74, 148]]), (128, 128))
+    assert window.tolist() == [[9, 19, 9 + 65, 19 + 129]]
+
+
+def test_windows_are_truncated_towards_zero_and_hold_a_pixel():
+    boxes = torch.tensor([[-3.0, -3, 8, 8], [5.2, 5.2, 5.4, 5.4]])
+    windows = enlarge_to_pixels(boxes, (4, 4))
+    # First to last pixel -3..7: 2 +- 7.5, to -5.5..9.5. A box of 5.2..4.4: 4.8 -+ 0.6, to 5..4, is one pixel.
+    assert windows.tolist() == [[-5, -5, 10, 10], [5, 5, 6, 6]]
+
+
+def released_paste(probabilities, box, semantic, weight):
+    """A person's map, pixel by pixel: box of first and last pixels, semantic [H, W, K] at the image's size."""
+    height, width, _ = semantic.shape
+    x1, y1, x2, y2 = box
+    side = probabilities.shape[1]
+    grow = (side + 2) / side / 2
+    left, right = (int((x1 + x2) / 2 + sign * (x2 - x1) * grow) for sign in (-1, 1))
+    top, bottom = (int((y1 + y2) / 2 + sign * (y2 - y1) * grow) for sign in (-1, 1))
+    padded = np.pad(probabilities.double().numpy(), ((0, 0), (1, 1), (1, 1))).transpose(1, 2, 0)
+    person = opencv_bilinear(padded, max(bottom - top + 1, 1), max(right - left + 1, 1))
+    result = np.zeros((height, width), np.uint8)
+    for y in range(max(top, 0), min(top + person.shape[0], height)):
+        for x in range(max(left, 0), min(left + person.shape[1], width)):
+            values = person[y - top, x - left]
+            if values.argmax() >= 1:
+                result[y, x] = (values + weight * semantic[y, x]).argmax()
+    return result
+
+
+def blobs(people: int, size: int) -> torch.Tensor:
+    """Smooth random probabilities [people, 6, size, size]."""
+    coarse = torch.randn(people, 6, 4, 4) * 4
+    return torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").softmax(1)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.2])
+def test_pasting_equals_the_released_steps_one_by_one(weight):
+    height, width = 75, 110
+    network, image = (60, 88), (height, width)  # boxes in network pixels; each axis has its own ratio
+    boxes = torch.tensor([[5.3, 6.2, 50.9, 55.8], [30, 10, 88, 60], [0, 40, 20.5, 49.25], [60.1, 3, 63.9, 58]])
+    found = Detections(
+        boxes=boxes,
+        box_scores=torch.tensor([0.9, 0.8, 0.7, 0.6]),
+        iou_scores=torch.ones(4),
+        probabilities=blobs(4, 16),
+        semantic=blobs(1, 16)[0],
+        image_size=network,
+        semantic_size=network,
+    )
+    result = combine(
+        found,
+        image,
+        CIHP,
+        instance_semantic_weight=weight,
+        pasting=CONFIG.test.pasting,
+        inclusive_boxes=CONFIG.model.inclusive_boxes,
+    )
+    semantic = opencv_bilinear(found.semantic.permute(1, 2, 0).double().numpy(), height, width)
+    scale = np.array([width / 88, height / 60] * 2)
+    differing = 0
+    for i in range(4):
+        last = (boxes[i].double().numpy() - [0, 0, 1, 1]) * scale
+        np.testing.assert_allclose(result.boxes[i].numpy(), last + np.array([0, 0, 1, 1]), rtol=1e-5)
+        wanted = released_paste(found.probabilities[i], last, semantic, weight)
+        assert wanted.any()
+        differing += (result.people[i].numpy() != wanted).sum()
+    assert differing <= 2  # probabilities that tie within float32
+
+
+def test_the_border_cell_is_background():
+    """A map without background still leaves some of its window empty: the zeros of the border win at its outer edge."""
+    maps = torch.zeros(1, 6, 8, 8)
+    maps[:, 1] = 1.0
+    found = Detections(torch.tensor([[10.0, 10, 50, 50]]), torch.ones(1), torch.ones(1), maps, None, (60, 60))
+    person = combine(found, (60, 60), CIHP, pasting=CONFIG.test.pasting, inclusive_boxes=True).people[0]
+    # The window is 5..53, of 10 cells of 4.9 pixels: up to the border cell's centre, 7.45, there are nothing but zeros.
+    assert person.nonzero().amin(0).tolist() == [7, 7] and person.nonzero().amax(0).tolist() == [51, 51]
+    exact = combine(found, (60, 60), CIHP).people[0]
+    assert exact.nonzero().amin(0).tolist() == [10, 10] and exact.nonzero().amax(0).tolist() == [49, 49]
+
+
+def test_a_picture_goes_through_all_of_it():
+    """The commands' way from a picture to a result takes the configuration's resizing, scaling and pasting."""
+    seen = []
+
+    def model(images):
+        seen.extend(images)
+        size = tuple(images[0].shape[1:])
+        return [Detections(torch.tensor([[5.0, 6, 80, 90]]), torch.ones(1), torch.ones(1), maps, None, size)]
+
+    config, image = load_config("released", ["--data.test-short-side", "100", "--device", "cpu"]), scene(1)[0]
+    maps = blobs(1, 16)
+    result = parse_image(model, image, config, torch.device("cpu"))
+    assert torch.equal(seen[0], TestTransform(100, 1333, "opencv")(image))
+    (found,) = model(seen[:1])
+    wanted = combine(found, (64, 96), CIHP, pasting="rounded", inclusive_boxes=True)
+    assert torch.equal(result.people, wanted.people) and torch.equal(result.boxes, wanted.boxes)
+    edges = combine(found, (64, 96), CIHP, pasting="rounded")
+    assert not torch.equal(result.boxes, edges.boxes)
+
+
+# Counting
+
+
+def test_images_without_a_detection_do_not_count():
+    def results(skip_empty):
+        evaluator = ParsingEvaluator(3, skip_empty=skip_empty)
+        truth = np.zeros((4, 4), np.uint8)
+        truth[:2] = 1
+        one = dict(scores=[0.9], boxes=[[0, 0, 4, 2]], box_scores=[0.9])
+        none = dict(scores=np.zeros(0), boxes=np.zeros((0, 4)), box_scores=np.zeros(0))
+        evaluator.add(
+            labels=truth, people=truth[None], **one,
+            true_labels=truth, true_people=truth[None], true_boxes=[[0, 0, 4, 2]],
+        )  # fmt: skip
+        evaluator.add(
+            labels=np.zeros_like(truth), people=np.zeros((0, 4, 4), np.uint8), **none,
+            true_labels=truth, true_people=truth[None], true_boxes=[[0, 0, 4, 2]],
+        )  # fmt: skip
+        return evaluator.summarize()
+
+    skipped, counted = results(CONFIG.test.skip_empty), results(False)
+    assert skipped["miou"] == 100 and skipped["pixel_accuracy"] == 100
+    assert counted["pixel_accuracy"] == 75
+    assert skipped["ap_p_50"] == counted["ap_p_50"] == 50  # the person there is missed either way
+
+
+def test_thresholds_of_the_release():
+    for name, threshold in (("released", 0.3), ("released_mhpv2", 0.05)):
+        config = load_config(name)
+        assert (config.test.score_threshold, config.test.semantic_gate) == (threshold, 0.7)
+        assert (config.test.instance_semantic_weight, config.model.max_detections) == (0.2, 100)
+        assert math.isclose(config.model.score_threshold, 0.05)

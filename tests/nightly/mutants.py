@@ -1,0 +1,228 @@
+"""How tight the net around the CUDA kernels is: breaks each kernel in turn, a test must go red every time.
+
+    python tests/nightly/mutants.py                        # all, about 25 minutes; writes tests/nightly/MUTANTS.md
+    python tests/nightly/mutants.py --only parsing_miou         # these rows of the table
+
+A mutant changes one place of csrc/. The emulator's tests of the op run first; where they stay green, the sanitizers do
+(a missing barrier shows only as a race). The unchanged kernels must pass both before any mutant is tried.
+"""
+
+import argparse
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LIMIT = 240
+"""Seconds of one test run; the unchanged kernels need less than half of it."""
+BARRIER, NOTHING = "__syncthreads();", "/* no barrier */;"
+
+
+@dataclass
+class Mutant:
+    """One change to csrc/<file>; `nth` occurrence of `old` becomes `new`."""
+
+    op: str
+    what: str
+    file: str
+    old: str
+    new: str
+    nth: int = 0
+
+    def apply(self, folder: pathlib.Path) -> None:
+        path = folder / "csrc" / self.file
+        parts = path.read_text().split(self.old)
+        assert len(parts) > self.nth + 1, f"{self.file} no longer holds occurrence {self.nth} of {self.old!r}"
+        head, tail = self.old.join(parts[: self.nth + 1]), self.old.join(parts[self.nth + 1 :])
+        path.write_text(head + self.new + tail)
+
+
+ROI, NMS, MIOU = "cuda/roi_align_kernel.cuh", "cuda/nms_kernel.cuh", "cuda/parsing_miou_kernel.cuh"
+PASTE, GSE, SUM = "cuda/paste_parsing_kernel.cuh", "cuda/gse_fuse_kernel.cuh", "cuda/pyramid_sum_kernel.cuh"
+DOWN, CHANNELS = "cuda/downsample_add_kernel.cuh", "cuda/channels.cuh"
+AXIS, BOX = "geometry/interpolate.h", "geometry/boxes.h"
+MUTANTS = [
+    *(Mutant("roi_align", f"barrier {i + 1} dropped", ROI, BARRIER, NOTHING, i) for i in range(6)),
+    Mutant(
+        "roi_align",
+        "half of a tile not reached",
+        ROI,
+        "reaches.top[mine] < tile.top + kTileRows",
+        "reaches.top[mine] < tile.top + 4",
+    ),
+    Mutant("roi_align", "list of boxes too short", ROI, "listed, [kBlock]", "listed, [kBlock / 8]"),
+    Mutant("roi_align", "rank in the list off by one", ROI, "(1u << lane) - 1", "(2u << lane) - 1"),
+    Mutant("roi_align", "weights table one row short", ROI, "A rows[kTileRows]", "A rows[kTileRows - 1]"),
+    Mutant("roi_align", "level 0 for every box", ROI, "if (maps.levels > 1)", "if (maps.levels > 9)"),
+    Mutant("roi_align", "taps exchanged", ROI, "start + x.hi", "start + x.lo"),
+    Mutant("roi_align", "weight 0 times NaN added", ROI, "if (w == A(0)) continue;", ""),
+    Mutant("roi_align", "mean left out", ROI, "sum[k] *= mean", "sum[k] *= A(1)"),
+    Mutant("roi_align", "channels beyond the last read", CHANNELS, "c + k < C ? A", "c + k < C + V ? A"),
+    Mutant("roi_align", "16 bytes moved where C forbids it", CHANNELS, "% 16 == 0;", "% 1 == 0;"),
+    Mutant("roi_align", "sample half a step off", "geometry/roi.h", "(T(sample) + T(0.5))", "(T(sample) + T(1))"),
+    *(Mutant("nms", f"barrier {i + 1} dropped", NMS, BARRIER, NOTHING, i) for i in range(5)),
+    Mutant("nms", "next box not tested", NMS, "? threadIdx.x + 1 : 0", "? threadIdx.x + 2 : 0"),
+    Mutant("nms", "limit ignored", NMS, "alive && room; --room", "alive; --room"),
+    Mutant("nms", "groups ignored", NMS, "if (groups[slot] != group) return false;", ""),
+    Mutant("nms", "mirrored row off by one", NMS, "row_tile = tiles - 1 - row_tile", "row_tile = tiles - row_tile"),
+    Mutant("nms", "position of a kept box", NMS, "(uint64_t(1) << j) - 1", "(uint64_t(2) << j) - 1"),
+    Mutant(
+        "nms", "later bands not suppressed", NMS, "const int64_t rest = all.n - begin - size", "const int64_t rest = 0"
+    ),
+    Mutant("nms", "keys ascend", NMS, "(bits < 0 ? bits & INT64_MAX : ~bits)", "bits"),
+    Mutant("nms", "union without the intersection", BOX, "- inter", "+ inter"),
+    *(Mutant("parsing_miou", f"barrier {i + 1} dropped", MIOU, BARRIER, NOTHING, i) for i in range(2)),
+    Mutant("parsing_miou", "counts not atomic", MIOU, "atomicAdd(&counts[", "counts_plus(&counts["),
+    Mutant("parsing_miou", "ignored pixels counted", MIOU, "|| truth == ignored", ""),
+    Mutant("parsing_miou", "wrong labels not counted", MIOU, "count(2, label)", "count(2, truth)"),
+    Mutant("parsing_miou", "class of a pack's start", MIOU, "best ? first + k", "best ? first"),
+    Mutant("parsing_miou", "16 bytes read where a row forbids it", MIOU, "strides.row % V == 0 &&", ""),
+    Mutant(
+        "parsing_miou",
+        "16 bytes read where the start forbids it",
+        MIOU,
+        "reinterpret_cast<uintptr_t>(logits) % (V * sizeof(T)) == 0",
+        "logits",
+    ),
+    Mutant(
+        "parsing_miou", "counts of one class short", MIOU, "3 * K * copies * sizeof", "(3 * K - 1) * copies * sizeof"
+    ),
+    Mutant(
+        "parsing_miou",
+        "absent classes in the mean",
+        MIOU,
+        "__ballot_sync(~0u, joined > 0)",
+        "__ballot_sync(~0u, k < K)",
+    ),
+    *(Mutant("paste_parsing", f"barrier {i + 1} dropped", PASTE, BARRIER, NOTHING, i) for i in range(2)),
+    Mutant("paste_parsing", "last person on top", PASTE, "&& number == 0", ""),
+    Mutant("paste_parsing", "first pixel of a box lost", PASTE, "ceil(low - 0.5)", "ceil(low + 0.5)"),
+    Mutant("paste_parsing", "weight's sign", PASTE, "value + global.weight", "value - global.weight"),
+    Mutant("paste_parsing", "background paints", PASTE, "own_label > 0 ?", "true ?"),
+    *(Mutant("gse_fuse", f"barrier {i + 1} dropped", GSE, BARRIER, NOTHING, i) for i in range(5)),
+    Mutant("gse_fuse", "corner of the stencil lost", GSE, "dx <= 1", "dx <= 0"),
+    Mutant("gse_fuse", "shift not subtracted", GSE, "- offset * offset", ""),
+    Mutant("gse_fuse", "Gram term's sign", GSE, "- term[1] * gram", "+ term[1] * gram"),
+    Mutant("gse_fuse", "stretches overlap", GSE, "run < kRun && p < end", "run < kRun && p <= end"),
+    Mutant("gse_fuse", "only the last run of pixels", GSE, "first[k] += double(one[k])", "first[k] = double(one[k])"),
+    Mutant("gse_fuse", "only the last image's beta", GSE, "beta[c] += A(one)", "beta[c] = A(one)"),
+    Mutant("gse_fuse", "half of the lanes not added", GSE, "half = 16; half > 0", "half = 8; half > 0"),
+    Mutant("gse_fuse", "first level's tables", GSE, "{table[l] + 3 *", "{table[0] + 3 *"),
+    Mutant(
+        "gse_fuse", "mask left out where sizes agree", GSE, "passes_gradient(before[k]) ? value[k] : A(0)", "value[k]"
+    ),
+    Mutant("gse_fuse", "gamma of planes beyond the last", CHANNELS, "c + k < C ? c + k : C - 1", "true ? c + k : C"),
+    Mutant("gse_fuse", "first channel's group for all", SUM, "++g, next += affine.group;", "next += affine.group;"),
+    Mutant("upsample_sum", "taps exchanged", SUM, "start + tx.hi", "start + tx.lo"),
+    Mutant("upsample_sum", "mask inverted", SUM, "|| passes_gradient", "|| !passes_gradient"),
+    Mutant("upsample_sum", "maps between the passes overlap", SUM, "pyramid.H * levels.W[l];", "levels.W[l];"),
+    Mutant("upsample_sum", "a stretch ends too early", SUM, "(stretch + 1) * w /", "(stretch + 1) * (w - 1) /"),
+    Mutant("upsample_sum", "planes beyond the last written", CHANNELS, "if (c + k < C) to", "if (c + k < C + V) to"),
+    Mutant(
+        "upsample_sum", "second pack read twice", CHANNELS, "const int4 pack = from[i]", "const int4 pack = from[0]"
+    ),
+    Mutant("upsample_sum", "level of a row", CHANNELS, "*row >= H[l]", "*row > H[l]"),
+    Mutant(
+        "upsample_sum",
+        "second pass reads one row less",
+        SUM,
+        "r < last; ++r) {\n        const A weight = interpolation_weight<A>(r, y",
+        "r < last - 1; ++r) {\n        const A weight = interpolation_weight<A>(r, y",
+    ),
+    Mutant("downsample_add", "pyramid not added", DOWN, "sum[k] += weight[tap] *", "sum[k] = weight[tap] *"),
+    Mutant(
+        "downsample_add",
+        "last level left out of the gradient",
+        DOWN,
+        "l < levels.count; ++l) {\n        const int64_t h",
+        "l < levels.count - 1; ++l) {\n        const int64_t h",
+    ),
+    Mutant("downsample_add", "row for column", DOWN, "a * w + b", "a * w + x_first"),
+    Mutant("downsample_add", "half a pixel off", AXIS, "- T(0.5)", "- T(0.25)"),
+]
+COUNTS_PLUS = "inline void counts_plus(uint32_t* at, uint32_t more) { *at += more; }\n"
+
+
+def lay_out(folder: pathlib.Path, op: str) -> None:
+    """What the op's tests need, alone in a folder."""
+    shutil.copytree(ROOT / "csrc", folder / "csrc")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    for name in (
+        "conftest.py",
+        *("helpers/__init__.py", "helpers/emulator.py", "helpers/layouts.py", "helpers/pasting.py"),
+        *(f"ops/test_{op}.py", f"cuda/test_cuda_{op}.py", "nightly/test_cuda_sanitizers.py"),
+    ):
+        (folder / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "tests" / name, folder / "tests" / name)
+    simt = folder / "tests" / "cuda" / "simt"
+    simt.mkdir()
+    for path in (ROOT / "tests" / "cuda" / "simt").iterdir():
+        if path.suffix != ".cpp" or path.stem in ("order", op):
+            shutil.copy(path, simt)
+    source = simt / f"{op}.cpp"
+    source.write_text("#include <cstdint>\n" + COUNTS_PLUS + source.read_text())
+
+
+def red(folder: pathlib.Path, *arguments: str) -> bool:
+    """Whether pytest fails, or a kernel never ends (an index that no barrier guards can be any number of samples)."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        code = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=LIMIT).returncode
+    except subprocess.TimeoutExpired:
+        return True
+    assert code in (0, 1, -6, -11), f"pytest ended with {code} in {folder}"
+    return code != 0
+
+
+def caught_by(mutant: Mutant | None, op: str) -> str:
+    """What goes red, or nothing."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        lay_out(folder, op)
+        if mutant:
+            mutant.apply(folder)
+        # What does not compile would be red without any test's merit.
+        build = "from helpers import emulator; emulator.build('libsimt.so')"
+        subprocess.run([sys.executable, "-c", build], cwd=folder / "tests", check=True, timeout=600)
+        if red(folder, f"tests/cuda/test_cuda_{op}.py"):
+            return "emulator"
+        for sanitizer in ("thread", "address"):
+            if red(folder, "-m", "nightly", "-k", sanitizer, "tests/nightly/test_cuda_sanitizers.py"):
+                return f"{sanitizer} sanitizer"
+    return ""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="mutants of this op")
+    parser.add_argument("--output", default=str(ROOT / "tests" / "nightly" / "MUTANTS.md"))
+    options = parser.parse_args()
+    chosen = [m for m in MUTANTS if options.only in m.op]
+    for op in sorted({m.op for m in chosen}):
+        assert not (found := caught_by(None, op)), f"{op} is red as it is: {found}"
+    output, others = pathlib.Path(options.output), []
+    if options.only and output.exists():  # what was not tried again stays as it was found
+        tried = {f"| {m.op} |" for m in chosen}
+        others = [line for line in output.read_text("utf-8").splitlines() if line.startswith("| ")][1:]
+        others = [line for line in others if not any(line.startswith(op) for op in tried)]
+    rows = []
+    for mutant in chosen:
+        rows.append(f"| {mutant.op} | {mutant.what} | {caught_by(mutant, mutant.op) or '**nothing**'} |")
+        print(rows[-1], flush=True)
+    rows = sorted([*others, *rows], key=lambda row: row.split(" | ")[0])
+    missed = sum("**nothing**" in row for row in rows)
+    summary = f"{len(rows) - missed} of {len(rows)} caught."
+    print(summary)
+    table = ["| op | mutant | caught by |", "|---|---|---|", *rows]
+    lines = ["# Mutants of the CUDA kernels", "", "`python tests/nightly/mutants.py`", "", *table, "", summary]
+    output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sys.exit(bool(missed))
+
+
+if __name__ == "__main__":
+    main()

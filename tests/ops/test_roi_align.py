@@ -1,0 +1,193 @@
+import pytest
+import torch
+import torchvision
+from helpers.layouts import LAYOUTS, TOLERANCES, compiled
+
+from rpcnn.ops import roi_align, roi_align_reference
+
+needs_kernels = pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
+
+
+def random_boxes(count, images=2, width=90.0, height=60.0, dtype=torch.float32):
+    """Boxes in, across and outside an image of the given size."""
+    corner = torch.rand(count, 2, dtype=dtype) * torch.tensor([width, height], dtype=dtype) * 1.3 - 10
+    size = torch.rand(count, 2, dtype=dtype) ** 2 * 60
+    index = torch.randint(0, images, (count, 1)).to(dtype)
+    return torch.cat([index, corner, corner + size], 1)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("sampling_ratio", [2, 1, -1, 0, 3])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_equals_torchvision(layout, sampling_ratio, aligned):
+    x = LAYOUTS[layout](torch.randn(2, 5, 31, 45))
+    for size, scale, count in [((7, 7), 0.5, 33), ((3, 5), 0.5, 1), ((1, 1), 0.25, 17), ((32, 32), 0.5, 4)]:
+        boxes = random_boxes(count)
+        out = roi_align(x, boxes, size, scale, sampling_ratio, aligned)
+        want = torchvision.ops.roi_align(x, boxes, size, scale, sampling_ratio, aligned)
+        torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 64, 257])
+@pytest.mark.parametrize("size", [(1, 1), (2, 7), (13, 17)])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_equals_reference(layout, size, channels):
+    x = LAYOUTS[layout](torch.randn(2, channels, *size))
+    boxes = random_boxes(9, width=20, height=14)
+    for ratio in (2, -1):
+        out = roi_align(x, boxes, 7, 1.0, ratio, True)
+        torch.testing.assert_close(out, roi_align_reference(x, boxes, 7, 1.0, ratio, True), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_half_maps_accumulate_in_float_and_boxes_stay_exact(dtype):
+    x, boxes = torch.randn(2, 8, 40, 50).to(dtype), random_boxes(20)
+    boxes[:, [1, 3]] += 2049.3  # half numbers are two apart here
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    big = torch.zeros(2, 8, 40, 2100, dtype=dtype)
+    big[..., 2045:2095] = x
+    out = roi_align(big, boxes, 7, 1.0, 2, True)
+    want = roi_align_reference(big.to(wide), boxes, 7, 1.0, 2, True)
+    assert out.dtype == dtype
+    tolerance = dict(rtol=1e-4, atol=1e-4) if dtype == torch.float32 else TOLERANCES[dtype]
+    torch.testing.assert_close(out, want.to(dtype), **tolerance)
+
+
+def test_keeps_the_layout_of_the_input():
+    x = LAYOUTS["channels_last"](torch.randn(2, 8, 20, 20))
+    assert roi_align(x, random_boxes(3), 7).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_gradients(layout, aligned):
+    x = LAYOUTS[layout](torch.randn(2, 3, 9, 11, dtype=torch.float64)).requires_grad_()
+    boxes = random_boxes(5, width=20, height=16, dtype=torch.float64)
+    for ratio in (2, -1):
+        f = lambda x, ratio=ratio: roi_align(x, boxes, (3, 2), 0.5, ratio, aligned)
+        assert torch.autograd.gradcheck(f, x)
+        assert torch.autograd.gradgradcheck(f, x)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_backward_equals_torchvisions(layout, dtype):
+    x = LAYOUTS[layout](torch.randn(2, 6, 30, 40)).to(dtype).requires_grad_()
+    boxes, grad = random_boxes(40), torch.randn(40, 6, 7, 7).to(dtype)
+    mine = torch.autograd.grad(roi_align(x, boxes, 7, 0.5, 2, True), x, grad)[0]
+    y = x.detach().double().requires_grad_()
+    out = torchvision.ops.roi_align(y, boxes.double(), 7, 0.5, 2, True)
+    want = torch.autograd.grad(out, y, grad.double())[0]
+    tolerance = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}[dtype]
+    torch.testing.assert_close(mine.double(), want, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_the_same_for_any_thread_count(layout):
+    x = LAYOUTS[layout](torch.randn(2, 16, 40, 50)).requires_grad_()
+    boxes, results = random_boxes(50), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        out = roi_align(x, boxes, 7, 0.5, 2, True)
+        results.append((out, torch.autograd.grad(out.square().sum(), x)[0]))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("ratio", [2, -1])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_box_that_is_not_finite_gives_zeros(value, ratio):
+    x = torch.randn(1, 3, 8, 8, requires_grad=True)
+    boxes = torch.tensor([[0, 1, 1, 5, 5], [0, 1, value, 5, 5], [0, 1, 1, value, 5]])
+    out = roi_align(x, boxes, 2, 1.0, ratio)
+    assert out[0].abs().sum() > 0 and (out[1:] == 0).all()
+    grad = torch.autograd.grad(out.sum(), x)[0]
+    assert grad.isfinite().all()
+
+
+def test_a_giant_box_is_quick_and_right():
+    x = torch.ones(1, 1, 50, 50)
+    # 7 cells of 1e9 / 7 samples each way; cell 0 covers the map: about 50.5 of its 1.43e8 samples an axis are inside.
+    out = roi_align(x, torch.tensor([[0, 0, 0, 1e9, 1e9]]), 7)
+    assert 0 <= out[0, 0, 0, 0] < 1e-12 and (out[0, 0, 1:, 1:] == 0).all()
+    one_axis = roi_align(x, torch.tensor([[0, 0.0, 0.0, 49.0, 1e6]]), (1000, 1))
+    # cell 0 holds 1000 samples, of which those at 0.5, 1.5, …, 49.5 lie inside: 50 of 1000.
+    assert one_axis[0, 0, 0, 0].item() == pytest.approx(0.05, rel=1e-5)
+    assert roi_align(x, torch.tensor([[0, -3e38, -3e38, 3e38, 3e38]]), 2).isfinite().all()
+
+
+def test_a_negative_box_follows_torchvision():
+    x, boxes = torch.randn(1, 2, 20, 20), torch.tensor([[0, 15.0, 15.0, 4.0, 6.0]])
+    for ratio in (2, -1):
+        want = torchvision.ops.roi_align(x, boxes, 3, 1.0, ratio, True)
+        torch.testing.assert_close(roi_align(x, boxes, 3, 1.0, ratio, True), want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_constant_map_gives_the_constant_inside():
+    out = roi_align(torch.full((1, 2, 20, 20), 3.0), torch.tensor([[0, 2.0, 3.0, 11.0, 15.0]]), 7, 1.0, 2, True)
+    torch.testing.assert_close(out, torch.full_like(out, 3.0))
+
+
+def test_boxes_as_a_list():
+    x, boxes = torch.randn(2, 3, 20, 20), random_boxes(6)
+    boxes = boxes[boxes[:, 0].argsort(stable=True)]
+    listed = [boxes[boxes[:, 0] == n, 1:] for n in range(2)]
+    assert torch.equal(roi_align(x, listed, 5), roi_align(x, boxes, 5))
+
+
+def test_empty_inputs():
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    out = roi_align(x, torch.zeros(0, 5), 7)
+    assert out.shape == (0, 3, 7, 7)
+    assert (torch.autograd.grad(out.sum(), x)[0] == 0).all()
+    assert roi_align(torch.zeros(0, 3, 8, 8), torch.zeros(0, 5), 7).shape == (0, 3, 7, 7)
+    assert roi_align(torch.zeros(1, 0, 8, 8), torch.zeros(4, 5), 7).shape == (4, 0, 7, 7)
+
+
+def test_autocast_leaves_the_maps_dtype():
+    x, boxes = torch.randn(1, 3, 8, 8).bfloat16(), random_boxes(2, images=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert roi_align(x, boxes, 2).dtype == torch.bfloat16
+        assert roi_align(x.float(), boxes, 2).dtype == torch.float32
+
+
+@needs_kernels
+def test_opcheck():
+    x, boxes = torch.randn(2, 3, 8, 9, requires_grad=True), random_boxes(4)
+    torch.library.opcheck(torch.ops.rpcnn.roi_align, (x, boxes, 0.5, 3, 2, 2, True))
+    grad = torch.randn(4, 3, 3, 2, requires_grad=True)
+    torch.library.opcheck(torch.ops.rpcnn.roi_align_backward, (grad, boxes, 0.5, 2, 8, 9, 2, True, True))
+
+
+@needs_kernels
+def test_forward_mode_is_refused():
+    x, boxes = torch.randn(2, 3, 8, 9), random_boxes(4)
+    with pytest.raises(NotImplementedError, match="roi_align"):
+        torch.func.jvp(lambda x: roi_align(x, boxes, 3), (x,), (x,))
+
+
+@pytest.mark.parametrize("index", [-1.0, 2.0, 1e6, 0.5, float("nan"), float("inf")])
+def test_a_bad_image_index_is_named(index):
+    boxes = torch.tensor([[0, 1, 1, 5, 5], [index, 1, 1, 5, 5]])
+    with pytest.raises(ValueError, match=r"roi_align: boxes\[1, 0\] must be an image index in 0..1"):
+        roi_align(torch.zeros(2, 3, 8, 8), boxes, 2)
+    if compiled:
+        with pytest.raises(RuntimeError, match=r"boxes\[1, 0\]"):
+            torch.ops.rpcnn.roi_align(torch.zeros(2, 3, 8, 8), boxes, 1.0, 2, 2, 2, True)
+
+
+@pytest.mark.parametrize(
+    ("x", "boxes", "size", "message"),
+    [
+        (torch.zeros(1, 1, 2, 3, 4), torch.zeros(1, 5), 2, r"input must have shape \[N, C, H, W\]"),
+        (torch.zeros(3, 8, 8), torch.zeros(1, 5), 2, r"input must have shape \[N, C, H, W\], got \[3, 8, 8\]"),
+        (torch.zeros(1, 3, 8, 8), torch.zeros(1, 4), 2, r"boxes must have shape \[R, 5\].*got \[1, 4\]"),
+        (torch.zeros(1, 3, 8, 8), [torch.zeros(1, 4)] * 2, 2, "got 2 for 1 images"),
+        (torch.zeros(1, 3, 8, 8), [torch.zeros(1, 3)], 2, r"boxes\[0\] must have shape \[R, 4\]"),
+        (torch.zeros(1, 3, 8, 8), torch.zeros(1, 5, dtype=torch.int64), 2, "boxes must be floating point"),
+        (torch.zeros(1, 3, 8, 8), torch.zeros(1, 5), 0, "output_size must be one or two positive integers, got 0"),
+        (torch.zeros(1, 3, 8, 8), torch.zeros(1, 5, device="meta"), 2, "boxes must be on cpu, got meta"),
+    ],
+)
+def test_bad_input_is_named(x, boxes, size, message):
+    with pytest.raises(ValueError, match=message):
+        roi_align(x, boxes, size)
