@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, check_maps, compiled, dense_layout, promote, refuse_forward_ad
+from ._library import CPU_MISSING, as_list, check, check_maps, compiled, dense_layout, promote, refuse_forward_ad
 
 
 def downsample_add(feature: Tensor, pyramid: list[Tensor]) -> list[Tensor]:
@@ -26,6 +26,7 @@ def downsample_add(feature: Tensor, pyramid: list[Tensor]) -> list[Tensor]:
     """
     check_maps("downsample_add", "feature", feature)
     check(min(feature.shape[2:]) > 0, f"downsample_add: feature must have pixels, got {list(feature.shape)}")
+    pyramid = as_list("downsample_add", "pyramid", pyramid)
     for level, maps in enumerate(pyramid):
         check_maps("downsample_add", f"pyramid[{level}]", maps)
         check(

@@ -4,7 +4,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, compiled, dense_layout, refuse_forward_ad
+from ._library import (
+    CPU_MISSING,
+    as_float,
+    as_int,
+    as_list,
+    check,
+    check_tensor,
+    compiled,
+    dense_layout,
+    refuse_forward_ad,
+)
 from .upsample_sum import check_pyramid, resize
 
 
@@ -40,11 +50,14 @@ def gse_fuse(
     op = "gse_fuse"
     features = check_pyramid(op, features)
     channels = features[0].shape[1]
+    num_groups, eps = as_int(op, "num_groups", num_groups), as_float(op, "eps", eps)
     check(num_groups > 0 and channels % num_groups == 0, f"{op}: num_groups must divide {channels}, got {num_groups}")
     affine = torch.float64 if features[0].dtype == torch.float64 else torch.float32
+    gn_weights, gn_biases = as_list(op, "gn_weights", gn_weights), as_list(op, "gn_biases", gn_biases)
     for name, vectors in (("gn_weights", gn_weights), ("gn_biases", gn_biases)):
         check(len(vectors) == len(features), f"{op}: {name} must hold {len(features)} vectors, got {len(vectors)}")
         for level, vector in enumerate(vectors):
+            check_tensor(op, f"{name}[{level}]", vector)
             check(
                 list(vector.shape) == [channels] and vector.is_floating_point() and vector.device == features[0].device,
                 f"{op}: {name}[{level}] must be [{channels}] floats on {features[0].device}, "
@@ -54,7 +67,7 @@ def gse_fuse(
     if not compiled(features[0]):
         return gse_fuse_reference(features, gn_weights, gn_biases, num_groups, eps, align_corners)
     refuse_forward_ad(op, *features, *gn_weights, *gn_biases)
-    return torch.ops.rpcnn.gse_fuse(features, gn_weights, gn_biases, num_groups, float(eps), bool(align_corners))[0]
+    return torch.ops.rpcnn.gse_fuse(features, gn_weights, gn_biases, num_groups, eps, bool(align_corners))[0]
 
 
 def gse_fuse_reference(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, compiled
+from ._library import CPU_MISSING, as_float, as_int, check, check_tensor, compiled
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_keep: int | None = None) -> Tensor:
@@ -42,6 +42,7 @@ def batched_nms(
     Returns:
         int64 [≤ R] indices, best score first over all groups.
     """
+    check_tensor("batched_nms", "idxs", idxs)
     return _nms("batched_nms", boxes, scores, idxs, iou_threshold, max_keep)
 
 
@@ -54,26 +55,26 @@ def nms_padded(
         indices int64 [max_keep], best score first, then -1; count int64 [], how many there are.
     """
     check(max_keep is not None, "nms_padded: max_keep must be an int >= 0, got None")
-    idxs = _checked("nms_padded", boxes, scores, idxs, iou_threshold, max_keep)
+    idxs, threshold, max_keep = _checked("nms_padded", boxes, scores, idxs, iou_threshold, max_keep)
     if not compiled(boxes):
-        return nms_padded_reference(boxes, scores, idxs, iou_threshold, max_keep)
-    return torch.ops.rpcnn.nms_padded(boxes.detach(), scores.detach(), idxs, float(iou_threshold), max_keep)
+        return nms_padded_reference(boxes, scores, idxs, threshold, max_keep)
+    return torch.ops.rpcnn.nms_padded(boxes.detach(), scores.detach(), idxs, threshold, max_keep)
 
 
 def _nms(op: str, boxes: Tensor, scores: Tensor, idxs: Tensor | None, threshold: float, max_keep: int | None) -> Tensor:
-    idxs = _checked(op, boxes, scores, idxs, threshold, max_keep)
+    idxs, threshold, max_keep = _checked(op, boxes, scores, idxs, threshold, max_keep)
     if not compiled(boxes):
         return nms_reference(boxes, scores, threshold, max_keep, idxs)
     limit = -1 if max_keep is None else max_keep
-    return torch.ops.rpcnn.nms(boxes.detach(), scores.detach(), idxs, float(threshold), limit)
+    return torch.ops.rpcnn.nms(boxes.detach(), scores.detach(), idxs, threshold, limit)
 
 
-def _checked(op, boxes, scores, idxs, threshold, max_keep) -> Tensor | None:
-    """idxs as int64, all arguments checked."""
+def _checked(op, boxes, scores, idxs, threshold, max_keep) -> tuple[Tensor | None, float, int | None]:
+    """idxs as int64, the threshold as a float and max_keep as an int, all arguments checked."""
     floats = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
     for name, tensor in (("boxes", boxes), ("scores", scores), ("idxs", idxs)):
-        wanted = isinstance(tensor, Tensor) or (name == "idxs" and tensor is None)
-        check(wanted, f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
+        if name != "idxs" or tensor is not None:
+            check_tensor(op, name, tensor)
     check(boxes.dim() == 2 and boxes.shape[1] == 4, f"{op}: boxes must have shape [R, 4], got {list(boxes.shape)}")
     check(boxes.dtype in floats, f"{op}: boxes must be float32, float64, float16 or bfloat16, got {boxes.dtype}")
     check(scores.dtype in floats, f"{op}: scores must be float32, float64, float16 or bfloat16, got {scores.dtype}")
@@ -84,16 +85,16 @@ def _checked(op, boxes, scores, idxs, threshold, max_keep) -> Tensor | None:
                 f"{op}: {name} must be [{boxes.shape[0]}] on {boxes.device}, "
                 f"got {list(tensor.shape)} on {tensor.device}",
             )
+    threshold = as_float(op, "iou_threshold", threshold)
     check(0 <= threshold <= 1, f"{op}: iou_threshold must lie in 0..1, got {threshold}")
-    check(
-        max_keep is None or (isinstance(max_keep, int) and max_keep >= 0),
-        f"{op}: max_keep must be None or an int >= 0, got {max_keep}",
-    )
-    if idxs is None:
-        return None
-    integer = not idxs.is_floating_point() and not idxs.is_complex() and idxs.dtype != torch.bool
-    check(integer, f"{op}: idxs must be integers, got {idxs.dtype}")
-    return idxs.long()
+    if max_keep is not None:
+        max_keep = as_int(op, "max_keep", max_keep, "None or an int >= 0")
+        check(max_keep >= 0, f"{op}: max_keep must be None or an int >= 0, got {max_keep}")
+    if idxs is not None:
+        integers = not idxs.is_floating_point() and not idxs.is_complex() and idxs.dtype != torch.bool
+        check(integers, f"{op}: idxs must be integers, got {idxs.dtype}")
+        idxs = idxs.long()
+    return idxs, threshold, max_keep
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, compiled
+from ._library import CPU_MISSING, as_int, check, check_tensor, compiled
 
 MOST_CLASSES = 4096  # what the CUDA kernel counts in shared memory
 
@@ -30,16 +30,19 @@ def parsing_miou(
         ValueError: a shape, dtype or device does not fit.
     """
     num_classes = _checked_classes(logits_or_labels, target, num_classes)
+    ignore_index = as_int("parsing_miou", "ignore_index", ignore_index)
     if not compiled(logits_or_labels):
         return parsing_miou_reference(logits_or_labels, target, num_classes, ignore_index)
-    return torch.ops.rpcnn.parsing_miou(logits_or_labels.detach(), target, num_classes, int(ignore_index))
+    return torch.ops.rpcnn.parsing_miou(logits_or_labels.detach(), target, num_classes, ignore_index)
 
 
 def _checked_classes(logits_or_labels, target, num_classes) -> int:
     """K, all arguments checked."""
     op, integers = "parsing_miou", (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
     for name, tensor in (("logits_or_labels", logits_or_labels), ("target", target)):
-        check(isinstance(tensor, Tensor), f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
+        check_tensor(op, name, tensor)
+    if num_classes is not None:
+        num_classes = as_int(op, "num_classes", num_classes)
     shape = list(logits_or_labels.shape)
     check(target.dim() == 3, f"{op}: target must have shape [N, H, W], got {list(target.shape)}")
     check(target.dtype in integers, f"{op}: target must hold integers, got {target.dtype}")
@@ -69,7 +72,7 @@ def _checked_classes(logits_or_labels, target, num_classes) -> int:
         target.device == logits_or_labels.device,
         f"{op}: target must be on {logits_or_labels.device}, got {target.device}",
     )
-    return int(num_classes)
+    return num_classes
 
 
 @torch.no_grad()

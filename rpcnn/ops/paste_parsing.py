@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, compiled
+from ._library import CPU_MISSING, as_float, as_list, as_size, check, check_tensor, compiled
 
 # The reference holds class probabilities at full resolution for this many numbers at a time (32 MB).
 STRIP_NUMBERS = 1 << 23
@@ -52,23 +52,26 @@ def paste_parsing(
     """
     op = "paste_parsing"
     for name, tensor in (("probabilities", probabilities), ("boxes", boxes)):
-        check(isinstance(tensor, Tensor), f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
+        check_tensor(op, name, tensor)
         check(tensor.is_floating_point(), f"{op}: {name} must be floating point, got {tensor.dtype}")
     shape = list(probabilities.shape)
     check(len(shape) == 4 and 0 not in shape[1:], f"{op}: probabilities must be [R, K, h, w], got {shape}")
     people, classes = shape[:2]
     check(classes <= 256, f"{op}: probabilities must have at most 256 classes, got {classes}")
     check(list(boxes.shape) == [people, 4], f"{op}: boxes must be [{people}, 4], got {list(boxes.shape)}")
-    height, width = (int(side) for side in image_size)
-    check(height > 0 and width > 0, f"{op}: image_size must be positive (height, width), got {image_size}")
+    height, width = as_size(op, "image_size", image_size)
     if painted is None:
         painted = torch.ones(people, dtype=torch.bool, device=boxes.device)
+    check_tensor(op, "painted", painted)
     check(
         painted.dtype == torch.bool and list(painted.shape) == [people],
         f"{op}: painted must be bool [{people}], got {painted.dtype} {list(painted.shape)}",
     )
-    covered = tuple(float(side) for side in semantic_size or (height, width))
+    covered = (height, width) if semantic_size is None else as_list(op, "semantic_size", semantic_size, "two numbers")
+    covered = tuple(as_float(op, "semantic_size", side) for side in covered)
+    check(len(covered) == 2, f"{op}: semantic_size must be two numbers, got {semantic_size!r}")
     if semantic is not None:
+        check_tensor(op, "semantic", semantic)
         check(
             semantic.is_floating_point() and semantic.dim() == 3 and len(semantic) == classes and semantic.numel() > 0,
             f"{op}: semantic must be floating point [{classes}, hs, ws], got {semantic.dtype} {list(semantic.shape)}",
@@ -84,9 +87,11 @@ def paste_parsing(
             tensor.device == probabilities.device,
             f"{op}: {name} must be on {probabilities.device}, got {tensor.device}",
         )
+    semantic_weight = as_float(op, "semantic_weight", semantic_weight)
+    semantic_gate = as_float(op, "semantic_gate", semantic_gate)
     check(not math.isnan(semantic_weight + semantic_gate), f"{op}: semantic_weight and semantic_gate must be numbers")
     arguments = (probabilities.detach().float(), boxes.detach().float(), painted.to(torch.uint8), semantic, *covered)
-    knobs = (height, width, float(semantic_weight), float(semantic_gate), bool(paint_labels), bool(with_people))
+    knobs = (height, width, semantic_weight, semantic_gate, bool(paint_labels), bool(with_people))
     paste = torch.ops.rpcnn.paste_parsing if compiled(probabilities) else paste_parsing_reference
     return paste(*arguments, *knobs)
 

@@ -6,7 +6,19 @@ import os
 import torch
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, check_maps, compiled, dense_layout, refuse_forward_ad
+from ._library import (
+    CPU_MISSING,
+    as_float,
+    as_int,
+    as_size,
+    check,
+    check_maps,
+    check_tensor,
+    compiled,
+    dense_layout,
+    refuse_forward_ad,
+    shown,
+)
 
 
 def roi_align(
@@ -39,20 +51,15 @@ def roi_align(
             (on CUDA such a row gives zeros, and an error where the environment holds RPCNN_CHECK=1).
         NotImplementedError: forward-mode differentiation.
     """
-    check_maps("roi_align", "input", input)
-    boxes = boxes_with_index("roi_align", boxes, input)
-    height, width = _pair("roi_align", output_size)
-    arguments = (input, boxes, float(spatial_scale), height, width, int(sampling_ratio), bool(aligned))
+    op = "roi_align"
+    check_maps(op, "input", input)
+    boxes = boxes_with_index(op, boxes, input)
+    size = as_size(op, "output_size", output_size, one_for_both=True)
+    scale, ratio = as_float(op, "spatial_scale", spatial_scale), as_int(op, "sampling_ratio", sampling_ratio)
     if not compiled(input):
-        return roi_align_reference(input, boxes, (height, width), spatial_scale, sampling_ratio, aligned)
-    refuse_forward_ad("roi_align", input, boxes)
-    return torch.ops.rpcnn.roi_align(*arguments)
-
-
-def _pair(op: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    check(len(pair) == 2 and min(pair) > 0, f"{op}: output_size must be one or two positive integers, got {size!r}")
-    return pair
+        return roi_align_reference(input, boxes, size, scale, ratio, aligned)
+    refuse_forward_ad(op, input, boxes)
+    return torch.ops.rpcnn.roi_align(input, boxes, scale, *size, ratio, bool(aligned))
 
 
 def boxes_with_index(op: str, boxes: Tensor | list[Tensor], features: Tensor) -> Tensor:
@@ -63,10 +70,16 @@ def boxes_with_index(op: str, boxes: Tensor | list[Tensor], features: Tensor) ->
             f"{op}: boxes must be a list of one [R, 4] tensor per image, got {len(boxes)} for {len(features)} images",
         )
         for n, b in enumerate(boxes):
-            shape = list(b.shape)
+            check_tensor(op, f"boxes[{n}]", b)
+            shape, device = list(b.shape), features.device
             check(b.dim() == 2 and shape[1] == 4, f"{op}: boxes[{n}] must have shape [R, 4], got {shape}")
+            check(b.device == device, f"{op}: boxes[{n}] must be on {device}, got {b.device}")
         index = [b.new_full((len(b), 1), n) for n, b in enumerate(boxes)]
         boxes = torch.cat([torch.cat(index), torch.cat(list(boxes))], 1) if boxes else features.new_zeros(0, 5)
+    check(
+        isinstance(boxes, Tensor),
+        f"{op}: boxes must be a tensor [R, 5] or a list of tensors [R, 4], got {shown(boxes)}",
+    )
     shape = list(boxes.shape)
     check(boxes.dim() == 2 and shape[1] == 5, f"{op}: boxes must have shape [R, 5] or be a list of [R, 4], got {shape}")
     check(boxes.is_floating_point(), f"{op}: boxes must be floating point, got {boxes.dtype}")
@@ -101,7 +114,7 @@ def roi_align_reference(
     RoIAlign is linear in the input and separable: out[r, c] = Wy[r] · input[b, c] · Wx[r]ᵀ, where a row of Wy holds the
     mean of one cell's bilinear weights over the map's rows.
     """
-    height, width = _pair("roi_align", output_size)
+    height, width = as_size("roi_align", "output_size", output_size, one_for_both=True)
     boxes = boxes_with_index("roi_align", boxes, input)
     wide = torch.float64 if input.dtype == torch.float64 or boxes.dtype == torch.float64 else torch.float32
     outputs = []

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, check_maps, compiled, dense_layout, promote, refuse_forward_ad
+from ._library import CPU_MISSING, as_list, check, check_maps, compiled, dense_layout, promote, refuse_forward_ad
 
 
 def upsample_sum(features: list[Tensor], align_corners: bool = False, relu: bool = False) -> Tensor:
@@ -33,6 +33,7 @@ def upsample_sum(features: list[Tensor], align_corners: bool = False, relu: bool
 
 def check_pyramid(op: str, features: list[Tensor]) -> list[Tensor]:
     """The levels in their common dtype, after checks. Raises ValueError."""
+    features = as_list(op, "features", features)
     check(len(features) > 0, f"{op}: features must hold at least one map")
     for level, feature in enumerate(features):
         check_maps(op, f"features[{level}]", feature)
@@ -43,7 +44,7 @@ def check_pyramid(op: str, features: list[Tensor]) -> list[Tensor]:
             f"got {list(feature.shape)} on {feature.device}",
         )
         check(min(feature.shape[2:]) > 0, f"{op}: features[{level}] must have pixels, got {list(feature.shape)}")
-    return promote(list(features))
+    return promote(features)
 
 
 def upsample_sum_reference(features: list[Tensor], align_corners: bool = False, relu: bool = False) -> Tensor:

@@ -1,10 +1,12 @@
 """The build's decisions, and the package without compiled kernels."""
 
+import importlib.metadata
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 
@@ -81,12 +83,8 @@ def bare(tmp_path):
     return tmp_path
 
 
-# An editable install finds submodules of any package called rpcnn, compiled ones too: not here.
-ALONE = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
-
-
 def run(folder, code):
-    return subprocess.run([sys.executable, "-c", ALONE + code], cwd=folder, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
 
 
 def test_without_kernels_every_op_works_after_one_warning(bare):
@@ -135,3 +133,35 @@ def test_info_tells_every_op():
         "parsing_miou",
     ):
         assert any(line.split()[:1] == [op] for line in done.stdout.splitlines())
+
+
+@pytest.mark.slow
+def test_an_editable_install_works_above_a_clone_of_the_same_name(tmp_path):
+    """There, Python also finds the clone itself, as a namespace package without any module of ours."""
+    clone, venv = tmp_path / "rpcnn", tmp_path / "venv"
+    clone.mkdir()
+    shutil.copytree(ROOT / "rpcnn", clone / "rpcnn", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for name in ("_build", "configs"):
+        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, clone)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"RPCNN_BUILD": "none"}
+
+    def run_above(*command):
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run_above(sys.executable, "-m", "venv", "--without-pip", str(venv))
+    (library,) = (venv / "lib").glob("python*/site-packages")
+    # This environment's packages: --system-site-packages would be those of the Python that this one was made from.
+    (library / "parent.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
+    python = str(venv / "bin" / "python")
+    # Without isolation nothing is downloaded, which an old setuptools of this environment does not allow.
+    recent = int(importlib.metadata.version("setuptools").split(".")[0]) >= 77
+    options = ["--quiet", "--no-deps", "--ignore-installed", *(["--no-build-isolation"] if recent else [])]
+    run_above(sys.executable, "-m", "pip", "--python", python, "install", *options, "-e", "./rpcnn")
+    assert "rpcnn._C: it was not built" in run_above(python, "-m", "rpcnn.info")
+    places = "import rpcnn.data.transforms, rpcnn.config as c; print(rpcnn.__file__, c.find_preset('painted'))"
+    wanted = [str(clone / "rpcnn" / "__init__.py"), str(clone / "configs" / "painted.toml")]
+    assert run_above(python, "-c", places).split() == wanted
