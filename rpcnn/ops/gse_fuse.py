@@ -4,17 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._library import (
-    CPU_MISSING,
-    as_float,
-    as_int,
-    as_list,
-    check,
-    check_tensor,
-    compiled,
-    dense_layout,
-    refuse_forward_ad,
-)
+from ._arguments import as_float, as_int, as_list, check, check_tensor
+from ._library import CPU_MISSING, compiled, dense_layout, refuse_forward_ad
 from .upsample_sum import check_pyramid, resize
 
 

@@ -3,20 +3,8 @@
 import torch
 from torch import Tensor
 
-from ._library import (
-    CPU_MISSING,
-    as_float,
-    as_int,
-    as_list,
-    as_size,
-    check,
-    check_maps,
-    check_tensor,
-    compiled,
-    dense_layout,
-    promote,
-    refuse_forward_ad,
-)
+from ._arguments import as_float, as_int, as_list, as_size, check, check_maps, check_tensor, promote
+from ._library import CPU_MISSING, compiled, dense_layout, refuse_forward_ad
 from .roi_align import boxes_with_index, roi_align_reference
 
 

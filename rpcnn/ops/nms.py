@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from ._library import CPU_MISSING, as_float, as_int, check, check_tensor, compiled
+from ._arguments import as_float, as_int, check, check_tensor
+from ._library import CPU_MISSING, compiled
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_keep: int | None = None) -> Tensor:

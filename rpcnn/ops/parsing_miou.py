@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from ._library import CPU_MISSING, as_int, check, check_tensor, compiled
+from ._arguments import as_int, check, check_tensor
+from ._library import CPU_MISSING, compiled
 
 MOST_CLASSES = 4096  # what the CUDA kernel counts in shared memory
 

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from ._library import CPU_MISSING, as_float, as_list, as_size, check, check_tensor, compiled
+from ._arguments import as_float, as_list, as_size, check, check_tensor
+from ._library import CPU_MISSING, compiled
 
 # The reference holds class probabilities at full resolution for this many numbers at a time (32 MB).
 STRIP_NUMBERS = 1 << 23

@@ -6,19 +6,8 @@ import os
 import torch
 from torch import Tensor
 
-from ._library import (
-    CPU_MISSING,
-    as_float,
-    as_int,
-    as_size,
-    check,
-    check_maps,
-    check_tensor,
-    compiled,
-    dense_layout,
-    refuse_forward_ad,
-    shown,
-)
+from ._arguments import as_float, as_int, as_size, check, check_maps, check_tensor, shown
+from ._library import CPU_MISSING, compiled, dense_layout, refuse_forward_ad
 
 
 def roi_align(

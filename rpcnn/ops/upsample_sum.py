@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._library import CPU_MISSING, as_list, check, check_maps, compiled, dense_layout, promote, refuse_forward_ad
+from ._arguments import as_list, check, check_maps, promote
+from ._library import CPU_MISSING, compiled, dense_layout, refuse_forward_ad
 
 
 def upsample_sum(features: list[Tensor], align_corners: bool = False, relu: bool = False) -> Tensor:
