@@ -4,6 +4,7 @@ import functools
 import importlib
 import importlib.util
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch.autograd import forward_ad
@@ -46,6 +47,22 @@ def compiled(tensor: torch.Tensor) -> bool:
         _warn_no_cuda_kernels()
         return False
     return tensor.device.type in ("cpu", "cuda", "meta")
+
+
+def register(
+    op: str, *, fake: Callable, setup_context: Callable | None = None, backward: Callable | None = None
+) -> None:
+    """Adds to rpcnn::<op> of csrc/register.cpp what is written in Python; nothing where no kernels are compiled.
+
+    Args:
+        fake: the results' shapes, dtypes and layouts, for meta and fake tensors.
+        setup_context, backward: as torch.library.register_autograd; None where the op has no gradient.
+    """
+    if CPU_MISSING:
+        return
+    torch.library.register_fake(f"rpcnn::{op}", fake)
+    if backward is not None:
+        torch.library.register_autograd(f"rpcnn::{op}", backward, setup_context=setup_context)
 
 
 def dense_layout(maps: torch.Tensor) -> torch.memory_format:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._arguments import as_float, as_int, as_list, check, check_tensor
-from ._library import CPU_MISSING, compiled, dense_layout, refuse_forward_ad
+from ._library import compiled, dense_layout, refuse_forward_ad, register
 from .upsample_sum import check_pyramid, resize
 
 
@@ -81,39 +81,40 @@ def gse_fuse_reference(
     return total.to(dtype)
 
 
-if not CPU_MISSING:
+def _fake(features, gn_weights, gn_biases, num_groups, eps, align_corners):
+    statistics = gn_weights[0].new_empty(features[0].shape[0], len(features), num_groups)
+    out = torch.empty_like(features[0], memory_format=dense_layout(features[0]))
+    return out, statistics, torch.empty_like(statistics)
 
-    @torch.library.register_fake("rpcnn::gse_fuse")
-    def _(features, gn_weights, gn_biases, num_groups, eps, align_corners):
-        statistics = gn_weights[0].new_empty(features[0].shape[0], len(features), num_groups)
-        out = torch.empty_like(features[0], memory_format=dense_layout(features[0]))
-        return out, statistics, torch.empty_like(statistics)
 
-    @torch.library.register_fake("rpcnn::gse_fuse_backward")
-    def _(grad, features, gn_weights, gn_biases, mean, rstd, num_groups, align_corners):
-        layout = dense_layout(features[0])
-        maps = [torch.empty_like(feature, memory_format=layout) for feature in features]
-        return maps, [torch.empty_like(w) for w in gn_weights], [torch.empty_like(b) for b in gn_biases]
+def _fake_backward(grad, features, gn_weights, gn_biases, mean, rstd, num_groups, align_corners):
+    layout = dense_layout(features[0])
+    maps = [torch.empty_like(feature, memory_format=layout) for feature in features]
+    return maps, [torch.empty_like(w) for w in gn_weights], [torch.empty_like(b) for b in gn_biases]
 
-    def _setup_context(ctx, inputs, output):
-        features, weights, biases, ctx.num_groups, _, ctx.align_corners = inputs
-        ctx.levels = len(features)
-        ctx.mark_non_differentiable(*output[1:])  # the gradient through the statistics is part of the map's
-        ctx.set_materialize_grads(False)  # no zeros for theirs
-        ctx.save_for_backward(*features, *weights, *biases, *output[1:])
 
-    def _backward(ctx, grad, grad_mean, grad_rstd):
-        if grad is None:
-            return *([None] * ctx.levels for _ in range(3)), None, None, None
-        *tensors, mean, rstd = ctx.saved_tensors
-        features, weights, biases = (tensors[i * ctx.levels : (i + 1) * ctx.levels] for i in range(3))
-        grads = torch.ops.rpcnn.gse_fuse_backward(
-            grad, features, weights, biases, mean, rstd, ctx.num_groups, ctx.align_corners
-        )
-        return *grads, None, None, None
+def _setup_context(ctx, inputs, output):
+    features, weights, biases, ctx.num_groups, _, ctx.align_corners = inputs
+    ctx.levels = len(features)
+    ctx.mark_non_differentiable(*output[1:])  # the gradient through the statistics is part of the map's
+    ctx.set_materialize_grads(False)  # no zeros for theirs
+    ctx.save_for_backward(*features, *weights, *biases, *output[1:])
 
-    def _double_backward(ctx, *grads):
-        raise NotImplementedError("gse_fuse: double backward is not supported")
 
-    torch.library.register_autograd("rpcnn::gse_fuse", _backward, setup_context=_setup_context)
-    torch.library.register_autograd("rpcnn::gse_fuse_backward", _double_backward)
+def _backward(ctx, grad, grad_mean, grad_rstd):
+    if grad is None:
+        return *([None] * ctx.levels for _ in range(3)), None, None, None
+    *tensors, mean, rstd = ctx.saved_tensors
+    features, weights, biases = (tensors[i * ctx.levels : (i + 1) * ctx.levels] for i in range(3))
+    grads = torch.ops.rpcnn.gse_fuse_backward(
+        grad, features, weights, biases, mean, rstd, ctx.num_groups, ctx.align_corners
+    )
+    return *grads, None, None, None
+
+
+def _double_backward(ctx, *grads):
+    raise NotImplementedError("gse_fuse: double backward is not supported")
+
+
+register("gse_fuse", fake=_fake, setup_context=_setup_context, backward=_backward)
+register("gse_fuse_backward", fake=_fake_backward, backward=_double_backward)

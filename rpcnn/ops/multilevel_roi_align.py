@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import as_float, as_int, as_list, as_size, check, check_maps, check_tensor, promote
-from ._library import CPU_MISSING, compiled, dense_layout, refuse_forward_ad
+from ._library import compiled, dense_layout, refuse_forward_ad, register
 from .roi_align import boxes_with_index, roi_align_reference
 
 
@@ -131,43 +131,48 @@ def multilevel_roi_align_reference(
     return torch.cat(pooled)[torch.cat(order).argsort()]
 
 
-if not CPU_MISSING:
+def _fake(features, boxes, spatial_scales, output_height, output_width, *rule):
+    out = features[0].new_empty(boxes.shape[0], features[0].shape[1], output_height, output_width)
+    return torch.empty_like(out, memory_format=dense_layout(features[0]))
 
-    @torch.library.register_fake("rpcnn::multilevel_roi_align")
-    def _(features, boxes, spatial_scales, output_height, output_width, *rule):
-        out = features[0].new_empty(boxes.shape[0], features[0].shape[1], output_height, output_width)
-        return torch.empty_like(out, memory_format=dense_layout(features[0]))
 
-    @torch.library.register_fake("rpcnn::multilevel_roi_align_backward")
-    def _(grad, boxes, spatial_scales, batch, heights, widths, *rule):
-        layout = torch.channels_last if rule[-1] else torch.contiguous_format
-        maps = [grad.new_empty(batch, grad.shape[1], h, w) for h, w in zip(heights, widths, strict=True)]
-        return [torch.empty_like(m, memory_format=layout) for m in maps]
+def _fake_backward(grad, boxes, spatial_scales, batch, heights, widths, *rule):
+    layout = torch.channels_last if rule[-1] else torch.contiguous_format
+    maps = [grad.new_empty(batch, grad.shape[1], h, w) for h, w in zip(heights, widths, strict=True)]
+    return [torch.empty_like(m, memory_format=layout) for m in maps]
 
-    def _setup_context(ctx, inputs, output):
-        features, boxes, ctx.scales, _, _, *ctx.rule = inputs
-        ctx.batch = features[0].shape[0]
-        ctx.heights, ctx.widths = [f.shape[2] for f in features], [f.shape[3] for f in features]
-        ctx.channels_last = dense_layout(features[0]) == torch.channels_last
-        ctx.save_for_backward(boxes)
 
-    def _backward(ctx, grad):
-        size = (ctx.batch, ctx.heights, ctx.widths)
-        grads = torch.ops.rpcnn.multilevel_roi_align_backward(
-            grad, *ctx.saved_tensors, ctx.scales, *size, *ctx.rule, ctx.channels_last
-        )
-        return grads, *([None] * 9)
+def _setup_context(ctx, inputs, output):
+    features, boxes, ctx.scales, _, _, *ctx.rule = inputs
+    ctx.batch = features[0].shape[0]
+    ctx.heights, ctx.widths = [f.shape[2] for f in features], [f.shape[3] for f in features]
+    ctx.channels_last = dense_layout(features[0]) == torch.channels_last
+    ctx.save_for_backward(boxes)
 
-    def _setup_context_backward(ctx, inputs, output):
-        grad, boxes, ctx.scales, _, _, _, *ctx.rule, _ = inputs
-        ctx.size = grad.shape[2:]
-        ctx.save_for_backward(boxes)
 
-    def _double_backward(ctx, grads):
-        grad = torch.ops.rpcnn.multilevel_roi_align(grads, *ctx.saved_tensors, ctx.scales, *ctx.size, *ctx.rule)
-        return grad, *([None] * 11)
-
-    torch.library.register_autograd("rpcnn::multilevel_roi_align", _backward, setup_context=_setup_context)
-    torch.library.register_autograd(
-        "rpcnn::multilevel_roi_align_backward", _double_backward, setup_context=_setup_context_backward
+def _backward(ctx, grad):
+    size = (ctx.batch, ctx.heights, ctx.widths)
+    grads = torch.ops.rpcnn.multilevel_roi_align_backward(
+        grad, *ctx.saved_tensors, ctx.scales, *size, *ctx.rule, ctx.channels_last
     )
+    return grads, *([None] * 9)
+
+
+def _setup_context_backward(ctx, inputs, output):
+    grad, boxes, ctx.scales, _, _, _, *ctx.rule, _ = inputs
+    ctx.size = grad.shape[2:]
+    ctx.save_for_backward(boxes)
+
+
+def _double_backward(ctx, grads):
+    grad = torch.ops.rpcnn.multilevel_roi_align(grads, *ctx.saved_tensors, ctx.scales, *ctx.size, *ctx.rule)
+    return grad, *([None] * 11)
+
+
+register("multilevel_roi_align", fake=_fake, setup_context=_setup_context, backward=_backward)
+register(
+    "multilevel_roi_align_backward",
+    fake=_fake_backward,
+    setup_context=_setup_context_backward,
+    backward=_double_backward,
+)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import as_float, as_int, check, check_tensor
-from ._library import CPU_MISSING, compiled
+from ._library import compiled, register
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_keep: int | None = None) -> Tensor:
@@ -158,13 +158,14 @@ def overlaps(a: Tensor, b: Tensor, threshold: float) -> Tensor:
     return finite & (width > 0) & (height > 0) & (inter > threshold * (1 + 1e-12) * union)
 
 
-if not CPU_MISSING:
+def _fake(boxes, scores, idxs, iou_threshold, max_keep):
+    kept = torch.library.get_ctx().new_dynamic_size(max=max_keep if max_keep >= 0 else None)
+    return boxes.new_empty(kept, dtype=torch.int64)
 
-    @torch.library.register_fake("rpcnn::nms")
-    def _(boxes, scores, idxs, iou_threshold, max_keep):
-        kept = torch.library.get_ctx().new_dynamic_size(max=max_keep if max_keep >= 0 else None)
-        return boxes.new_empty(kept, dtype=torch.int64)
 
-    @torch.library.register_fake("rpcnn::nms_padded")
-    def _(boxes, scores, idxs, iou_threshold, max_keep):
-        return boxes.new_empty(max_keep, dtype=torch.int64), boxes.new_empty((), dtype=torch.int64)
+def _fake_padded(boxes, scores, idxs, iou_threshold, max_keep):
+    return boxes.new_empty(max_keep, dtype=torch.int64), boxes.new_empty((), dtype=torch.int64)
+
+
+register("nms", fake=_fake)
+register("nms_padded", fake=_fake_padded)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import as_float, as_list, as_size, check, check_tensor
-from ._library import CPU_MISSING, compiled
+from ._library import compiled, register
 
 # The reference holds class probabilities at full resolution for this many numbers at a time (32 MB).
 STRIP_NUMBERS = 1 << 23
@@ -187,26 +187,26 @@ def global_window(
     return sample_grid(semantic, y, x)
 
 
-if not CPU_MISSING:
+def _fake(
+    probabilities,
+    boxes,
+    painted,
+    semantic,
+    semantic_height,
+    semantic_width,
+    height,
+    width,
+    semantic_weight,
+    semantic_gate,
+    paint_labels,
+    with_people,
+):
+    new = lambda *sizes, dtype: probabilities.new_empty(sizes, dtype=dtype)
+    return (
+        new(height, width, dtype=torch.uint8),
+        new(height, width, dtype=torch.int32),
+        new(len(boxes) if with_people else 0, height, width, dtype=torch.uint8),
+    )
 
-    @torch.library.register_fake("rpcnn::paste_parsing")
-    def _(
-        probabilities,
-        boxes,
-        painted,
-        semantic,
-        semantic_height,
-        semantic_width,
-        height,
-        width,
-        semantic_weight,
-        semantic_gate,
-        paint_labels,
-        with_people,
-    ):
-        new = lambda *sizes, dtype: probabilities.new_empty(sizes, dtype=dtype)
-        return (
-            new(height, width, dtype=torch.uint8),
-            new(height, width, dtype=torch.int32),
-            new(len(boxes) if with_people else 0, height, width, dtype=torch.uint8),
-        )
+
+register("paste_parsing", fake=_fake)

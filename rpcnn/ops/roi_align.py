@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import as_float, as_int, as_size, check, check_maps, check_tensor, shown
-from ._library import CPU_MISSING, compiled, dense_layout, refuse_forward_ad
+from ._library import compiled, dense_layout, refuse_forward_ad, register
 
 
 def roi_align(
@@ -152,42 +152,42 @@ def _axis_weights(start, end, scale, cells, size, ratio, aligned) -> Tensor:
     return weights
 
 
-if not CPU_MISSING:
+def _fake(input, boxes, spatial_scale, output_height, output_width, sampling_ratio, aligned):
+    out = input.new_empty(boxes.shape[0], input.shape[1], output_height, output_width)
+    return torch.empty_like(out, memory_format=dense_layout(input))
 
-    @torch.library.register_fake("rpcnn::roi_align")
-    def _(input, boxes, spatial_scale, output_height, output_width, sampling_ratio, aligned):
-        out = input.new_empty(boxes.shape[0], input.shape[1], output_height, output_width)
-        return torch.empty_like(out, memory_format=dense_layout(input))
 
-    @torch.library.register_fake("rpcnn::roi_align_backward")
-    def _(grad, boxes, spatial_scale, batch, height, width, sampling_ratio, aligned, channels_last):
-        out = grad.new_empty(batch, grad.shape[1], height, width)
-        return torch.empty_like(out, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+def _fake_backward(grad, boxes, spatial_scale, batch, height, width, sampling_ratio, aligned, channels_last):
+    out = grad.new_empty(batch, grad.shape[1], height, width)
+    return torch.empty_like(out, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
-    def _setup_context(ctx, inputs, output):
-        input, boxes, ctx.scale, _, _, *ctx.rule = inputs
-        ctx.batch, _, ctx.height, ctx.width = input.shape
-        ctx.channels_last = dense_layout(input) == torch.channels_last
-        ctx.save_for_backward(boxes)
 
-    def _backward(ctx, grad):
-        size = (ctx.batch, ctx.height, ctx.width)
-        grad_input = torch.ops.rpcnn.roi_align_backward(
-            grad, *ctx.saved_tensors, ctx.scale, *size, *ctx.rule, ctx.channels_last
-        )
-        return grad_input, None, None, None, None, None, None
+def _setup_context(ctx, inputs, output):
+    input, boxes, ctx.scale, _, _, *ctx.rule = inputs
+    ctx.batch, _, ctx.height, ctx.width = input.shape
+    ctx.channels_last = dense_layout(input) == torch.channels_last
+    ctx.save_for_backward(boxes)
 
-    def _setup_context_backward(ctx, inputs, output):
-        grad, boxes, ctx.scale, _, _, _, *ctx.rule, _ = inputs
-        ctx.size = grad.shape[2:]
-        ctx.save_for_backward(boxes)
 
-    def _double_backward(ctx, grad_input):
-        # The backward is linear in the incoming gradient; its adjoint is the forward itself.
-        grad = torch.ops.rpcnn.roi_align(grad_input, *ctx.saved_tensors, ctx.scale, *ctx.size, *ctx.rule)
-        return grad, *([None] * 8)
-
-    torch.library.register_autograd("rpcnn::roi_align", _backward, setup_context=_setup_context)
-    torch.library.register_autograd(
-        "rpcnn::roi_align_backward", _double_backward, setup_context=_setup_context_backward
+def _backward(ctx, grad):
+    size = (ctx.batch, ctx.height, ctx.width)
+    grad_input = torch.ops.rpcnn.roi_align_backward(
+        grad, *ctx.saved_tensors, ctx.scale, *size, *ctx.rule, ctx.channels_last
     )
+    return grad_input, None, None, None, None, None, None
+
+
+def _setup_context_backward(ctx, inputs, output):
+    grad, boxes, ctx.scale, _, _, _, *ctx.rule, _ = inputs
+    ctx.size = grad.shape[2:]
+    ctx.save_for_backward(boxes)
+
+
+def _double_backward(ctx, grad_input):
+    # The backward is linear in the incoming gradient; its adjoint is the forward itself.
+    grad = torch.ops.rpcnn.roi_align(grad_input, *ctx.saved_tensors, ctx.scale, *ctx.size, *ctx.rule)
+    return grad, *([None] * 8)
+
+
+register("roi_align", fake=_fake, setup_context=_setup_context, backward=_backward)
+register("roi_align_backward", fake=_fake_backward, setup_context=_setup_context_backward, backward=_double_backward)
