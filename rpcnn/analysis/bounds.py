@@ -23,7 +23,7 @@ from rpcnn.inference.results import ParsingResult
 from rpcnn.metrics import ParsingEvaluator, PersonMatches, match_people
 from rpcnn.model import Detections
 from rpcnn.model.boxes import resize_boxes
-from rpcnn.ops.paste_parsing import pixels_inside
+from rpcnn.ops.sampling import pixels_inside
 from rpcnn.runtime.precision import autocast, autocast_dtype
 
 from .paper import BOUNDS, METRICS

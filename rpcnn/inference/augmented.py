@@ -19,7 +19,7 @@ from rpcnn.labels import LabelSet
 from rpcnn.model.boxes import mirror_boxes, resize_boxes
 from rpcnn.model.detections import Detections
 from rpcnn.model.rp_rcnn import RPRCNN, STRIDES
-from rpcnn.ops.paste_parsing import global_window, strips
+from rpcnn.ops.sampling import global_window, strips
 
 from .soft_nms import box_voting, soft_nms
 

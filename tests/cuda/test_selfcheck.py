@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from helpers.layouts import compiled
+from helpers.layouts import needs_kernels
 
 from rpcnn import ops, selfcheck
 
@@ -21,7 +21,7 @@ def test_without_a_gpu_it_says_so(tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
+@needs_kernels
 def test_the_cpu_kernels_pass(tmp_path):
     path = tmp_path / "report.md"
     assert selfcheck.main(["--device", "cpu", "--no-timing", "--output", str(path)]) == 0
@@ -30,7 +30,7 @@ def test_the_cpu_kernels_pass(tmp_path):
     assert all(f"| {case.op} | ok | ok |" in text for case in selfcheck.cases(small=True))
 
 
-@pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
+@needs_kernels
 def test_a_wrong_kernel_is_named_and_the_rest_still_run(tmp_path, monkeypatch):
     right = ops.upsample_sum
     monkeypatch.setattr(ops, "upsample_sum", lambda features: right(features) * 1.01)

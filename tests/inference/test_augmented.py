@@ -1,6 +1,5 @@
 """Test-time augmentation: what it must equal, and that it holds no more than it says."""
 
-import sys
 import weakref
 
 import pytest
@@ -16,7 +15,7 @@ from rpcnn.inference.pipeline import augmented_inference, augmented_short_sides,
 from rpcnn.inference.soft_nms import box_voting, soft_nms
 from rpcnn.labels import MHP_V2, LabelSet
 from rpcnn.model.boxes import box_iou
-from rpcnn.ops.paste_parsing import strips
+from rpcnn.ops import sampling
 
 LABELS = LabelSet("six", ("background", "left", "right", "arm-l", "hat", "arm-r"), pairs=((1, 2), (3, 5)))
 
@@ -190,7 +189,7 @@ def test_every_pass_finds_and_parses_the_same_place(monkeypatch, size):
 
 def test_one_running_mean_and_the_maps_of_one_pass_are_all_there_is(monkeypatch):
     model, image = eager(max_detections=6), scene(1, 64, 96)[0]
-    monkeypatch.setattr(sys.modules[strips.__module__], "STRIP_NUMBERS", 6 * 96 * 16)  # 4 strips of 16 rows
+    monkeypatch.setattr(sampling, "STRIP_NUMBERS", 6 * 96 * 16)  # 4 strips of 16 rows
     alive = {"maps": [], "windows": [], "logits": [], "coarse": [], "finest": []}
     most = dict.fromkeys(alive, 0)
 

@@ -6,11 +6,10 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from helpers.layouts import needs_kernels
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from rpcnn import ops
-
-needs_kernels = pytest.mark.skipif(ops._library.CPU_MISSING is not None, reason="no compiled kernels")
 
 MAPS, SMALL = torch.arange(128.0).view(1, 2, 8, 8) / 128, torch.ones(1, 2, 4, 4)
 BOXES, SCORES = torch.tensor([[0.0, 0, 4, 4], [1, 0, 5, 4], [4, 4, 8, 8]]), torch.tensor([0.5, 0.9, 0.1])

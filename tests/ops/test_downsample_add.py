@@ -1,10 +1,8 @@
 import pytest
 import torch
-from helpers.layouts import LAYOUTS, TOLERANCES, compiled
+from helpers.layouts import LAYOUTS, TOLERANCES, needs_kernels
 
 from rpcnn.ops import downsample_add, downsample_add_reference
-
-needs_kernels = pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
 
 
 def maps(channels, sizes, images=2, **options):

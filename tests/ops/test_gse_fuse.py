@@ -1,11 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.layouts import LAYOUTS, TOLERANCES, compiled
+from helpers.layouts import LAYOUTS, TOLERANCES, needs_kernels
 
 from rpcnn.ops import gse_fuse, gse_fuse_reference
 
-needs_kernels = pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
 # The last two have levels with one pixel a side, and levels larger than the first.
 SIZES = [[(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)], [(9, 1), (4, 3), (1, 1)], [(5, 7), (13, 6), (11, 29)]]
 

@@ -1,11 +1,10 @@
 import pytest
 import torch
 import torchvision
-from helpers.layouts import LAYOUTS, TOLERANCES, compiled
+from helpers.layouts import LAYOUTS, TOLERANCES, needs_kernels
 
 from rpcnn.ops import multilevel_roi_align, multilevel_roi_align_reference, roi_align, roi_levels
 
-needs_kernels = pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
 SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
 
 

@@ -3,11 +3,10 @@ from fractions import Fraction
 import pytest
 import torch
 import torchvision
-from helpers.layouts import compiled
+from helpers.layouts import needs_kernels
 
 from rpcnn.ops import batched_nms, nms, nms_padded, nms_padded_reference, nms_reference
 
-needs_kernels = pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
 

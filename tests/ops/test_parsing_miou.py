@@ -1,10 +1,9 @@
 import pytest
 import torch
-from helpers.layouts import LAYOUTS, compiled
+from helpers.layouts import LAYOUTS, needs_kernels
 
 from rpcnn.ops import parsing_miou, parsing_miou_reference
 
-needs_kernels = pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
 
 

@@ -1,10 +1,9 @@
 import pytest
 import torch
-from helpers.layouts import LAYOUTS, TOLERANCES, compiled
+from helpers.layouts import LAYOUTS, TOLERANCES, needs_kernels
 
 from rpcnn.ops import upsample_sum, upsample_sum_reference
 
-needs_kernels = pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
 SIZES = [[(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)], [(7, 5), (4, 3), (1, 1)], [(3, 4), (5, 6), (17, 1)]]
 
 
