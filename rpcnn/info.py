@@ -7,18 +7,6 @@ import sys
 
 import torch
 
-OPS = (
-    "roi_align",
-    "multilevel_roi_align",
-    "nms",
-    "nms_padded",
-    "upsample_sum",
-    "gse_fuse",
-    "downsample_add",
-    "parsing_miou",
-    "paste_parsing",
-)
-
 
 def _version(package: str) -> str:
     try:
@@ -29,9 +17,9 @@ def _version(package: str) -> str:
 
 def compiled_ops() -> dict[str, dict[str, bool]]:
     """For every op whether a kernel is compiled: {op: {"CPU": …, "CUDA": …}}."""
-    from rpcnn.ops import _library  # loads the kernels
+    from rpcnn.ops._library import CPU_MISSING, OPS
 
-    if _library.CPU_MISSING:
+    if CPU_MISSING:
         return {op: {"CPU": False, "CUDA": False} for op in OPS}
     has = torch._C._dispatch_has_kernel_for_dispatch_key
     return {op: {key: has(f"rpcnn::{op}", key) for key in ("CPU", "CUDA")} for op in OPS}

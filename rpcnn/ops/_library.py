@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch.autograd import forward_ad
 
+from ._examples import Example
+
 
 def _load(name: str) -> str | None:
     """Imports rpcnn.<name>; None on success, else the reason why it is not there."""
@@ -49,15 +51,27 @@ def compiled(tensor: torch.Tensor) -> bool:
     return tensor.device.type in ("cpu", "cuda", "meta")
 
 
+OPS: dict[str, Callable[[bool], Example]] = {}
+"""Every op by name, with the function that makes its example, small or of the paper's size. Filled by `register`."""
+
+
 def register(
-    op: str, *, fake: Callable, setup_context: Callable | None = None, backward: Callable | None = None
+    op: str,
+    *,
+    fake: Callable,
+    setup_context: Callable | None = None,
+    backward: Callable | None = None,
+    example: Callable[[bool], Example] | None = None,
 ) -> None:
-    """Adds to rpcnn::<op> of csrc/register.cpp what is written in Python; nothing where no kernels are compiled.
+    """Adds what is written in Python to rpcnn::<op> of csrc/register.cpp; without compiled kernels only OPS grows.
 
     Args:
-        fake: the results' shapes, dtypes and layouts, for meta and fake tensors.
-        setup_context, backward: as torch.library.register_autograd; None where the op has no gradient.
+        fake: the shapes, dtypes and layouts of the results, for meta and fake tensors.
+        setup_context, backward: see torch.library.register_autograd; None where the op has no gradient.
+        example: makes a call of the op; None for an op that only computes another one's gradient.
     """
+    if example is not None:
+        OPS[op] = example
     if CPU_MISSING:
         return
     torch.library.register_fake(f"rpcnn::{op}", fake)

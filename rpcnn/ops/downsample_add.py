@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._arguments import as_list, check, check_maps, promote
+from ._examples import Example, pyramid
 from ._library import compiled, dense_layout, refuse_forward_ad, register
 
 
@@ -76,7 +77,12 @@ def _double_backward(ctx, grad_feature):
     return torch.ops.rpcnn.downsample_add(grad_feature, pyramid), None, None
 
 
-register("downsample_add", fake=_fake, setup_context=_setup_context, backward=_backward)
+def _example(small: bool) -> Example:
+    arguments = {"feature": pyramid(small)[0], "pyramid": pyramid(small)}
+    return Example(downsample_add, downsample_add_reference, arguments, maps=("feature", "pyramid"))
+
+
+register("downsample_add", fake=_fake, setup_context=_setup_context, backward=_backward, example=_example)
 register(
     "downsample_add_backward", fake=_fake_backward, setup_context=_setup_context_backward, backward=_double_backward
 )

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._arguments import as_float, as_int, as_list, check, check_tensor
+from ._examples import Example, pyramid
 from ._library import compiled, dense_layout, refuse_forward_ad, register
 from .upsample_sum import check_pyramid, resize
 
@@ -116,5 +117,12 @@ def _double_backward(ctx, *grads):
     raise NotImplementedError("gse_fuse: double backward is not supported")
 
 
-register("gse_fuse", fake=_fake, setup_context=_setup_context, backward=_backward)
+def _example(small: bool) -> Example:
+    features = pyramid(small)
+    ramps = [torch.linspace(-0.5, 0.5, feature.shape[1]) for feature in features]
+    arguments = {"features": features, "gn_weights": [1 + ramp for ramp in ramps], "gn_biases": ramps}
+    return Example(gse_fuse, gse_fuse_reference, arguments | {"num_groups": 32, "eps": 1e-5}, maps=("features",))
+
+
+register("gse_fuse", fake=_fake, setup_context=_setup_context, backward=_backward, example=_example)
 register("gse_fuse_backward", fake=_fake_backward, backward=_double_backward)

@@ -1,9 +1,11 @@
 """RoIAlign over a whole pyramid in one call: each box pools from the level that fits its size (Sec. 3.3)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ._arguments import as_float, as_int, as_list, as_size, check, check_maps, check_tensor, promote
+from ._examples import SCALES, Example, people, pyramid
 from ._library import compiled, dense_layout, refuse_forward_ad, register
 from .roi_align import boxes_with_index, roi_align_reference
 
@@ -169,7 +171,15 @@ def _double_backward(ctx, grads):
     return grad, *([None] * 11)
 
 
-register("multilevel_roi_align", fake=_fake, setup_context=_setup_context, backward=_backward)
+def _example(small: bool) -> Example:
+    boxes = F.pad(people(small), (1, 0))  # all in image 0
+    arguments = {"features": pyramid(small), "boxes": boxes, "output_size": 7, "spatial_scales": SCALES}
+    arguments |= {"sampling_ratio": 2, "aligned": True}
+    arguments |= {"canonical_size": 224.0, "canonical_level": 4, "area_offset": 0.0}
+    return Example(multilevel_roi_align, multilevel_roi_align_reference, arguments, maps=("features",))
+
+
+register("multilevel_roi_align", fake=_fake, setup_context=_setup_context, backward=_backward, example=_example)
 register(
     "multilevel_roi_align_backward",
     fake=_fake_backward,

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import as_float, as_int, check, check_tensor
+from ._examples import Example, people
 from ._library import compiled, register
 
 
@@ -167,5 +168,24 @@ def _fake_padded(boxes, scores, idxs, iou_threshold, max_keep):
     return boxes.new_empty(max_keep, dtype=torch.int64), boxes.new_empty((), dtype=torch.int64)
 
 
-register("nms", fake=_fake)
-register("nms_padded", fake=_fake_padded)
+def _crowd(small: bool) -> dict[str, Tensor]:
+    """Four boxes about each person, and their scores."""
+    boxes, generator = people(small).repeat(4, 1), torch.Generator().manual_seed(0)
+    moved = 0.2 * (boxes[:, 2:] - boxes[:, :2]) * torch.rand(len(boxes), 2, generator=generator)
+    return {"boxes": boxes + moved.repeat(1, 2), "scores": torch.rand(len(boxes), generator=generator)}
+
+
+def _example(small: bool) -> Example:
+    crowd = _crowd(small)
+    arguments = crowd | {"iou_threshold": 0.5, "max_keep": len(crowd["boxes"])}
+    return Example(nms, nms_reference, arguments, differentiable=False, exact=True, fixed_size=False)
+
+
+def _example_padded(small: bool) -> Example:
+    crowd = _crowd(small)
+    arguments = crowd | {"idxs": torch.arange(len(crowd["boxes"])) % 5, "iou_threshold": 0.5, "max_keep": 300}
+    return Example(nms_padded, nms_padded_reference, arguments, differentiable=False, exact=True)
+
+
+register("nms", fake=_fake, example=_example)
+register("nms_padded", fake=_fake_padded, example=_example_padded)

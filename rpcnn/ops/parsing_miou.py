@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import as_int, check, check_tensor
+from ._examples import Example, parsing_logits
 from ._library import compiled, register
 
 MOST_CLASSES = 4096  # what the CUDA kernel counts in shared memory
@@ -106,4 +107,11 @@ def _fake(logits_or_labels, target, num_classes, ignore_index):
     return logits_or_labels.new_empty(logits_or_labels.shape[0], dtype=torch.float32)
 
 
-register("parsing_miou", fake=_fake)
+def _example(small: bool) -> Example:
+    logits = parsing_logits(small)
+    target = parsing_logits(small).roll(1, 0).argmax(1)
+    arguments = {"logits_or_labels": logits, "target": target, "num_classes": logits.shape[1], "ignore_index": 255}
+    return Example(parsing_miou, parsing_miou_reference, arguments, maps=("logits_or_labels",), differentiable=False)
+
+
+register("parsing_miou", fake=_fake, example=_example)

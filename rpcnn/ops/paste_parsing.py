@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import as_float, as_list, as_size, check, check_tensor
+from ._examples import Example, image_size, parsing_logits, people, pyramid
 from ._library import compiled, register
 from .sampling import global_window, map_coordinates, pixels_inside, sample_grid, strips
 
@@ -167,4 +168,25 @@ def _fake(
     )
 
 
-register("paste_parsing", fake=_fake)
+def _example(small: bool) -> Example:
+    probabilities, size = parsing_logits(small).softmax(1), image_size(small)
+    arguments = {
+        "probabilities": probabilities,
+        "boxes": people(small)[: len(probabilities)],
+        "image_size": size,
+        "painted": torch.ones(len(probabilities), dtype=torch.bool),
+        "semantic": pyramid(small)[0][0, :20].softmax(0),
+        "semantic_size": tuple(map(float, size)),
+        "semantic_weight": 0.2,
+        "semantic_gate": 0.7,
+    }
+
+    def reference(probabilities, boxes, image_size, painted, semantic, semantic_size, semantic_weight, semantic_gate):
+        maps = (probabilities.float(), boxes, painted.to(torch.uint8), semantic)
+        knobs = (*semantic_size, *image_size, semantic_weight, semantic_gate, True, True)
+        return paste_parsing_reference(*maps, *knobs)
+
+    return Example(paste_parsing, reference, arguments, maps=("probabilities",), differentiable=False, exact=True)
+
+
+register("paste_parsing", fake=_fake, example=_example)

@@ -4,9 +4,11 @@ import math
 import os
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ._arguments import as_float, as_int, as_size, check, check_maps, check_tensor, shown
+from ._examples import Example, people, pyramid
 from ._library import compiled, dense_layout, refuse_forward_ad, register
 
 
@@ -189,5 +191,12 @@ def _double_backward(ctx, grad_input):
     return grad, *([None] * 8)
 
 
-register("roi_align", fake=_fake, setup_context=_setup_context, backward=_backward)
+def _example(small: bool) -> Example:
+    boxes = F.pad(people(small), (1, 0))  # all in image 0
+    arguments = {"input": pyramid(small)[0], "boxes": boxes, "output_size": (7, 7), "spatial_scale": 0.25}
+    arguments |= {"sampling_ratio": 2, "aligned": True}
+    return Example(roi_align, roi_align_reference, arguments, maps=("input",))
+
+
+register("roi_align", fake=_fake, setup_context=_setup_context, backward=_backward, example=_example)
 register("roi_align_backward", fake=_fake_backward, setup_context=_setup_context_backward, backward=_double_backward)

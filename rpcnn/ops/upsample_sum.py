@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._arguments import as_list, check, check_maps, promote
+from ._examples import Example, pyramid
 from ._library import compiled, dense_layout, refuse_forward_ad, register
 
 
@@ -100,5 +101,9 @@ def _double_backward(ctx, grads):
     return grad, [None] * ctx.levels, None, None
 
 
-register("upsample_sum", fake=_fake, setup_context=_setup_context, backward=_backward)
+def _example(small: bool) -> Example:
+    return Example(upsample_sum, upsample_sum_reference, {"features": pyramid(small)}, maps=("features",))
+
+
+register("upsample_sum", fake=_fake, setup_context=_setup_context, backward=_backward, example=_example)
 register("upsample_sum_backward", fake=_fake_backward, setup_context=_setup_context_backward, backward=_double_backward)

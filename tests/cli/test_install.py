@@ -10,6 +10,8 @@ import sysconfig
 
 import pytest
 
+from rpcnn.ops._library import OPS
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -62,17 +64,12 @@ def test_without_torch_the_reason_is_named(tmp_path):
     assert done.returncode != 0 and "none is importable" in done.stderr
 
 
-USE = """
-import torch, rpcnn.ops as ops
-x = torch.randn(1, 8, 16, 16, requires_grad=True)
-boxes = torch.tensor([[0, 1.0, 2.0, 9.0, 12.0]])
-ops.roi_align(x, boxes, 4).sum().backward()
-ops.multilevel_roi_align([x, x[..., ::2, ::2]], boxes, 4, [1.0, 0.5])
-ops.batched_nms(boxes[:, 1:], torch.ones(1), torch.zeros(1, dtype=torch.int64), 0.5)
-ops.upsample_sum([x, x[..., ::2, ::2]])
-ops.gse_fuse([x], [torch.ones(8)], [torch.zeros(8)], 2)
-ops.downsample_add(x, [x[..., ::2, ::2]])
-print(ops.parsing_miou(torch.randn(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64)).shape)
+TRY_EVERY_OP = """
+from rpcnn.ops._library import OPS
+for op, make in OPS.items():
+    example = make(small=True)
+    example.run(example.function, "cpu")
+    print(op)
 """
 
 
@@ -88,14 +85,15 @@ def run(folder, code):
 
 
 def test_without_kernels_every_op_works_after_one_warning(bare):
-    done = run(bare, USE)
+    done = run(bare, TRY_EVERY_OP)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == list(OPS)
     assert done.stderr.count("no compiled kernels") == 1
 
 
 def test_a_module_that_does_not_load_is_told_with_its_error(bare):
     (bare / "rpcnn" / "_C.abi3.so").write_bytes(b"not a library")
-    done = run(bare, USE)
+    done = run(bare, TRY_EVERY_OP)
     assert done.returncode == 0, done.stderr
     assert "it does not load" in done.stderr and "_C.abi3.so" in done.stderr
 
@@ -104,7 +102,7 @@ def test_the_ops_need_neither_torchvision_nor_the_rest(bare):
     blocked = (
         "import sys\nfor m in ('torchvision', 'PIL', 'pycocotools', 'tyro', 'numpy.testing'): sys.modules[m] = None\n"
     )
-    assert run(bare, blocked + USE).returncode == 0
+    assert run(bare, blocked + TRY_EVERY_OP).returncode == 0
 
 
 def test_a_wheel_holds_every_preset_and_package(tmp_path):
@@ -123,16 +121,8 @@ def test_a_wheel_holds_every_preset_and_package(tmp_path):
 def test_info_tells_every_op():
     done = subprocess.run([sys.executable, "-m", "rpcnn.info"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for op in (
-        "roi_align",
-        "multilevel_roi_align",
-        "nms",
-        "upsample_sum",
-        "gse_fuse",
-        "downsample_add",
-        "parsing_miou",
-    ):
-        assert any(line.split()[:1] == [op] for line in done.stdout.splitlines())
+    told = [line.split()[0] for line in done.stdout.splitlines()]
+    assert told[told.index("op") + 1 :] == list(OPS)
 
 
 @pytest.mark.slow

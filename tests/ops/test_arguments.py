@@ -1,7 +1,8 @@
 """What every op says to arguments of another type, and that numpy's numbers are numbers."""
 
-import importlib
 import inspect
+import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,63 +11,17 @@ from helpers.layouts import needs_kernels
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from rpcnn import ops
+from rpcnn.ops._library import OPS
 
-MAPS, SMALL = torch.arange(128.0).view(1, 2, 8, 8) / 128, torch.ones(1, 2, 4, 4)
+MAPS = torch.arange(128.0).view(1, 2, 8, 8) / 128
 BOXES, SCORES = torch.tensor([[0.0, 0, 4, 4], [1, 0, 5, 4], [4, 4, 8, 8]]), torch.tensor([0.5, 0.9, 0.1])
 ROIS = torch.cat([torch.zeros(3, 1), BOXES], 1)
-VECTORS = [torch.ones(2), torch.ones(2)]
-LABELS = torch.arange(32).view(2, 4, 4) % 3
-PEOPLE = torch.arange(96.0).view(3, 2, 4, 4).sin()
-CALLS = {
-    "roi_align": {
-        "input": MAPS,
-        "boxes": ROIS,
-        "output_size": (2, 3),
-        "spatial_scale": 0.5,
-        "sampling_ratio": 2,
-    },
-    "multilevel_roi_align": {
-        "features": [MAPS, SMALL],
-        "boxes": ROIS,
-        "output_size": 2,
-        "spatial_scales": [0.5, 0.25],
-        "sampling_ratio": 2,
-        "canonical_size": 4.0,
-        "canonical_level": 2,
-        "area_offset": 1.0,
-    },
-    "roi_levels": {
-        "boxes": BOXES,
-        "spatial_scales": [0.5, 0.25],
-        "canonical_size": 4.0,
-        "canonical_level": 2,
-        "area_offset": 1.0,
-    },
-    "nms": {"boxes": BOXES, "scores": SCORES, "iou_threshold": 0.5, "max_keep": 2},
-    "batched_nms": {"boxes": BOXES, "scores": SCORES, "idxs": LABELS[0, 0, :3], "iou_threshold": 0.5, "max_keep": 2},
-    "nms_padded": {"boxes": BOXES, "scores": SCORES, "idxs": LABELS[0, 0, :3], "iou_threshold": 0.5, "max_keep": 2},
-    "upsample_sum": {"features": [MAPS, SMALL]},
-    "gse_fuse": {"features": [MAPS, SMALL], "gn_weights": VECTORS, "gn_biases": VECTORS, "num_groups": 2, "eps": 0.5},
-    "downsample_add": {"feature": MAPS, "pyramid": [MAPS, SMALL]},
-    "parsing_miou": {"logits_or_labels": LABELS, "target": LABELS, "num_classes": 3, "ignore_index": 2},
-    "paste_parsing": {
-        "probabilities": PEOPLE,
-        "boxes": BOXES,
-        "image_size": (8, 9),
-        "painted": torch.tensor([True, False, True]),
-        "semantic": PEOPLE[0],
-        "semantic_size": (8.0, 9.0),
-        "semantic_weight": 0.5,
-        "semantic_gate": 0.25,
-    },
-}
-OPTIONAL = {  # arguments that None is right for
-    "max_keep": ("nms", "batched_nms"),
-    "idxs": ("nms_padded",),
-    "painted": ("paste_parsing",),
-    "semantic": ("paste_parsing",),
-    "semantic_size": ("paste_parsing",),
-    "num_classes": ("parsing_miou",),  # refused with another message: labels do not tell it
+EXAMPLES = {op: example(small=True) for op, example in OPS.items()}
+CALLS = {op: example.arguments for op, example in EXAMPLES.items()}
+CALLS["batched_nms"] = CALLS["nms_padded"]
+CALLS["roi_levels"] = {"boxes": BOXES} | {
+    name: CALLS["multilevel_roi_align"][name]
+    for name in ("spatial_scales", "canonical_size", "canonical_level", "area_offset")
 }
 WRONG = {
     torch.Tensor: [None, "x", 1.5, [[0.0]], np.zeros((3, 4))],
@@ -77,31 +32,41 @@ WRONG = {
 }
 
 
+def parameters(op):
+    """Those of the op that are no flag."""
+    every = inspect.signature(getattr(ops, op)).parameters
+    return {name: parameter for name, parameter in every.items() if parameter.annotation is not bool}
+
+
 def wrong_calls():
-    for op, call in CALLS.items():
-        for name, value in call.items():
+    for op in CALLS:
+        for name, parameter in parameters(op).items():
+            value = CALLS[op][name]
             for wrong in WRONG[type(value)]:
                 # A list of tensors is right where boxes may be one per image: its items are looked at below.
-                if (wrong is None and op in OPTIONAL.get(name, ())) or (name == "boxes" and isinstance(wrong, list)):
+                if name == "boxes" and isinstance(wrong, list):
+                    continue
+                if wrong is None and type(None) in get_args(parameter.annotation):
                     continue
                 yield op, name, name, wrong
             if isinstance(value, list):
                 for wrong in WRONG[type(value[1])]:
-                    yield op, name, f"{name}[1]", [value[0], wrong]
-        if "boxes" in call and op in ("roi_align", "multilevel_roi_align"):
+                    yield op, name, f"{name}[1]", [value[0], wrong, *value[2:]]
+        if op in ("roi_align", "multilevel_roi_align"):
             for wrong in WRONG[torch.Tensor]:
                 yield op, "boxes", "boxes[0]", [wrong]
 
 
-def test_every_op_is_here():
-    public = {name for name in ops.__all__ if not name.endswith("_reference")}
-    assert public == set(CALLS)
-    for op, call in CALLS.items():
-        flags = {"aligned", "relu", "align_corners", "paint_labels", "with_people"}
-        assert set(inspect.signature(getattr(ops, op)).parameters) - flags == set(call)
+@pytest.mark.parametrize("op", CALLS)
+def test_the_example_names_every_argument(op):
+    assert parameters(op).keys() <= CALLS[op].keys()
 
 
-@pytest.mark.parametrize(("op", "name", "named", "wrong"), list(wrong_calls()), ids=str)
+def test_every_public_op_is_here():
+    assert {name for name in ops.__all__ if not name.endswith("_reference")} == CALLS.keys()
+
+
+@pytest.mark.parametrize(("op", "name", "named", "wrong"), list(wrong_calls()))
 def test_an_argument_of_another_type_is_named(op, name, named, wrong):
     with pytest.raises(ValueError) as error:
         getattr(ops, op)(**CALLS[op] | {name: wrong})
@@ -116,8 +81,8 @@ def test_a_batched_box_on_another_device_is_named():
 @pytest.fixture(params=["kernels", "references"])
 def kernels(request, monkeypatch):
     if request.param == "references":
-        for name in ("roi_align", "multilevel_roi_align", "nms", "parsing_miou", "paste_parsing", "gse_fuse"):
-            monkeypatch.setattr(importlib.import_module(f"rpcnn.ops.{name}"), "compiled", lambda tensor: False)
+        for example in EXAMPLES.values():
+            monkeypatch.setattr(sys.modules[example.function.__module__], "compiled", lambda tensor: False)
 
 
 class Index:
@@ -129,30 +94,33 @@ class Index:
 
 
 def converted(value, integer, number):
-    if isinstance(value, torch.Tensor) or (isinstance(value, list) and isinstance(value[0], torch.Tensor)):
-        return value
     if isinstance(value, list | tuple):
         return type(value)(converted(item, integer, number) for item in value)
+    if isinstance(value, bool | torch.Tensor):
+        return value
     return number(value) if isinstance(value, float) else integer(value)
 
 
 @pytest.mark.parametrize(
     ("integer", "number"),
-    [(np.int64, np.float32), (np.uint8, np.float64), (Index, np.float16), (torch.tensor, torch.tensor)],
+    [(np.int64, np.float32), (np.uint16, np.float64), (Index, np.float16), (torch.tensor, torch.tensor)],
 )
 @pytest.mark.parametrize("op", CALLS)
 def test_numbers_of_other_libraries_are_numbers(op, integer, number, kernels):
-    call = {name: converted(value, integer, number) for name, value in CALLS[op].items()}
-    got, want = getattr(ops, op)(**call), getattr(ops, op)(**CALLS[op])
+    call, plain = (
+        {name: converted(value, i, n) for name, value in CALLS[op].items()}
+        for i, n in ((integer, number), (int, lambda value: float(number(value))))
+    )
+    got, want = getattr(ops, op)(**call), getattr(ops, op)(**plain)
     torch.testing.assert_close(got, want, rtol=0, atol=0)
 
 
 def test_arrays_are_lists_of_numbers(kernels):
-    call = CALLS["multilevel_roi_align"]
-    got = ops.multilevel_roi_align(**call | {"output_size": np.array([2, 2]), "spatial_scales": np.array([0.5, 0.25])})
-    assert torch.equal(got, ops.multilevel_roi_align(**call))
-    got = ops.paste_parsing(**CALLS["paste_parsing"] | {"image_size": np.array([8, 9])})
-    torch.testing.assert_close(got, ops.paste_parsing(**CALLS["paste_parsing"]), rtol=0, atol=0)
+    pooling, pasting = CALLS["multilevel_roi_align"], CALLS["paste_parsing"]
+    arrays = {"output_size": np.array([7, 7]), "spatial_scales": np.array(pooling["spatial_scales"])}
+    assert torch.equal(ops.multilevel_roi_align(**pooling | arrays), ops.multilevel_roi_align(**pooling))
+    got = ops.paste_parsing(**pasting | {"image_size": np.array(pasting["image_size"])})
+    torch.testing.assert_close(got, ops.paste_parsing(**pasting), rtol=0, atol=0)
 
 
 def sized(maps, boxes, scores):

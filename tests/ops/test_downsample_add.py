@@ -66,15 +66,6 @@ def test_gradient_is_the_same_for_any_thread_count():
     assert torch.equal(*grads)
 
 
-@needs_kernels
-def test_opcheck():
-    feature, *pyramid = maps(3, [(6, 8), (6, 8), (3, 4)])
-    feature.requires_grad_()
-    pyramid[1].requires_grad_()
-    torch.library.opcheck(torch.ops.rpcnn.downsample_add, (feature, pyramid))
-    torch.library.opcheck(torch.ops.rpcnn.downsample_add_backward, ([p.detach() for p in pyramid], 6, 8))
-
-
 def test_empty_inputs():
     feature, *pyramid = maps(4, [(6, 8), (3, 4)], images=0)
     assert downsample_add(feature, pyramid)[0].shape == (0, 4, 3, 4)

@@ -204,16 +204,10 @@ def test_strided_inputs():
 
 
 @needs_kernels
-def test_opcheck():
+def test_opcheck_without_limit_and_with_groups():
     boxes, scores = clustered(20)
     torch.library.opcheck(torch.ops.rpcnn.nms, (boxes, scores, None, 0.5, -1))
     torch.library.opcheck(torch.ops.rpcnn.nms, (boxes, scores, torch.arange(20) % 2, 0.5, 5))
-
-
-@needs_kernels
-def test_opcheck_padded():
-    boxes, scores = clustered(20)
-    torch.library.opcheck(torch.ops.rpcnn.nms_padded, (boxes, scores, None, 0.5, 30))
 
 
 @needs_kernels

@@ -112,11 +112,6 @@ def test_compiles_without_a_graph_break():
     assert torch.equal(compiled_twice(logits, target), twice(logits, target))
 
 
-@needs_kernels
-def test_opcheck():
-    torch.library.opcheck(torch.ops.rpcnn.parsing_miou, (*case(2, 3, (4, 5)), 3, 255))
-
-
 @pytest.mark.parametrize(
     ("prediction", "target", "classes", "message"),
     [

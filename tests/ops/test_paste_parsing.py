@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from helpers.layouts import needs_kernels
 from helpers.pasting import K, assert_agree, scene
 
 from rpcnn.ops import paste_parsing, paste_parsing_reference, sampling
@@ -91,13 +90,6 @@ def test_layouts_do_not_matter(strided):
     arguments = [spread[i] if i == strided else t for i, t in enumerate((probabilities, boxes, semantic))]
     got = paste_parsing(*arguments[:2], (37, 53), painted, semantic=arguments[2], semantic_weight=0.2)
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
-
-
-@needs_kernels
-def test_opcheck():
-    probabilities, boxes, painted, semantic = scene(people=2)
-    arguments = (probabilities, boxes, painted.to(torch.uint8), semantic, 37.0, 53.0, 37, 53, 0.2, 0.3, True, True)
-    torch.library.opcheck(torch.ops.rpcnn.paste_parsing, arguments)
 
 
 @pytest.mark.parametrize(

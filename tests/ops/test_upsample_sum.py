@@ -108,14 +108,6 @@ def test_the_same_for_any_thread_count(layout):
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@needs_kernels
-def test_opcheck():
-    features = [m.requires_grad_() for m in maps(3, [(6, 8), (3, 4)])]
-    torch.library.opcheck(torch.ops.rpcnn.upsample_sum, (features, False, True))
-    detached = [f.detach() for f in features]
-    torch.library.opcheck(torch.ops.rpcnn.upsample_sum_backward, (torch.randn(2, 3, 6, 8), detached, False, True))
-
-
 def test_empty_batch():
     assert upsample_sum(maps(4, [(6, 8), (3, 4)], images=0)).shape == (0, 4, 6, 8)
 
