@@ -11,9 +11,9 @@
 //
 // Ladder, times faster than torchvision at 2,000 / 12,000 / 50,000 boxes on two cores:
 //   10.6 / 22.7 / 36.5  every kept box against all later ones, in vectors, blocks shared by threads; 0.35 ns a test
-//   40 / 140 / 350      bands: a kept box tests those its threshold allows; √(boxes / 64) bands (/ 8: 10 % to twice as
-//   slow,
-//                       / 128: the same); searches without branches, a quarter of the time with std::lower_bound
+//   40 / 140 / 350      bands: a kept box tests only the range that the threshold allows; √(boxes / 64) bands
+//                       (/ 8: 10 % to 100 % slower, / 128: the same); branch-free searches, which take a quarter of the
+//                       time of std::lower_bound
 // What is left at 50,000: half in the searches and tests, a fifth in sorting, the rest in laying out.
 #include <cmath>
 #include <cstring>
