@@ -73,9 +73,9 @@ int64_t count_before(const float* values, int64_t count, const Before& before) {
 // The boxes of one group in bands.
 template <typename T>
 struct Group {
-  static constexpr int64_t kLanes = 16;      // tested at a time, also beyond the end of a range
-  static constexpr int64_t kPerBand = 64;    // bands = √(boxes / kPerBand)
-  static constexpr int64_t kUnsorted = 256;  // so few are kept in the order of their scores
+  static constexpr int64_t kTestedAtOnce = 16;  // boxes, some perhaps beyond the end of a range
+  static constexpr int64_t kPerBand = 64;       // bands = √(boxes / kPerBand)
+  static constexpr int64_t kUnsorted = 256;     // so few are kept in the order of their scores
 
   std::vector<Box> exact;                // best first
   std::vector<T> x1, y1, x2, y2, area;   // by place, padded with boxes that overlap nothing
@@ -88,7 +88,7 @@ struct Group {
   Group(std::vector<Box> boxes, double t) : exact(std::move(boxes)), threshold(t) {
     const int64_t n = int64_t(exact.size());
     lay_out(n);
-    const int64_t padded = n + kLanes;
+    const int64_t padded = n + kTestedAtOnce;
     for (auto* array : {&x1, &y1, &x2, &y2, &area}) array->assign(padded, T(0));
     dead.assign(padded, 0);
     place.resize(n);
@@ -161,19 +161,19 @@ struct Group {
     const T area = g.area[own], threshold = T(g.threshold);
     const T *x1 = g.x1.data(), *y1 = g.y1.data(), *x2 = g.x2.data(), *y2 = g.y2.data(), *areas = g.area.data();
     int32_t* __restrict dead = g.dead.data();
-    int32_t any[kLanes] = {};
-    for (int64_t first = std::min(begin, int64_t(g.exact.size())); first < end; first += kLanes)
-      for (int64_t lane = 0; lane < kLanes; ++lane) {
+    int32_t any[kTestedAtOnce] = {};
+    for (int64_t first = std::min(begin, int64_t(g.exact.size())); first < end; first += kTestedAtOnce)
+      for (int64_t lane = 0; lane < kTestedAtOnce; ++lane) {
         const int64_t j = first + lane;
         const Overlap found = overlap(box, area, Corners<T>{x1[j], y1[j], x2[j], y2[j]}, areas[j], threshold);
         dead[j] |= int32_t(found.more);
         any[lane] |= int32_t(found.unsure);
       }
-    return std::any_of(any, any + kLanes, [](int32_t unsure) { return unsure != 0; });
+    return std::any_of(any, any + kTestedAtOnce, [](int32_t unsure) { return unsure != 0; });
   }
 
   void decide(int64_t rank, int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < std::min(end + kLanes, int64_t(exact.size())); ++p)
+    for (int64_t p = begin; p < std::min(end + kTestedAtOnce, int64_t(exact.size())); ++p)
       if (!dead[p]) dead[p] = overlaps_more(exact[rank], exact[rank_at[p]], threshold);
   }
 };

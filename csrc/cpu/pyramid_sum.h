@@ -46,23 +46,13 @@ void pyramid_adjoint(const std::vector<Tensor>& levels, const Tensor& grad, cons
   }
 }
 
-inline void check_levels(const char* op, const std::vector<Tensor>& levels) {
+inline void check_cpu_levels(const char* op, const std::vector<Tensor>& levels) {
   STD_TORCH_CHECK(!levels.empty(), op, ": features must hold at least one map");
   for (const Tensor& q : levels)
     STD_TORCH_CHECK(q.dim() == 4 && q.is_cpu() && q.scalar_type() == levels[0].scalar_type() &&
                         q.size(0) == levels[0].size(0) && q.size(1) == levels[0].size(1) && q.size(2) > 0 &&
                         q.size(3) > 0,
                     op, ": features must be non-empty [N, C, H, W] maps that agree in N, C, dtype and device");
-}
-
-inline std::vector<Tensor> dense_levels(const std::vector<Tensor>& levels, bool channels_last) {
-  std::vector<Tensor> out;
-  for (const Tensor& q : levels) out.push_back(dense(q, channels_last));
-  return out;
-}
-
-inline std::vector<int64_t> sizes_of(const Tensor& t) {
-  return {t.size(0), t.size(1), t.size(2), t.size(3)};
 }
 
 }  // namespace rpcnn

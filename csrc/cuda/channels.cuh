@@ -75,7 +75,7 @@ struct Channels {
 
 // A warp's lanes are channels where these are innermost and places otherwise; the other is counted by threadIdx.y.
 template <int V, bool kInnermost>
-struct Lanes {
+struct WarpMapping {
   static constexpr int kPlaces = kInnermost ? 8 : 32, kChannels = (kInnermost ? 32 : 8) * V;
   static RPCNN_HOST_DEVICE int place(const uint3& thread) { return static_cast<int>(kInnermost ? thread.y : thread.x); }
   static RPCNN_HOST_DEVICE int channel(const uint3& thread) {
@@ -101,7 +101,7 @@ inline unsigned grid_size(int64_t items, int64_t each = 1) {
 // Blocks for every column and row of maps: columns, rows, images × pieces of the channels.
 template <int V, bool kInnermost>
 dim3 map_grid(int64_t columns, int64_t rows, int64_t images, int64_t C) {
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   return dim3(static_cast<unsigned>((columns + L::kPlaces - 1) / L::kPlaces), grid_size(rows),
               grid_size(images * L::pieces(C)));
 }

@@ -6,7 +6,7 @@ namespace {
 
 void check_inputs(const char* op, const std::vector<Tensor>& features, const std::vector<Tensor>& weights,
                   const std::vector<Tensor>& biases, int64_t num_groups) {
-  check_levels(op, features);
+  check_cuda_levels(op, features);
   const int64_t C = features[0].size(1);
   STD_TORCH_CHECK(num_groups > 0 && C % num_groups == 0, op, ": num_groups must divide ", C, ", got ", num_groups);
   STD_TORCH_CHECK(weights.size() == features.size() && biases.size() == features.size(), op,

@@ -255,9 +255,9 @@ struct GradientMoments {
 
 // The sums over a block's places, one per channel, to `to`, two apart.
 template <int V, bool kInnermost>
-__device__ inline void sum_places(const double* value, double (*buffer)[Lanes<V, kInnermost>::kPlaces + 1],
+__device__ inline void sum_places(const double* value, double (*buffer)[WarpMapping<V, kInnermost>::kPlaces + 1],
                                   int64_t channels, double* to, int64_t apart) {
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   for (int k = 0; k < V; ++k) buffer[L::channel(threadIdx) + k][L::place(threadIdx)] = value[k];
   __syncthreads();
   const int own = static_cast<int>(threadIdx.y * 32 + threadIdx.x);
@@ -274,7 +274,7 @@ template <typename T, int V, bool kInnermost, template <typename, int, bool> cla
 __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(2))
     channel_moments_kernel(GseFuse<T> gse) {
   using A = device_accumulate_t<T>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   SIMT_SHARED(double, buffer, [L::kChannels][L::kPlaces + 1]);
   const Levels& levels = gse.pyramid.levels;
   int l = 0;
@@ -382,7 +382,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
     map_gradient_kernel(GseFuse<T> gse, int64_t rows) {
   const Pyramid<T>& pyramid = gse.pyramid;
   using A = device_accumulate_t<T>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   const Levels& levels = pyramid.levels;
   const int64_t x = int64_t(blockIdx.x) * L::kPlaces + L::place(threadIdx), C = levels.C, pieces = L::pieces(C);
   for (int64_t i = blockIdx.y; i < rows; i += gridDim.y) {
@@ -424,7 +424,7 @@ void launch_channel_moments(const GseFuse<T>& gse, bool whole, Stream stream) {
     constexpr int V = decltype(v)::value;
     constexpr bool kInnermost = decltype(innermost)::value;
     const dim3 grid(unsigned(gse.first_stretch[levels.count]),
-                    grid_size(levels.N * Lanes<V, kInnermost>::pieces(levels.C)));
+                    grid_size(levels.N * WarpMapping<V, kInnermost>::pieces(levels.C)));
     SIMT_LAUNCH((channel_moments_kernel<T, V, kInnermost, Moments>), grid, dim3(32, 8), 0, stream, gse);
   });
 }

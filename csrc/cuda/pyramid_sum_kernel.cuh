@@ -126,7 +126,7 @@ RPCNN_HOST_DEVICE void upsampled(const Pyramid<T>& pyramid, int l, const Normali
 template <typename T, int V, bool kInnermost, bool kRelu, bool kAffine>
 __global__ void __launch_bounds__(kBlock) pyramid_sum_kernel(Pyramid<T> pyramid, T* out) {
   using A = device_accumulate_t<T>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   const int64_t C = pyramid.levels.C, H = pyramid.H, W = pyramid.W, pieces = L::pieces(C);
   const int64_t x = int64_t(blockIdx.x) * L::kPlaces + L::place(threadIdx);
   if (x >= W) return;
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
     pyramid_adjoint_x_kernel(PyramidAdjoint<T, O> adjoint, const T* grad) {
   const Pyramid<T>& pyramid = adjoint.pyramid;
   using A = device_accumulate_t<T>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   const int64_t C = pyramid.levels.C, H = pyramid.H, W = pyramid.W, pieces = L::pieces(C);
   const int64_t stretch = blockIdx.x, stretches = gridDim.x;
   const bool align = pyramid.align_corners;
@@ -210,7 +210,7 @@ template <typename T, typename O, int V, bool kInnermost>
 __global__ void __launch_bounds__(kBlock) pyramid_adjoint_y_kernel(PyramidAdjoint<T, O> adjoint, int64_t rows) {
   const Pyramid<T>& pyramid = adjoint.pyramid;
   using A = device_accumulate_t<T>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   const int64_t C = pyramid.levels.C, H = pyramid.H, pieces = L::pieces(C);
   const int64_t x = int64_t(blockIdx.x) * L::kPlaces + L::place(threadIdx);
   const bool align = pyramid.align_corners;

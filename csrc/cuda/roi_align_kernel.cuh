@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>(kInnermost ? 3 : 2)
     roi_align_kernel(RoiMaps<T> maps, const G* boxes, RoiRule rule, T* out) {
   using A = device_accumulate_t<T>;
   using Own = Channels<T, V, kInnermost>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   SIMT_SHARED(PlacedRoi<G>, placed, [1]);
   const int width = int(rule.width), cells = int(rule.height) * width;
   const int64_t r = blockIdx.x;
@@ -224,7 +224,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>((kInnermost && (V =
                               const T* grad) {
   using A = device_accumulate_t<T>;
   using Own = Channels<T, V, kInnermost>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   constexpr int kPixels = kInnermost ? kTileColumns : 1, kColumns = kInnermost ? kTileColumns : 32;
   using Weights = RoiWeights<A, kColumns>;
   SIMT_SHARED(Weights, weights, [kGroup]);
@@ -343,7 +343,7 @@ void launch_roi_align(const RoiMaps<T>& maps, const G* boxes, int64_t R, const R
   choose_channels<T>(maps.channels_last, packs_whole(maps, out), [&](auto v, auto innermost) {
     constexpr int V = decltype(v)::value;
     constexpr bool kInnermost = decltype(innermost)::value;
-    using L = Lanes<V, kInnermost>;
+    using L = WarpMapping<V, kInnermost>;
     const dim3 grid(static_cast<unsigned>(R), grid_size(rule.height * rule.width, L::kPlaces),
                     grid_size(maps.C, L::kChannels));
     SIMT_LAUNCH((roi_align_kernel<T, G, V, kInnermost>), grid, dim3(32, 8), 0, stream, maps, boxes, rule, out);
@@ -366,7 +366,7 @@ void launch_roi_align_backward(const RoiMaps<T>& maps, const G* boxes, int64_t R
       tiles.rows[l] = (maps.H[l] + kTileRows - 1) / kTileRows;
       tiles.begin[l + 1] = tiles.begin[l] + maps.N * tiles.rows[l] * tiles.columns[l];
     }
-    const int64_t blocks = tiles.begin[maps.levels] * Lanes<V, kInnermost>::pieces(maps.C);
+    const int64_t blocks = tiles.begin[maps.levels] * WarpMapping<V, kInnermost>::pieces(maps.C);
     if (blocks)
       SIMT_LAUNCH((roi_align_backward_kernel<T, G, V, kInnermost>), static_cast<unsigned>(blocks), dim3(32, 8), 0,
                   stream, maps, tiles, reaches, static_cast<int>(R), rule, grad);
