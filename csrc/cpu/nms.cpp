@@ -54,11 +54,11 @@ struct Window {
   Window(double begin, double end, double longest, double threshold) {
     const double length = end - begin, room = 1 - threshold, slack = 1e-6 * length + 1e-15 * std::abs(begin);
     low = float(begin - room * std::min(length / threshold, longest) * (1 + 1e-6) - slack);
-    high = float(begin + room * length + slack);  // NaN, from lengths that overflow, bounds nothing
+    high = float(begin + room * length + slack);  // NaN after an overflow of lengths: no bound
   }
 };
 
-// How many of sorted values lie before a point, by a search without branches: what it finds is as good as random.
+// How many of the sorted values lie before a point. Without branches: their outcomes would be unpredictable.
 template <typename Before>
 int64_t count_before(const float* values, int64_t count, const Before& before) {
   if (count == 0) return 0;
@@ -104,7 +104,7 @@ struct Group {
 
   bool banded() const { return !left.empty(); }
 
-  // Marks what the box of a rank suppresses; boxes better than it, too, but those have had their turn.
+  // Marks what the box of a rank suppresses; better boxes may be marked, too, but those are decided already.
   void suppress(int64_t rank) {
     const Box& box = exact[rank];
     if (!(box.x2 > box.x1 && box.y2 > box.y1)) return;
@@ -215,7 +215,7 @@ std::vector<int32_t> sorted_by_score(const Tensor& scores) {
   return order;
 }
 
-// Some boxes as doubles, those that are not finite empty.
+// The boxes of some indices as doubles; those that are not finite become empty.
 std::vector<Box> take(const Tensor& boxes, const int32_t* indices, int64_t count) {
   std::vector<Box> taken(count);
   dispatch_floating("nms", boxes.scalar_type(), [&](auto type) {

@@ -10,7 +10,7 @@
 //
 // Ladder, five levels to [2, 256, 200, 304] in fp32, contiguous, two cores; milliseconds forward, forward + backward,
 // with memory retained (291 MB must move: 12 ms at copying speed):
-//   27, 54  full-width rows; interpolation along x taken apart by the compiler into single numbers
+//   27, 54  full-width rows; the compiler turned the interpolation along x into scalar code
 //   17, 48  whole vectors: pixels picked from one vector by a shuffle
 //   17, 38  gradients of eight rows gathered along x at once, transposed; a row's gradient goes to both
 //           its rows in one pass
