@@ -1,5 +1,5 @@
-"""Builds the kernels of rpcnn: ``rpcnn._C`` (every operator, CPU kernels), ``rpcnn._C_cuda`` (CUDA kernels) and
-``rpcnn._metrics`` (the evaluator's counting core).
+"""Builds the kernels of rpcnn: ``rpcnn._C`` (every operator, CPU kernels), ``rpcnn._C_cuda`` (CUDA kernels),
+``rpcnn._labelmaps`` (label maps from files) and ``rpcnn._metrics`` (the evaluator's counting core).
 
 RPCNN_BUILD says what is compiled (default auto); no GPU is ever needed:
   auto  the CPU kernels always; the CUDA kernels where torch is a CUDA build and an nvcc of the same major is found
@@ -109,13 +109,16 @@ def extensions(mode):
             extra_compile_args={"cxx": cpp},
             py_limited_api=True,
         ),
+    ]
+    modules += [
         Extension(
-            "rpcnn._metrics",
-            ["csrc/metrics/module.cpp"],
+            f"rpcnn._{name}",
+            [f"csrc/{name}/module.cpp"],
             language="c++",
             include_dirs=[pybind11.get_include()],
             extra_compile_args={"cxx": [*OPTIMIZE, "-fvisibility=hidden"]},
-        ),
+        )
+        for name in ("labelmaps", "metrics")
     ]
     if root:
         modules.append(

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "words.h"
+#include "../labelmaps/pixel_runs.h"
 
 namespace rpcnn::metrics {
 
@@ -57,7 +57,7 @@ inline bool put_on(Layer& layer, const uint8_t* map, int32_t person, Size size, 
   uint8_t* code = code_of;
   int64_t* sums = pixels;
   const auto new_code = [&](uint8_t label) { return layer.holds(1) ? layer.add(person, label) : uint8_t{0}; };
-  for_labelled_runs(
+  labelmaps::for_labeled_runs(
       size.area(),
       [=](int64_t i, int same) {
         if (map[i] == 0) return;
@@ -68,7 +68,7 @@ inline bool put_on(Layer& layer, const uint8_t* map, int32_t person, Size size, 
       },
       map, codes);
   if (pixels[0]) {
-    for_labelled_runs(
+    labelmaps::for_labeled_runs(
         size.area(),
         [=](int64_t i, int same) {
           if (map[i] && codes[i] >= first) std::memset(codes + i, 0, same);
@@ -115,7 +115,7 @@ class CodedLayers {
     full_ = false;
     int64_t pixels[256] = {}, *sums = pixels;
     uint8_t* out = layer.own.data();
-    for_labelled_runs(
+    labelmaps::for_labeled_runs(
         size_.area(),
         [=, this](int64_t i, int same) {
           const uint8_t one = code(i);

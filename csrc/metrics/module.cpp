@@ -2,54 +2,30 @@
 //
 // Work is split over the layers of predictions; every counter belongs to one thread, so that any number of threads
 // counts the same.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <cstring>
+#include <optional>
 #include <string>
-#include <string_view>
 #include <system_error>
 #include <thread>
 #include <tuple>
 #include <vector>
 
-#include "boxes.h"
+#include "../labelmaps/arrays.h"
 #include "greedy.h"
 #include "numbered_counts.h"
 #include "person_counts.h"
-#include "png.h"
-#include "run_lengths.h"
 
-namespace py = pybind11;
 using namespace rpcnn::metrics;
+using namespace rpcnn::labelmaps;
 
 namespace {
 
-using Labels = py::array_t<uint8_t, py::array::c_style | py::array::forcecast>;
 using Counts = py::array_t<int64_t>;
 
 // Below this many pixels per thread, starting it (tens of microseconds) costs more than it saves.
 constexpr int64_t kPixelsPerThread = 1 << 22;
-
-[[noreturn]] void fail(const std::string& op, const std::string& what) {
-  const std::string message = op + ": " + what;
-  throw py::value_error(message.c_str());
-}
-
-std::string shape_text(const py::array& array) {
-  std::string text = "[";
-  for (py::ssize_t i = 0; i < array.ndim(); ++i) text += (i ? ", " : "") + std::to_string(array.shape(i));
-  return text + "]";
-}
-
-Labels labels(const std::string& op, const std::string& name, const py::array& array) {
-  if (!py::isinstance<py::array_t<uint8_t>>(array))
-    fail(op, name + " must be uint8, got " + py::str(array.dtype()).cast<std::string>());
-  return Labels::ensure(array);
-}
 
 void check_classes(const std::string& op, int64_t classes) {
   if (classes < 1 || classes > 256) fail(op, "num_classes must lie in 1..256, got " + std::to_string(classes));
@@ -79,7 +55,8 @@ void share_out(int64_t count, int64_t threads, const F& f) {
 Counts confusion_matrix(const py::array& truth, const py::array& prediction, int64_t num_classes) {
   const std::string op = "confusion_matrix";
   check_classes(op, num_classes);
-  const Labels true_labels = labels(op, "truth", truth), predicted_labels = labels(op, "prediction", prediction);
+  const LabelArray true_labels = label_array(op, "truth", truth);
+  const LabelArray predicted_labels = label_array(op, "prediction", prediction);
   if (truth.ndim() != prediction.ndim() || !std::equal(truth.shape(), truth.shape() + truth.ndim(), prediction.shape()))
     fail(op, "prediction must have the shape of truth, " + shape_text(truth) + ", got " + shape_text(prediction));
   const uint8_t *t = true_labels.data(), *p = predicted_labels.data();
@@ -89,7 +66,7 @@ Counts confusion_matrix(const py::array& truth, const py::array& prediction, int
   {
     py::gil_scoped_release release;
     int64_t* sums = table.data();
-    const auto blank = [=](int64_t i) { return background(t + i) && background(p + i); };
+    const auto blank = [=](int64_t i) { return all_background(t + i) && all_background(p + i); };
     const auto add = [=](int64_t i, int n) { sums[std::min<int64_t>(t[i], num_classes) * 256 + p[i]] += n; };
     for_runs(pixels, blank, add, t, p);
     for (size_t k = 0; k < table.size(); ++k)
@@ -101,24 +78,17 @@ Counts confusion_matrix(const py::array& truth, const py::array& prediction, int
   return out;
 }
 
-// People as they come from Python: maps [N, H, W], or (labels [H, W], numbers [H, W], N).
+// People as they come from Python: maps [N, H, W], or numbered people.
 struct People {
-  Labels labels;
-  py::array numbers;  // uint8 or uint16; only where `numbered`
-  bool numbered, bytes;
+  LabelArray labels;
+  std::optional<NumberedPeople> numbered;
   int64_t count;
   Size size;
-
-  // f(numbers) with their type; needs no GIL.
-  template <class F>
-  auto with_numbers(const F& f) const {
-    return bytes ? f(static_cast<const uint8_t*>(numbers.data())) : f(static_cast<const uint16_t*>(numbers.data()));
-  }
 
   // Returns the largest number, which must not exceed `count`.
   int64_t layers(std::vector<Layer>& out, int64_t* counts) const {
     if (numbered)
-      return with_numbers(
+      return numbered->with_numbers(
           [&](const auto* values) { return layers_of_numbers(labels.data(), values, count, size, out, counts); });
     out = layers_of_maps(labels.data(), count, size, counts);
     return 0;
@@ -132,25 +102,17 @@ void check_numbers(const std::string& op, const std::string& name, const People&
 
 People people_of(const std::string& op, const std::string& name, const std::string& letter, const py::object& given) {
   People people{};
-  people.numbered = py::isinstance<py::tuple>(given);
-  if (!people.numbered) {
-    const py::array maps = py::reinterpret_borrow<py::array>(given);
-    if (maps.ndim() != 3) fail(op, name + " must have shape [" + letter + ", H, W], got " + shape_text(maps));
-    people.labels = labels(op, name, maps);
-    people.count = maps.shape(0), people.size = {maps.shape(1), maps.shape(2)};
+  if (py::isinstance<py::tuple>(given)) {
+    const auto [map, numbers, count] = given.cast<std::tuple<py::array, py::array, int64_t>>();
+    people.numbered = numbered_people(op, name, map, numbers, count);
+    people.labels = people.numbered->label_map;
+    people.count = count, people.size = {people.numbered->height, people.numbered->width};
     return people;
   }
-  const auto [map, numbers, count] = given.cast<std::tuple<py::array, py::array, int64_t>>();
-  people.labels = labels(op, name, map);
-  people.bytes = py::isinstance<py::array_t<uint8_t>>(numbers);
-  if (!people.bytes && !py::isinstance<py::array_t<uint16_t>>(numbers))
-    fail(op, name + ": numbers must be uint8 or uint16");
-  people.numbers = py::array::ensure(numbers, py::array::c_style);
-  if (map.ndim() != 2 || numbers.ndim() != 2 || !std::equal(map.shape(), map.shape() + 2, numbers.shape()))
-    fail(op, name + ": labels and numbers must have one shape [H, W], got " + shape_text(map) + " and " +
-                 shape_text(numbers));
-  people.count = count, people.size = {map.shape(0), map.shape(1)};
-  if (count < 0) fail(op, name + ": the number of people must not be negative, got " + std::to_string(count));
+  const py::array maps = py::reinterpret_borrow<py::array>(given);
+  if (maps.ndim() != 3) fail(op, name + " must have shape [" + letter + ", H, W], got " + shape_text(maps));
+  people.labels = label_array(op, name, maps);
+  people.count = maps.shape(0), people.size = {maps.shape(1), maps.shape(2)};
   return people;
 }
 
@@ -230,8 +192,8 @@ py::object image_counts(const py::object& people, const py::object& true_people,
     std::fill_n(out.hits, out_hits.size(), 0);
     std::fill_n(out.predicted, out_predicted.size(), 0);
     std::vector<uint32_t> table(256 * 256);
-    fits = found.with_numbers([&](const auto* numbers) {
-      return wanted.with_numbers([&](const auto* true_numbers) {
+    fits = found.numbered->with_numbers([&](const auto* numbers) {
+      return wanted.numbered->with_numbers([&](const auto* true_numbers) {
         return add_joint_histogram(found.labels.data(), numbers, wanted.labels.data(), true_numbers, size.area(), ours,
                                    theirs, table.data());
       });
@@ -259,46 +221,6 @@ py::object image_counts(const py::object& people, const py::object& true_people,
   if (!fits) return py::none();
   check_prediction(op, "labels", num_classes, most);
   return py::make_tuple(std::move(out_confusion), std::move(out_hits), std::move(out_predicted), std::move(out_truth));
-}
-
-py::array_t<double> boxes(const py::array& labels_map, const py::array& numbers, int64_t count) {
-  const People people = people_of("boxes", "people", "N", py::make_tuple(labels_map, numbers, count));
-  py::array_t<double> out({count, int64_t{4}});
-  double* corners = out.mutable_data();
-  {
-    py::gil_scoped_release release;
-    std::vector<Box> found(count);
-    people.with_numbers(
-        [&](const auto* values) { enclose(people.labels.data(), values, count, people.size, found.data()); });
-    for (int64_t n = 0; n < count; ++n) found[n].write(corners + 4 * n);
-  }
-  return out;
-}
-
-Labels unfilter_png(const py::bytes& rows, int64_t height, int64_t width) {
-  const std::string_view bytes = rows;
-  if (height < 0 || width < 0 || static_cast<int64_t>(bytes.size()) != height * (width + 1))
-    fail("unfilter_png", "rows must hold " + std::to_string(height) + " × (1 + " + std::to_string(width) +
-                             ") bytes, got " + std::to_string(bytes.size()));
-  Labels pixels({height, width});
-  uint8_t* out = pixels.mutable_data();
-  int unknown;
-  {
-    py::gil_scoped_release release;
-    unknown = unfilter(reinterpret_cast<const uint8_t*>(bytes.data()), height, width, out);
-  }
-  if (unknown >= 0) fail("unfilter_png", "a row's filter must lie in 0..4, got " + std::to_string(unknown));
-  return pixels;
-}
-
-bool paint(const py::array& map, const py::bytes& code, int64_t value) {
-  const std::string_view text = code;
-  if (!py::isinstance<py::array_t<uint8_t>>(map) || !(map.flags() & py::array::c_style) || value < 0 || value > 255)
-    fail("paint_runs", "wants a contiguous uint8 map and a value in 0..255");
-  py::array_t<uint8_t> pixels = py::reinterpret_borrow<py::array_t<uint8_t>>(map);
-  uint8_t* out = pixels.mutable_data();
-  py::gil_scoped_release release;
-  return paint_runs(text, static_cast<uint8_t>(value), out, pixels.size());
 }
 
 py::array_t<bool> take(const py::array_t<double, py::array::c_style | py::array::forcecast>& iou,
@@ -331,12 +253,6 @@ PYBIND11_MODULE(_metrics, m) {
   m.def("image_counts", &image_counts, py::arg("people"), py::arg("true_people"), py::arg("num_classes"),
         "(confusion_matrix of the labels, *person_counts) of numbered people in one look at each pixel; None where a "
         "side has more than 255 labels of people.");
-  m.def("boxes", &boxes, py::arg("labels"), py::arg("numbers"), py::arg("count"),
-        "float64 [N, 4]: x1 y1 x2 y2 around the labelled pixels of each number 1..N; zeros where there are none.");
-  m.def("unfilter_png", &unfilter_png, py::arg("rows"), py::arg("height"), py::arg("width"),
-        "uint8 [H, W] of the inflated rows of a PNG with one byte a pixel.");
-  m.def("paint_runs", &paint, py::arg("map"), py::arg("code"), py::arg("value"),
-        "Writes value into the ones of COCO's compressed run lengths; False where they are not the map's pixels.");
   m.def("take_greedily", &take, py::arg("iou"), py::arg("occurs"), py::arg("order"), py::arg("limits"),
         "bool [T, N, K]: which predictions take a true instance; see rpcnn/metrics/counting.py.");
 }

@@ -52,11 +52,13 @@ template <class Number, class TrueNumber>
 bool add_joint_histogram(const uint8_t* labels, const Number* numbers, const uint8_t* true_labels,
                          const TrueNumber* true_numbers, int64_t area, NumberedCodes& ours, NumberedCodes& theirs,
                          uint32_t* table) {
-  const auto blank = [=](int64_t i) { return background(labels + i) && background(true_labels + i); };
+  const auto blank = [=](int64_t i) {
+    return labelmaps::all_background(labels + i) && labelmaps::all_background(true_labels + i);
+  };
   const auto add = [=, &ours, &theirs](int64_t i, int pixels) {
     table[256 * ours.code(numbers[i], labels[i]) + theirs.code(true_numbers[i], true_labels[i])] += pixels;
   };
-  for_runs(area, blank, add, labels, numbers, true_labels, true_numbers);
+  labelmaps::for_runs(area, blank, add, labels, numbers, true_labels, true_numbers);
   return !ours.full && !theirs.full;
 }
 

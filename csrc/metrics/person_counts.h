@@ -33,7 +33,7 @@ struct PairCounts {
 // table[row[p] + t] += pixels of the prediction's code p ≠ 0 and the truth's code t
 inline void add_joint_histogram(const uint8_t* prediction, const uint8_t* truth, Size size, const int32_t* row,
                                 int64_t* table) {
-  for_labelled_runs(
+  labelmaps::for_labeled_runs(
       size.area(), [=](int64_t i, int pixels) { table[row[prediction[i]] + truth[i]] += pixels; }, prediction, truth);
 }
 

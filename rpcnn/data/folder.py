@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from rpcnn.labelmaps.people import NumberedPeople
 from rpcnn.labelmaps.png import read_byte_png
-from rpcnn.metrics import NumberedPeople
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rpcnn.metrics import NumberedPeople
+from rpcnn.labelmaps.people import NumberedPeople
 
 from .prediction import Prediction, paint, read_json, read_png, write_png
 

@@ -8,6 +8,7 @@ import os
 
 import numpy as np
 
+from rpcnn.labelmaps.boxes import enclosing_box
 from rpcnn.labelmaps.people import NumberedPeople, as_labels
 
 try:
@@ -27,7 +28,8 @@ def confusion_matrix(truth, prediction, num_classes: int) -> np.ndarray:
     Raises:
         ValueError: no labels, another shape, or a prediction of K or more.
     """
-    truth, prediction = as_labels("truth", truth), as_labels("prediction", prediction)
+    truth = as_labels("confusion_matrix: truth", truth)
+    prediction = as_labels("confusion_matrix: prediction", prediction)
     count = _metrics.confusion_matrix if _metrics else confusion_matrix_numpy
     return count(truth, prediction, num_classes)
 
@@ -47,10 +49,11 @@ def person_counts(people, true_people, num_classes: int) -> tuple[np.ndarray, np
     Raises:
         ValueError: no labels, another shape, or a prediction of K or more.
     """
+    prepare = _given if _metrics else as_labels
+    people = prepare("person_counts: people", people)
+    true_people = prepare("person_counts: true_people", true_people)
     if _metrics:
-        people, true_people = _given("people", people), _given("true_people", true_people)
         return _metrics.person_counts(people, true_people, num_classes, _threads())
-    people, true_people = as_labels("people", people), as_labels("true_people", true_people)
     return person_counts_numpy(people, true_people, num_classes)
 
 
@@ -67,24 +70,6 @@ def image_counts(labels, people, true_labels, true_people, num_classes: int) -> 
             return counts
     confusion = confusion_matrix(true_labels, labels, num_classes)
     return confusion, *person_counts(people, true_people, num_classes)
-
-
-def person_boxes(people) -> np.ndarray:
-    """float64 [N, 4]: x1, y1, x2, y2 around each person's labelled pixels, x2 and y2 exclusive; zeros where none are.
-
-    people: maps [N, H, W] or :class:`NumberedPeople`.
-    """
-    if _metrics and isinstance(people, NumberedPeople):
-        return _metrics.boxes(people.labels, people.numbers, people.count)
-    return np.array([enclosing_box(person) for person in np.asarray(people)], float).reshape(-1, 4)
-
-
-def enclosing_box(labels: np.ndarray) -> tuple[float, float, float, float]:
-    """x1, y1, x2, y2 around the labelled pixels of a map [H, W]; zeros where there are none."""
-    rows, columns = np.flatnonzero(labels.any(1)), np.flatnonzero(labels.any(0))
-    if not len(rows):
-        return 0.0, 0.0, 0.0, 0.0
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def take_greedily(iou: np.ndarray, occurs: np.ndarray, order: np.ndarray, thresholds) -> np.ndarray:
@@ -153,8 +138,8 @@ def person_counts_numpy(
     for g, true_person in enumerate(true_people):
         truth[g] = np.bincount(true_person.ravel(), minlength=256)[:num_classes]
     for n, person in enumerate(people):
-        rows, columns = np.flatnonzero(person.any(1)), np.flatnonzero(person.any(0))
-        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else np.s_[:0, :0]
+        x1, y1, x2, y2 = map(int, enclosing_box(person))
+        box = np.s_[y1:y2, x1:x2]
         for g, true_person in enumerate(true_people):
             confusion = _joint_histogram(true_person[box], person[box], num_classes)
             confusion[:, 0] += truth[g] - confusion.sum(1)
