@@ -119,7 +119,7 @@ def test_the_compiled_core_refuses_numbers_beyond_the_people():
         lambda: counting._metrics.person_counts(np.zeros((1, 4, 9), np.uint8), (labels, numbers, 2), 4),
         lambda: counting._metrics.image_counts((labels, numbers, 2), (labels, numbers, 3), 4),
     ):
-        with pytest.raises(ValueError, match=r"numbers must lie in 0\.\.2, got 3"):
+        with pytest.raises(ValueError, match=r"person numbers must lie in 0\.\.2, got 3"):
             call()
 
 
@@ -173,11 +173,11 @@ zeros = lambda *shape: np.zeros(shape, int)
         ("confusion_matrix", (np.zeros(3, int), np.array([0, 1, 300]), 3), r"prediction .* 0\.\.255, got 0\.\.300"),
         ("confusion_matrix", (np.zeros(3, int), np.zeros(3, int), 0), r"num_classes .* 1\.\.256, got 0"),
         ("confusion_matrix", (np.zeros(3, int), np.zeros(3, int), 257), r"num_classes .* 1\.\.256, got 257"),
-        ("person_counts", (zeros(4, 4), zeros(1, 4, 4), 3), r"people .*\[N, H, W\], got \[4, 4\]"),
-        ("person_counts", (zeros(1, 4, 4), zeros(4), 3), r"true_people .*\[G, H, W\], got \[4\]"),
+        ("person_counts", (zeros(4, 4), zeros(1, 4, 4), 3), r"person_maps .*\[N, H, W\], got \[4, 4\]"),
+        ("person_counts", (zeros(1, 4, 4), zeros(4), 3), r"true_person_maps .*\[G, H, W\], got \[4\]"),
         ("person_counts", (zeros(1, 4, 4), zeros(1, 4, 5), 3), "one height and width"),
-        ("person_counts", (zeros(1, 4, 4) + 3, zeros(1, 4, 4), 3), r"people must lie in 0\.\.2, got 3"),
-        ("person_counts", (zeros(1, 4, 4), zeros(1, 4, 4) + 0.0, 3), "true_people must hold integer labels"),
+        ("person_counts", (zeros(1, 4, 4) + 3, zeros(1, 4, 4), 3), r"person_maps must lie in 0\.\.2, got 3"),
+        ("person_counts", (zeros(1, 4, 4), zeros(1, 4, 4) + 0.0, 3), "true_person_maps must hold integer labels"),
     ],
 )
 def test_bad_input_is_an_error_that_names_the_argument(core, function, arguments, message):
@@ -196,5 +196,5 @@ def test_the_core_itself_refuses_other_dtypes(module):
     )
     with pytest.raises(ValueError, match="confusion_matrix: prediction must be uint8, got int64"):
         confusion(np.zeros(3, np.uint8), np.zeros(3, np.int64), 2)
-    with pytest.raises(ValueError, match="person_counts: true_people must be uint8, got float32"):
+    with pytest.raises(ValueError, match="person_counts: true_person_maps must be uint8, got float32"):
         persons(np.zeros((1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.float32), 2)
