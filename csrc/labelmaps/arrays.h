@@ -31,8 +31,8 @@ inline LabelArray label_array(const std::string& op, const std::string& name, co
   return LabelArray::ensure(array);
 }
 
-// People who share no pixel, as rpcnn.labelmaps.people.NumberedPeople holds them.
-struct NumberedPeople {
+// Person maps that share no pixel, as rpcnn.labelmaps.people holds them.
+struct NumberedPersonMaps {
   LabelArray label_map;      // [H, W]
   py::array person_numbers;  // uint8 or uint16 [H, W]: n + 1 at the pixels of person n, else 0
   int64_t count, height, width;
@@ -46,9 +46,10 @@ struct NumberedPeople {
   }
 };
 
-inline NumberedPeople numbered_people(const std::string& op, const std::string& name, const py::array& label_map,
-                                      const py::array& person_numbers, int64_t count) {
-  NumberedPeople people{};
+inline NumberedPersonMaps numbered_person_maps(const std::string& op, const std::string& name,
+                                               const py::array& label_map, const py::array& person_numbers,
+                                               int64_t count) {
+  NumberedPersonMaps people{};
   people.label_map = label_array(op, name, label_map);
   people.bytes = py::isinstance<py::array_t<uint8_t>>(person_numbers);
   if (!people.bytes && !py::isinstance<py::array_t<uint16_t>>(person_numbers))

@@ -14,7 +14,7 @@ namespace {
 using namespace rpcnn::labelmaps;
 
 py::array_t<double> boxes(const py::array& label_map, const py::array& person_numbers, int64_t count) {
-  const NumberedPeople people = numbered_people("boxes", "people", label_map, person_numbers, count);
+  const NumberedPersonMaps people = numbered_person_maps("boxes", "person_maps", label_map, person_numbers, count);
   py::array_t<double> out({count, int64_t{4}});
   double* corners = out.mutable_data();
   {

@@ -78,10 +78,10 @@ Counts confusion_matrix(const py::array& truth, const py::array& prediction, int
   return out;
 }
 
-// People as Python gives them: person maps, which may overlap, or numbered people, who do not.
+// People as Python gives them: person maps, which may overlap, or numbered ones, which do not.
 struct People {
   LabelArray person_maps;  // [count, H, W], unless numbered
-  std::optional<NumberedPeople> numbered;
+  std::optional<NumberedPersonMaps> numbered;
   int64_t count;
   Size size;
 
@@ -101,7 +101,7 @@ People people_of(const std::string& op, const std::string& name, const std::stri
   People people{};
   if (py::isinstance<py::tuple>(given)) {
     const auto [label_map, person_numbers, count] = given.cast<std::tuple<py::array, py::array, int64_t>>();
-    people.numbered = numbered_people(op, name, label_map, person_numbers, count);
+    people.numbered = numbered_person_maps(op, name, label_map, person_numbers, count);
     people.count = count, people.size = {people.numbered->height, people.numbered->width};
     return people;
   }
@@ -200,7 +200,7 @@ py::object image_counts(const py::object& person_maps, const py::object& true_pe
   check_classes(op, num_classes);
   const People predicted = people_of(op, "person_maps", "N", person_maps);
   const People truth = people_of(op, "true_person_maps", "G", true_person_maps);
-  if (!predicted.numbered || !truth.numbered) fail(op, "person_maps and true_person_maps must be numbered people");
+  if (!predicted.numbered || !truth.numbered) fail(op, "person_maps and true_person_maps must be numbered");
   const Size size = predicted.size;
   check_one_size(op, predicted, truth);
   if (size.area() >= int64_t{1} << 32) return py::none();
@@ -277,10 +277,9 @@ PYBIND11_MODULE(_metrics, m) {
       py::arg("threads") = 0,
       "(intersection [N, G, K], predicted [N, G, K], truth [G, K]), int64; person maps are uint8 [N, H, W], or a tuple "
       "(label map uint8 [H, W], person numbers uint8 or uint16 [H, W], N).");
-  m.def(
-      "image_counts", &image_counts, py::arg("person_maps"), py::arg("true_person_maps"), py::arg("num_classes"),
-      "(confusion_matrix of the label maps, *person_counts) of numbered people, reading each pixel once; None where a "
-      "side has more than 255 labels of people.");
+  m.def("image_counts", &image_counts, py::arg("person_maps"), py::arg("true_person_maps"), py::arg("num_classes"),
+        "(confusion_matrix of the label maps, *person_counts) of numbered person maps, reading each pixel once; None "
+        "where a side has more than 255 labels of people.");
   m.def("take_greedily", &take, py::arg("iou"), py::arg("occurs"), py::arg("order"), py::arg("thresholds"),
         "bool [T, N, K]: which predictions take a true instance; see rpcnn/metrics/counting.py.");
 }

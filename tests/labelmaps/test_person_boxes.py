@@ -39,11 +39,11 @@ def test_compiled_boxes_name_the_argument_that_does_not_fit():
     if compiled.core is None:
         pytest.skip("rpcnn._labelmaps is not built")
     labels, numbers = np.ones((4, 9), np.uint8), np.ones((4, 9), np.uint8)
-    with pytest.raises(ValueError, match=r"boxes: people: .* one shape \[H, W\], got \[4, 9\] and \[3, 9\]"):
+    with pytest.raises(ValueError, match=r"boxes: person_maps: .* one shape \[H, W\], got \[4, 9\] and \[3, 9\]"):
         compiled.core.boxes(labels, numbers[:3], 1)
-    with pytest.raises(ValueError, match="boxes: people must be uint8, got float64"):
+    with pytest.raises(ValueError, match="boxes: person_maps must be uint8, got float64"):
         compiled.core.boxes(labels.astype(float), numbers, 1)
-    with pytest.raises(ValueError, match="boxes: people: the number of people must not be negative, got -1"):
+    with pytest.raises(ValueError, match="boxes: person_maps: the number of people must not be negative, got -1"):
         compiled.core.boxes(labels, numbers, -1)
 
 
