@@ -26,6 +26,7 @@ from PIL import Image
 from rpcnn.data.painted.scene import paint_maps
 from rpcnn.evaluate_predictions import evaluate_predictions, open_split
 from rpcnn.formats import FORMATS, Prediction, make_format
+from rpcnn.labelmaps import compiled
 from rpcnn.metrics import ParsingEvaluator, ap_p, confusion_matrix, counting, match_people, pcp, person_counts
 
 HEIGHT, WIDTH, CLASSES, PREDICTIONS, SCENES = 350, 500, 20, 10, 50
@@ -102,11 +103,11 @@ def seconds(work) -> float:
 
 
 def in_numpy(work) -> float:
-    compiled, counting._metrics = counting._metrics, None
+    core, counting._metrics = counting._metrics, None
     try:
         return seconds(work)
     finally:
-        counting._metrics = compiled
+        counting._metrics = core
 
 
 def row(what: str, ours: list[float], rival: list[float], note: str) -> str:
@@ -124,8 +125,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", default="")
     options = parser.parse_args()
-    if counting._metrics is None:
-        parser.error("rpcnn._metrics is not compiled")
+    if compiled.core is None or counting._metrics is None:
+        parser.error("rpcnn._labelmaps or rpcnn._metrics is not compiled")
     images = scenes(options.images)
     few = images[: options.rival_images]
     scale = len(images) / len(few)
