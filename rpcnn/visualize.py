@@ -83,7 +83,7 @@ def draw_result(picture: Image.Image, result: "ParsingResult", size: tuple[int, 
     """A picture resized to (width, height) with the parts and people of the result."""
     ratio_x, ratio_y = size[0] / picture.width, size[1] / picture.height
     picture = colour_parts(resize(picture, size), result.labels.cpu().numpy(), result.label_set)
-    instances = resize_labels(result.instances.cpu().numpy(), size)
+    instances = resize_labels_center(result.instances.cpu().numpy(), size)
     unit = line_width(picture)
     outlines = np.array(OUTLINES, np.uint8)
     edge = inner_edges(instances, unit)
@@ -122,7 +122,7 @@ def free_place(corner, needed: tuple[int, int], taken: list, size: tuple[int, in
 
 def colour_parts(picture: Image.Image, labels: np.ndarray, label_set: LabelSet, opacity: float = 0.6) -> Image.Image:
     """The picture under the colours of a label map, which is resized to it; 255 is hatched, background is left."""
-    labels = resize_labels(labels, picture.size)
+    labels = resize_labels_center(labels, picture.size)
     colours = Image.fromarray(labels)
     colours.putpalette(flat_palette(label_set))
     parts = Image.fromarray((labels > 0) & (labels < label_set.num_classes))
@@ -189,8 +189,8 @@ def resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return picture.resize(size, Image.Resampling.BICUBIC)
 
 
-def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The nearest label [height, width] for every pixel of a map of another size."""
+def resize_labels_center(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A label map at (width, height): each pixel takes the label of the pixel that its center lies in."""
     if labels.shape == size[::-1]:
         return labels
     nearest = lambda wanted, there: (2 * np.arange(wanted) + 1) * there // (2 * wanted)

@@ -49,7 +49,7 @@ def resize_image(image: Tensor, size: tuple[int, int], antialias: bool = True) -
     return F.resize_image(image, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
 
 
-def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_labels_floor(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 [...,H,W] -> uint8 [...,h,w]: pixel i takes pixel floor(i * old / new)."""
     for dim, new in ((-2, size[0]), (-1, size[1])):
         old = labels.shape[dim]
@@ -68,14 +68,14 @@ def resize_sample(sample: dict, size: tuple[int, int], inclusive_boxes: bool = F
     ratio = torch.tensor([size[1] / width, size[0] / height] * 2)
     ends = torch.tensor([0.0, 0.0, 1.0, 1.0]) * inclusive_boxes
     limit = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32)
-    parsing = resize_labels(sample["parsing"], size)
+    parsing = resize_labels_floor(sample["parsing"], size)
     boxes = torch.minimum(((sample["boxes"] - ends) * ratio + ends).clamp(min=0), limit)
     kept = parsing.flatten(1).any(1).bool()  # any() of uint8 is uint8, which would index
     return sample | {
         "image": resize_image(sample["image"], size),
         "boxes": boxes[kept],
         "parsing": parsing[kept],
-        "semantic": resize_labels(sample["semantic"], size),
+        "semantic": resize_labels_floor(sample["semantic"], size),
     }
 
 

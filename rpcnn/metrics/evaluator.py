@@ -6,10 +6,10 @@ import numpy as np
 
 from rpcnn.labelmaps.people import as_array, as_people
 
-from .boxes import BoxMatches, as_boxes, match_boxes, pool_ap_bbox
+from .boxes import BoxMatches, as_boxes, match_coco_boxes, pool_ap_bbox
 from .counting import image_counts, person_counts
 from .instances import InstanceMatches, ap_h, ap_h_vol, ap_r, ap_r_vol, classes_shown, match_instances
-from .parsing import THRESHOLDS, PersonMatches, ap_p, ap_p_vol, as_scores, match_counts, pcp
+from .parsing import PARSING_THRESHOLDS, PersonMatches, ap_p, ap_p_vol, as_scores, match_counts, pcp
 from .semantic import class_iou, mean_accuracy, miou, pixel_accuracy
 
 
@@ -124,7 +124,7 @@ class ParsingEvaluator:
         box_scores = as_scores("box_scores", box_scores, len(boxes))
         if not len(boxes) and self.skip_empty:
             confusion[:] = 0
-        return ImageCounts(confusion, matches, instances, match_boxes(boxes, box_scores, true_boxes))
+        return ImageCounts(confusion, matches, instances, match_coco_boxes(boxes, box_scores, true_boxes))
 
     def put(self, counts: "ImageCounts", image_id: int | str | None = None) -> None:
         """Counts a measured image. Raises ValueError where it was added before."""
@@ -181,7 +181,7 @@ class ParsingEvaluator:
             "ap_h_vol": ap_h_vol(instances),
             "ap_bbox": pool_ap_bbox([image.boxes for image in images]),
         }
-        for threshold in THRESHOLDS:
+        for threshold in PARSING_THRESHOLDS:
             percent = round(100 * threshold)
             results[f"ap_p_{percent}"], results[f"pcp_{percent}"] = ap_p(matches, threshold), pcp(matches, threshold)
         results = {key: None if np.isnan(value) else value for key, value in results.items()}

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rpcnn.labels import IGNORE
 from rpcnn.runtime.distributed import all_reduce_sum, world_size
-
-IGNORE = 255
 
 Terms = dict[str, tuple[Tensor, Tensor]]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rpcnn import ops
+from rpcnn.labels import IGNORE
 
 from .backbone import Backbone
 from .box_head import BoxHead
@@ -18,7 +19,7 @@ from .detections import Detections
 from .fpn import FPN
 from .gse_fpn import GSEFPN
 from .layers import channel_softmax
-from .losses import IGNORE, label_cross_entropy, normalise, rescoring_error, semantic_target
+from .losses import label_cross_entropy, normalise, rescoring_error, semantic_target
 from .parsing_head import ParsingHead, crop_parsing
 from .prsn import PRSN
 from .rpn import RPN

@@ -7,7 +7,7 @@ from rpcnn.data.transforms import (
     TestTransform,
     TrainTransform,
     flip_sample,
-    resize_labels,
+    resize_labels_floor,
     resize_sample,
     resized_shape,
 )
@@ -40,11 +40,11 @@ def test_resized_shape_follows_the_short_side_and_the_limit(shape, short, limit,
 
 def test_labels_take_the_nearest_pixel_below():
     labels = torch.arange(6, dtype=torch.uint8).view(1, 6)
-    assert resize_labels(labels, (1, 4)).tolist() == [[0, 1, 3, 4]]
-    assert resize_labels(labels, (2, 9)).tolist() == [[0, 0, 1, 2, 2, 3, 4, 4, 5]] * 2
+    assert resize_labels_floor(labels, (1, 4)).tolist() == [[0, 1, 3, 4]]
+    assert resize_labels_floor(labels, (2, 9)).tolist() == [[0, 0, 1, 2, 2, 3, 4, 4, 5]] * 2
     stack = torch.randint(0, 20, (2, 37, 53), dtype=torch.uint8)
     wanted = torch.nn.functional.interpolate(stack[:, None], size=(74, 106), mode="nearest")[:, 0]
-    assert torch.equal(resize_labels(stack, (74, 106)), wanted)
+    assert torch.equal(resize_labels_floor(stack, (74, 106)), wanted)
 
 
 def test_resizing_keeps_boxes_around_their_people(scene):

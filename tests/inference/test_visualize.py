@@ -14,7 +14,7 @@ from rpcnn.visualize import (
     legend_strip,
     overlay,
     panel,
-    resize_labels,
+    resize_labels_center,
 )
 
 
@@ -69,9 +69,9 @@ def test_inner_edges_lie_within_each_person():
 
 def test_enlarging_labels_repeats_them_and_reducing_takes_the_middle():
     labels = np.array([[1, 2, 3], [4, 5, 6]])
-    assert np.array_equal(resize_labels(labels, (9, 6)), labels.repeat(3, 0).repeat(3, 1))
-    assert np.array_equal(resize_labels(labels.repeat(3, 0).repeat(3, 1), (3, 2)), labels)
-    assert resize_labels(labels, (1, 1)).tolist() == [[5]]
+    assert np.array_equal(resize_labels_center(labels, (9, 6)), labels.repeat(3, 0).repeat(3, 1))
+    assert np.array_equal(resize_labels_center(labels.repeat(3, 0).repeat(3, 1), (3, 2)), labels)
+    assert resize_labels_center(labels, (1, 1)).tolist() == [[5]]
 
 
 def test_overlay_shows_outlines_and_boxes_of_the_people_in_the_instance_map():
