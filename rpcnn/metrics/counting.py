@@ -153,8 +153,8 @@ def person_counts_numpy(
     for g, true_person in enumerate(true_people):
         truth[g] = np.bincount(true_person.ravel(), minlength=256)[:num_classes]
     for n, person in enumerate(people):
-        rows, columns = np.flatnonzero(person.any(1)), np.flatnonzero(person.any(0))
-        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else np.s_[:0, :0]
+        x1, y1, x2, y2 = map(int, enclosing_box(person))
+        box = np.s_[y1:y2, x1:x2]
         for g, true_person in enumerate(true_people):
             confusion = _joint_histogram(true_person[box], person[box], num_classes)
             confusion[:, 0] += truth[g] - confusion.sum(1)

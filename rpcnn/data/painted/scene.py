@@ -19,6 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from rpcnn.labels import CIHP as CIHP_LABELS
+from rpcnn.metrics.counting import enclosing_box
 
 from .backdrop import paint_backdrop, paint_occluder
 from .canvas import Canvas, smooth_noise
@@ -138,10 +139,7 @@ def paint_scene(seed, height: int = 256, width: int = 320, difficulty: float = 0
     """
     image, category, human = paint_maps(seed, height, width, difficulty, people)
     parsing = [np.where(human == k, category, 0) for k in range(1, int(human.max()) + 1)]
-    boxes = []
-    for person in parsing:
-        ys, xs = np.flatnonzero(person.any(1)), np.flatnonzero(person.any(0))
-        boxes.append((xs[0], ys[0], xs[-1] + 1, ys[-1] + 1))
+    boxes = [enclosing_box(person) for person in parsing]
     semantic = torch.from_numpy(category)
     return {
         "image": torch.from_numpy(image.transpose(2, 0, 1).copy()),
