@@ -84,7 +84,7 @@ class Measures(Dataset):
         stem, number, predicted = self.stems[index]
         try:
             truth = self.dataset.truth(number)
-            found = self.form.read(self.folder, stem) if predicted else _nothing(truth.labels)
+            found = self.form.read(self.folder, stem) if predicted else _nothing(truth.label_map)
             return stem, self.evaluator.measure(
                 labels=found.labels,
                 people=found.people,
@@ -93,8 +93,8 @@ class Measures(Dataset):
                 box_scores=found.box_scores,
                 parts=found.parts,
                 part_scores=found.part_scores,
-                true_labels=truth.labels,
-                true_people=truth.people,
+                true_labels=truth.label_map,
+                true_people=truth.person_maps,
                 true_boxes=truth.boxes,
             )
         except ValueError as error:
@@ -149,9 +149,9 @@ def evaluate_predictions(
     return results
 
 
-def _nothing(semantic: np.ndarray) -> Prediction:
-    nobody = np.zeros((0, *semantic.shape), np.uint8)
-    return Prediction(np.zeros_like(semantic), nobody, np.zeros(0))
+def _nothing(label_map: np.ndarray) -> Prediction:
+    nobody = np.zeros((0, *label_map.shape), np.uint8)
+    return Prediction(np.zeros_like(label_map), nobody, np.zeros(0))
 
 
 def _some(names: list[str]) -> str:

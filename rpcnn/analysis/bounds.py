@@ -65,12 +65,14 @@ def bounds(trained: Trained) -> dict[str, dict]:
         found, on_true_boxes = detect(trained, sample["image"], sample["boxes"])
         background = finish(without_people(found), sample["image"], config).labels.cpu()
         predicted = finish(found, sample["image"], config).cpu()
-        matches = match_people(predicted.people, predicted.scores, sample["parsing"], classes)
+        matches = match_people(predicted.people, predicted.scores, sample["person_maps"], classes)
         best = np.where(is_best(matches), matches.overlap, 0.0)
         results = {
             "as predicted": predicted,
             "true boxes": finish(on_true_boxes, sample["image"], config).cpu(),
-            "true parsing": painted(with_true_parsing(predicted, matches, sample["parsing"]), background, threshold),
+            "true parsing": painted(
+                with_true_parsing(predicted, matches, sample["person_maps"]), background, threshold
+            ),
             "true scores": painted(with_scores(predicted, best), background, threshold),
             "true IoU of all": painted(with_scores(predicted, matches.overlap), background, threshold),
         }
@@ -155,8 +157,8 @@ def add_result(evaluator: ParsingEvaluator, result: ParsingResult, sample: dict)
         scores=result.scores,
         boxes=result.boxes,
         box_scores=result.box_scores,
-        true_labels=sample["semantic"],
-        true_people=sample["parsing"],
+        true_labels=sample["label_map"],
+        true_people=sample["person_maps"],
         true_boxes=sample["boxes"],
         image_id=sample["id"],
     )

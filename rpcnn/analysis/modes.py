@@ -51,7 +51,7 @@ def modes(trained: Trained, names: list[str]) -> dict[str, dict]:
             continue
         for name, setting in settings.items():
             labels = finish(found, sample["image"], setting).labels
-            confusions[name] += confusion_matrix(sample["semantic"], labels, classes)
+            confusions[name] += confusion_matrix(sample["label_map"], labels, classes)
     functions = {"miou": miou, "pixel_accuracy": pixel_accuracy, "mean_accuracy": mean_accuracy}
     summarize = lambda confusion: {key: percent(function(confusion)) for key, function in functions.items()}
     return {name: summarize(confusion) for name, confusion in confusions.items()}

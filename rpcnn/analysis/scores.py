@@ -49,7 +49,7 @@ def score_points(trained: Trained) -> list[dict]:
         if not len(sample["boxes"]):
             continue
         result = finish(trained.detect(sample["image"]), sample["image"], trained.config).cpu()
-        matches = match_people(result.people, result.scores, sample["parsing"], trained.config.labels.num_classes)
+        matches = match_people(result.people, result.scores, sample["person_maps"], trained.config.labels.num_classes)
         box_overlap = box_iou(result.boxes, sample["boxes"]).numpy()
         for i, person in enumerate(matches.person):
             points.append(

@@ -29,8 +29,8 @@ def write(name, folder, dataset, change=lambda prediction: prediction, skip=()):
         if i in skip:
             continue
         truth = dataset.load(i, with_image=False)
-        people = truth["parsing"].numpy()
-        perfect = Prediction(truth["semantic"].numpy(), people, np.ones(len(people)))
+        people = truth["person_maps"].numpy()
+        perfect = Prediction(truth["label_map"].numpy(), people, np.ones(len(people)))
         form.write(folder, entry.id, change(perfect))
     form.finish(folder)
 

@@ -209,7 +209,7 @@ def test_real_truth_drawn_as_prediction_equals_the_truth_tile(sample_data, tmp_p
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     sample = Folder(sample_data / "cihp_sample", "val")[0]
-    semantic, none = sample["semantic"], torch.zeros(0)
+    semantic, none = sample["label_map"], torch.zeros(0)
     height, width = semantic.shape
     result = ParsingResult(
         boxes=torch.zeros(0, 4),

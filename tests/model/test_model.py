@@ -31,7 +31,7 @@ def test_a_few_steps_learn_a_scene_and_find_its_people():
     with torch.no_grad():
         found = model.eval()([image])[0]
     assert (box_iou(target["boxes"], found.boxes).amax(1) > 0.5).all()
-    confident = (found.semantic.argmax(0) == target["semantic"][::4, ::4]).float().mean()
+    confident = (found.semantic.argmax(0) == target["label_map"][::4, ::4]).float().mean()
     assert confident > 0.8
 
 
@@ -220,9 +220,9 @@ def test_wrong_inputs_are_named():
         model([image.float()], [target])
     with pytest.raises(ValueError, match="training wants 1 targets, got None"):
         model([image])
-    with pytest.raises(ValueError, match=r"targets\[0\] must hold semantic"):
-        model([image], [{k: v for k, v in target.items() if k != "semantic"}])
-    with pytest.raises(ValueError, match=r"targets\[0\]\['parsing'\] must be \[2, 64, 96\], got \[1, 64, 96\]"):
-        model([image], [target | {"parsing": target["parsing"][:1]}])
+    with pytest.raises(ValueError, match=r"targets\[0\] must hold label_map"):
+        model([image], [{k: v for k, v in target.items() if k != "label_map"}])
+    with pytest.raises(ValueError, match=r"targets\[0\]\['person_maps'\] must be \[2, 64, 96\], got \[1, 64, 96\]"):
+        model([image], [target | {"person_maps": target["person_maps"][:1]}])
     with pytest.raises(ValueError, match="at least one image"):
         model([], [])

@@ -178,7 +178,7 @@ def test_it_learns_a_scene_and_finds_its_people():
         found = model.eval()([image])[0]
     overlaps = box_iou(target["boxes"], found.boxes).amax(dim=1)
     result = combine(found, (64, 96), CIHP, pasting=CONFIG.test.pasting, inclusive_boxes=True)
-    right = (result.people.amax(dim=0) == target["semantic"]).float().mean()
+    right = (result.people.amax(dim=0) == target["label_map"]).float().mean()
     assert (overlaps > 0.6).all() and right > 0.9
 
 
