@@ -63,8 +63,8 @@ def evaluate(
         sample = Sample(image=images[0], **targets[0])
         result = parse_image(model, sample["image"], config, device)
         evaluator.add(
-            labels=result.labels,
-            people=result.people,
+            labels=result.label_map,
+            people=result.person_maps,
             scores=result.scores,
             boxes=result.boxes,
             box_scores=result.box_scores,

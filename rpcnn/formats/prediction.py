@@ -40,7 +40,7 @@ class Prediction:
     @classmethod
     def of(cls, result) -> "Prediction":
         """That of a :class:`rpcnn.ParsingResult`."""
-        names = ("labels", "people", "scores", "boxes", "box_scores")
+        names = ("label_map", "person_maps", "scores", "boxes", "box_scores")
         labels, people, scores, boxes, box_scores = (as_array(getattr(result, name)) for name in names)
         return cls(labels, people, scores.astype(float), boxes.astype(float), box_scores.astype(float))
 

@@ -290,10 +290,18 @@ class RPRCNN(nn.Module):
         found = self.box_head.detect(*self.box_head(pyramid, proposals), proposals, image_sizes)
         detections = []
         for i, ((boxes, box_scores), size) in enumerate(zip(found, image_sizes, strict=True)):
-            probabilities, iou_scores = self.parse([pyramid[0][i : i + 1]], boxes)
-            semantic = self.semantic_probabilities(semantic_logits[i], size) if self.gse else None
-            covered = None if self.crop_semantic else size
-            detections.append(Detections(boxes, box_scores, iou_scores, probabilities, semantic, size, covered))
+            person_probs, iou_scores = self.parse([pyramid[0][i : i + 1]], boxes)
+            detections.append(
+                Detections(
+                    boxes=boxes,
+                    box_scores=box_scores,
+                    iou_scores=iou_scores,
+                    person_probs=person_probs,
+                    label_probs=self.semantic_probabilities(semantic_logits[i], size) if self.gse else None,
+                    image_size=size,
+                    label_probs_size=None if self.crop_semantic else size,
+                )
+            )
         return detections
 
     def semantic_probabilities(self, logits: Tensor, image_size: tuple[int, int]) -> Tensor:
@@ -313,7 +321,7 @@ class RPRCNN(nn.Module):
         """
         shape = len(boxes), self.num_classes, self.parsing_output, self.parsing_output
         # Filled chunk by chunk; a single chunk is the result itself.
-        probabilities = boxes.new_empty(shape) if len(boxes) > self.parsing_chunk else boxes.new_zeros(0, *shape[1:])
+        person_probs = boxes.new_empty(shape) if len(boxes) > self.parsing_chunk else boxes.new_zeros(0, *shape[1:])
         iou_scores = boxes.new_zeros(len(boxes)) if self.prsn else None
         for start in range(0, len(boxes), self.parsing_chunk):
             chunk = slice(start, start + self.parsing_chunk)
@@ -323,10 +331,10 @@ class RPRCNN(nn.Module):
                 iou = self.prsn(feature, logits, seen)
                 iou_scores[chunk] = iou.clamp(0, 1) if self.clamp_iou else iou
             if len(boxes) > self.parsing_chunk:
-                probabilities[chunk] = seen
+                person_probs[chunk] = seen
             else:
-                probabilities = seen
-        return probabilities, iou_scores
+                person_probs = seen
+        return person_probs, iou_scores
 
     def parsing_rois(self, pyramid, boxes: list[Tensor]) -> Tensor:
         """Features [R, C, resolution, resolution] of the boxes of each image, all from the finest level (Sec. 3.3)."""

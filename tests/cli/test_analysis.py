@@ -45,8 +45,8 @@ def detections(boxes, box_scores, people, iou_scores=None, semantic=None):
         boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         box_scores=torch.tensor(box_scores),
         iou_scores=None if iou_scores is None else torch.tensor(iou_scores),
-        probabilities=probabilities,
-        semantic=semantic,
+        person_probs=probabilities,
+        label_probs=semantic,
         image_size=(HEIGHT, WIDTH),
     )
 
@@ -74,7 +74,7 @@ def two():
 
 
 def matches_of(sample, result):
-    return match_people(result.people, result.scores, sample["person_maps"], CLASSES)
+    return match_people(result.person_maps, result.scores, sample["person_maps"], CLASSES)
 
 
 def test_true_parsing_makes_the_overlap_of_found_people_1(two):
@@ -84,17 +84,17 @@ def test_true_parsing_makes_the_overlap_of_found_people_1(two):
     overlap = matches_of(sample, truth).overlap
     whole = [i for i, box in enumerate(result.boxes.tolist()) if tuple(map(round, box)) in TWO]
     assert len(whole) == 2 and overlap[whole] == pytest.approx(1)
-    assert not truth.people[3].any()  # the box beside everybody
+    assert not truth.person_maps[3].any()  # the box beside everybody
     cut = [i for i, box in enumerate(result.boxes.tolist()) if round(box[3]) == 44]
     assert 0.5 < overlap[cut[0]] < 1  # the parsing branch sees no further than its box
-    assert not truth.people[cut[0]][44:].any()
+    assert not truth.person_maps[cut[0]][44:].any()
 
 
 def test_true_parsing_makes_unknown_pixels_background(two):
     sample, result = two
     sample["person_maps"][1, 20:24, 45:60] = 255
     truth = bounds.with_true_parsing(result, matches_of(sample, result), sample["person_maps"])
-    assert int(truth.people.max()) < CLASSES
+    assert int(truth.person_maps.max()) < CLASSES
 
 
 def test_true_scores_rank_perfectly(two):
@@ -118,16 +118,16 @@ def test_people_are_painted_again_best_last_and_from_the_threshold_on(two):
     background = torch.full((HEIGHT, WIDTH), 11, dtype=torch.uint8)
     shown = bounds.painted(bounds.with_scores(result, np.array([0.2, 0.9, 0.6, 0.0])), background, 0.3)
     assert shown.scores.tolist() == pytest.approx([0.9, 0.6, 0.2, 0.0])
-    best, second = shown.people[0] > 0, shown.people[1] > 0
-    assert (shown.instances[best] == 1).all() and (shown.labels[best] == shown.people[0][best]).all()
-    assert (shown.instances[second & ~best] == 2).all()
-    assert (shown.labels[~best & ~second] == 11).all() and (shown.instances[~best & ~second] == 0).all()
+    best, second = shown.person_maps[0] > 0, shown.person_maps[1] > 0
+    assert (shown.instance_map[best] == 1).all() and (shown.label_map[best] == shown.person_maps[0][best]).all()
+    assert (shown.instance_map[second & ~best] == 2).all()
+    assert (shown.label_map[~best & ~second] == 11).all() and (shown.instance_map[~best & ~second] == 0).all()
 
 
 def test_painting_what_was_predicted_gives_the_predicted_map(two):
     _, result = two
     again = bounds.painted(result, torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8), 0.3)
-    assert torch.equal(again.labels, result.labels) and torch.equal(again.instances, result.instances)
+    assert torch.equal(again.label_map, result.label_map) and torch.equal(again.instance_map, result.instance_map)
 
 
 class Synthetic:
@@ -204,8 +204,8 @@ def test_true_boxes_have_box_score_1_and_the_networks_own_parsing():
     with torch.inference_mode():
         pyramid, _, _ = model.encode([bounds.test_transform(config)(image)])
         probabilities, iou_scores = model.parse(pyramid, boxes * 1.6)
-    assert torch.allclose(parsed.probabilities, probabilities) and torch.allclose(parsed.iou_scores, iou_scores)
-    assert torch.equal(parsed.semantic, found.semantic)
+    assert torch.allclose(parsed.person_probs, probabilities) and torch.allclose(parsed.iou_scores, iou_scores)
+    assert torch.equal(parsed.label_probs, found.label_probs)
     assert len(bounds.without_people(found).boxes) == 0
 
 
@@ -266,7 +266,7 @@ def test_modes_see_one_pass_of_the_network_three_ways(two):
     trained = Synthetic(images=1)
     trained.images = [sample]
     found = detections(TWO[1:], [0.9], sample["person_maps"][1:], semantic=semantic)
-    found.semantic_size = (HEIGHT, WIDTH)
+    found.label_probs_size = (HEIGHT, WIDTH)
     calls = []
     trained.detect = lambda image: calls.append(image) or found
     results = modes.modes(trained, ["semseg", "parsing", "combine"])
