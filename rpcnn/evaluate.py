@@ -20,7 +20,7 @@ from tqdm import tqdm
 from rpcnn.config import Config, validate
 from rpcnn.data.loader import make_eval_loader
 from rpcnn.data.open import open_dataset
-from rpcnn.data.sample import Sample
+from rpcnn.data.sample import Sample, Truth
 from rpcnn.formats import Prediction, make_format
 from rpcnn.inference.pipeline import describe_augmentation, parse_image
 from rpcnn.labels import LabelSet
@@ -62,17 +62,7 @@ def evaluate(
             continue
         sample = Sample(image=images[0], **targets[0])
         result = parse_image(model, sample["image"], config, device)
-        evaluator.add(
-            labels=result.label_map,
-            people=result.person_maps,
-            scores=result.scores,
-            boxes=result.boxes,
-            box_scores=result.box_scores,
-            true_labels=sample["label_map"],
-            true_people=sample["person_maps"],
-            true_boxes=sample["boxes"],
-            image_id=sample["id"],
-        )
+        evaluator.add_result(result, Truth.of(sample), sample["id"])
         if form:
             form.write(saved, str(sample["id"]), Prediction.of(result))
         if folder and distributed.is_main() and drawn < pictures:

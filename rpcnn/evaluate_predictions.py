@@ -25,7 +25,7 @@ from rpcnn.data.folder import ParsingFolder
 from rpcnn.data.mhp import MHPv2
 from rpcnn.formats import Prediction, detect_format, make_format
 from rpcnn.metrics import ParsingEvaluator, format_table
-from rpcnn.metrics.evaluator import ImageCounts
+from rpcnn.metrics.evaluator import ImageCounts, measure_arguments
 
 BATCH = 8
 """Images that a process counts before it sends their counts."""
@@ -85,18 +85,7 @@ class Measures(Dataset):
         try:
             truth = self.dataset.truth(number)
             found = self.form.read(self.folder, stem) if predicted else _nothing(truth.label_map)
-            return stem, self.evaluator.measure(
-                labels=found.labels,
-                people=found.people,
-                scores=found.scores,
-                boxes=found.boxes,
-                box_scores=found.box_scores,
-                parts=found.parts,
-                part_scores=found.part_scores,
-                true_labels=truth.label_map,
-                true_people=truth.person_maps,
-                true_boxes=truth.boxes,
-            )
+            return stem, self.evaluator.measure(**measure_arguments(found, truth))
         except ValueError as error:
             return stem, error
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rpcnn.data.sample import Truth
 from rpcnn.inference.pipeline import finish, test_transform
 from rpcnn.inference.results import ParsingResult
 from rpcnn.metrics import ParsingEvaluator, PersonMatches, match_people
@@ -77,7 +78,7 @@ def bounds(trained: Trained) -> dict[str, dict]:
             "true IoU of all": painted(with_scores(predicted, matches.overlap), background, threshold),
         }
         for name, result in results.items():
-            add_result(evaluators[name], result, sample)
+            evaluators[name].add_result(result, Truth.of(sample), sample["id"])
     return {name: evaluator.summarize() for name, evaluator in evaluators.items()}
 
 
@@ -147,21 +148,6 @@ def painted(result: ParsingResult, background: Tensor, score_threshold: float) -
             instance_map[shown] = i + 1
     instance_map = instance_map.to(torch.uint8 if len(result) < 256 else torch.uint16)
     return dataclasses.replace(result, label_map=label_map, instance_map=instance_map)
-
-
-def add_result(evaluator: ParsingEvaluator, result: ParsingResult, sample: dict) -> None:
-    """Counts one image."""
-    evaluator.add(
-        labels=result.label_map,
-        people=result.person_maps,
-        scores=result.scores,
-        boxes=result.boxes,
-        box_scores=result.box_scores,
-        true_labels=sample["label_map"],
-        true_people=sample["person_maps"],
-        true_boxes=sample["boxes"],
-        image_id=sample["id"],
-    )
 
 
 def format_bounds(results: dict[str, dict]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from rpcnn.labels import CIHP as CIHP_LABELS
-from rpcnn.metrics import NumberedPeople, person_boxes
+from rpcnn.metrics import NumberedPersonMaps, person_boxes
 
 from .folder import (
     IMAGE_SUFFIXES,
@@ -78,7 +78,7 @@ class CIHP(ParsingFolder):
         _, size = read_image(self._paths(stem)[0], pixels=False)
         category, human = self._maps(stem, size)
         entry = Entry(stem, *size)
-        boxes = person_boxes(NumberedPeople(category, human, int(human.max(initial=0))))
+        boxes = person_boxes(NumberedPersonMaps(category, human, int(human.max(initial=0))))
         for k, box in enumerate(boxes.astype(int).tolist(), 1):
             if any(box):  # a person without any part is no person
                 entry.people.append(k)
@@ -108,7 +108,7 @@ class CIHP(ParsingFolder):
             renumber = np.zeros(256, np.uint8)
             renumber[entry.people] = np.arange(1, count + 1)
             human = renumber[human]
-        return Truth(category, NumberedPeople(category, human, count), np.array(entry.boxes, float).reshape(-1, 4))
+        return Truth(category, NumberedPersonMaps(category, human, count), np.array(entry.boxes, float).reshape(-1, 4))
 
     def _gone(self, entry: Entry, person: int) -> DataFault:
         return DataFault(f"{self._paths(entry.id)[2]}: person {person} of the index is not there any more")

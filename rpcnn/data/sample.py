@@ -8,7 +8,7 @@ from typing import NamedTuple, NotRequired, TypedDict
 import numpy as np
 from torch import Tensor
 
-from rpcnn.labelmaps.people import NumberedPeople
+from rpcnn.labelmaps.people import NumberedPersonMaps
 
 
 class Target(TypedDict):
@@ -40,7 +40,7 @@ class Truth(NamedTuple):
 
     label_map: np.ndarray | Tensor
     """uint8 [H, W], see `Target`."""
-    person_maps: np.ndarray | Tensor | NumberedPeople
+    person_maps: np.ndarray | Tensor | NumberedPersonMaps
     """uint8 [n, H, W], see `Target`, or the same people numbered."""
     boxes: np.ndarray | Tensor
     """[n, 4], see `Target`."""

@@ -4,7 +4,7 @@
 of. Needs numpy, and pycocotools for AP^bbox; no torch.
 """
 
-from rpcnn.labelmaps.people import NumberedPeople
+from rpcnn.labelmaps.people import NumberedPersonMaps
 
 from .boxes import ap_bbox
 from .counting import confusion_matrix, person_boxes, person_counts
@@ -18,7 +18,7 @@ __all__ = [
     "PARSING_THRESHOLDS",
     "PERSON_THRESHOLDS",
     "InstanceMatches",
-    "NumberedPeople",
+    "NumberedPersonMaps",
     "ParsingEvaluator",
     "PersonMatches",
     "ap_bbox",

@@ -58,7 +58,7 @@ class InstanceMatches:
         )
 
 
-def classes_shown(people, predicted: np.ndarray) -> np.ndarray:
+def classes_shown(person_maps, predicted: np.ndarray) -> np.ndarray:
     """bool [N, K]: the classes that occur in each person's map; `predicted` [N, G, K] as from person_counts.
 
     A class that every true person ignores everywhere does not occur.
@@ -66,8 +66,8 @@ def classes_shown(people, predicted: np.ndarray) -> np.ndarray:
     if predicted.shape[1]:
         return predicted.max(1) > 0
     classes = range(predicted.shape[2])
-    shown = [np.isin(classes, np.unique(person)) for person in np.asarray(people)]
-    return np.array(shown, bool).reshape(len(people), len(classes))
+    shown = [np.isin(classes, np.unique(person)) for person in np.asarray(person_maps)]
+    return np.array(shown, bool).reshape(len(person_maps), len(classes))
 
 
 def match_instances(

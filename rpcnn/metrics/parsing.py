@@ -64,14 +64,14 @@ class PersonMatches:
 
 
 def match_people(
-    people, scores, true_people, num_classes: int, *, count_background: bool = True, free_only: bool = False
+    person_maps, scores, true_person_maps, num_classes: int, *, count_background: bool = True, free_only: bool = False
 ) -> PersonMatches:
     """Compares the predicted people of one image with its true people.
 
     Args:
-        people: labels [N, H, W] in 0..K−1.
+        person_maps: labels [N, H, W] in 0..K−1, or :class:`NumberedPersonMaps`.
         scores: [N] finite floats.
-        true_people: labels [G, H, W]; pixels of K or more (255) are ignored for that person.
+        true_person_maps: labels [G, H, W], or numbered; pixels of K or more (255) are ignored for that person.
         num_classes: K, background included.
         count_background: the background is a class of the mean IoU (released code); without it AP^p is harder.
         free_only: a prediction is compared with the people that no better prediction took (as COCO matches), instead
@@ -80,7 +80,7 @@ def match_people(
     Raises:
         ValueError: shapes or dtypes do not fit, a label is out of range, or a score is not finite.
     """
-    counts = person_counts(people, true_people, num_classes)
+    counts = person_counts(person_maps, true_person_maps, num_classes)
     scores = as_scores("scores", scores, len(counts[0]))
     return match_counts(*counts, scores, count_background=count_background, free_only=free_only)
 

@@ -10,6 +10,7 @@ import torch
 from rpcnn.analysis import bounds, modes, scores
 from rpcnn.analysis.report import mathtext, table, with_change
 from rpcnn.config import Config
+from rpcnn.data.sample import Truth
 from rpcnn.inference.combine import combine
 from rpcnn.labels import CIHP
 from rpcnn.metrics import ParsingEvaluator, ap_p, match_people
@@ -276,7 +277,7 @@ def test_modes_see_one_pass_of_the_network_three_ways(two):
     assert results["semseg"]["pixel_accuracy"] == pytest.approx(100 * right)
     assert results["parsing"]["pixel_accuracy"] == pytest.approx(100 * (HEIGHT * WIDTH - 26 * 48) / (HEIGHT * WIDTH))
     evaluator = ParsingEvaluator(CLASSES)
-    bounds.add_result(evaluator, result_of(found, mode="parsing"), sample)
+    evaluator.add_result(result_of(found, mode="parsing"), Truth.of(sample))
     assert results["parsing"]["mean_accuracy"] == pytest.approx(evaluator.summarize()["mean_accuracy"])
 
 

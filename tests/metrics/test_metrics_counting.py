@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rpcnn.metrics import NumberedPeople, confusion_matrix, counting, person_boxes, person_counts
+from rpcnn.metrics import NumberedPersonMaps, confusion_matrix, counting, person_boxes, person_counts
 
 
 def blobs(rng, count, height, width, largest):
@@ -86,7 +86,7 @@ def numbered(rng, count, height, width, largest):
     """People of blobs, numbers without a label and labels of nobody among them."""
     labels = blobs(rng, 6, height, width, largest).max(0)
     numbers = (blobs(rng, 6, height, width, 255).max(0).astype(int) % (count + 1)).astype(np.uint8)
-    return NumberedPeople(labels, numbers, count)
+    return NumberedPersonMaps(labels, numbers, count)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (8, 8), (9, 33), (16, 40), (3, 200)])
@@ -95,12 +95,12 @@ def test_numbered_people_count_as_their_maps(core, shape, n, g):
     rng = np.random.default_rng(shape[1] + n)
     people, true_people = numbered(rng, n, *shape, largest=5), numbered(rng, g, *shape, largest=9)
     wanted = counting.person_counts_numpy(np.asarray(people), np.asarray(true_people), 6)
-    confusion = confusion_matrix(true_people.labels, people.labels, 6)
+    confusion = confusion_matrix(true_people.label_map, people.label_map, 6)
     for left in (people, np.asarray(people)):
         for right in (true_people, np.asarray(true_people)):
             for got, expected in zip(person_counts(left, right, 6), wanted, strict=True):
                 assert np.array_equal(got, expected)
-    got = counting.image_counts(people.labels, people, true_people.labels, true_people, 6)
+    got = counting.image_counts(people.label_map, people, true_people.label_map, true_people, 6)
     for one, expected in zip(got, (confusion, *wanted), strict=True):
         assert np.array_equal(one, expected)
 
@@ -109,9 +109,9 @@ def test_numbered_people_count_as_their_maps(core, shape, n, g):
 def test_more_labels_of_people_than_a_layer_has_codes(count):
     rng = np.random.default_rng(count)
     labels, numbers = rng.integers(0, 6, (30, 90)), rng.integers(0, count + 1, (30, 90))
-    people = NumberedPeople(labels, numbers, count)
+    people = NumberedPersonMaps(labels, numbers, count)
     wanted = counting.person_counts_numpy(np.asarray(people), np.asarray(people), 6)
-    got = counting.image_counts(people.labels, people, people.labels, people, 6)
+    got = counting.image_counts(people.label_map, people, people.label_map, people, 6)
     for one, expected in zip(got, (confusion_matrix(labels, labels, 6), *wanted), strict=True):
         assert np.array_equal(one, expected)
 
@@ -148,7 +148,7 @@ def test_boxes_of_numbered_people_enclose_their_labels(core, shape):
 )
 def test_numbered_people_that_do_not_fit_are_errors(labels, numbers, count, message):
     with pytest.raises(ValueError, match=message):
-        NumberedPeople(labels, numbers, count)
+        NumberedPersonMaps(labels, numbers, count)
 
 
 def test_the_compiled_core_refuses_numbers_beyond_the_people():
@@ -212,11 +212,27 @@ def test_inputs_are_not_changed(core):
         ("confusion_matrix", (np.zeros(3, int), np.array([0, 1, 300]), 3), r"prediction .* 0\.\.255, got 0\.\.300"),
         ("confusion_matrix", (np.zeros(3, int), np.zeros(3, int), 0), r"num_classes .* 1\.\.256, got 0"),
         ("confusion_matrix", (np.zeros(3, int), np.zeros(3, int), 257), r"num_classes .* 1\.\.256, got 257"),
-        ("person_counts", (np.zeros((4, 4), int), np.zeros((1, 4, 4), int), 3), r"people .*\[N, H, W\], got \[4, 4\]"),
-        ("person_counts", (np.zeros((1, 4, 4), int), np.zeros(4, int), 3), r"true_people .*\[G, H, W\], got \[4\]"),
+        (
+            "person_counts",
+            (np.zeros((4, 4), int), np.zeros((1, 4, 4), int), 3),
+            r"(people|person_maps) .*\[N, H, W\], got \[4, 4\]",
+        ),
+        (
+            "person_counts",
+            (np.zeros((1, 4, 4), int), np.zeros(4, int), 3),
+            r"true_(people|person_maps) .*\[G, H, W\], got \[4\]",
+        ),
         ("person_counts", (np.zeros((1, 4, 4), int), np.zeros((1, 4, 5), int), 3), "one height and width"),
-        ("person_counts", (np.full((1, 4, 4), 3), np.zeros((1, 4, 4), int), 3), r"people must lie in 0\.\.2, got 3"),
-        ("person_counts", (np.zeros((1, 4, 4), int), np.zeros((1, 4, 4)), 3), "true_people must hold integer labels"),
+        (
+            "person_counts",
+            (np.full((1, 4, 4), 3), np.zeros((1, 4, 4), int), 3),
+            r"(people|person_maps) must lie in 0\.\.2, got 3",
+        ),
+        (
+            "person_counts",
+            (np.zeros((1, 4, 4), int), np.zeros((1, 4, 4)), 3),
+            "true_person_maps must hold integer labels",
+        ),
     ],
 )
 def test_bad_input_is_an_error_that_names_the_argument(core, function, arguments, message):
@@ -235,5 +251,5 @@ def test_the_core_itself_refuses_other_dtypes(module):
     )
     with pytest.raises(ValueError, match="confusion_matrix: prediction must be uint8, got int64"):
         confusion(np.zeros(3, np.uint8), np.zeros(3, np.int64), 2)
-    with pytest.raises(ValueError, match="person_counts: true_people must be uint8, got float32"):
+    with pytest.raises(ValueError, match=r"person_counts: true_(people|person_maps) must be uint8, got float32"):
         persons(np.zeros((1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.float32), 2)

@@ -266,12 +266,12 @@ def test_images_without_a_detection_do_not_count():
         one = dict(scores=[0.9], boxes=[[0, 0, 4, 2]], box_scores=[0.9])
         none = dict(scores=np.zeros(0), boxes=np.zeros((0, 4)), box_scores=np.zeros(0))
         evaluator.add(
-            labels=truth, people=truth[None], **one,
-            true_labels=truth, true_people=truth[None], true_boxes=[[0, 0, 4, 2]],
+            label_map=truth, person_maps=truth[None], **one,
+            true_label_map=truth, true_person_maps=truth[None], true_boxes=[[0, 0, 4, 2]],
         )  # fmt: skip
         evaluator.add(
-            labels=np.zeros_like(truth), people=np.zeros((0, 4, 4), np.uint8), **none,
-            true_labels=truth, true_people=truth[None], true_boxes=[[0, 0, 4, 2]],
+            label_map=np.zeros_like(truth), person_maps=np.zeros((0, 4, 4), np.uint8), **none,
+            true_label_map=truth, true_person_maps=truth[None], true_boxes=[[0, 0, 4, 2]],
         )  # fmt: skip
         return evaluator.summarize()
 
