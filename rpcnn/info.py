@@ -59,12 +59,15 @@ def report() -> str:
         lines.append("GPU: none visible")
     for module, missing in (("rpcnn._C", _library.CPU_MISSING), ("rpcnn._C_cuda", _library.CUDA_MISSING)):
         lines.append(f"{module}: {missing or 'loaded'}")
-    try:
-        from rpcnn import _metrics  # noqa: F401
-
-        lines.append("rpcnn._metrics: loaded")
-    except ImportError as error:
-        lines.append(f"rpcnn._metrics: {error}; the evaluator counts with numpy")
+    for module, without in (
+        ("rpcnn._labelmaps", "label maps are read with Pillow and numpy"),
+        ("rpcnn._metrics", "the evaluator counts with numpy"),
+    ):
+        try:
+            importlib.import_module(module)
+            lines.append(f"{module}: loaded")
+        except ImportError as error:
+            lines.append(f"{module}: {error}; {without}")
     lines.append(f"{'op':<24}{'CPU':<12}CUDA")
     for op, kernels in compiled_ops().items():
         lines.append(f"{op:<24}" + "".join(f"{'compiled' if there else 'reference':<12}" for there in kernels.values()))

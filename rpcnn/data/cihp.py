@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rpcnn.labelmaps.boxes import person_boxes
+from rpcnn.labelmaps.people import NumberedPersonMaps
 from rpcnn.labels import CIHP as CIHP_LABELS
-from rpcnn.metrics import NumberedPersonMaps, person_boxes
 
 from .folder import (
     IMAGE_SUFFIXES,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rpcnn.labelmaps.boxes import enclosing_box
 from rpcnn.labels import MHP_V2
-from rpcnn.metrics.counting import enclosing_box
 
 from .folder import (
     IMAGE_SUFFIXES,

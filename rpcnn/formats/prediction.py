@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from rpcnn.labelmaps.people import as_array
+from rpcnn.labelmaps.boxes import person_boxes
+from rpcnn.labelmaps.people import NumberedPersonMaps, as_array
 from rpcnn.labelmaps.png import read_byte_png
-from rpcnn.metrics import NumberedPersonMaps, person_boxes
 
 
 @dataclass

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rpcnn.metrics import NumberedPersonMaps
+from rpcnn.labelmaps.people import NumberedPersonMaps
 
 from .prediction import Prediction, paint, read_columns, read_png, write_png
 

@@ -24,7 +24,7 @@ class NumberedPersonMaps:
     """N, at most 65535."""
 
     def __post_init__(self):
-        label_map, numbers = as_labels("label_map", self.label_map), as_array(self.numbers)
+        label_map, numbers = as_labels("NumberedPersonMaps: label_map", self.label_map), as_array(self.numbers)
         if label_map.ndim != 2 or numbers.shape != label_map.shape:
             raise ValueError(
                 "NumberedPersonMaps: label_map and numbers must have one shape [H, W], "
@@ -66,11 +66,11 @@ def as_person_maps(person_maps) -> "np.ndarray | NumberedPersonMaps":
 
 
 def as_labels(name: str, labels) -> np.ndarray:
-    """Labels of any integer dtype as contiguous uint8. Raises ValueError where they do not fit."""
+    """Labels of any integer dtype as contiguous uint8. Raises ValueError, which begins with `name`, for others."""
     labels = as_array(labels)
     if labels.dtype == np.uint8:
         return np.ascontiguousarray(labels)
     if labels.dtype.kind not in "iu" or (labels.size and not 0 <= labels.min() <= labels.max() <= 255):
         found = labels.dtype if labels.dtype.kind not in "iu" else f"{labels.min()}..{labels.max()}"
-        raise ValueError(f"rpcnn.metrics: {name} must hold integer labels in 0..255, got {found}")
+        raise ValueError(f"{name} must hold integer labels in 0..255, got {found}")
     return np.ascontiguousarray(labels, np.uint8)

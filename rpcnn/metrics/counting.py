@@ -8,6 +8,7 @@ import os
 
 import numpy as np
 
+from rpcnn.labelmaps.boxes import enclosing_box
 from rpcnn.labelmaps.people import NumberedPersonMaps, as_labels
 
 try:
@@ -27,16 +28,17 @@ def confusion_matrix(truth, prediction, num_classes: int) -> np.ndarray:
     Raises:
         ValueError: no labels, another shape, or a prediction of K or more.
     """
-    truth, prediction = as_labels("truth", truth), as_labels("prediction", prediction)
+    truth = as_labels("confusion_matrix: truth", truth)
+    prediction = as_labels("confusion_matrix: prediction", prediction)
     count = _metrics.confusion_matrix if _metrics else confusion_matrix_numpy
     return count(truth, prediction, num_classes)
 
 
 def person_counts(person_maps, true_person_maps, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the IoU of every class between every predicted and every true person needs, counted over the whole image.
+    """The pixel counts for the IoU of every class between every predicted and every true person.
 
     Args:
-        person_maps: labels [N, H, W] below K, one map per predicted person, which may overlap; or
+        person_maps: labels [N, H, W] below K, one map per predicted person; they may overlap. Or
             :class:`NumberedPersonMaps`.
         true_person_maps: labels [G, H, W], or :class:`NumberedPersonMaps`.
         num_classes: K, 1..256.
@@ -48,52 +50,37 @@ def person_counts(person_maps, true_person_maps, num_classes: int) -> tuple[np.n
     Raises:
         ValueError: no labels, another shape, or a prediction of K or more.
     """
-    convert = _given if _metrics else as_labels
-    found, wanted = convert("person_maps", person_maps), convert("true_person_maps", true_person_maps)
+    prepare = _given if _metrics else as_labels
+    person_maps = prepare("person_counts: person_maps", person_maps)
+    true_person_maps = prepare("person_counts: true_person_maps", true_person_maps)
     if _metrics:
-        return _metrics.person_counts(found, wanted, num_classes, _threads())
-    return person_counts_numpy(found, wanted, num_classes)
+        return _metrics.person_counts(person_maps, true_person_maps, num_classes, _threads())
+    return person_counts_numpy(person_maps, true_person_maps, num_classes)
 
 
 def image_counts(label_map, person_maps, true_label_map, true_person_maps, num_classes: int) -> tuple[np.ndarray, ...]:
-    """(:func:`confusion_matrix` of the labels, *:func:`person_counts`); in one go where people are numbered in them.
+    """(:func:`confusion_matrix` of the label maps, *:func:`person_counts`).
+
+    Each pixel is read once where both sides are :class:`NumberedPersonMaps` of the label maps themselves.
 
     Raises:
         ValueError: as those two.
     """
     numbered = isinstance(person_maps, NumberedPersonMaps) and isinstance(true_person_maps, NumberedPersonMaps)
     if _metrics and numbered and person_maps.label_map is label_map and true_person_maps.label_map is true_label_map:
-        found, wanted = _given("person_maps", person_maps), _given("true_person_maps", true_person_maps)
-        counts = _metrics.image_counts(found, wanted, num_classes)
+        predicted, truth = _given("person_maps", person_maps), _given("true_person_maps", true_person_maps)
+        counts = _metrics.image_counts(predicted, truth, num_classes)
         if counts is not None:
             return counts
     confusion = confusion_matrix(true_label_map, label_map, num_classes)
     return confusion, *person_counts(person_maps, true_person_maps, num_classes)
 
 
-def person_boxes(person_maps) -> np.ndarray:
-    """float64 [N, 4]: x1, y1, x2, y2 around each person's labelled pixels, x2 and y2 exclusive; zeros where none are.
-
-    person_maps: maps [N, H, W] or :class:`NumberedPersonMaps`.
-    """
-    if _metrics and isinstance(person_maps, NumberedPersonMaps):
-        return _metrics.boxes(person_maps.label_map, person_maps.numbers, person_maps.count)
-    return np.array([enclosing_box(person) for person in np.asarray(person_maps)], float).reshape(-1, 4)
-
-
-def enclosing_box(label_map: np.ndarray) -> tuple[float, float, float, float]:
-    """x1, y1, x2, y2 around the labelled pixels of a map [H, W]; zeros where there are none."""
-    rows, columns = np.flatnonzero(label_map.any(1)), np.flatnonzero(label_map.any(0))
-    if not len(rows):
-        return 0.0, 0.0, 0.0, 0.0
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
-
-
 def take_greedily(iou: np.ndarray, occurs: np.ndarray, order: np.ndarray, thresholds) -> np.ndarray:
     """Which predictions take a true instance, bool [T, N, K].
 
-    In the given order each prediction takes, in each class and at each threshold, the free true instance that it
-    overlaps most (of equal ones the first), if their IoU exceeds the threshold.
+    In the given order each prediction takes, for each class and threshold, the unmatched true instance with the largest
+    IoU (of equal ones the first), if that exceeds the threshold.
 
     Args:
         iou: float64 [N, G, K], NaN where undefined.
@@ -105,18 +92,18 @@ def take_greedily(iou: np.ndarray, occurs: np.ndarray, order: np.ndarray, thresh
         return _metrics.take_greedily(iou, occurs, order, thresholds)
     count, _, classes = iou.shape
     limits = np.array(thresholds)[:, None]
-    right = np.zeros((len(limits), count, classes), bool)
+    matched = np.zeros((len(limits), count, classes), bool)
     if not len(occurs):
-        return right
-    iou = np.where(occurs & (iou > limits[0]), iou, 0.0)  # what is undefined or too little takes nothing
+        return matched
+    iou = np.where(occurs & (iou > limits[0]), iou, 0.0)  # what is undefined or too small takes nothing
     taken = np.zeros((len(limits), *occurs.shape), bool)  # [T, G, K]
     for n in order:
         overlap = np.where(taken, 0.0, iou[n])
         best = overlap.max(1)  # [T, K]
-        right[:, n] = best > limits
-        t, k = np.nonzero(right[:, n])
+        matched[:, n] = best > limits
+        t, k = np.nonzero(matched[:, n])
         taken[t, overlap[t, :, k].argmax(1), k] = True
-    return right
+    return matched
 
 
 def confusion_matrix_numpy(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:

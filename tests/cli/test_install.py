@@ -102,6 +102,30 @@ def test_a_module_that_does_not_load_is_told_with_its_error(bare):
     assert "it does not load" in done.stderr and "_C.abi3.so" in done.stderr
 
 
+MAPS = """
+import numpy as np
+from rpcnn import info
+from rpcnn.labelmaps.boxes import person_boxes
+from rpcnn.labelmaps.png import read_byte_png
+from rpcnn.labelmaps.run_lengths import paint_runs
+from rpcnn.metrics import NumberedPersonMaps, person_counts
+labels = np.uint8([[0, 1, 2], [0, 1, 0]])
+people = NumberedPersonMaps(labels, np.uint8(labels > 0), 1)
+columns = np.zeros((3, 2), np.uint8)
+paint_runs(columns, "24", 7)
+print(person_boxes(people).tolist(), columns.sum(), person_counts(people, people, 3)[0].ravel(), read_byte_png("none"))
+print(info.report())
+"""
+
+
+def test_label_maps_and_metrics_work_without_compiled_code(bare):
+    done = run(bare, MAPS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[[1.0, 0.0, 3.0, 2.0]] 28 [3 2 1] None")
+    assert "rpcnn._labelmaps: No module named 'rpcnn._labelmaps'; label maps are read with" in done.stdout
+    assert "rpcnn._metrics: No module named 'rpcnn._metrics'; the evaluator counts with numpy" in done.stdout
+
+
 def test_the_ops_need_neither_torchvision_nor_the_rest(bare):
     blocked = (
         "import sys\nfor m in ('torchvision', 'PIL', 'pycocotools', 'tyro', 'numpy.testing'): sys.modules[m] = None\n"
@@ -122,7 +146,7 @@ def test_a_wheel_holds_every_preset_and_package(tmp_path):
     assert done.stdout.split()[0] == "False" and str(tmp_path) in done.stdout, done.stderr
 
 
-def test_info_tells_every_op():
+def test_info_tells_every_op_and_module():
     done = subprocess.run([sys.executable, "-m", "rpcnn.info"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for op in (
@@ -135,3 +159,5 @@ def test_info_tells_every_op():
         "parsing_miou",
     ):
         assert any(line.split()[:1] == [op] for line in done.stdout.splitlines())
+    for module in ("_C", "_C_cuda", "_labelmaps", "_metrics"):
+        assert f"rpcnn.{module}: " in done.stdout

@@ -3,21 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from helpers.person_maps import blobs, numbered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rpcnn.metrics import NumberedPersonMaps, confusion_matrix, counting, person_boxes, person_counts
-
-
-def blobs(rng, count, height, width, largest):
-    """Maps of a few rectangles each: runs of equal labels, as in label maps, with background around."""
-    maps = np.zeros((count, height, width), np.uint8)
-    for one in maps:
-        for _ in range(rng.integers(0, 5)):
-            y, x = rng.integers(0, height), rng.integers(0, width)
-            one[y : y + rng.integers(1, height + 1), x : x + rng.integers(1, width + 1)] = rng.integers(0, largest + 1)
-    return maps
+from rpcnn.metrics import NumberedPersonMaps, confusion_matrix, counting, person_counts
 
 
 def counts_by_loops(people, true_people, num_classes):
@@ -82,13 +73,6 @@ def test_compiled_and_numpy_person_counts_agree_on_any_map(people, true_people):
         assert np.array_equal(got, wanted)
 
 
-def numbered(rng, count, height, width, largest):
-    """People of blobs, numbers without a label and labels of nobody among them."""
-    labels = blobs(rng, 6, height, width, largest).max(0)
-    numbers = (blobs(rng, 6, height, width, 255).max(0).astype(int) % (count + 1)).astype(np.uint8)
-    return NumberedPersonMaps(labels, numbers, count)
-
-
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (8, 8), (9, 33), (16, 40), (3, 200)])
 @pytest.mark.parametrize(("n", "g"), [(0, 0), (0, 2), (3, 0), (4, 3)])
 def test_numbered_people_count_as_their_maps(core, shape, n, g):
@@ -126,31 +110,6 @@ def test_true_people_who_overlap_or_fill_a_layer_get_several():
         assert np.array_equal(got, wanted)
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (7, 64), (20, 150)])
-def test_boxes_of_numbered_people_enclose_their_labels(core, shape):
-    people = numbered(np.random.default_rng(shape[0]), 7, *shape, largest=3)
-    wanted = []
-    for person in np.asarray(people):
-        y, x = np.nonzero(person)
-        wanted.append([x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else [0, 0, 0, 0])
-    assert person_boxes(people).tolist() == wanted
-
-
-@pytest.mark.parametrize(
-    ("labels", "numbers", "count", "message"),
-    [
-        (np.zeros((2, 3), int), np.zeros((3, 2), int), 1, r"one shape .*\[2, 3\] and \[3, 2\]"),
-        (np.zeros((2, 3), int), np.full((2, 3), 2), 1, r"0\.\.1 .*got int64 in 0\.\.2"),
-        (np.zeros((2, 3), int), np.full((2, 3), -1), 1, r"got int64 in -1\.\.0"),
-        (np.zeros((2, 3), int), np.zeros((2, 3)), 1, "got float64"),
-        (np.full((2, 3), 300), np.zeros((2, 3), int), 1, r"labels in 0\.\.255"),
-    ],
-)
-def test_numbered_people_that_do_not_fit_are_errors(labels, numbers, count, message):
-    with pytest.raises(ValueError, match=message):
-        NumberedPersonMaps(labels, numbers, count)
-
-
 def test_the_compiled_core_refuses_numbers_beyond_the_people():
     if counting._metrics is None:
         pytest.skip("rpcnn._metrics is not built")
@@ -160,9 +119,8 @@ def test_the_compiled_core_refuses_numbers_beyond_the_people():
         lambda: counting._metrics.person_counts(np.zeros((1, 4, 9), np.uint8), (labels, numbers, 2), 4),
         lambda: counting._metrics.image_counts((labels, numbers, 2), (labels, numbers, 3), 4),
     ):
-        with pytest.raises(ValueError, match=r"numbers must lie in 0\.\.2, got 3"):
+        with pytest.raises(ValueError, match=r"person numbers must lie in 0\.\.2, got 3"):
             call()
-    assert counting._metrics.boxes(labels, numbers, 2).tolist() == [[0, 0, 0, 0]] * 2
 
 
 @pytest.mark.parametrize(("n", "g"), [(0, 0), (0, 2), (2, 0)])
@@ -200,6 +158,9 @@ def test_inputs_are_not_changed(core):
     assert (people == 1).all() and (true_people == 255).all()
 
 
+zeros = lambda *shape: np.zeros(shape, int)
+
+
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
@@ -212,27 +173,11 @@ def test_inputs_are_not_changed(core):
         ("confusion_matrix", (np.zeros(3, int), np.array([0, 1, 300]), 3), r"prediction .* 0\.\.255, got 0\.\.300"),
         ("confusion_matrix", (np.zeros(3, int), np.zeros(3, int), 0), r"num_classes .* 1\.\.256, got 0"),
         ("confusion_matrix", (np.zeros(3, int), np.zeros(3, int), 257), r"num_classes .* 1\.\.256, got 257"),
-        (
-            "person_counts",
-            (np.zeros((4, 4), int), np.zeros((1, 4, 4), int), 3),
-            r"(people|person_maps) .*\[N, H, W\], got \[4, 4\]",
-        ),
-        (
-            "person_counts",
-            (np.zeros((1, 4, 4), int), np.zeros(4, int), 3),
-            r"true_(people|person_maps) .*\[G, H, W\], got \[4\]",
-        ),
-        ("person_counts", (np.zeros((1, 4, 4), int), np.zeros((1, 4, 5), int), 3), "one height and width"),
-        (
-            "person_counts",
-            (np.full((1, 4, 4), 3), np.zeros((1, 4, 4), int), 3),
-            r"(people|person_maps) must lie in 0\.\.2, got 3",
-        ),
-        (
-            "person_counts",
-            (np.zeros((1, 4, 4), int), np.zeros((1, 4, 4)), 3),
-            "true_person_maps must hold integer labels",
-        ),
+        ("person_counts", (zeros(4, 4), zeros(1, 4, 4), 3), r"person_maps .*\[N, H, W\], got \[4, 4\]"),
+        ("person_counts", (zeros(1, 4, 4), zeros(4), 3), r"true_person_maps .*\[G, H, W\], got \[4\]"),
+        ("person_counts", (zeros(1, 4, 4), zeros(1, 4, 5), 3), "one height and width"),
+        ("person_counts", (zeros(1, 4, 4) + 3, zeros(1, 4, 4), 3), r"person_maps must lie in 0\.\.2, got 3"),
+        ("person_counts", (zeros(1, 4, 4), zeros(1, 4, 4) + 0.0, 3), "true_person_maps must hold integer labels"),
     ],
 )
 def test_bad_input_is_an_error_that_names_the_argument(core, function, arguments, message):
@@ -251,5 +196,5 @@ def test_the_core_itself_refuses_other_dtypes(module):
     )
     with pytest.raises(ValueError, match="confusion_matrix: prediction must be uint8, got int64"):
         confusion(np.zeros(3, np.uint8), np.zeros(3, np.int64), 2)
-    with pytest.raises(ValueError, match=r"person_counts: true_(people|person_maps) must be uint8, got float32"):
+    with pytest.raises(ValueError, match="person_counts: true_person_maps must be uint8, got float32"):
         persons(np.zeros((1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.float32), 2)

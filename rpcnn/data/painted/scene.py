@@ -19,8 +19,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from rpcnn.data.sample import Sample
+from rpcnn.labelmaps.boxes import enclosing_box
 from rpcnn.labels import CIHP as CIHP_LABELS
-from rpcnn.metrics.counting import enclosing_box
 
 from .backdrop import paint_backdrop, paint_occluder
 from .canvas import Canvas, smooth_noise
