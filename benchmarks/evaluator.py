@@ -67,7 +67,7 @@ def write_truth(images, root: pathlib.Path) -> None:
 
 def count(images) -> list:
     """The counts behind mIoU, AP^p, PCP, AP^r and AP^h of every image, by a thread a processor."""
-    one = lambda i: (confusion_matrix(i[0], i[3].labels, CLASSES), person_counts(i[3].people, i[2], CLASSES))
+    one = lambda i: (confusion_matrix(i[0], i[3].label_map, CLASSES), person_counts(i[3].person_maps, i[2], CLASSES))
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(lambda k: [one(image) for image in images[k::threads]], range(threads)))
@@ -82,7 +82,7 @@ def pair_by_pair(images, root: pathlib.Path) -> tuple[np.ndarray, list[tuple[int
         total += np.bincount(CLASSES * truth.astype(int).ravel() + labels.ravel(), minlength=CLASSES**2).reshape(
             CLASSES, CLASSES
         )
-        for one in prediction.people:
+        for one in prediction.person_maps:
             overlaps = []
             for k in range(len(people)):
                 truth = np.asarray(Image.open(root / "people" / f"{i:05d}_{k}.png"))
@@ -143,14 +143,14 @@ def main() -> None:
             form.finish(root / name)
 
         # The same answers first.
-        matches = [match_people(p.people, p.scores, people, CLASSES) for _, _, people, p in few]
+        matches = [match_people(p.person_maps, p.scores, people, CLASSES) for _, _, people, p in few]
         found = [(int(g), float(o)) for m in matches for g, o in zip(m.person, m.overlap, strict=True)]
         confusion, pairs = pair_by_pair(few, root)
         assert np.allclose(found, pairs, rtol=1e-12)
-        assert np.array_equal(confusion, sum(confusion_matrix(i[0], i[3].labels, CLASSES) for i in few))
+        assert np.array_equal(confusion, sum(confusion_matrix(i[0], i[3].label_map, CLASSES) for i in few))
         run = lambda name: evaluate_predictions(make_format(name), root / name, dataset, ParsingEvaluator(CLASSES))
         results = run("people")
-        everything = [match_people(p.people, p.scores, people, CLASSES) for _, _, people, p in images]
+        everything = [match_people(p.person_maps, p.scores, people, CLASSES) for _, _, people, p in images]
         assert (results["ap_p_50"], results["pcp_50"]) == (ap_p(everything), pcp(everything))
 
         turns = [(seconds(lambda: count(images)), in_numpy(lambda: count(images))) for _ in range(options.rounds)]

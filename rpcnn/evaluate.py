@@ -20,6 +20,7 @@ from tqdm import tqdm
 from rpcnn.config import Config, validate
 from rpcnn.data.loader import make_eval_loader
 from rpcnn.data.open import open_dataset
+from rpcnn.data.sample import Sample, Truth
 from rpcnn.formats import Prediction, make_format
 from rpcnn.inference.pipeline import describe_augmentation, parse_image
 from rpcnn.labels import LabelSet
@@ -59,25 +60,15 @@ def evaluate(
     for images, targets in tqdm(loader, desc="evaluating", unit="image", disable=quiet):
         if not images:
             continue
-        sample = {"image": images[0], **targets[0]}
+        sample = Sample(image=images[0], **targets[0])
         result = parse_image(model, sample["image"], config, device)
-        evaluator.add(
-            labels=result.labels,
-            people=result.people,
-            scores=result.scores,
-            boxes=result.boxes,
-            box_scores=result.box_scores,
-            true_labels=sample["semantic"],
-            true_people=sample["parsing"],
-            true_boxes=sample["boxes"],
-            image_id=sample["id"],
-        )
+        evaluator.add_result(result, Truth.of(sample), sample["id"])
         if form:
             form.write(saved, str(sample["id"]), Prediction.of(result))
         if folder and distributed.is_main() and drawn < pictures:
             drawn += 1
             (folder / "pictures").mkdir(parents=True, exist_ok=True)
-            picture = panel(sample["image"].permute(1, 2, 0).numpy(), sample["semantic"].numpy(), result)
+            picture = panel(sample["image"].permute(1, 2, 0).numpy(), sample["label_map"].numpy(), result)
             picture.save(folder / "pictures" / f"{sample['id']}.png")
     if form:
         form.finish(saved)

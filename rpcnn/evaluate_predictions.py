@@ -25,7 +25,7 @@ from rpcnn.data.folder import ParsingFolder
 from rpcnn.data.mhp import MHPv2
 from rpcnn.formats import Prediction, detect_format, make_format
 from rpcnn.metrics import ParsingEvaluator, format_table
-from rpcnn.metrics.evaluator import ImageCounts
+from rpcnn.metrics.evaluator import ImageCounts, measure_arguments
 
 BATCH = 8
 """Images that a process counts before it sends their counts."""
@@ -84,19 +84,8 @@ class Measures(Dataset):
         stem, number, predicted = self.stems[index]
         try:
             truth = self.dataset.truth(number)
-            found = self.form.read(self.folder, stem) if predicted else _nothing(truth.labels)
-            return stem, self.evaluator.measure(
-                labels=found.labels,
-                people=found.people,
-                scores=found.scores,
-                boxes=found.boxes,
-                box_scores=found.box_scores,
-                parts=found.parts,
-                part_scores=found.part_scores,
-                true_labels=truth.labels,
-                true_people=truth.people,
-                true_boxes=truth.boxes,
-            )
+            found = self.form.read(self.folder, stem) if predicted else _nothing(truth.label_map)
+            return stem, self.evaluator.measure(**measure_arguments(found, truth))
         except ValueError as error:
             return stem, error
 
@@ -149,9 +138,9 @@ def evaluate_predictions(
     return results
 
 
-def _nothing(semantic: np.ndarray) -> Prediction:
-    nobody = np.zeros((0, *semantic.shape), np.uint8)
-    return Prediction(np.zeros_like(semantic), nobody, np.zeros(0))
+def _nothing(label_map: np.ndarray) -> Prediction:
+    nobody = np.zeros((0, *label_map.shape), np.uint8)
+    return Prediction(np.zeros_like(label_map), nobody, np.zeros(0))
 
 
 def _some(names: list[str]) -> str:

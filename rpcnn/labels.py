@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 IGNORE = 255
-"""Label value that losses and metrics pass over, in every data set."""
+"""Label that losses and metrics pass over, in every data set."""
 
 
 def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:

@@ -23,11 +23,13 @@ import time
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from rpcnn.config import Config, load_config, to_toml
 from rpcnn.data.loader import make_train_loader
 from rpcnn.data.open import open_dataset
+from rpcnn.data.sample import Target
 from rpcnn.data.transforms import TrainTransform
 from rpcnn.evaluate import evaluate, format_report
 from rpcnn.info import report
@@ -206,7 +208,7 @@ def set_up_torch(config: Config) -> None:
         torch.backends.cudnn.benchmark = False
 
 
-def to_device(images, targets, device: torch.device):
+def to_device(images: list[Tensor], targets: list[Target], device: torch.device) -> tuple[list[Tensor], list[Target]]:
     """The batch on the device; host copies are asynchronous where the loader pinned them."""
     move = lambda value: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
     return [move(image) for image in images], [{key: move(value) for key, value in t.items()} for t in targets]

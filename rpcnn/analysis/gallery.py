@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rpcnn.data.open import open_dataset
+from rpcnn.data.sample import Sample
 from rpcnn.inference.pipeline import finish
 from rpcnn.inference.results import ParsingResult
 from rpcnn.labels import LabelSet
@@ -54,27 +55,27 @@ def gallery(trained: Trained, count: int) -> tuple[list[dict], Image.Image]:
         sample = dataset[index]
         result = finish(trained.detect(sample["image"]), sample["image"], config).cpu()
         records.append(describe(sample, result, config.test.score_threshold, config.labels.num_classes))
-        rows.append(triple(sample["image"].permute(1, 2, 0).numpy(), sample["semantic"].numpy(), result))
-        present |= set(np.unique(sample["semantic"]).tolist()) | set(np.unique(result.labels).tolist())
+        rows.append(triple(sample["image"].permute(1, 2, 0).numpy(), sample["label_map"].numpy(), result))
+        present |= set(np.unique(sample["label_map"]).tolist()) | set(np.unique(result.label_map).tolist())
     return records, sheet(rows, sorted(present), config.labels)
 
 
-def describe(sample: dict, result: ParsingResult, score_threshold: float, num_classes: int) -> dict:
+def describe(sample: Sample, result: ParsingResult, score_threshold: float, num_classes: int) -> dict:
     """The record of one image, see :func:`gallery`."""
     shown = result.above(score_threshold)
-    matches = match_people(shown.people, shown.scores, sample["parsing"], num_classes)
+    matches = match_people(shown.person_maps, shown.scores, sample["person_maps"], num_classes)
     mean = lambda values: float(np.mean(values)) if len(values) else None
     people = len(sample["boxes"])
     means = {"score": mean(matches.scores), "true_iou": mean(matches.overlap) if people else None}
     return {"image": sample["id"], "people": people, "shown": len(shown)} | means
 
 
-def triple(image: np.ndarray, truth_labels: np.ndarray, result: ParsingResult) -> Image.Image:
+def triple(image: np.ndarray, true_label_map: np.ndarray, result: ParsingResult) -> Image.Image:
     """Input, truth and prediction side by side, each HEIGHT pixels high."""
-    picture = as_picture(image, truth_labels.shape)
+    picture = as_picture(image, true_label_map.shape)
     size = (max(round(HEIGHT * picture.width / picture.height), 1), HEIGHT)
     resized = resize(picture, size)
-    tiles = [resized, colour_parts(resized, truth_labels, result.label_set), draw_result(picture, result, size)]
+    tiles = [resized, colour_parts(resized, true_label_map, result.label_set), draw_result(picture, result, size)]
     row = Image.new("RGB", (3 * size[0] + 4, HEIGHT), PAPER)
     for i, tile in enumerate(tiles):
         row.paste(tile, (i * (size[0] + 2), 0))

@@ -50,8 +50,8 @@ def modes(trained: Trained, names: list[str]) -> dict[str, dict]:
         if config.test.skip_empty and not len(found.boxes):
             continue
         for name, setting in settings.items():
-            labels = finish(found, sample["image"], setting).labels
-            confusions[name] += confusion_matrix(sample["semantic"], labels, classes)
+            label_map = finish(found, sample["image"], setting).label_map
+            confusions[name] += confusion_matrix(sample["label_map"], label_map, classes)
     functions = {"miou": miou, "pixel_accuracy": pixel_accuracy, "mean_accuracy": mean_accuracy}
     summarize = lambda confusion: {key: percent(function(confusion)) for key, function in functions.items()}
     return {name: summarize(confusion) for name, confusion in confusions.items()}

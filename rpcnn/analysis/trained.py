@@ -12,6 +12,7 @@ from tqdm import tqdm
 from rpcnn.config import Config, validate
 from rpcnn.data.loader import make_eval_loader
 from rpcnn.data.open import open_dataset
+from rpcnn.data.sample import Sample
 from rpcnn.inference.pipeline import detect_image
 from rpcnn.model import RPRCNN, Detections
 from rpcnn.runtime import distributed
@@ -39,13 +40,13 @@ class Trained:
         folder = self.weights if self.weights.is_dir() else self.weights.parent
         return pathlib.Path(self.config.run.output or folder / "analysis")
 
-    def samples(self) -> Iterator[dict]:
+    def samples(self) -> Iterator[Sample]:
         """Every readable image of the evaluation split once, as the data set gives it, under a progress bar."""
         dataset = open_dataset(self.config, "eval")
         loader = make_eval_loader(dataset, num_workers=self.config.data.workers)
         for images, targets in tqdm(loader, desc=self.name, unit="image", disable=not sys.stderr.isatty()):
             if images:
-                yield {"image": images[0], **targets[0]}
+                yield Sample(image=images[0], **targets[0])
 
     def detect(self, image: torch.Tensor) -> Detections:
         """People of an image uint8 [3, H, W] RGB, before they are painted."""

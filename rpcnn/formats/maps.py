@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rpcnn.labelmaps.people import NumberedPeople
+from rpcnn.labelmaps.people import NumberedPersonMaps
 
 from .prediction import Prediction, paint, read_json, read_png, write_png
 
@@ -46,20 +46,20 @@ class InstanceMaps:
 
     def read(self, folder: Path, stem: str) -> Prediction:
         """Raises ValueError that names the file at fault."""
-        labels = read_png(folder / f"{stem}_labels.png")
+        label_map = read_png(folder / f"{stem}_labels.png")
         numbers = read_png(folder / f"{stem}_instances.png", wide=True)
         scores, box_scores, boxes = _scored(folder / f"{stem}.json")
-        if numbers.shape != labels.shape or numbers.max(initial=0) > len(scores):
+        if numbers.shape != label_map.shape or numbers.max(initial=0) > len(scores):
             raise ValueError(
-                f"{folder / f'{stem}_instances.png'}: must have the labels' size {labels.shape} and numbers up to the "
-                f"JSON's {len(scores)} people, got {numbers.shape} and {numbers.max(initial=0)}"
+                f"{folder / f'{stem}_instances.png'}: must have the labels' size {label_map.shape} and numbers up to "
+                f"the JSON's {len(scores)} people, got {numbers.shape} and {numbers.max(initial=0)}"
             )
-        return Prediction(labels, NumberedPeople(labels, numbers, len(scores)), scores, boxes, box_scores)
+        return Prediction(label_map, NumberedPersonMaps(label_map, numbers, len(scores)), scores, boxes, box_scores)
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
         """Overlaps go to the better person."""
-        painted, numbers = paint(prediction.people, prediction.scores)
-        write_png(folder / f"{stem}_labels.png", np.where(numbers > 0, painted, prediction.labels))
+        painted, numbers = paint(prediction.person_maps, prediction.scores)
+        write_png(folder / f"{stem}_labels.png", np.where(numbers > 0, painted, prediction.label_map))
         write_png(folder / f"{stem}_instances.png", numbers)
         (folder / f"{stem}.json").write_text(_record(prediction) + "\n", encoding="utf-8")
 
@@ -82,20 +82,20 @@ class PersonMaps(InstanceMaps):
 
     def read(self, folder: Path, stem: str) -> Prediction:
         """Raises ValueError that names the file at fault."""
-        labels = read_png(folder / f"{stem}_labels.png")
+        label_map = read_png(folder / f"{stem}_labels.png")
         scores, box_scores, boxes = _scored(folder / f"{stem}.json")
-        people = np.zeros((len(scores), *labels.shape), np.uint8)
-        for i, person in enumerate(people, 1):
+        person_maps = np.zeros((len(scores), *label_map.shape), np.uint8)
+        for i, person in enumerate(person_maps, 1):
             path = folder / f"{stem}_person_{i}.png"
             values = read_png(path)
-            if values.shape != labels.shape:
-                raise ValueError(f"{path}: must have the labels' size {labels.shape}, got {values.shape}")
+            if values.shape != label_map.shape:
+                raise ValueError(f"{path}: must have the labels' size {label_map.shape}, got {values.shape}")
             person[:] = values
-        return Prediction(labels, people, scores, boxes, box_scores)
+        return Prediction(label_map, person_maps, scores, boxes, box_scores)
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
         """One PNG a person."""
-        write_png(folder / f"{stem}_labels.png", prediction.labels)
-        for i, person in enumerate(np.asarray(prediction.people), 1):
+        write_png(folder / f"{stem}_labels.png", prediction.label_map)
+        for i, person in enumerate(np.asarray(prediction.person_maps), 1):
             write_png(folder / f"{stem}_person_{i}.png", person)
         (folder / f"{stem}.json").write_text(_record(prediction) + "\n", encoding="utf-8")

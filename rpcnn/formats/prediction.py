@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from rpcnn.labelmaps.boxes import person_boxes
-from rpcnn.labelmaps.people import NumberedPeople, as_array
+from rpcnn.labelmaps.people import NumberedPersonMaps, as_array
 from rpcnn.labelmaps.png import read_byte_png
 
 
@@ -16,9 +16,9 @@ from rpcnn.labelmaps.png import read_byte_png
 class Prediction:
     """One image of H × W pixels: N people, best or not, and the label map of the whole image."""
 
-    labels: np.ndarray
+    label_map: np.ndarray
     """uint8 [H, W]: the combined label map."""
-    people: np.ndarray | NumberedPeople
+    person_maps: np.ndarray | NumberedPersonMaps
     """uint8 [N, H, W]: each person's own label map, 0 elsewhere; numbered where the format has them so."""
     scores: np.ndarray
     """float64 [N]: what AP^p, AP^r and AP^h rank by."""
@@ -26,23 +26,23 @@ class Prediction:
     """float64 [N, 4] x1 y1 x2 y2 in pixels, width = x2 − x1; None draws them around the people's maps."""
     box_scores: np.ndarray | None = None
     """float64 [N]: what AP^bbox ranks by; None takes `scores`."""
-    parts: np.ndarray | NumberedPeople | None = None
+    part_maps: np.ndarray | NumberedPersonMaps | None = None
     """uint8 [M, H, W]: part instances of one label each, from formats that know no people; None: the people's own."""
     part_scores: np.ndarray | None = None
     """float64 [M]."""
 
     def __post_init__(self):
         if self.boxes is None:
-            self.boxes = person_boxes(self.people)
+            self.boxes = person_boxes(self.person_maps)
         if self.box_scores is None:
             self.box_scores = self.scores
 
     @classmethod
     def of(cls, result) -> "Prediction":
         """That of a :class:`rpcnn.ParsingResult`."""
-        names = ("labels", "people", "scores", "boxes", "box_scores")
-        labels, people, scores, boxes, box_scores = (as_array(getattr(result, name)) for name in names)
-        return cls(labels, people, scores.astype(float), boxes.astype(float), box_scores.astype(float))
+        names = ("label_map", "person_maps", "scores", "boxes", "box_scores")
+        label_map, person_maps, scores, boxes, box_scores = (as_array(getattr(result, name)) for name in names)
+        return cls(label_map, person_maps, scores.astype(float), boxes.astype(float), box_scores.astype(float))
 
 
 def read_png(path: Path, wide: bool = False) -> np.ndarray:
@@ -105,12 +105,12 @@ def read_columns(path: Path, names: tuple[str, ...]) -> np.ndarray:
     return np.array(rows, float).reshape(-1, len(names))
 
 
-def paint(people, scores: np.ndarray, threshold: float = -np.inf) -> tuple[np.ndarray, np.ndarray]:
+def paint(person_maps, scores: np.ndarray, threshold: float = -np.inf) -> tuple[np.ndarray, np.ndarray]:
     """People [N, H, W] over each other, the best on top: labels uint8, numbers int32 [H, W] (i + 1 is person i)."""
-    people = np.asarray(people)
-    labels, numbers = np.zeros(people.shape[1:], np.uint8), np.zeros(people.shape[1:], np.int32)
+    maps = np.asarray(person_maps)
+    labels, numbers = np.zeros(maps.shape[1:], np.uint8), np.zeros(maps.shape[1:], np.int32)
     for i in np.argsort(scores, kind="stable"):
         if scores[i] >= threshold:
-            on = people[i] > 0
-            labels[on], numbers[on] = people[i][on], i + 1
+            on = maps[i] > 0
+            labels[on], numbers[on] = maps[i][on], i + 1
     return labels, numbers

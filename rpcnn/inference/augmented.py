@@ -104,25 +104,33 @@ class AugmentedInference:
     def __call__(self, image: Tensor) -> Detections:
         """A picture uint8 [3, H, W] RGB at its own size to detections in the pixels of the base scale.
 
-        `semantic` of the result is [K, H, W]: every pass's map is interpolated at the centres of the picture's own
+        `label_probs` of the result is [K, H, W]: every pass's map is interpolated at the centres of the picture's own
         pixels, where `combine` reads it, and averaged there. It takes 4 K H W bytes, 77 MB for 1200x800 and 20 classes.
         """
         passes: list[Pass] = []
-        boxes, scores, semantic = [], [], None
+        boxes, scores, label_probs = [], [], None
         for resized, mirrored in self.views(image):
             seen, found, found_scores, logits = self.look(resized, mirrored)
             passes.append(seen)
             boxes.append(seen.to_base(found, passes[0].image_size))
             scores.append(found_scores)
             if logits is not None:
-                if semantic is None:
-                    semantic = logits.new_zeros(logits.shape[0], *image.shape[1:], dtype=torch.float32)
-                self.add_semantic(semantic, logits, seen, len(passes))
+                if label_probs is None:
+                    label_probs = logits.new_zeros(logits.shape[0], *image.shape[1:], dtype=torch.float32)
+                self.add_semantic(label_probs, logits, seen, len(passes))
             del logits  # before the next pass, whose own are to be the only ones
         base = passes[0].image_size
         best, box_scores = self.select(torch.cat(boxes), torch.cat(scores))
-        probabilities, iou_scores = self.parse(passes, best)
-        return Detections(best, box_scores, iou_scores, probabilities, semantic, base, semantic_size=base)
+        person_probs, iou_scores = self.parse(passes, best)
+        return Detections(
+            boxes=best,
+            box_scores=box_scores,
+            iou_scores=iou_scores,
+            person_probs=person_probs,
+            label_probs=label_probs,
+            image_size=base,
+            label_probs_size=base,
+        )
 
     def views(self, image: Tensor) -> Iterator[tuple[Tensor, bool]]:
         """The image as each pass sees it, and whether that is mirrored."""
@@ -180,7 +188,7 @@ class AugmentedInference:
         The mean is that of the parsing scores sqrt(S_cls * S_iou); S_cls is the same in all passes, which makes it the
         mean of sqrt(S_iou), squared.
         """
-        probabilities, roots = None, None
+        person_probs, roots = None, None
         for number, seen in enumerate(passes, start=1):
             own = seen.from_base(boxes, passes[0].image_size)
             maps, iou_scores = self.model.parse([seen.finest], own)
@@ -189,6 +197,6 @@ class AugmentedInference:
             if iou_scores is not None:
                 roots = torch.zeros_like(iou_scores) if roots is None else roots
                 roots.lerp_(iou_scores.clamp(min=0).sqrt(), 1 / number)
-            probabilities = maps if probabilities is None else probabilities.lerp_(maps, 1 / number)
+            person_probs = maps if person_probs is None else person_probs.lerp_(maps, 1 / number)
             del maps
-        return probabilities, None if roots is None else roots.square()
+        return person_probs, None if roots is None else roots.square()

@@ -52,8 +52,8 @@ def combine(
         raise ValueError(f"combine: semantic_mode must be one of {', '.join(MODES)}, got {semantic_mode!r}")
     if pasting not in ("exact", "rounded"):
         raise ValueError(f"combine: pasting must be 'exact' or 'rounded', got {pasting!r}")
-    semantic = detections.semantic
-    if semantic_mode == "semseg" and semantic is None:
+    label_probs = detections.label_probs
+    if semantic_mode == "semseg" and label_probs is None:
         raise ValueError("combine: semantic_mode 'semseg' needs the global segmentation of a model with GSE-FPN")
     height, width = image_size
     order = detections.scores.argsort(descending=True, stable=True)
@@ -61,20 +61,20 @@ def combine(
     # Network pixels to image pixels, each axis by its own ratio: both sizes were rounded when the image was resized.
     ratio_y, ratio_x = (side / seen for side, seen in zip(image_size, detections.image_size, strict=True))
     boxes = resize_boxes(detections.boxes[order], detections.image_size, image_size, inclusive_boxes)
-    probabilities, windows = detections.probabilities[order], boxes
+    person_probs, windows = detections.person_probs[order], boxes
     if pasting == "rounded":
-        windows = enlarge_to_pixels(boxes, tuple(probabilities.shape[-2:]))
-        probabilities = F.pad(probabilities, (1, 1, 1, 1))
+        windows = enlarge_to_pixels(boxes, tuple(person_probs.shape[-2:]))
+        person_probs = F.pad(person_probs, (1, 1, 1, 1))
     covered = None
-    if semantic is not None:  # the stride-4 map covers whole cells: up to 3 pixels more than the network saw
-        rows, columns = detections.semantic_size or (4 * semantic.shape[1], 4 * semantic.shape[2])
+    if label_probs is not None:  # the stride-4 map covers whole cells: up to 3 pixels more than the network saw
+        rows, columns = detections.label_probs_size or (4 * label_probs.shape[1], 4 * label_probs.shape[2])
         covered = max(rows * ratio_y, height), max(columns * ratio_x, width)  # 47 * (768 / 47) < 768 in floats
-    labels, instances, people = ops.paste_parsing(
-        probabilities,
+    label_map, instance_map, person_maps = ops.paste_parsing(
+        person_probs,
         windows,
         (height, width),
         scores >= score_threshold,
-        semantic=semantic,
+        semantic=label_probs,
         semantic_size=covered,
         semantic_weight=instance_semantic_weight,
         semantic_gate={"combine": semantic_gate, "parsing": math.inf, "semseg": -math.inf}[semantic_mode],
@@ -86,9 +86,9 @@ def combine(
         box_scores=detections.box_scores[order],
         iou_scores=iou_scores,
         scores=scores,
-        people=people,
-        labels=labels,
-        instances=instances.to(torch.uint8 if len(boxes) < 256 else torch.uint16),
+        person_maps=person_maps,
+        label_map=label_map,
+        instance_map=instance_map.to(torch.uint8 if len(boxes) < 256 else torch.uint16),
         label_set=label_set,
     )
 

@@ -3,17 +3,17 @@
 import numpy as np
 
 from . import compiled
-from .people import NumberedPeople
+from .people import NumberedPersonMaps
 
 
 def person_boxes(person_maps) -> np.ndarray:
     """float64 [N, 4]: the box around the labels of each person.
 
     Args:
-        person_maps: [N, H, W] or :class:`NumberedPeople`.
+        person_maps: [N, H, W] or :class:`NumberedPersonMaps`.
     """
-    if compiled.core and isinstance(person_maps, NumberedPeople):
-        return compiled.core.boxes(person_maps.labels, person_maps.numbers, person_maps.count)
+    if compiled.core and isinstance(person_maps, NumberedPersonMaps):
+        return compiled.core.boxes(person_maps.label_map, person_maps.numbers, person_maps.count)
     return np.array([enclosing_box(one) for one in np.asarray(person_maps)], float).reshape(-1, 4)
 
 

@@ -5,21 +5,21 @@ of. Needs numpy, and pycocotools for AP^bbox; no torch.
 """
 
 from rpcnn.labelmaps.boxes import person_boxes
-from rpcnn.labelmaps.people import NumberedPeople
+from rpcnn.labelmaps.people import NumberedPersonMaps
 
 from .boxes import ap_bbox
 from .counting import confusion_matrix, person_counts
 from .evaluator import ParsingEvaluator
 from .instances import PERSON_THRESHOLDS, InstanceMatches, ap_h, ap_h_vol, ap_r, ap_r_vol, match_instances
-from .parsing import THRESHOLDS, PersonMatches, ap_p, ap_p_vol, average_precision, match_people, pcp
+from .parsing import PARSING_THRESHOLDS, PersonMatches, ap_p, ap_p_vol, average_precision, match_people, pcp
 from .semantic import class_iou, mean_accuracy, miou, pixel_accuracy
 from .table import format_table
 
 __all__ = [
+    "PARSING_THRESHOLDS",
     "PERSON_THRESHOLDS",
-    "THRESHOLDS",
     "InstanceMatches",
-    "NumberedPeople",
+    "NumberedPersonMaps",
     "ParsingEvaluator",
     "PersonMatches",
     "ap_bbox",

@@ -12,8 +12,8 @@ from rpcnn.labelmaps.people import as_array
 from .counting import take_greedily
 from .parsing import as_scores
 
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""COCO's, to the bit."""
+BOX_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+"""COCO's thresholds of IoU, to the bit."""
 MOST_BOXES = 100  # per image, the best
 
 
@@ -31,7 +31,7 @@ class BoxMatches:
     """True boxes."""
 
 
-def match_boxes(boxes, scores, true_boxes) -> BoxMatches:
+def match_coco_boxes(boxes, scores, true_boxes) -> BoxMatches:
     """Matches the predicted boxes of one image with its true boxes, as COCO does.
 
     In order of score each box takes the free true box that it overlaps most (of equal ones the last), if their IoU is
@@ -53,13 +53,13 @@ def match_boxes(boxes, scores, true_boxes) -> BoxMatches:
     best = np.argsort(-scores, kind="stable")[:MOST_BOXES]
     found, scores = found[best], scores[best]
     iou = np.reshape(mask.iou(found, wanted, [0] * len(wanted)), (len(found), len(wanted), 1))
-    least = np.nextafter(THRESHOLDS, 0)  # above it is at least the threshold
+    least = np.nextafter(BOX_THRESHOLDS, 0)  # above it is at least the threshold
     matched = take_greedily(iou, np.ones((len(wanted), 1), bool), np.arange(len(found)), least)[..., 0]
     return BoxMatches(scores, matched, ~matched & (_area(found) < 0), len(wanted))
 
 
 def pool_ap_bbox(matches: Sequence[BoxMatches]) -> float:
-    """:func:`ap_bbox` from what :func:`match_boxes` gives for each image."""
+    """:func:`ap_bbox` from what :func:`match_coco_boxes` gives for each image."""
     from pycocotools.cocoeval import COCOeval
 
     if not any(image.num_true for image in matches):
@@ -80,15 +80,15 @@ def ap_bbox(boxes: Sequence, scores: Sequence, true_boxes: Sequence) -> float:
     """COCO AP: mean over IoU 0.50, 0.55, …, 0.95, at most 100 boxes per image, one class.
 
     Args:
-        boxes, scores, true_boxes: per image what :func:`match_boxes` takes.
+        boxes, scores, true_boxes: per image what :func:`match_coco_boxes` takes.
 
     Returns:
         Percent; NaN where there is no true box, 0 where there is one and no prediction.
 
     Raises:
-        ValueError: as :func:`match_boxes`.
+        ValueError: as :func:`match_coco_boxes`.
     """
-    return pool_ap_bbox([match_boxes(*image) for image in zip(boxes, scores, true_boxes, strict=True)])
+    return pool_ap_bbox([match_coco_boxes(*image) for image in zip(boxes, scores, true_boxes, strict=True)])
 
 
 def as_boxes(name: str, boxes) -> np.ndarray:

@@ -9,7 +9,7 @@ import os
 import numpy as np
 
 from rpcnn.labelmaps.boxes import enclosing_box
-from rpcnn.labelmaps.people import NumberedPeople, as_labels
+from rpcnn.labelmaps.people import NumberedPersonMaps, as_labels
 
 try:
     from rpcnn import _metrics
@@ -39,8 +39,8 @@ def person_counts(person_maps, true_person_maps, num_classes: int) -> tuple[np.n
 
     Args:
         person_maps: labels [N, H, W] below K, one map per predicted person; they may overlap. Or
-            :class:`NumberedPeople`.
-        true_person_maps: labels [G, H, W], or :class:`NumberedPeople`.
+            :class:`NumberedPersonMaps`.
+        true_person_maps: labels [G, H, W], or :class:`NumberedPersonMaps`.
         num_classes: K, 1..256.
 
     Returns:
@@ -61,13 +61,13 @@ def person_counts(person_maps, true_person_maps, num_classes: int) -> tuple[np.n
 def image_counts(label_map, person_maps, true_label_map, true_person_maps, num_classes: int) -> tuple[np.ndarray, ...]:
     """(:func:`confusion_matrix` of the label maps, *:func:`person_counts`).
 
-    Each pixel is read once where both sides are :class:`NumberedPeople` of the label maps themselves.
+    Each pixel is read once where both sides are :class:`NumberedPersonMaps` of the label maps themselves.
 
     Raises:
         ValueError: as those two.
     """
-    numbered = isinstance(person_maps, NumberedPeople) and isinstance(true_person_maps, NumberedPeople)
-    if _metrics and numbered and person_maps.labels is label_map and true_person_maps.labels is true_label_map:
+    numbered = isinstance(person_maps, NumberedPersonMaps) and isinstance(true_person_maps, NumberedPersonMaps)
+    if _metrics and numbered and person_maps.label_map is label_map and true_person_maps.label_map is true_label_map:
         predicted, truth = _given("person_maps", person_maps), _given("true_person_maps", true_person_maps)
         counts = _metrics.image_counts(predicted, truth, num_classes)
         if counts is not None:
@@ -153,8 +153,8 @@ def person_counts_numpy(
 
 def _given(name: str, person_maps) -> np.ndarray | tuple:
     """Person maps as rpcnn._metrics takes them."""
-    if isinstance(person_maps, NumberedPeople):
-        return person_maps.labels, person_maps.numbers, person_maps.count
+    if isinstance(person_maps, NumberedPersonMaps):
+        return person_maps.label_map, person_maps.numbers, person_maps.count
     return as_labels(name, person_maps)
 
 

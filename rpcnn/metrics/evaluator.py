@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rpcnn.labelmaps.people import as_array, as_people
+from rpcnn.labelmaps.people import as_array, as_person_maps
 
-from .boxes import BoxMatches, as_boxes, match_boxes, pool_ap_bbox
+from .boxes import BoxMatches, as_boxes, match_coco_boxes, pool_ap_bbox
 from .counting import image_counts, person_counts
 from .instances import InstanceMatches, ap_h, ap_h_vol, ap_r, ap_r_vol, classes_shown, match_instances
-from .parsing import THRESHOLDS, PersonMatches, ap_p, ap_p_vol, as_scores, match_counts, pcp
+from .parsing import PARSING_THRESHOLDS, PersonMatches, ap_p, ap_p_vol, as_scores, match_counts, pcp
 from .semantic import class_iou, mean_accuracy, miou, pixel_accuracy
 
 
@@ -23,11 +23,33 @@ class ImageCounts:
     boxes: BoxMatches
 
 
+def measure_arguments(result, truth) -> dict:
+    """The arguments of :meth:`ParsingEvaluator.measure` for one image.
+
+    Args:
+        result: a :class:`rpcnn.ParsingResult`, :class:`rpcnn.formats.Prediction`, or anything with attributes
+            label_map, person_maps, scores, boxes, box_scores and, where it has them, part_maps and part_scores.
+        truth: a :class:`rpcnn.data.sample.Truth`, or anything with attributes label_map, person_maps and boxes.
+    """
+    return dict(
+        label_map=result.label_map,
+        person_maps=result.person_maps,
+        scores=result.scores,
+        boxes=result.boxes,
+        box_scores=result.box_scores,
+        part_maps=getattr(result, "part_maps", None),
+        part_scores=getattr(result, "part_scores", None),
+        true_label_map=truth.label_map,
+        true_person_maps=truth.person_maps,
+        true_boxes=truth.boxes,
+    )
+
+
 class ParsingEvaluator:
     """Counts image by image, gives the metrics at the end. No map is kept: some 400 bytes per predicted person stay.
 
     >>> evaluator = ParsingEvaluator(num_classes=20)
-    >>> for ... in ...: evaluator.add(labels=..., people=..., ...)    # doctest: +SKIP
+    >>> for ... in ...: evaluator.add(label_map=..., person_maps=..., ...)    # doctest: +SKIP
     >>> evaluator.summarize()["miou"]                                 # doctest: +SKIP
 
     With several processes, each adds its own images; one merges the others' `state()`.
@@ -67,54 +89,59 @@ class ParsingEvaluator:
         self._check_new([self._key(image_id)])
         self.put(self.measure(**arrays), image_id)
 
+    def add_result(self, result, truth, image_id: int | str | None = None) -> None:
+        """One image by its result and its truth, see :func:`measure_arguments`; otherwise as :meth:`add`."""
+        self.add(image_id=image_id, **measure_arguments(result, truth))
+
     def measure(
         self,
         *,
-        labels,
-        people,
+        label_map,
+        person_maps,
         scores,
         boxes,
         box_scores,
-        true_labels,
-        true_people,
+        true_label_map,
+        true_person_maps,
         true_boxes,
-        parts=None,
+        part_maps=None,
         part_scores=None,
     ) -> "ImageCounts":
         """What one image contributes, not yet counted: several threads may measure and one :meth:`put`.
 
         Args:
-            labels, true_labels: [H, W] label map of the whole image; true pixels of K or more (255) do not count.
-            people, true_people: [N, H, W] and [G, H, W], a label map per person, which may overlap; or
-                :class:`NumberedPeople`.
+            label_map, true_label_map: [H, W] labels of the whole image; true pixels of K or more (255) do not count.
+            person_maps, true_person_maps: [N, H, W] and [G, H, W], a label map per person, which may overlap; or
+                :class:`NumberedPersonMaps`.
             scores, box_scores: [N] parsing scores, that AP^p ranks by, and box scores, that AP^bbox ranks by.
             boxes, true_boxes: [N, 4] and [B, 4], x1 y1 x2 y2 in pixels.
-            parts, part_scores: [M, H, W] (or numbered) and [M], part instances of one label each, for AP^r in place of
-                the people's own parts.
+            part_maps, part_scores: [M, H, W] (or numbered) and [M], part instances of one label each, for AP^r in place
+                of the people's own parts.
 
         Raises:
             ValueError: a shape or dtype does not fit, a predicted label is K or more, a score or box is not finite.
         """
-        labels, true_labels = as_array(labels), as_array(true_labels)
-        people, true_people = as_people(people), as_people(true_people)
-        shape = true_labels.shape
-        if len(shape) != 2 or labels.shape != shape:
+        label_map, true_label_map = as_array(label_map), as_array(true_label_map)
+        person_maps, true_person_maps = as_person_maps(person_maps), as_person_maps(true_person_maps)
+        shape = true_label_map.shape
+        if len(shape) != 2 or label_map.shape != shape:
             raise ValueError(
-                "ParsingEvaluator: labels and true_labels must have one shape [H, W], "
-                f"got {list(labels.shape)} and {list(shape)}"
+                "ParsingEvaluator: label_map and true_label_map must have one shape [H, W], "
+                f"got {list(label_map.shape)} and {list(shape)}"
             )
-        if true_people.shape[1:] != shape:
+        if true_person_maps.shape[1:] != shape:
             raise ValueError(
-                f"ParsingEvaluator: true_people must have shape [G, {shape[0]}, {shape[1]}], "
-                f"got {list(true_people.shape)}"
+                f"ParsingEvaluator: true_person_maps must have shape [G, {shape[0]}, {shape[1]}], "
+                f"got {list(true_person_maps.shape)}"
             )
-        confusion, *counts = image_counts(labels, people, true_labels, true_people, self.num_classes)
+        confusion, *counts = image_counts(label_map, person_maps, true_label_map, true_person_maps, self.num_classes)
         scores = as_scores("scores", scores, len(counts[0]))
         matches = match_counts(*counts, scores, count_background=self.count_background, free_only=self.free_only)
-        if parts is not None:
-            people, counts = as_people(parts), person_counts(parts, true_people, self.num_classes)
+        shown_maps = person_maps
+        if part_maps is not None:
+            shown_maps, counts = as_person_maps(part_maps), person_counts(part_maps, true_person_maps, self.num_classes)
             scores = as_scores("part_scores", part_scores, len(counts[0]))
-        instances = match_instances(*counts, classes_shown(people, counts[1]), scores)
+        instances = match_instances(*counts, classes_shown(shown_maps, counts[1]), scores)
         boxes = as_boxes("boxes", boxes)
         if len(boxes) != len(matches.scores):
             raise ValueError(
@@ -124,7 +151,7 @@ class ParsingEvaluator:
         box_scores = as_scores("box_scores", box_scores, len(boxes))
         if not len(boxes) and self.skip_empty:
             confusion[:] = 0
-        return ImageCounts(confusion, matches, instances, match_boxes(boxes, box_scores, true_boxes))
+        return ImageCounts(confusion, matches, instances, match_coco_boxes(boxes, box_scores, true_boxes))
 
     def put(self, counts: "ImageCounts", image_id: int | str | None = None) -> None:
         """Counts a measured image. Raises ValueError where it was added before."""
@@ -181,7 +208,7 @@ class ParsingEvaluator:
             "ap_h_vol": ap_h_vol(instances),
             "ap_bbox": pool_ap_bbox([image.boxes for image in images]),
         }
-        for threshold in THRESHOLDS:
+        for threshold in PARSING_THRESHOLDS:
             percent = round(100 * threshold)
             results[f"ap_p_{percent}"], results[f"pcp_{percent}"] = ap_p(matches, threshold), pcp(matches, threshold)
         results = {key: None if np.isnan(value) else value for key, value in results.items()}

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .counting import take_greedily
-from .parsing import THRESHOLDS, average_precision
+from .parsing import PARSING_THRESHOLDS, average_precision
 from .semantic import divide, mean_defined
 
 PERSON_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
@@ -36,7 +36,7 @@ class InstanceMatches:
     found: np.ndarray
     """bool [N, K]: which classes each prediction shows; column 0 stands for the person as a whole."""
     right_parts: np.ndarray
-    """bool [T, N, K]: which of them take a true instance at each of THRESHOLDS; column 0 is unused."""
+    """bool [T, N, K]: which of them take a true instance at each of PARSING_THRESHOLDS; column 0 is unused."""
     right_people: np.ndarray
     """bool [10, N]: which predictions take a true person at each of PERSON_THRESHOLDS."""
     truth: np.ndarray
@@ -58,7 +58,7 @@ class InstanceMatches:
         )
 
 
-def classes_shown(people, predicted: np.ndarray) -> np.ndarray:
+def classes_shown(person_maps, predicted: np.ndarray) -> np.ndarray:
     """bool [N, K]: the classes that occur in each person's map; `predicted` [N, G, K] as from person_counts.
 
     A class that every true person ignores everywhere does not occur.
@@ -66,8 +66,8 @@ def classes_shown(people, predicted: np.ndarray) -> np.ndarray:
     if predicted.shape[1]:
         return predicted.max(1) > 0
     classes = range(predicted.shape[2])
-    shown = [np.isin(classes, np.unique(person)) for person in np.asarray(people)]
-    return np.array(shown, bool).reshape(len(people), len(classes))
+    shown = [np.isin(classes, np.unique(person)) for person in np.asarray(person_maps)]
+    return np.array(shown, bool).reshape(len(person_maps), len(classes))
 
 
 def match_instances(
@@ -95,31 +95,31 @@ def match_instances(
     return InstanceMatches(
         scores,
         found,
-        take_greedily(parts, occurs, order, THRESHOLDS),
+        take_greedily(parts, occurs, order, PARSING_THRESHOLDS),
         take_greedily(whole[..., None], occurs[:, :1], order, PERSON_THRESHOLDS)[..., 0],
         occurs.sum(0),
     )
 
 
 def ap_r(matches: Sequence[InstanceMatches], threshold: float = 0.5) -> float:
-    """AP^r at one of THRESHOLDS over all images; NaN where the truth shows no part.
+    """AP^r at one of PARSING_THRESHOLDS over all images; NaN where the truth shows no part.
 
     Equal scores rank in the order of the images and their predictions.
 
     Raises:
-        ValueError: the threshold is none of THRESHOLDS.
+        ValueError: the threshold is none of PARSING_THRESHOLDS.
     """
-    if threshold not in THRESHOLDS:
-        raise ValueError(f"ap_r: threshold must be one of {THRESHOLDS}, got {threshold}")
+    if threshold not in PARSING_THRESHOLDS:
+        raise ValueError(f"ap_r: threshold must be one of {PARSING_THRESHOLDS}, got {threshold}")
     if not matches:
         return float("nan")
     found = InstanceMatches.pool(matches)
-    return 100 * mean_defined(_class_precisions(found, found.right_parts[THRESHOLDS.index(threshold)])[1:])
+    return 100 * mean_defined(_class_precisions(found, found.right_parts[PARSING_THRESHOLDS.index(threshold)])[1:])
 
 
 def ap_r_vol(matches: Sequence[InstanceMatches]) -> float:
     """Mean of :func:`ap_r` at 0.1, 0.2, …, 0.9."""
-    return float(np.mean([ap_r(matches, threshold) for threshold in THRESHOLDS]))
+    return float(np.mean([ap_r(matches, threshold) for threshold in PARSING_THRESHOLDS]))
 
 
 def ap_h(matches: Sequence[InstanceMatches], threshold: float = 0.5) -> float:

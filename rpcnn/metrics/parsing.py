@@ -24,7 +24,7 @@ from rpcnn.labelmaps.people import as_array
 from .counting import person_counts
 from .semantic import divide
 
-THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+PARSING_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 LEAST_SCORE = 0.001
 
 
@@ -40,7 +40,7 @@ class PersonMatches:
     overlap: np.ndarray
     """float64 in 0..1, of the same shape: mean IoU with that person."""
     parts: np.ndarray
-    """float64 [N, T] in 0..1: share of that person's parts with an IoU above each of THRESHOLDS."""
+    """float64 [N, T] in 0..1: share of that person's parts with an IoU above each of PARSING_THRESHOLDS."""
     num_people: int
     """G."""
 
@@ -64,14 +64,14 @@ class PersonMatches:
 
 
 def match_people(
-    people, scores, true_people, num_classes: int, *, count_background: bool = True, free_only: bool = False
+    person_maps, scores, true_person_maps, num_classes: int, *, count_background: bool = True, free_only: bool = False
 ) -> PersonMatches:
     """Compares the predicted people of one image with its true people.
 
     Args:
-        people: labels [N, H, W] in 0..K−1.
+        person_maps: labels [N, H, W] in 0..K−1, or :class:`NumberedPersonMaps`.
         scores: [N] finite floats.
-        true_people: labels [G, H, W]; pixels of K or more (255) are ignored for that person.
+        true_person_maps: labels [G, H, W], or numbered; pixels of K or more (255) are ignored for that person.
         num_classes: K, background included.
         count_background: the background is a class of the mean IoU (released code); without it AP^p is harder.
         free_only: a prediction is compared with the people that no better prediction took (as COCO matches), instead
@@ -80,7 +80,7 @@ def match_people(
     Raises:
         ValueError: shapes or dtypes do not fit, a label is out of range, or a score is not finite.
     """
-    counts = person_counts(people, true_people, num_classes)
+    counts = person_counts(person_maps, true_person_maps, num_classes)
     scores = as_scores("scores", scores, len(counts[0]))
     return match_counts(*counts, scores, count_background=count_background, free_only=free_only)
 
@@ -98,24 +98,26 @@ def match_counts(
     people = len(truth)
     if not people:
         nobody = np.full(len(scores), -1)
-        return PersonMatches(scores, nobody, np.zeros(len(scores)), np.zeros((len(scores), len(THRESHOLDS))), 0)
+        return PersonMatches(scores, nobody, np.zeros(len(scores)), np.zeros((len(scores), len(PARSING_THRESHOLDS))), 0)
     iou = divide(hits, predicted + truth - hits)  # [N, G, K]
     means = mean_overlap(iou if count_background else iou[..., 1:])  # [N, G]
     num_parts = np.maximum((truth[:, 1:] > 0).sum(1), 1)  # [G]
-    above = (iou[..., 1:, None] > np.array(THRESHOLDS)).sum(2) / num_parts[:, None]  # [N, G, T]; NaN is not above
+    above = (iou[..., 1:, None] > np.array(PARSING_THRESHOLDS)).sum(2) / num_parts[
+        :, None
+    ]  # [N, G, T]; NaN is not above
     rows = np.arange(len(scores))
     if not free_only:
         person = means.argmax(1)  # the first of equals
         return PersonMatches(scores, person, means[rows, person], above[rows, person], people)
     person, overlap = _free_people(means, scores)  # [T, N]
-    steps = np.arange(len(THRESHOLDS))[:, None]
+    steps = np.arange(len(PARSING_THRESHOLDS))[:, None]
     return PersonMatches(scores, person, overlap, above[rows, person, steps].T, people)
 
 
 def _free_people(means: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At each of THRESHOLDS the free person that each prediction overlaps most, int64 [T, N], and how much, float64."""
-    person, overlap = np.full((2, len(THRESHOLDS), len(scores)), -1.0)
-    for t, threshold in enumerate(THRESHOLDS):
+    """The free person that each prediction overlaps most at each of PARSING_THRESHOLDS, int64 [T, N], and how much."""
+    person, overlap = np.full((2, len(PARSING_THRESHOLDS), len(scores)), -1.0)
+    for t, threshold in enumerate(PARSING_THRESHOLDS):
         free = means.copy()
         for n in np.argsort(-scores, kind="stable"):
             best = free[n].argmax()
@@ -136,23 +138,26 @@ def ap_p(matches: Sequence[PersonMatches], threshold: float = 0.5) -> float:
     """AP^p at one threshold over all images. Equal scores rank in the order of the images and their predictions.
 
     NaN where there is no true person; 0 where there is one and no prediction. Matches that were made with `free_only`
-    know THRESHOLDS alone.
+    know PARSING_THRESHOLDS alone.
     """
-    if threshold not in THRESHOLDS and any(image.person.ndim == 2 for image in matches):
-        raise ValueError(f"ap_p: threshold must be one of {THRESHOLDS} with free_only, got {threshold}")
+    if threshold not in PARSING_THRESHOLDS and any(image.person.ndim == 2 for image in matches):
+        raise ValueError(f"ap_p: threshold must be one of {PARSING_THRESHOLDS} with free_only, got {threshold}")
     right, _ = _take_people(matches, threshold)
     return 100 * average_precision(right, sum(image.num_people for image in matches))
 
 
 def ap_p_vol(matches: Sequence[PersonMatches]) -> float:
     """Mean of :func:`ap_p` at 0.1, 0.2, …, 0.9."""
-    return float(np.mean([ap_p(matches, threshold) for threshold in THRESHOLDS]))
+    return float(np.mean([ap_p(matches, threshold) for threshold in PARSING_THRESHOLDS]))
 
 
 def pcp(matches: Sequence[PersonMatches], threshold: float = 0.5) -> float:
-    """Percentage of correctly parsed parts at one of THRESHOLDS over all images; NaN where there is no true person."""
-    if threshold not in THRESHOLDS:
-        raise ValueError(f"pcp: threshold must be one of {THRESHOLDS}, got {threshold}")
+    """Percentage of correctly parsed parts at one of PARSING_THRESHOLDS over all images.
+
+    NaN where there is no true person.
+    """
+    if threshold not in PARSING_THRESHOLDS:
+        raise ValueError(f"pcp: threshold must be one of {PARSING_THRESHOLDS}, got {threshold}")
     _, parts = _take_people(matches, threshold)
     num_people = sum(image.num_people for image in matches)
     return 100 * float(parts.sum() / num_people) if num_people else float("nan")
@@ -191,7 +196,7 @@ def _take_people(matches: Sequence[PersonMatches], threshold: float) -> tuple[np
     if not matches:
         return np.zeros(0, bool), np.zeros(0)
     found = PersonMatches.pool(matches)
-    at = lambda values: values[THRESHOLDS.index(threshold)] if values.ndim == 2 else values  # [T, N] or [N]
+    at = lambda values: values[PARSING_THRESHOLDS.index(threshold)] if values.ndim == 2 else values  # [T, N] or [N]
     scores, person, overlap = found.scores, at(found.person), at(found.overlap)
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= LEAST_SCORE]
@@ -200,6 +205,6 @@ def _take_people(matches: Sequence[PersonMatches], threshold: float) -> tuple[np
     taking = able[np.sort(earliest)]  # by rank, so that sums do not depend on how images were numbered
     right = np.zeros(len(scores), bool)
     right[taking] = True
-    if threshold not in THRESHOLDS:
+    if threshold not in PARSING_THRESHOLDS:
         return right[order], np.zeros(0)
-    return right[order], found.parts[taking, THRESHOLDS.index(threshold)]
+    return right[order], found.parts[taking, PARSING_THRESHOLDS.index(threshold)]

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rpcnn import ops
+from rpcnn.labels import IGNORE
 
 from .boxes import (
     IGNORED,
@@ -19,7 +20,7 @@ from .boxes import (
     regression_targets,
 )
 from .layers import linear
-from .losses import IGNORE, Terms, masked_smooth_l1
+from .losses import Terms, masked_smooth_l1
 
 PERSON = 1  # class 0 is background
 CODER_WEIGHTS = (10.0, 5.0)  # of the centre, of the size

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rpcnn.data.sample import Target
+from rpcnn.labels import IGNORE
 from rpcnn.runtime.distributed import all_reduce_sum, world_size
-
-IGNORE = 255
 
 Terms = dict[str, tuple[Tensor, Tensor]]
 
@@ -50,15 +50,15 @@ def masked_smooth_l1(values: Tensor, wanted: Tensor, mask: Tensor, beta: float) 
     return torch.where(mask[:, None], F.smooth_l1_loss(values, wanted, beta=beta, reduction="none"), 0).sum()
 
 
-def semantic_target(targets, size: tuple[int, int], padding_label: int = IGNORE) -> Tensor:
+def semantic_target(targets: list[Target], size: tuple[int, int], padding_label: int = IGNORE) -> Tensor:
     """Labels uint8 [N, H/4, W/4] for the global segmentation of a batch padded to `size` = (H, W).
 
     Each stride-4 cell takes the label of its top left pixel; cells of the padding take `padding_label`.
     """
     height, width = size
-    labels = targets[0]["semantic"].new_full((len(targets), height // 4, width // 4), padding_label)
+    labels = targets[0]["label_map"].new_full((len(targets), height // 4, width // 4), padding_label)
     for i, target in enumerate(targets):
-        cells = target["semantic"][::4, ::4]
+        cells = target["label_map"][::4, ::4]
         labels[i, : cells.shape[0], : cells.shape[1]] = cells
     return labels
 

@@ -91,10 +91,10 @@ class ParsingHead(nn.Module):
         return norm_relu(F.conv2d(branches, local).add_(F.conv2d(pooled, everywhere)))
 
 
-def crop_parsing(parsing: Tensor, people: Tensor, boxes: Tensor, size: int, crop: str = "exact") -> Tensor:
+def crop_parsing(person_maps: Tensor, people: Tensor, boxes: Tensor, size: int, crop: str = "exact") -> Tensor:
     """The people's own label maps inside boxes, uint8 [R, size, size], nearest pixel to each point.
 
-    parsing [n, H, W] one map per person; people [R] indices into it; boxes [R, 4] pixels. Point (i, j) lies at
+    person_maps [n, H, W]; people [R] indices into it; boxes [R, 4] pixels. Point (i, j) lies at
     y1 + (i + 0.5) h / size, x1 + (j + 0.5) w / size; points outside the image take the nearest pixel of its border.
     Reads only the R size^2 pixels wanted, on the device where the maps are; the result is on the boxes' device.
 
@@ -102,16 +102,16 @@ def crop_parsing(parsing: Tensor, people: Tensor, boxes: Tensor, size: int, crop
     the crop ends before the last pixel, and its pixel floor(i h / size) is taken, not the one nearest to the point. A
     crop without a pixel, at which the released code stops, has one.
     """
-    people, corners = people.to(parsing.device), boxes.to(parsing.device)
+    people, corners = people.to(person_maps.device), boxes.to(person_maps.device)
     if crop == "rounded":
         # In double and in this order, as OpenCV's nearest neighbour: h / size itself may floor to another pixel.
         first, end = last_pixels(corners).double().round().clamp(min=0).split(2, dim=1)
         scale = 1 / (size / (end - first).clamp(min=1))
-        steps = torch.arange(size, device=parsing.device, dtype=torch.float64)
+        steps = torch.arange(size, device=person_maps.device, dtype=torch.float64)
         points = first[:, :, None] + (scale[:, :, None] * steps).floor()
     else:
-        steps = (torch.arange(size, device=parsing.device, dtype=corners.dtype) + 0.5) / size
+        steps = (torch.arange(size, device=person_maps.device, dtype=corners.dtype) + 0.5) / size
         points = corners[:, :2, None] + (corners[:, 2:] - corners[:, :2])[:, :, None] * steps  # [R, 2 (x, y), size]
-    columns = points[:, 0].floor().long().clamp(0, parsing.shape[2] - 1)
-    rows = points[:, 1].floor().long().clamp(0, parsing.shape[1] - 1)
-    return parsing[people[:, None, None], rows[:, :, None], columns[:, None, :]].to(boxes.device)
+    columns = points[:, 0].floor().long().clamp(0, person_maps.shape[2] - 1)
+    rows = points[:, 1].floor().long().clamp(0, person_maps.shape[1] - 1)
+    return person_maps[people[:, None, None], rows[:, :, None], columns[:, None, :]].to(boxes.device)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rpcnn import ops
+from rpcnn.data.sample import Target
+from rpcnn.labels import IGNORE
 
 from .backbone import Backbone
 from .box_head import BoxHead
@@ -18,7 +20,7 @@ from .detections import Detections
 from .fpn import FPN
 from .gse_fpn import GSEFPN
 from .layers import channel_softmax
-from .losses import IGNORE, label_cross_entropy, normalise, rescoring_error, semantic_target
+from .losses import label_cross_entropy, normalise, rescoring_error, semantic_target
 from .parsing_head import ParsingHead, crop_parsing
 from .prsn import PRSN
 from .rpn import RPN
@@ -217,12 +219,10 @@ class RPRCNN(nn.Module):
         """The network of a configuration: the fields of its `model` group are this class's arguments."""
         return cls(num_classes=config.labels.num_classes, **dataclasses.asdict(config.model))
 
-    def forward(self, images: list[Tensor], targets: list[dict] | None = None):
+    def forward(self, images: list[Tensor], targets: list[Target] | None = None):
         """Images uint8 [3, h, w] RGB to losses (training mode) or to `Detections`, one per image (eval mode).
 
-        targets, in training: per image boxes float32 [n, 4], parsing uint8 [n, h, w] one label map per person,
-        semantic uint8 [h, w] with 255 ignored; for draws that do not depend on the batch, an int seed; and where other
-        processes hold further images of the step, padded_to, the (height, width) that all of them fit into.
+        targets, in training: one `rpcnn.data.sample.Target` per image; boxes, person_maps and label_map are required.
 
         The losses are scalars, already weighted, whose sum is Eq. 1: rpn_objectness, rpn_box, box_class,
         box_regression, parsing, semantic (with gse), rescoring (with prsn).
@@ -236,14 +236,16 @@ class RPRCNN(nn.Module):
             detections |= zip(group, self.detect(*self.encode([images[i] for i in group])), strict=True)
         return [detections[i] for i in range(len(images))]
 
-    def encode(self, images: list[Tensor], targets=None):
+    def encode(self, images: list[Tensor], targets: list[Target] | None = None):
         """Images to S2..S6, the semantic logits (None without GSE-FPN) and each image's (height, width)."""
         batch, image_sizes = self.normalise_and_pad(images, targets)
         pyramid = self.fpn(self.backbone(batch))  # C2..C5 -> P2..P6
         semantic_logits, pyramid = self.gse(pyramid) if self.gse else (None, pyramid[: self.pyramid_levels])  # S2..S6
         return pyramid, semantic_logits, image_sizes
 
-    def normalise_and_pad(self, images: list[Tensor], targets=None) -> tuple[Tensor, list[tuple[int, int]]]:
+    def normalise_and_pad(
+        self, images: list[Tensor], targets: list[Target] | None = None
+    ) -> tuple[Tensor, list[tuple[int, int]]]:
         """The batch [N, 3, H, W], padded to the right of and below each image, and each image's (height, width)."""
         others = [target["padded_to"] for target in targets or () if "padded_to" in target]
         if self.normalise_per_process:
@@ -257,7 +259,7 @@ class RPRCNN(nn.Module):
             canvas[:, : image.shape[1], : image.shape[2]] = (image - self.pixel_mean) / self.pixel_std
         return batch, [tuple(image.shape[-2:]) for image in images]
 
-    def losses(self, pyramid, semantic_logits, image_sizes, targets) -> dict[str, Tensor]:
+    def losses(self, pyramid, semantic_logits, image_sizes, targets: list[Target]) -> dict[str, Tensor]:
         """Eq. 1, term by term."""
         generators = [seeded_generator(target) for target in targets]
         anchors = self.rpn(pyramid)
@@ -288,10 +290,18 @@ class RPRCNN(nn.Module):
         found = self.box_head.detect(*self.box_head(pyramid, proposals), proposals, image_sizes)
         detections = []
         for i, ((boxes, box_scores), size) in enumerate(zip(found, image_sizes, strict=True)):
-            probabilities, iou_scores = self.parse([pyramid[0][i : i + 1]], boxes)
-            semantic = self.semantic_probabilities(semantic_logits[i], size) if self.gse else None
-            covered = None if self.crop_semantic else size
-            detections.append(Detections(boxes, box_scores, iou_scores, probabilities, semantic, size, covered))
+            person_probs, iou_scores = self.parse([pyramid[0][i : i + 1]], boxes)
+            detections.append(
+                Detections(
+                    boxes=boxes,
+                    box_scores=box_scores,
+                    iou_scores=iou_scores,
+                    person_probs=person_probs,
+                    label_probs=self.semantic_probabilities(semantic_logits[i], size) if self.gse else None,
+                    image_size=size,
+                    label_probs_size=None if self.crop_semantic else size,
+                )
+            )
         return detections
 
     def semantic_probabilities(self, logits: Tensor, image_size: tuple[int, int]) -> Tensor:
@@ -311,7 +321,7 @@ class RPRCNN(nn.Module):
         """
         shape = len(boxes), self.num_classes, self.parsing_output, self.parsing_output
         # Filled chunk by chunk; a single chunk is the result itself.
-        probabilities = boxes.new_empty(shape) if len(boxes) > self.parsing_chunk else boxes.new_zeros(0, *shape[1:])
+        person_probs = boxes.new_empty(shape) if len(boxes) > self.parsing_chunk else boxes.new_zeros(0, *shape[1:])
         iou_scores = boxes.new_zeros(len(boxes)) if self.prsn else None
         for start in range(0, len(boxes), self.parsing_chunk):
             chunk = slice(start, start + self.parsing_chunk)
@@ -321,10 +331,10 @@ class RPRCNN(nn.Module):
                 iou = self.prsn(feature, logits, seen)
                 iou_scores[chunk] = iou.clamp(0, 1) if self.clamp_iou else iou
             if len(boxes) > self.parsing_chunk:
-                probabilities[chunk] = seen
+                person_probs[chunk] = seen
             else:
-                probabilities = seen
-        return probabilities, iou_scores
+                person_probs = seen
+        return person_probs, iou_scores
 
     def parsing_rois(self, pyramid, boxes: list[Tensor]) -> Tensor:
         """Features [R, C, resolution, resolution] of the boxes of each image, all from the finest level (Sec. 3.3)."""
@@ -346,7 +356,7 @@ class RPRCNN(nn.Module):
             boxes.append(roi.boxes[chosen])
             if len(chosen):
                 people = roi.people[chosen].clamp(min=0)
-                crops = crop_parsing(target["parsing"], people, boxes[-1], self.parsing_output, self.parsing_crop)
+                crops = crop_parsing(target["person_maps"], people, boxes[-1], self.parsing_output, self.parsing_crop)
                 labels.append(torch.where(valid[:, None, None], crops, IGNORE))
         if not labels:
             height, width = image_sizes[0]
@@ -371,14 +381,14 @@ def padded_size(images: list[Tensor], others=()) -> tuple[int, int]:
     return tuple(-(-max(side) // SIZE_DIVISOR) * SIZE_DIVISOR for side in zip(*sizes, strict=True))
 
 
-def seeded_generator(target: dict) -> torch.Generator | None:
+def seeded_generator(target: Target) -> torch.Generator | None:
     """The source of an image's random draws: its own where it has a seed, else torch's global one."""
     if "seed" not in target:
         return None
     return torch.Generator(target["boxes"].device).manual_seed(int(target["seed"]))
 
 
-def check_inputs(images: list[Tensor], targets: list[dict] | None, training: bool) -> None:
+def check_inputs(images: list[Tensor], targets: list[Target] | None, training: bool) -> None:
     """Raises ValueError that names what is wrong with the arguments of `RPRCNN.forward`."""
     if len(images) == 0:
         raise ValueError("RPRCNN: images must hold at least one image")
@@ -392,11 +402,11 @@ def check_inputs(images: list[Tensor], targets: list[dict] | None, training: boo
             f"RPRCNN: training wants {len(images)} targets, got {None if targets is None else len(targets)}"
         )
     for i, (image, target) in enumerate(zip(images, targets, strict=True)):
-        missing = [key for key in ("boxes", "parsing", "semantic") if key not in target]
+        missing = [key for key in ("boxes", "person_maps", "label_map") if key not in target]
         if missing:
             raise ValueError(f"RPRCNN: targets[{i}] must hold {', '.join(missing)}, got {', '.join(target)}")
         people, size = len(target["boxes"]), list(image.shape[1:])
-        wanted = {"boxes": [people, 4], "parsing": [people, *size], "semantic": size}
+        wanted = {"boxes": [people, 4], "person_maps": [people, *size], "label_map": size}
         for key, shape in wanted.items():
             if list(target[key].shape) != shape:
                 raise ValueError(f"RPRCNN: targets[{i}][{key!r}] must be {shape}, got {list(target[key].shape)}")

@@ -10,6 +10,7 @@ import torch
 from rpcnn.analysis import bounds, modes, scores
 from rpcnn.analysis.report import mathtext, table, with_change
 from rpcnn.config import Config
+from rpcnn.data.sample import Truth
 from rpcnn.inference.combine import combine
 from rpcnn.labels import CIHP
 from rpcnn.metrics import ParsingEvaluator, ap_p, match_people
@@ -29,8 +30,8 @@ def scene(boxes, parts=(2, 5, 9, 16)):
         "id": "1",
         "image": torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8),
         "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        "parsing": people,
-        "semantic": people.amax(dim=0) if len(boxes) else torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8),
+        "person_maps": people,
+        "label_map": people.amax(dim=0) if len(boxes) else torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8),
     }
 
 
@@ -45,8 +46,8 @@ def detections(boxes, box_scores, people, iou_scores=None, semantic=None):
         boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         box_scores=torch.tensor(box_scores),
         iou_scores=None if iou_scores is None else torch.tensor(iou_scores),
-        probabilities=probabilities,
-        semantic=semantic,
+        person_probs=probabilities,
+        label_probs=semantic,
         image_size=(HEIGHT, WIDTH),
     )
 
@@ -63,38 +64,38 @@ def two():
     """Two people: the second parsed well, the first with two of its four parts wrong, yet with the better box score;
     then the second again, cut off at its knees, and a box beside everybody."""
     sample = scene(TWO)
-    wrong = sample["parsing"][0].clone()
+    wrong = sample["person_maps"][0].clone()
     wrong[wrong == 9] = 12
     wrong[wrong == 16] = 17
     boxes = [*TWO, (40, 4, 70, 44), (2, 0, 9, 5)]
-    other = torch.where(sample["parsing"][1] > 0, 7, 0).to(torch.uint8)
+    other = torch.where(sample["person_maps"][1] > 0, 7, 0).to(torch.uint8)
     beside = torch.full((HEIGHT, WIDTH), 3, dtype=torch.uint8)
-    maps = torch.stack([wrong, sample["parsing"][1], other, beside])
+    maps = torch.stack([wrong, sample["person_maps"][1], other, beside])
     return sample, result_of(detections(boxes, [0.9, 0.8, 0.95, 0.5], maps))
 
 
 def matches_of(sample, result):
-    return match_people(result.people, result.scores, sample["parsing"], CLASSES)
+    return match_people(result.person_maps, result.scores, sample["person_maps"], CLASSES)
 
 
 def test_true_parsing_makes_the_overlap_of_found_people_1(two):
     sample, result = two
-    truth = bounds.with_true_parsing(result, matches_of(sample, result), sample["parsing"])
+    truth = bounds.with_true_parsing(result, matches_of(sample, result), sample["person_maps"])
     assert torch.equal(truth.scores, result.scores) and torch.equal(truth.boxes, result.boxes)
     overlap = matches_of(sample, truth).overlap
     whole = [i for i, box in enumerate(result.boxes.tolist()) if tuple(map(round, box)) in TWO]
     assert len(whole) == 2 and overlap[whole] == pytest.approx(1)
-    assert not truth.people[3].any()  # the box beside everybody
+    assert not truth.person_maps[3].any()  # the box beside everybody
     cut = [i for i, box in enumerate(result.boxes.tolist()) if round(box[3]) == 44]
     assert 0.5 < overlap[cut[0]] < 1  # the parsing branch sees no further than its box
-    assert not truth.people[cut[0]][44:].any()
+    assert not truth.person_maps[cut[0]][44:].any()
 
 
 def test_true_parsing_makes_unknown_pixels_background(two):
     sample, result = two
-    sample["parsing"][1, 20:24, 45:60] = 255
-    truth = bounds.with_true_parsing(result, matches_of(sample, result), sample["parsing"])
-    assert int(truth.people.max()) < CLASSES
+    sample["person_maps"][1, 20:24, 45:60] = 255
+    truth = bounds.with_true_parsing(result, matches_of(sample, result), sample["person_maps"])
+    assert int(truth.person_maps.max()) < CLASSES
 
 
 def test_true_scores_rank_perfectly(two):
@@ -118,16 +119,16 @@ def test_people_are_painted_again_best_last_and_from_the_threshold_on(two):
     background = torch.full((HEIGHT, WIDTH), 11, dtype=torch.uint8)
     shown = bounds.painted(bounds.with_scores(result, np.array([0.2, 0.9, 0.6, 0.0])), background, 0.3)
     assert shown.scores.tolist() == pytest.approx([0.9, 0.6, 0.2, 0.0])
-    best, second = shown.people[0] > 0, shown.people[1] > 0
-    assert (shown.instances[best] == 1).all() and (shown.labels[best] == shown.people[0][best]).all()
-    assert (shown.instances[second & ~best] == 2).all()
-    assert (shown.labels[~best & ~second] == 11).all() and (shown.instances[~best & ~second] == 0).all()
+    best, second = shown.person_maps[0] > 0, shown.person_maps[1] > 0
+    assert (shown.instance_map[best] == 1).all() and (shown.label_map[best] == shown.person_maps[0][best]).all()
+    assert (shown.instance_map[second & ~best] == 2).all()
+    assert (shown.label_map[~best & ~second] == 11).all() and (shown.instance_map[~best & ~second] == 0).all()
 
 
 def test_painting_what_was_predicted_gives_the_predicted_map(two):
     _, result = two
     again = bounds.painted(result, torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8), 0.3)
-    assert torch.equal(again.labels, result.labels) and torch.equal(again.instances, result.instances)
+    assert torch.equal(again.label_map, result.label_map) and torch.equal(again.instance_map, result.instance_map)
 
 
 class Synthetic:
@@ -142,7 +143,7 @@ class Synthetic:
             people = [(4, 6, 30, 54), (32, 4, 50, 56), (54, 8, 76, 50)][: random.integers(1, 4)]
             sample = scene(people) | {"id": str(number)}
             boxes, maps, box_scores = [], [], []
-            for person, box in zip(sample["parsing"], people, strict=True):
+            for person, box in zip(sample["person_maps"], people, strict=True):
                 for _ in range(random.integers(1, 3)):
                     map_ = person.clone()
                     for part in random.choice([2, 5, 9, 16], random.integers(0, 4), replace=False):
@@ -167,7 +168,7 @@ class Synthetic:
 def parse_true_boxes(trained, image, boxes):
     """As bounds.detect, for a network that gives all people the right first and a wrong second half."""
     sample = next(sample for sample in trained.images if sample["image"] is image)
-    half = torch.where(sample["parsing"] > 5, 11, sample["parsing"])
+    half = torch.where(sample["person_maps"] > 5, 11, sample["person_maps"])
     return trained.detect(image), detections([tuple(map(int, box)) for box in boxes], [1.0] * len(boxes), half)
 
 
@@ -204,8 +205,8 @@ def test_true_boxes_have_box_score_1_and_the_networks_own_parsing():
     with torch.inference_mode():
         pyramid, _, _ = model.encode([bounds.test_transform(config)(image)])
         probabilities, iou_scores = model.parse(pyramid, boxes * 1.6)
-    assert torch.allclose(parsed.probabilities, probabilities) and torch.allclose(parsed.iou_scores, iou_scores)
-    assert torch.equal(parsed.semantic, found.semantic)
+    assert torch.allclose(parsed.person_probs, probabilities) and torch.allclose(parsed.iou_scores, iou_scores)
+    assert torch.equal(parsed.label_probs, found.label_probs)
     assert len(bounds.without_people(found).boxes) == 0
 
 
@@ -247,7 +248,7 @@ def test_spearman_sees_order_alone_and_shares_ranks():
 def test_a_point_per_detection(two):
     sample, _ = two
     trained = Synthetic(images=1)
-    perfect = detections([TWO[1], (0, 0, 8, 8)], [0.25, 0.5], sample["parsing"][[1, 1]], iou_scores=[0.81, 0.5])
+    perfect = detections([TWO[1], (0, 0, 8, 8)], [0.25, 0.5], sample["person_maps"][[1, 1]], iou_scores=[0.81, 0.5])
     trained.images, trained.found = [sample, scene([]) | {"id": "2"}], [perfect, perfect]
     points = scores.score_points(trained)
     assert [p["image"] for p in points] == ["1", "1"]  # the image without people has no true mIoU
@@ -260,13 +261,13 @@ def test_a_point_per_detection(two):
 def test_modes_see_one_pass_of_the_network_three_ways(two):
     """A global map that knows one half of the picture and people of the other: combined they are right."""
     sample, _ = two
-    semantic = torch.nn.functional.one_hot(sample["semantic"].long(), CLASSES).permute(2, 0, 1).float()
+    semantic = torch.nn.functional.one_hot(sample["label_map"].long(), CLASSES).permute(2, 0, 1).float()
     semantic[:, :, 40:] = 0
     semantic[0, :, 40:] = 1
     trained = Synthetic(images=1)
     trained.images = [sample]
-    found = detections(TWO[1:], [0.9], sample["parsing"][1:], semantic=semantic)
-    found.semantic_size = (HEIGHT, WIDTH)
+    found = detections(TWO[1:], [0.9], sample["person_maps"][1:], semantic=semantic)
+    found.label_probs_size = (HEIGHT, WIDTH)
     calls = []
     trained.detect = lambda image: calls.append(image) or found
     results = modes.modes(trained, ["semseg", "parsing", "combine"])
@@ -276,7 +277,7 @@ def test_modes_see_one_pass_of_the_network_three_ways(two):
     assert results["semseg"]["pixel_accuracy"] == pytest.approx(100 * right)
     assert results["parsing"]["pixel_accuracy"] == pytest.approx(100 * (HEIGHT * WIDTH - 26 * 48) / (HEIGHT * WIDTH))
     evaluator = ParsingEvaluator(CLASSES)
-    bounds.add_result(evaluator, result_of(found, mode="parsing"), sample)
+    evaluator.add_result(result_of(found, mode="parsing"), Truth.of(sample))
     assert results["parsing"]["mean_accuracy"] == pytest.approx(evaluator.summarize()["mean_accuracy"])
 
 
@@ -284,7 +285,7 @@ def test_modes_pass_over_empty_images_where_the_metrics_do(two):
     """test.skip_empty (released code): of two images the one without a detection does not count."""
     trained = Synthetic(images=1)
     trained.images = [scene(TWO), scene(TWO) | {"id": "2"}]
-    maps = trained.images[0]["parsing"]
+    maps = trained.images[0]["person_maps"]
     trained.found = [detections(TWO, [0.9, 0.9], maps), detections([], [], maps)]
     half = modes.modes(trained, ["parsing"])["parsing"]["mean_accuracy"]
     trained.config.test.skip_empty = True

@@ -29,8 +29,8 @@ def write(name, folder, dataset, change=lambda prediction: prediction, skip=()):
         if i in skip:
             continue
         truth = dataset.load(i, with_image=False)
-        people = truth["parsing"].numpy()
-        perfect = Prediction(truth["semantic"].numpy(), people, np.ones(len(people)))
+        people = truth["person_maps"].numpy()
+        perfect = Prediction(truth["label_map"].numpy(), people, np.ones(len(people)))
         form.write(folder, entry.id, change(perfect))
     form.finish(folder)
 
@@ -66,8 +66,8 @@ def test_formats_without_overlaps_change_ap_p(scenes, tmp_path):
     dataset = open_split(scenes, "val")
 
     def doubled(perfect):  # a second person over all of the first one, with a better score
-        people = np.concatenate([perfect.people, np.where(perfect.people[:1] > 0, 1, 0).astype(np.uint8)])
-        return Prediction(perfect.labels, people, np.append(perfect.scores / 2, 0.9))
+        people = np.concatenate([perfect.person_maps, np.where(perfect.person_maps[:1] > 0, 1, 0).astype(np.uint8)])
+        return Prediction(perfect.label_map, people, np.append(perfect.scores / 2, 0.9))
 
     results = {}
     for name in ("people", "instances"):
@@ -81,8 +81,8 @@ def test_the_number_of_threads_changes_nothing(scenes, tmp_path):
     noise = np.random.default_rng(0)
 
     def noisy(perfect):
-        people = np.where(noise.random(perfect.people.shape) < 0.2, 3, perfect.people).astype(np.uint8)
-        return Prediction(perfect.labels, people, noise.random(len(people)))
+        people = np.where(noise.random(perfect.person_maps.shape) < 0.2, 3, perfect.person_maps).astype(np.uint8)
+        return Prediction(perfect.label_map, people, noise.random(len(people)))
 
     write("people", tmp_path, dataset, noisy)
     one, four = (
@@ -112,10 +112,10 @@ def test_predictions_without_an_image_are_named(scenes, tmp_path):
 
 def test_a_prediction_of_another_size_is_named(scenes, tmp_path):
     dataset = open_split(scenes, "val")
-    crop = lambda one: Prediction(one.labels[:-1], one.people[:, :-1], one.scores)
+    crop = lambda one: Prediction(one.label_map[:-1], one.person_maps[:, :-1], one.scores)
     write("people", tmp_path, dataset, crop)
     with pytest.raises(
-        SystemExit, match=f"{dataset.entries[0].id}: ParsingEvaluator: labels and true_labels must have"
+        SystemExit, match=f"{dataset.entries[0].id}: ParsingEvaluator: label_map and true_label_map must have"
     ):
         main(["--predictions", str(tmp_path), "--data", str(scenes)])
 
@@ -140,7 +140,7 @@ def test_any_number_of_processes_gives_the_same_metrics(workers, scenes, tmp_pat
         "people",
         tmp_path,
         dataset,
-        lambda one: Prediction(np.roll(one.labels, 3), np.roll(one.people, 3, 1), one.scores),
+        lambda one: Prediction(np.roll(one.label_map, 3), np.roll(one.person_maps, 3, 1), one.scores),
     )
     run = lambda n: evaluate_predictions(make_format("people"), tmp_path, dataset, ParsingEvaluator(20), workers=n)
     assert run(workers) == run(3)

@@ -108,9 +108,9 @@ from rpcnn import info
 from rpcnn.labelmaps.boxes import person_boxes
 from rpcnn.labelmaps.png import read_byte_png
 from rpcnn.labelmaps.run_lengths import paint_runs
-from rpcnn.metrics import NumberedPeople, person_counts
+from rpcnn.metrics import NumberedPersonMaps, person_counts
 labels = np.uint8([[0, 1, 2], [0, 1, 0]])
-people = NumberedPeople(labels, np.uint8(labels > 0), 1)
+people = NumberedPersonMaps(labels, np.uint8(labels > 0), 1)
 columns = np.zeros((3, 2), np.uint8)
 paint_runs(columns, "24", 7)
 print(person_boxes(people).tolist(), columns.sum(), person_counts(people, people, 3)[0].ravel(), read_byte_png("none"))

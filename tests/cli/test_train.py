@@ -128,9 +128,9 @@ def test_predict_writes_four_files_that_agree(run, picture, tmp_path):
     assert labels.mode == "P" and labels.size == Image.open(picture).size
     values = np.array(labels)
     result = Predictor(run, "cpu")(picture)
-    assert np.array_equal(values, result.labels.numpy())
+    assert np.array_equal(values, result.label_map.numpy())
     assert labels.getpalette()[:6] == [0, 0, 0, *result.label_set.palette[1]]
-    assert np.array_equal(np.array(Image.open(tmp_path / f"{picture.stem}_instances.png")), result.instances.numpy())
+    assert np.array_equal(np.array(Image.open(tmp_path / f"{picture.stem}_instances.png")), result.instance_map.numpy())
     record = json.loads((tmp_path / f"{picture.stem}.json").read_text())
     assert len(record["people"]) == len(result)
     assert {"box", "score", "box_score", "iou_score", "parts"} <= set((record["people"] or [dict.fromkeys(
@@ -151,7 +151,7 @@ def test_the_predictor_takes_paths_images_arrays_and_lists(run, picture):
     predictor = Predictor(run, "cpu")
     array = load_picture(picture)
     a, b, c = predictor(picture), predictor(Image.open(picture)), predictor([array])[0]
-    assert torch.equal(a.labels, b.labels) and torch.equal(a.labels, c.labels)
+    assert torch.equal(a.label_map, b.label_map) and torch.equal(a.label_map, c.label_map)
     for wrong in (array[..., :2], array.astype(np.float32), 3):
         with pytest.raises(ValueError, match="image: must be"):
             predictor(wrong)

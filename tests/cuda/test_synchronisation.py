@@ -50,8 +50,8 @@ def batch(device, people=(2, 1)):
         targets = [
             {
                 "boxes": torch.zeros(n, 4),
-                "parsing": torch.zeros(n, HEIGHT, WIDTH, dtype=torch.uint8),
-                "semantic": torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8),
+                "person_maps": torch.zeros(n, HEIGHT, WIDTH, dtype=torch.uint8),
+                "label_map": torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8),
             }
             for n in people
         ]

@@ -43,17 +43,17 @@ def scene(seed: int, height: int = 64, width: int = 96, people: int = 2):
     """An image of people as coloured rectangles, heads above bodies, and its target."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 60, (3, height, width), dtype=torch.uint8, generator=generator)
-    parsing = torch.zeros(people, height, width, dtype=torch.uint8)
+    person_maps = torch.zeros(people, height, width, dtype=torch.uint8)
     boxes = torch.zeros(people, 4)
     for i in range(people):
         x, y = 6 + 40 * i + 3 * seed % 7, 8 + 4 * i
-        parsing[i, y : y + 40, x : x + 24] = 1 + i
-        parsing[i, y : y + 14, x : x + 24] = 4
+        person_maps[i, y : y + 40, x : x + 24] = 1 + i
+        person_maps[i, y : y + 14, x : x + 24] = 4
         boxes[i] = torch.tensor([x, y, x + 24, y + 40])
-        image[i, parsing[i] == 1 + i] = 220
-        image[:, parsing[i] == 4] = 250
-    semantic = parsing.amax(0) if people else torch.zeros(height, width, dtype=torch.uint8)
-    return image, {"boxes": boxes, "parsing": parsing, "semantic": semantic, "seed": seed}
+        image[i, person_maps[i] == 1 + i] = 220
+        image[:, person_maps[i] == 4] = 250
+    label_map = person_maps.amax(0) if people else torch.zeros(height, width, dtype=torch.uint8)
+    return image, {"boxes": boxes, "person_maps": person_maps, "label_map": label_map, "seed": seed}
 
 
 def train(model, scenes):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rpcnn.labelmaps.people import NumberedPeople
+from rpcnn.labelmaps.people import NumberedPersonMaps
 
 
 def blobs(rng, count, height, width, largest):
@@ -19,4 +19,4 @@ def numbered(rng, count, height, width, largest):
     """People of blobs, numbers without a label and labels of nobody among them."""
     labels = blobs(rng, 6, height, width, largest).max(0)
     numbers = (blobs(rng, 6, height, width, 255).max(0).astype(int) % (count + 1)).astype(np.uint8)
-    return NumberedPeople(labels, numbers, count)
+    return NumberedPersonMaps(labels, numbers, count)

@@ -74,9 +74,9 @@ def test_the_base_scale_alone_is_plain_inference(switches):
     for mode in ("combine", "parsing", "semseg"):
         knobs = {"semantic_mode": mode, "semantic_gate": 0.2, "inclusive_boxes": model.inclusive_boxes}
         results = [combine(detections, (62, 90), LABELS, **knobs) for detections in (plain, found)]
-        assert torch.equal(results[0].people, results[1].people)
-        assert torch.equal(results[0].labels, results[1].labels)
-        assert torch.equal(results[0].instances, results[1].instances)
+        assert torch.equal(results[0].person_maps, results[1].person_maps)
+        assert torch.equal(results[0].label_map, results[1].label_map)
+        assert torch.equal(results[0].instance_map, results[1].instance_map)
 
 
 @pytest.mark.parametrize("label_set", [LABELS, MHP_V2], ids=["6", "59"])
@@ -90,7 +90,7 @@ def test_a_mirrored_image_gives_the_mirrored_people_with_left_and_right_exchange
     torch.testing.assert_close(mirrored.boxes, torch.stack([90 - x2, y1, 90 - x1, y2], 1), rtol=1e-4, atol=1e-3)
     for name in ("box_scores", "iou_scores", "scores"):
         torch.testing.assert_close(getattr(mirrored, name), getattr(found, name), rtol=1e-4, atol=1e-5)
-    for name in ("probabilities", "semantic"):
+    for name in ("person_probs", "label_probs"):
         wanted = by_hand_mirrored(getattr(found, name), label_set)
         torch.testing.assert_close(getattr(mirrored, name), wanted, rtol=1e-3, atol=1e-4)
         unswapped = getattr(found, name).flip(-1)
@@ -98,7 +98,7 @@ def test_a_mirrored_image_gives_the_mirrored_people_with_left_and_right_exchange
     # And the model itself is not symmetrical: without the mirrored passes nothing of this holds.
     single = AugmentedInference(model, label_set, [same], flip=False)
     one, other = single(image), single(image.flip(-1))
-    assert (other.semantic - by_hand_mirrored(one.semantic, label_set)).abs().max() > 1e-2
+    assert (other.label_probs - by_hand_mirrored(one.label_probs, label_set)).abs().max() > 1e-2
 
 
 @torch.inference_mode()
@@ -122,8 +122,8 @@ def test_running_means_are_the_means_of_all_passes_kept():
             parsing_scores.append((found.box_scores * iou).sqrt())
     for values in (maps, semantic, parsing_scores):
         assert torch.stack(values).std(0).max() > 0.005  # the passes do not agree anyway
-    torch.testing.assert_close(found.probabilities, torch.stack(maps).mean(0), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.semantic, torch.stack(semantic).mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.person_probs, torch.stack(maps).mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.label_probs, torch.stack(semantic).mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.scores, torch.stack(parsing_scores).mean(0), rtol=1e-4, atol=1e-6)
 
 
@@ -233,7 +233,7 @@ def test_one_running_mean_and_the_maps_of_one_pass_are_all_there_is(monkeypatch)
     # Of S2 all passes', of the coarser four levels one pass's; the mean is the first pass's own map.
     assert len(alive["logits"]) == 6
     assert most == {"maps": 2, "windows": 2, "logits": 0, "coarse": 4, "finest": 6}
-    assert found.probabilities.shape == (6, 6, 32, 32)
+    assert found.person_probs.shape == (6, 6, 32, 32)
 
 
 def test_what_is_kept_of_a_pass_is_64_bytes_a_pixel():
@@ -249,20 +249,20 @@ def test_a_gpu_gives_the_same_people():
     model, image = rating(eager(max_detections=6)), scene(1, 62, 90)[0]
     wanted = AugmentedInference(model, LABELS, [same, twice])(image)
     found = AugmentedInference(model.cuda(), LABELS, [same, twice])(image)
-    for name in ("boxes", "box_scores", "iou_scores", "probabilities", "semantic"):
+    for name in ("boxes", "box_scores", "iou_scores", "person_probs", "label_probs"):
         torch.testing.assert_close(getattr(found, name).cpu(), getattr(wanted, name), rtol=1e-2, atol=1e-2)
 
 
 def test_without_global_branch_rescoring_or_people():
     model = eager(gse=False, prsn=False)
     found = AugmentedInference(model, LABELS, [same, twice])(scene(1)[0])
-    assert found.semantic is None and found.iou_scores is None and len(found.boxes) > 0
+    assert found.label_probs is None and found.iou_scores is None and len(found.boxes) > 0
     model = eager()
     model.box_head.score_threshold = 1.0
     found = AugmentedInference(model, LABELS, [same, twice])(scene(1)[0])
-    assert found.boxes.shape == (0, 4) and found.probabilities.shape == (0, 6, 32, 32)
+    assert found.boxes.shape == (0, 4) and found.person_probs.shape == (0, 6, 32, 32)
     result = combine(found, (64, 96), LABELS, semantic_gate=0.0)
-    assert len(result) == 0 and result.labels.shape == (64, 96)
+    assert len(result) == 0 and result.label_map.shape == (64, 96)
 
 
 def test_the_released_passes_are_the_defaults():
@@ -281,7 +281,7 @@ def test_a_model_takes_the_place_of_its_plain_self_in_combine():
     model, image = eager(), scene(1, 61, 87)[0]
     found = AugmentedInference(model, LABELS, [same, twice])(image)
     result = combine(found, (61, 87), LABELS, semantic_mode="semseg")
-    assert torch.equal(result.labels.long(), found.semantic.argmax(0))
+    assert torch.equal(result.label_map.long(), found.label_probs.argmax(0))
     iou = box_iou(result.boxes, found.boxes).amax(1)
     torch.testing.assert_close(iou, torch.ones_like(iou))
 

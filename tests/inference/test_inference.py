@@ -72,7 +72,7 @@ def test_batches_of_one_padded_size_give_what_one_by_one_gives(model, config, pi
     together = list(parse_images(model, pictures, config, CPU, batch_size))
     assert batches == wanted
     for result, single, size in zip(together, alone, SIZES, strict=True):
-        assert result.labels.shape == size
+        assert result.label_map.shape == size
         assert_same(result, single)
     # No accident of equal answers: the pictures differ.
     assert all((a.scores[0] - b.scores[0]).abs() > 1e-4 for a, b in itertools.pairwise(alone))
@@ -95,7 +95,7 @@ def test_a_predictor_keeps_the_order_of_a_list(weights, pictures):
     arrays = [picture.permute(1, 2, 0).numpy() for picture in pictures]
     single, batched = Predictor(weights, "cpu"), Predictor(weights, "cpu", batch_size=3)
     results = batched(arrays)
-    assert [tuple(result.labels.shape) for result in results] == SIZES
+    assert [tuple(result.label_map.shape) for result in results] == SIZES
     for result, array in zip(results, arrays, strict=True):
         assert_same(result, single(array))
     assert batched([]) == []
@@ -117,7 +117,7 @@ def test_an_augmenting_predictor_takes_its_passes_one_by_one(weights, pictures):
     landscape = [(1, 3, *size) for size in ((64, 96), (32, 64), (96, 128)) for _ in range(2)]
     assert seen == landscape + [(1, 3, shape[3], shape[2]) for shape in landscape]
     plain = Predictor(weights, "cpu")(pictures[0].permute(1, 2, 0).numpy())
-    assert augmented[0].labels.shape == (64, 96) and not torch.equal(augmented[0].scores, plain.scores)
+    assert augmented[0].label_map.shape == (64, 96) and not torch.equal(augmented[0].scores, plain.scores)
 
 
 def test_predict_from_the_command_line(weights, pictures, tmp_path, capsys):

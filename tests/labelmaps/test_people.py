@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rpcnn.labelmaps.people import NumberedPeople
+from rpcnn.labelmaps.people import NumberedPersonMaps
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from rpcnn.labelmaps.people import NumberedPeople
 )
 def test_numbered_people_that_do_not_fit_are_errors(labels, numbers, count, message):
     with pytest.raises(ValueError, match=message):
-        NumberedPeople(labels, numbers, count)
+        NumberedPersonMaps(labels, numbers, count)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rpcnn.metrics import NumberedPeople, confusion_matrix, counting, person_counts
+from rpcnn.metrics import NumberedPersonMaps, confusion_matrix, counting, person_counts
 
 
 def counts_by_loops(people, true_people, num_classes):
@@ -79,12 +79,12 @@ def test_numbered_people_count_as_their_maps(core, shape, n, g):
     rng = np.random.default_rng(shape[1] + n)
     people, true_people = numbered(rng, n, *shape, largest=5), numbered(rng, g, *shape, largest=9)
     wanted = counting.person_counts_numpy(np.asarray(people), np.asarray(true_people), 6)
-    confusion = confusion_matrix(true_people.labels, people.labels, 6)
+    confusion = confusion_matrix(true_people.label_map, people.label_map, 6)
     for left in (people, np.asarray(people)):
         for right in (true_people, np.asarray(true_people)):
             for got, expected in zip(person_counts(left, right, 6), wanted, strict=True):
                 assert np.array_equal(got, expected)
-    got = counting.image_counts(people.labels, people, true_people.labels, true_people, 6)
+    got = counting.image_counts(people.label_map, people, true_people.label_map, true_people, 6)
     for one, expected in zip(got, (confusion, *wanted), strict=True):
         assert np.array_equal(one, expected)
 
@@ -93,9 +93,9 @@ def test_numbered_people_count_as_their_maps(core, shape, n, g):
 def test_more_labels_of_people_than_a_layer_has_codes(count):
     rng = np.random.default_rng(count)
     labels, numbers = rng.integers(0, 6, (30, 90)), rng.integers(0, count + 1, (30, 90))
-    people = NumberedPeople(labels, numbers, count)
+    people = NumberedPersonMaps(labels, numbers, count)
     wanted = counting.person_counts_numpy(np.asarray(people), np.asarray(people), 6)
-    got = counting.image_counts(people.labels, people, people.labels, people, 6)
+    got = counting.image_counts(people.label_map, people, people.label_map, people, 6)
     for one, expected in zip(got, (confusion_matrix(labels, labels, 6), *wanted), strict=True):
         assert np.array_equal(one, expected)
 

@@ -272,10 +272,10 @@ def test_cross_entropy_passes_over_unknown_labels():
 
 def test_semantic_target_takes_the_top_left_pixel_and_marks_the_padding():
     labels = torch.arange(60, dtype=torch.uint8).view(6, 10)
-    got = semantic_target([{"semantic": labels}, {"semantic": labels[:4, :4]}], (8, 16))
+    got = semantic_target([{"label_map": labels}, {"label_map": labels[:4, :4]}], (8, 16))
     assert got[0].tolist() == [[0, 4, 8, 255], [40, 44, 48, 255]]
     assert got[1].tolist() == [[0, 255, 255, 255], [255] * 4]
-    assert semantic_target([{"semantic": labels}], (8, 16), padding_label=0)[0, :, 3].tolist() == [0, 0]
+    assert semantic_target([{"label_map": labels}], (8, 16), padding_label=0)[0, :, 3].tolist() == [0, 0]
 
 
 def test_processes_average_to_the_whole_batch(monkeypatch):

@@ -27,5 +27,5 @@ def test_one_training_step_and_one_prediction():
 
     picture = paint_scene(4, 600, 800, people=3)["image"]
     result = parse_image(model.eval(), picture, config, torch.device("cpu"))  # seen at 800×1067
-    assert list(result.labels.shape) == [600, 800]
-    assert list(result.people.shape) == [len(result), 600, 800]
+    assert list(result.label_map.shape) == [600, 800]
+    assert list(result.person_maps.shape) == [len(result), 600, 800]

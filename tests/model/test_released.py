@@ -178,7 +178,7 @@ def test_it_learns_a_scene_and_finds_its_people():
         found = model.eval()([image])[0]
     overlaps = box_iou(target["boxes"], found.boxes).amax(dim=1)
     result = combine(found, (64, 96), CIHP, pasting=CONFIG.test.pasting, inclusive_boxes=True)
-    right = (result.people.amax(dim=0) == target["semantic"]).float().mean()
+    right = (result.person_maps.amax(dim=0) == target["label_map"]).float().mean()
     assert (overlaps > 0.6).all() and right > 0.9
 
 
@@ -201,7 +201,7 @@ def test_the_commands_train_evaluate_and_predict(tmp_path, monkeypatch):
     assert not differences(predictor.config, load_config("released", small)).keys() - {"run.output"}
     Image.new("RGB", (130, 97), "gray").save(tmp_path / "gray.png")
     result = predictor(tmp_path / "gray.png")
-    assert result.labels.shape == (97, 130) and not result.scores.isnan().any()
+    assert result.label_map.shape == (97, 130) and not result.scores.isnan().any()
 
 
 # The docs

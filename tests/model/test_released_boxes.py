@@ -282,7 +282,7 @@ def test_the_last_row_and_column_of_a_person_are_not_seen():
 def test_the_model_crops_so():
     model = released(parsing_samples=2)
     _, target = scene(1)
-    target["parsing"][0, 47] = 5  # the last row of person 0, which ends at 48
+    target["person_maps"][0, 47] = 5  # the last row of person 0, which ends at 48
     rois = model.box_head.sample([torch.zeros(0, 4)], [target], [None])
     _, labels = model.parsing_targets(rois, [(64, 96)], [target], [None])
     assert len(labels) == 2 and not (labels == 5).any()

@@ -124,14 +124,14 @@ def test_the_global_map_is_resized_with_its_padding():
     image = scene(1, height=52, width=70)[0]
     model = released().eval()
     found = model([image])[0]
-    assert found.semantic.shape == (6, 16, 24)  # of 64 x 96 padded pixels
+    assert found.label_probs.shape == (6, 16, 24)  # of 64 x 96 padded pixels
     labels = torch.zeros(16, 24)
     labels[:, 23] = 3
-    found.semantic = torch.nn.functional.one_hot(labels.long(), 6).movedim(-1, 0).float()
+    found.label_probs = torch.nn.functional.one_hot(labels.long(), 6).movedim(-1, 0).float()
     result = combine(found, (104, 140), CIHP, semantic_mode="semseg")
-    assert (result.labels[:, -1] == 3).all()  # the padding's last column lies on the picture's last
+    assert (result.label_map[:, -1] == 3).all()  # the padding's last column lies on the picture's last
     model.crop_semantic = True
-    assert model([image])[0].semantic.shape == (6, 13, 18)
+    assert model([image])[0].label_probs.shape == (6, 13, 18)
 
 
 @torch.no_grad()
@@ -144,7 +144,7 @@ def test_one_augmented_pass_is_the_released_inference():
     torch.testing.assert_close(augmented.boxes, plain.boxes)
     assert not augmented.scores.isnan().any()
     assert AugmentedInference(model, six, [lambda x: x]).look(image, False)[0].inclusive_boxes
-    maps = [combine(found, (52, 70), six, semantic_mode="semseg").labels for found in (augmented, plain)]
+    maps = [combine(found, (52, 70), six, semantic_mode="semseg").label_map for found in (augmented, plain)]
     assert (maps[0] == maps[1]).float().mean() > 0.99
 
 
@@ -198,10 +198,10 @@ def test_pasting_equals_the_released_steps_one_by_one(weight):
         boxes=boxes,
         box_scores=torch.tensor([0.9, 0.8, 0.7, 0.6]),
         iou_scores=torch.ones(4),
-        probabilities=blobs(4, 16),
-        semantic=blobs(1, 16)[0],
+        person_probs=blobs(4, 16),
+        label_probs=blobs(1, 16)[0],
         image_size=network,
-        semantic_size=network,
+        label_probs_size=network,
     )
     result = combine(
         found,
@@ -211,15 +211,15 @@ def test_pasting_equals_the_released_steps_one_by_one(weight):
         pasting=CONFIG.test.pasting,
         inclusive_boxes=CONFIG.model.inclusive_boxes,
     )
-    semantic = opencv_bilinear(found.semantic.permute(1, 2, 0).double().numpy(), height, width)
+    semantic = opencv_bilinear(found.label_probs.permute(1, 2, 0).double().numpy(), height, width)
     scale = np.array([width / 88, height / 60] * 2)
     differing = 0
     for i in range(4):
         last = (boxes[i].double().numpy() - [0, 0, 1, 1]) * scale
         np.testing.assert_allclose(result.boxes[i].numpy(), last + np.array([0, 0, 1, 1]), rtol=1e-5)
-        wanted = released_paste(found.probabilities[i], last, semantic, weight)
+        wanted = released_paste(found.person_probs[i], last, semantic, weight)
         assert wanted.any()
-        differing += (result.people[i].numpy() != wanted).sum()
+        differing += (result.person_maps[i].numpy() != wanted).sum()
     assert differing <= 2  # probabilities that tie within float32
 
 
@@ -228,10 +228,10 @@ def test_the_border_cell_is_background():
     maps = torch.zeros(1, 6, 8, 8)
     maps[:, 1] = 1.0
     found = Detections(torch.tensor([[10.0, 10, 50, 50]]), torch.ones(1), torch.ones(1), maps, None, (60, 60))
-    person = combine(found, (60, 60), CIHP, pasting=CONFIG.test.pasting, inclusive_boxes=True).people[0]
+    person = combine(found, (60, 60), CIHP, pasting=CONFIG.test.pasting, inclusive_boxes=True).person_maps[0]
     # The window is 5..53, of 10 cells of 4.9 pixels: up to the border cell's centre, 7.45, there are nothing but zeros.
     assert person.nonzero().amin(0).tolist() == [7, 7] and person.nonzero().amax(0).tolist() == [51, 51]
-    exact = combine(found, (60, 60), CIHP).people[0]
+    exact = combine(found, (60, 60), CIHP).person_maps[0]
     assert exact.nonzero().amin(0).tolist() == [10, 10] and exact.nonzero().amax(0).tolist() == [49, 49]
 
 
@@ -250,7 +250,7 @@ def test_a_picture_goes_through_all_of_it():
     assert torch.equal(seen[0], TestTransform(100, 1333, "opencv")(image))
     (found,) = model(seen[:1])
     wanted = combine(found, (64, 96), CIHP, pasting="rounded", inclusive_boxes=True)
-    assert torch.equal(result.people, wanted.people) and torch.equal(result.boxes, wanted.boxes)
+    assert torch.equal(result.person_maps, wanted.person_maps) and torch.equal(result.boxes, wanted.boxes)
     edges = combine(found, (64, 96), CIHP, pasting="rounded")
     assert not torch.equal(result.boxes, edges.boxes)
 
@@ -266,12 +266,12 @@ def test_images_without_a_detection_do_not_count():
         one = dict(scores=[0.9], boxes=[[0, 0, 4, 2]], box_scores=[0.9])
         none = dict(scores=np.zeros(0), boxes=np.zeros((0, 4)), box_scores=np.zeros(0))
         evaluator.add(
-            labels=truth, people=truth[None], **one,
-            true_labels=truth, true_people=truth[None], true_boxes=[[0, 0, 4, 2]],
+            label_map=truth, person_maps=truth[None], **one,
+            true_label_map=truth, true_person_maps=truth[None], true_boxes=[[0, 0, 4, 2]],
         )  # fmt: skip
         evaluator.add(
-            labels=np.zeros_like(truth), people=np.zeros((0, 4, 4), np.uint8), **none,
-            true_labels=truth, true_people=truth[None], true_boxes=[[0, 0, 4, 2]],
+            label_map=np.zeros_like(truth), person_maps=np.zeros((0, 4, 4), np.uint8), **none,
+            true_label_map=truth, true_person_maps=truth[None], true_boxes=[[0, 0, 4, 2]],
         )  # fmt: skip
         return evaluator.summarize()
 
