@@ -89,9 +89,9 @@ def pair_by_pair(images, root: pathlib.Path) -> tuple[np.ndarray, list[tuple[int
                 counted = (truth >= 0) & (truth < CLASSES)
                 pairs = CLASSES * truth[counted].astype(int) + one[counted]
                 confusion = np.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
-                hits = np.diag(confusion)
+                intersection = np.diag(confusion)
                 with np.errstate(invalid="ignore"):
-                    overlaps.append(np.nanmean(hits / (confusion.sum(0) + confusion.sum(1) - hits)))
+                    overlaps.append(np.nanmean(intersection / (confusion.sum(0) + confusion.sum(1) - intersection)))
             best.append((int(np.argmax(overlaps)), float(np.max(overlaps))))
     return total, best
 

@@ -44,8 +44,9 @@ def person_counts(person_maps, true_person_maps, num_classes: int) -> tuple[np.n
         num_classes: K, 1..256.
 
     Returns:
-        int64 hits [N, G, K], pixels that both maps give class c; predicted [N, G, K], pixels that the prediction gives
-        class c, without those that true person g's map ignores; truth [G, K]. IoU = hits / (predicted + truth − hits).
+        int64 intersection [N, G, K], pixels that have class c in both maps; predicted [N, G, K], pixels of class c in
+        the prediction, without those that true person g's map ignores; truth [G, K]. IoU = intersection / (predicted +
+        truth − intersection).
 
     Raises:
         ValueError: no labels, another shape, or a prediction of K or more.
@@ -137,7 +138,7 @@ def person_counts_numpy(
         )
     _check_prediction("person_counts", "person_maps", person_maps, num_classes)
     pairs = (len(person_maps), len(true_person_maps), num_classes)
-    hits, predicted = np.zeros(pairs, np.int64), np.zeros(pairs, np.int64)
+    intersection, predicted = np.zeros(pairs, np.int64), np.zeros(pairs, np.int64)
     truth = np.zeros(pairs[1:], np.int64)
     for g, true_person in enumerate(true_person_maps):
         truth[g] = np.bincount(true_person.ravel(), minlength=256)[:num_classes]
@@ -147,8 +148,8 @@ def person_counts_numpy(
         for g, true_person in enumerate(true_person_maps):
             confusion = _joint_histogram(true_person[box], person[box], num_classes)
             confusion[:, 0] += truth[g] - confusion.sum(1)
-            hits[n, g], predicted[n, g] = np.diag(confusion), confusion.sum(0)
-    return hits, predicted, truth
+            intersection[n, g], predicted[n, g] = np.diag(confusion), confusion.sum(0)
+    return intersection, predicted, truth
 
 
 def _given(name: str, person_maps) -> np.ndarray | tuple:

@@ -71,22 +71,22 @@ def classes_shown(person_maps, predicted: np.ndarray) -> np.ndarray:
 
 
 def match_instances(
-    hits: np.ndarray, predicted: np.ndarray, truth: np.ndarray, shown: np.ndarray, scores: np.ndarray
+    intersection: np.ndarray, predicted: np.ndarray, truth: np.ndarray, shown: np.ndarray, scores: np.ndarray
 ) -> InstanceMatches:
     """Matches one image's instances.
 
     Args:
-        hits, predicted, truth: [N, G, K], [N, G, K] and [G, K] as from :func:`person_counts`.
+        intersection, predicted, truth: [N, G, K], [N, G, K] and [G, K] as from :func:`person_counts`.
         shown: bool [N, K], the classes that occur in each prediction.
         scores: float64 [N].
     """
     # Background is never counted as a part; whole people come from it: what is background in neither map is the union.
-    both_background = hits[..., 0]
+    both_background = intersection[..., 0]
     counted = predicted.sum(-1)
     true_person, predicted_person = truth[:, 1:].sum(-1), predicted[..., 1:].sum(-1)
     union = counted - both_background
     whole = divide(true_person + predicted_person - union, union)  # [N, G]
-    parts = divide(hits, predicted + truth - hits)  # [N, G, K]
+    parts = divide(intersection, predicted + truth - intersection)  # [N, G, K]
     order = np.argsort(-scores, kind="stable")
     found = shown.copy()
     found[:, 0] = shown[:, 1:].any(1)

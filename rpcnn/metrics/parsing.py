@@ -86,7 +86,7 @@ def match_people(
 
 
 def match_counts(
-    hits: np.ndarray,
+    intersection: np.ndarray,
     predicted: np.ndarray,
     truth: np.ndarray,
     scores: np.ndarray,
@@ -99,7 +99,7 @@ def match_counts(
     if not people:
         nobody = np.full(len(scores), -1)
         return PersonMatches(scores, nobody, np.zeros(len(scores)), np.zeros((len(scores), len(PARSING_THRESHOLDS))), 0)
-    iou = divide(hits, predicted + truth - hits)  # [N, G, K]
+    iou = divide(intersection, predicted + truth - intersection)  # [N, G, K]
     means = mean_overlap(iou if count_background else iou[..., 1:])  # [N, G]
     num_parts = np.maximum((truth[:, 1:] > 0).sum(1), 1)  # [G]
     above = (iou[..., 1:, None] > np.array(PARSING_THRESHOLDS)).sum(2) / num_parts[

@@ -14,9 +14,9 @@ def person_iou_reference(person: np.ndarray, true_person: np.ndarray, num_classe
     counted = true_person < num_classes
     pairs = num_classes * true_person[counted].astype(np.int64) + person[counted]
     confusion = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-    hits = np.diag(confusion)
+    intersection = np.diag(confusion)
     with np.errstate(invalid="ignore"):
-        return hits / (confusion.sum(0) + confusion.sum(1) - hits)
+        return intersection / (confusion.sum(0) + confusion.sum(1) - intersection)
 
 
 def ap_p_and_pcp_reference(images: list[tuple], num_classes: int, threshold: float) -> tuple[float, float]:

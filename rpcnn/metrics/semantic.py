@@ -10,8 +10,8 @@ import numpy as np
 
 def class_iou(confusion: np.ndarray) -> np.ndarray:
     """Per class TP / (truth + prediction − TP): float64 [K] in percent, NaN where the class occurs in neither."""
-    hits = np.diag(confusion)
-    return 100 * divide(hits, confusion.sum(1) + confusion.sum(0) - hits)
+    intersection = np.diag(confusion)
+    return 100 * divide(intersection, confusion.sum(1) + confusion.sum(0) - intersection)
 
 
 def miou(confusion: np.ndarray, absent: str = "skip") -> float:

@@ -13,7 +13,7 @@ from rpcnn.metrics import NumberedPersonMaps, confusion_matrix, counting, person
 
 def counts_by_loops(people, true_people, num_classes):
     shape = (len(people), len(true_people), num_classes)
-    hits, predicted, truth = np.zeros(shape, int), np.zeros(shape, int), np.zeros(shape[1:], int)
+    intersection, predicted, truth = np.zeros(shape, int), np.zeros(shape, int), np.zeros(shape[1:], int)
     for g, true_person in enumerate(true_people):
         for label in true_person.flat:
             if label < num_classes:
@@ -22,8 +22,8 @@ def counts_by_loops(people, true_people, num_classes):
             for t, p in zip(true_person.flat, person.flat, strict=True):
                 if t < num_classes:
                     predicted[n, g, p] += 1
-                    hits[n, g, p] += t == p
-    return hits, predicted, truth
+                    intersection[n, g, p] += t == p
+    return intersection, predicted, truth
 
 
 def test_confusion_matrix_counts_truth_by_rows_and_prediction_by_columns(core):
@@ -126,8 +126,8 @@ def test_the_compiled_core_refuses_numbers_beyond_the_people():
 @pytest.mark.parametrize(("n", "g"), [(0, 0), (0, 2), (2, 0)])
 @pytest.mark.parametrize("shape", [(4, 6), (0, 6)])
 def test_nobody_and_nothing_are_counted_as_such(core, n, g, shape):
-    hits, predicted, truth = person_counts(np.zeros((n, *shape), np.uint8), np.zeros((g, *shape), np.uint8), 3)
-    assert hits.shape == predicted.shape == (n, g, 3) and truth.shape == (g, 3)
+    intersection, predicted, truth = person_counts(np.zeros((n, *shape), np.uint8), np.zeros((g, *shape), np.uint8), 3)
+    assert intersection.shape == predicted.shape == (n, g, 3) and truth.shape == (g, 3)
     assert truth.sum() == g * shape[0] * shape[1] and truth[:, 1:].sum() == 0
 
 
