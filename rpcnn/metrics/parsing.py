@@ -97,14 +97,14 @@ def match_counts(
     """:func:`match_people` from what :func:`person_counts` gives: [N, G, K], [N, G, K], [G, K] and scores [N]."""
     people = len(truth)
     if not people:
-        nobody = np.full(len(scores), -1)
-        return PersonMatches(scores, nobody, np.zeros(len(scores)), np.zeros((len(scores), len(PARSING_THRESHOLDS))), 0)
+        shape = (len(PARSING_THRESHOLDS), len(scores))
+        nobody = np.full(shape if free_only else shape[1:], -1)
+        return PersonMatches(scores, nobody, np.zeros(nobody.shape), np.zeros(shape[::-1]), 0)
     iou = divide(intersection, predicted + truth - intersection)  # [N, G, K]
     means = mean_overlap(iou if count_background else iou[..., 1:])  # [N, G]
     num_parts = np.maximum((truth[:, 1:] > 0).sum(1), 1)  # [G]
-    above = (iou[..., 1:, None] > np.array(PARSING_THRESHOLDS)).sum(2) / num_parts[
-        :, None
-    ]  # [N, G, T]; NaN is not above
+    above = (iou[..., 1:, None] > np.array(PARSING_THRESHOLDS)).sum(2)  # NaN is not above
+    above = above / num_parts[:, None]  # [N, G, T]
     rows = np.arange(len(scores))
     if not free_only:
         person = means.argmax(1)  # the first of equals

@@ -140,6 +140,20 @@ def test_free_only_compares_with_people_whom_no_better_prediction_took():
     assert found == pytest.approx([50, 100]) and parts == pytest.approx([50, 100])
 
 
+@pytest.mark.parametrize("empty_first", [False, True])
+def test_free_only_takes_images_without_true_people(empty_first):
+    nobody = noisy(1) | truth(1, num_people=0)
+    images = [noisy(0) | truth(0), nobody]
+    results = []
+    for free_only in (False, True):
+        evaluator = ParsingEvaluator(7, free_only=free_only)
+        for image in reversed(images) if empty_first else images:
+            evaluator.add(**image)
+        results.append(evaluator.summarize())
+    assert 0 < results[1]["ap_p_10"] < 100 and results[1]["people"] == 3
+    assert results[1]["ap_p_10"] >= results[0]["ap_p_10"]
+
+
 def test_absent_classes_are_skipped_or_count_as_0():
     values = []
     for absent in ("skip", "zero"):
