@@ -12,6 +12,7 @@ Evaluates anybody's predictions, without a model: ``python -m rpcnn.evaluate --p
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
 
 import torch
 import tyro
@@ -24,7 +25,7 @@ from rpcnn.data.sample import Sample, Truth
 from rpcnn.formats import Prediction, make_format
 from rpcnn.inference.pipeline import describe_augmentation, parse_image
 from rpcnn.labels import LabelSet
-from rpcnn.metrics import ParsingEvaluator, format_table
+from rpcnn.metrics import DEFAULT_METRICS, Metric, ParsingEvaluator, format_table
 from rpcnn.model import RPRCNN
 from rpcnn.runtime import distributed
 from rpcnn.runtime.checkpoint import load_weights
@@ -32,21 +33,27 @@ from rpcnn.visualize import panel
 
 
 def evaluate(
-    model: RPRCNN, config: Config, device: torch.device, folder: pathlib.Path | None = None, pictures: int = 0
+    model: RPRCNN,
+    config: Config,
+    device: torch.device,
+    folder: pathlib.Path | None = None,
+    pictures: int = 0,
+    metrics: Sequence[Metric] = DEFAULT_METRICS,
 ) -> dict:
-    """All metrics of the paper on the evaluation split, in percent; the images are shared out over the processes.
+    """All metrics on the evaluation split, in percent; the images are shared out over the processes.
 
     Args:
         model: on `device`; it is put into eval mode.
         folder: where results.json and pictures/ go; None writes nothing.
         pictures: how many pictures of input, truth and prediction to write.
+        metrics: what is measured; see :class:`rpcnn.metrics.Metric`.
 
     Returns:
         The keys of rpcnn.metrics, the same on every process.
     """
     model.eval()
     dataset = open_dataset(config, "eval")
-    evaluator = ParsingEvaluator(config.labels.num_classes, config.test.skip_empty)
+    evaluator = ParsingEvaluator(config.labels.num_classes, config.test.skip_empty, metrics=metrics)
     loader = make_eval_loader(
         dataset, num_workers=config.data.workers, rank=distributed.rank(), world_size=distributed.world_size()
     )

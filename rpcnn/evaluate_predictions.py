@@ -29,7 +29,6 @@ from rpcnn.metrics.evaluator import ImageCounts, measure_arguments
 
 BATCH = 8
 """Images that a process counts before it sends their counts."""
-PEOPLE_METRICS = ("ap_p", "pcp", "ap_h", "ap_bbox")
 
 
 @dataclass
@@ -132,10 +131,7 @@ def evaluate_predictions(
                 raise ValueError(f"{stem}: {counts}")
             evaluator.put(counts, stem)
             progress.update()
-    results = evaluator.summarize()
-    if not form.knows_people:
-        results |= {key: None for key in results if key.startswith(PEOPLE_METRICS)}
-    return results
+    return evaluator.summarize(form.knows_people)
 
 
 def _nothing(label_map: np.ndarray) -> Prediction:

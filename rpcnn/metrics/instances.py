@@ -1,18 +1,6 @@
 """AP^r and AP^h: how well part instances and whole people are segmented and ranked, in percent.
 
-AP^r (region AP of instance-level human parsing, CIHP's official metric): an instance is one class of one person. A
-predicted person gives an instance of every class in its map, with the person's score; a true person likewise. AP^h:
-an instance is a whole person, the pixels of any part.
-
-In order of score a predicted instance is compared with the true instances of its class and image that are not taken
-yet, takes the one that it overlaps most if their IoU exceeds the threshold t, and is wrong otherwise: a second
-prediction of the same instance is a false positive. AP at t is the area under the precision-recall curve with its
-envelope, all points; AP^r at t the mean over the classes that occur in the truth, the background left out; AP^r_vol its
-mean over t = 0.1, 0.2, …, 0.9, AP^h_vol the mean over t = 0.50, 0.55, …, 0.95.
-
-AP^r is that of Hariharan et al., "Simultaneous detection and segmentation" (2014), with the thresholds of AP^p. A
-script in use for human parsing takes a true instance any number of times, so that duplicates are right; here matching
-is one to one. :mod:`rpcnn.metrics.reference` computes the same step by step from the maps.
+:mod:`rpcnn.metrics.reference` computes the same step by step from the maps.
 """
 
 from collections.abc import Sequence
@@ -21,10 +9,55 @@ from dataclasses import dataclass
 import numpy as np
 
 from .counting import take_greedily
+from .image_pair import ImagePair
+from .metric import Metric, Settings
 from .parsing import PARSING_THRESHOLDS, average_precision
 from .semantic import divide, mean_defined
 
 PERSON_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
+
+
+class InstanceMetrics(Metric):
+    """Of part instances and whole people: AP^r and AP^h.
+
+    An instance is one class c ≥ 1 of one person; its score is the person's (formats with a score per part use that). In
+    order of score a predicted instance takes, of the true instances of its class and image that are free, the one that
+    it overlaps most if their IoU exceeds t; otherwise it is wrong.
+
+    - AP_t(c) = area under the precision-recall curve of class c, envelope, all points; **AP^r_t** = mean of AP_t(c)
+      over the classes that occur in the truth; **AP^r_vol** = mean of AP^r_t over t = 0.1, 0.2, …, 0.9.
+    - **AP^h_t**: the same for whole people, the pixels of any part; **AP^h_vol** = mean over t = 0.50, 0.55, …, 0.95.
+
+    Source: Hariharan et al., "Simultaneous detection and segmentation" (2014), where AP^r is defined with one-to-one
+    matching; CIHP's challenge reports it. One public script for human parsing compares every prediction with all true
+    instances, taken or not, so that duplicates are right and its AP^r is higher; numbers from it cannot be compared
+    with these.
+    """
+
+    columns = (("AP^r_50", "ap_r_50"), ("AP^r_vol", "ap_r_vol"), ("AP^h_vol", "ap_h_vol"))
+    needs_people = ("ap_h_50", "ap_h_vol")
+
+    def measure(self, image: ImagePair, settings: Settings) -> "InstanceMatches":
+        """The matches of one image's instances, of its part maps where it has them."""
+        if image.part_counts is None:
+            maps, counts, scores = image.person_maps, image.person_counts, image.scores
+        else:
+            maps, counts, scores = image.part_maps, image.part_counts, image.part_scores
+        intersection, predicted, truth = counts
+        return match_instances(intersection, predicted, truth, classes_shown(maps, predicted), scores)
+
+    def pool(self, counts: "list[InstanceMatches]") -> "list[InstanceMatches]":
+        """The matches of all images as those of one; an empty list where there is no image."""
+        return [InstanceMatches.pool(counts)] if counts else []
+
+    def summarize(self, counts: "list[InstanceMatches]", settings: Settings) -> dict:
+        """ap_r_50, ap_r_vol, ap_h_50, ap_h_vol."""
+        return {
+            "ap_r_50": ap_r(counts),
+            "ap_r_vol": ap_r_vol(counts),
+            "ap_h_50": ap_h(counts),
+            "ap_h_vol": ap_h_vol(counts),
+        }
 
 
 @dataclass(frozen=True)

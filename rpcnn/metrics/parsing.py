@@ -1,16 +1,5 @@
 """AP^p and PCP: how well whole people are parsed, and how well they are ranked (Sec. 4.1), in percent.
 
-A prediction is a label map of one person over the whole image, 0 where the person is not, and a score; the maps of an
-image may overlap. Its overlap with a true person is the mean over the classes of their IoU over all pixels of the
-image: the background is a class, classes in neither map are passed over. A prediction is compared with the one person
-of its image that it overlaps most (of equal ones the first), whether or not another prediction took that person before.
-In order of score it is right at threshold t if the overlap exceeds t and the person is not yet taken, and wrong
-otherwise; predictions that score less than 0.001 are neither (released code).
-
-AP^p at t is the area under the precision-recall curve with its envelope, all points; AP^p_vol its mean over 0.1 … 0.9.
-PCP at t is the mean over all true people of the share of their parts that have an IoU above t in the prediction that
-took them at t; people whom nobody took count 0.
-
 :mod:`rpcnn.metrics.reference` computes the same step by step from the maps.
 """
 
@@ -19,13 +8,75 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rpcnn.labelmaps.people import as_array
+from rpcnn.labels import LabelSet
 
+from .arrays import as_scores
 from .counting import person_counts
+from .image_pair import ImagePair
+from .metric import Metric, Settings, format_percent
 from .semantic import divide
 
 PARSING_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+PERCENTS = tuple(round(100 * threshold) for threshold in PARSING_THRESHOLDS)
 LEAST_SCORE = 0.001
+
+
+class PersonMetrics(Metric):
+    """Of people: AP^p and PCP.
+
+    The overlap of a predicted person's map with a true person's is the mean over the classes of their IoU over all
+    pixels of the image: the background is a class (`count_background=False` leaves it out, which is harder), classes in
+    neither map are passed over. In order of score over all images, a prediction is compared with the person of its
+    image that it overlaps most (of equal ones the first), taken or not; at threshold t it is right if the overlap
+    exceeds t and the person is not taken, and takes the person. (`free_only=True` compares with people not yet taken
+    only, as COCO does.) Scores below 0.001 are left out.
+
+    - **AP^p_t**: area under the precision-recall curve with its envelope, all points. **AP^p_vol**: mean over
+      t = 0.1 … 0.9.
+    - **PCP_t**: mean over all true people of the share of their parts whose IoU in the prediction that took them
+      exceeds t; 0 for people whom nobody took.
+
+    Source: the released code's evaluation, and Zhao et al., "Understanding humans in crowded scenes" (2018), for
+    MHP-v2. MHP-v2's own script leaves out true people without a part and reads maps that do not overlap: see
+    [formats](formats.md). Equal scores rank in the order of images and predictions, where the released code leaves it
+    to an unstable sort.
+    """
+
+    columns = (("AP^p_50", "ap_p_50"), ("AP^p_vol", "ap_p_vol"), ("PCP_50", "pcp_50"))
+    needs_people = ("ap_p_vol", *(f"{name}_{percent}" for percent in PERCENTS for name in ("ap_p", "pcp")))
+
+    def measure(self, image: ImagePair, settings: Settings) -> "PersonMatches":
+        """The matches of one image's people."""
+        return match_counts(
+            *image.person_counts,
+            image.scores,
+            count_background=settings.count_background,
+            free_only=settings.free_only,
+        )
+
+    def pool(self, counts: "list[PersonMatches]") -> "list[PersonMatches]":
+        """The matches of all images as those of one; an empty list where there is no image."""
+        return [PersonMatches.pool(counts)] if counts else []
+
+    def summarize(self, counts: "list[PersonMatches]", settings: Settings) -> dict:
+        """ap_p_50, ap_p_vol, pcp_50."""
+        return {"ap_p_50": ap_p(counts), "ap_p_vol": ap_p_vol(counts), "pcp_50": pcp(counts)}
+
+    def details(self, counts: "list[PersonMatches]", settings: Settings) -> dict:
+        """ap_p_10, pcp_10, …, ap_p_90, pcp_90."""
+        results = {}
+        for percent, threshold in zip(PERCENTS, PARSING_THRESHOLDS, strict=True):
+            results[f"ap_p_{percent}"], results[f"pcp_{percent}"] = ap_p(counts, threshold), pcp(counts, threshold)
+        return results
+
+    def lines(self, results: dict, labels: LabelSet) -> list[str]:
+        """Both at every threshold."""
+        row = lambda key: "".join(f"{format_percent(results[f'{key}_{percent}'], 1):>8}" for percent in PERCENTS)
+        return [
+            "threshold " + "".join(f"{threshold:>8.1f}" for threshold in PARSING_THRESHOLDS),
+            "AP^p      " + row("ap_p"),
+            "PCP       " + row("pcp"),
+        ]
 
 
 @dataclass(frozen=True)
@@ -177,18 +228,6 @@ def average_precision(right: np.ndarray, num_people: int) -> float:
     precision = np.concatenate([[0.0], found / np.arange(1, len(right) + 1), [0.0]])
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float((np.diff(recall) * envelope[1:]).sum())
-
-
-def as_scores(name: str, scores, count: int) -> np.ndarray:
-    """Scores as float64 [count]. Raises ValueError for another number of them, and where one is not finite."""
-    scores = as_array(scores).astype(np.float64)
-    if scores.shape != (count,):
-        raise ValueError(
-            f"rpcnn.metrics: {name} must have shape [{count}], one per prediction, got {list(scores.shape)}"
-        )
-    if not np.isfinite(scores).all():
-        raise ValueError(f"rpcnn.metrics: {name} must be finite, got {scores[~np.isfinite(scores)][0]}")
-    return scores
 
 
 def _take_people(matches: Sequence[PersonMatches], threshold: float) -> tuple[np.ndarray, np.ndarray]:

@@ -194,9 +194,10 @@ def test_the_commands_train_evaluate_and_predict(tmp_path, monkeypatch):
     ]
     run = train(["released", *small, "--output", str(tmp_path / "run")])
     made = []
-    monkeypatch.setattr(evaluation, "ParsingEvaluator", lambda *given: made.append(ParsingEvaluator(*given)) or made[0])
+    make = lambda *given, **named: made.append(ParsingEvaluator(*given, **named)) or made[0]
+    monkeypatch.setattr(evaluation, "ParsingEvaluator", make)
     results = evaluation.main([str(run), "--run.output", str(tmp_path / "again")])
-    assert results["images"] == 2 and made[0].skip_empty
+    assert results["images"] == 2 and made[0].settings.skip_empty
     predictor = Predictor(run)
     assert not differences(predictor.config, load_config("released", small)).keys() - {"run.output"}
     Image.new("RGB", (130, 97), "gray").save(tmp_path / "gray.png")
