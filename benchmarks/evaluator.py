@@ -137,10 +137,10 @@ def main() -> None:
         write_truth(images, root)
         dataset = open_split(root, "val")
         for name in FORMATS:
-            form = make_format(name)
+            format = make_format(name)
             for i, image in enumerate(images):
-                form.write(root / name, f"{i:05d}", image[3])
-            form.finish(root / name)
+                format.write(root / name, f"{i:05d}", image[3])
+            format.finish(root / name)
 
         # The same answers first.
         matches = [match_people(p.person_maps, p.scores, people, CLASSES) for _, _, people, p in few]

@@ -57,11 +57,11 @@ def evaluate(
     loader = make_eval_loader(
         dataset, num_workers=config.data.workers, rank=distributed.rank(), world_size=distributed.world_size()
     )
-    form, saved = None, None
+    format, saved = None, None
     if folder and config.test.save_predictions:
         if distributed.world_size() > 1 and config.test.save_predictions == "coco":
             raise ValueError("test.save_predictions: coco is one file and cannot be written by several processes")
-        form, saved = make_format(config.test.save_predictions), folder / "predictions"
+        format, saved = make_format(config.test.save_predictions), folder / "predictions"
     drawn = 0
     quiet = not distributed.is_main() or not sys.stderr.isatty()
     for images, targets in tqdm(loader, desc="evaluating", unit="image", disable=quiet):
@@ -70,15 +70,15 @@ def evaluate(
         sample = Sample(image=images[0], **targets[0])
         result = parse_image(model, sample["image"], config, device)
         evaluator.add_result(result, Truth.of(sample), sample["id"])
-        if form:
-            form.write(saved, str(sample["id"]), Prediction.of(result))
+        if format:
+            format.write(saved, str(sample["id"]), Prediction.of(result))
         if folder and distributed.is_main() and drawn < pictures:
             drawn += 1
             (folder / "pictures").mkdir(parents=True, exist_ok=True)
             picture = panel(sample["image"].permute(1, 2, 0).numpy(), sample["label_map"].numpy(), result)
             picture.save(folder / "pictures" / f"{sample['id']}.png")
-    if form:
-        form.finish(saved)
+    if format:
+        format.finish(saved)
     for state in distributed.gather_objects(evaluator.state())[1:]:
         evaluator.merge(state)
     results = distributed.gather_objects(evaluator.summarize() if distributed.is_main() else None)[0]

@@ -68,13 +68,13 @@ class Measures(Dataset):
 
     def __init__(
         self,
-        form,
+        format,
         folder: pathlib.Path,
         dataset: ParsingFolder,
         evaluator: ParsingEvaluator,
         stems: list[tuple[str, int, bool]],
     ):
-        self.form, self.folder, self.dataset, self.evaluator, self.stems = form, folder, dataset, evaluator, stems
+        self.format, self.folder, self.dataset, self.evaluator, self.stems = format, folder, dataset, evaluator, stems
 
     def __len__(self) -> int:
         return len(self.stems)
@@ -83,14 +83,14 @@ class Measures(Dataset):
         stem, number, predicted = self.stems[index]
         try:
             truth = self.dataset.truth(number)
-            found = self.form.read(self.folder, stem) if predicted else _nothing(truth.label_map)
+            found = self.format.read(self.folder, stem) if predicted else _nothing(truth.label_map)
             return stem, self.evaluator.measure(**measure_arguments(found, truth))
         except ValueError as error:
             return stem, error
 
 
 def evaluate_predictions(
-    form,
+    format,
     folder: pathlib.Path,
     dataset: ParsingFolder,
     evaluator: ParsingEvaluator,
@@ -100,7 +100,7 @@ def evaluate_predictions(
     """The metrics of a folder of predictions, in percent, as :meth:`ParsingEvaluator.summarize` gives them.
 
     Args:
-        form: of :func:`rpcnn.formats.make_format`.
+        format: of :func:`rpcnn.formats.make_format`.
         missing: "error", "empty" or "skip" images of the data set without a prediction.
         workers: processes that read and count; 0 is one per processor.
 
@@ -108,7 +108,7 @@ def evaluate_predictions(
         ValueError: images without a prediction, predictions without an image, a file that cannot be read, or a
             prediction that does not fit its image; the message names it.
     """
-    stems = form.stems(folder)
+    stems = format.stems(folder)
     known = {entry.id: i for i, entry in enumerate(dataset.entries)}
     strangers = [stem for stem in stems if stem not in known and stem not in dataset.faults]
     if strangers:
@@ -122,7 +122,7 @@ def evaluate_predictions(
     predicted = set(stems)
     chosen = [stem for stem in known if stem in predicted or missing == "empty"]
 
-    measures = Measures(form, folder, dataset, evaluator, [(stem, known[stem], stem in predicted) for stem in chosen])
+    measures = Measures(format, folder, dataset, evaluator, [(stem, known[stem], stem in predicted) for stem in chosen])
     processes = min(workers or os.cpu_count() or 1, len(chosen))
     loader = DataLoader(measures, BATCH, num_workers=processes if processes > 1 else 0, collate_fn=list)
     with tqdm(total=len(chosen), desc="evaluating", unit="image", disable=None) as progress:
@@ -131,7 +131,7 @@ def evaluate_predictions(
                 raise ValueError(f"{stem}: {counts}")
             evaluator.put(counts, stem)
             progress.update()
-    return evaluator.summarize(form.knows_people)
+    return evaluator.summarize(format.knows_people)
 
 
 def _nothing(label_map: np.ndarray) -> Prediction:
@@ -159,7 +159,7 @@ def main(arguments: list[str] | None = None) -> dict:
     gc.freeze()  # modules stay: looking through torch's objects again and again took a third of the summary's time
     try:
         name = detect_format(folder) if options.format == "auto" else options.format
-        form, dataset = make_format(name), open_split(options.data, options.split)
+        format, dataset = make_format(name), open_split(options.data, options.split)
         evaluator = ParsingEvaluator(
             dataset.labels.num_classes,
             skip_empty=options.skip_empty,
@@ -167,11 +167,11 @@ def main(arguments: list[str] | None = None) -> dict:
             free_only=options.free_only,
             absent=options.absent,
         )
-        results = evaluate_predictions(form, folder, dataset, evaluator, options.missing, options.workers)
+        results = evaluate_predictions(format, folder, dataset, evaluator, options.missing, options.workers)
     except (ValueError, OSError) as error:
         sys.exit(f"rpcnn: {error}")
     print(format_table(results, dataset.labels))
-    if not form.overlapping:
+    if not format.overlapping:
         print(f"rpcnn: format {name!r} gives a pixel to one person: AP^p, PCP and AP^r differ from overlapping maps'")
     if options.output:
         path = pathlib.Path(options.output)

@@ -7,6 +7,7 @@ import numpy as np
 
 from rpcnn.labelmaps.run_lengths import encode, paint_runs
 
+from .format import Format
 from .prediction import Prediction, read_json
 
 NAME = "predictions.json"
@@ -35,7 +36,7 @@ def _paint(masks: list[dict], label_map: np.ndarray) -> None:
     label_map[:, span] = columns[span].T
 
 
-class CocoJson:
+class CocoJson(Format):
     """predictions.json: {"images": […], "annotations": […]}; nothing is lost.
 
     An image has id, height, width and parts (the combined label map: category_id and segmentation of every class). An
@@ -46,15 +47,13 @@ class CocoJson:
     knows_people = True
 
     def __init__(self):
-        self._written: dict[Path, tuple[list, list]] = {}
-        self._read: dict[Path, dict[str, tuple[dict, list]]] = {}
+        self._written: dict[Path, tuple[list, list]] = {}  # images and annotations until finish
+        self._read: dict[Path, dict[str, tuple[dict, list]]] = {}  # the whole file, as run lengths
 
     def detect(self, folder: Path) -> bool:
-        """Whether the folder looks like this format."""
         return (folder / NAME).is_file()
 
     def stems(self, folder: Path) -> list[str]:
-        """The images that the file has predictions for; reads it."""
         record = read_json(folder / NAME)
         if not isinstance(record, dict) or not {"images", "annotations"} <= record.keys():
             raise ValueError(f"{folder / NAME}: must be an object with 'images' and 'annotations'")
@@ -67,7 +66,6 @@ class CocoJson:
         return sorted(images)
 
     def read(self, folder: Path, stem: str) -> Prediction:
-        """Raises ValueError that names the file and the image at fault."""
         if folder not in self._read:
             self.stems(folder)
         try:
@@ -75,8 +73,8 @@ class CocoJson:
             size = int(image["height"]), int(image["width"])
             label_map, person_maps = np.zeros(size, np.uint8), np.zeros((len(people), *size), np.uint8)
             _paint(image["parts"], label_map)
-            for person, own in zip(people, person_maps, strict=True):
-                _paint(person["parts"], own)
+            for person, person_map in zip(people, person_maps, strict=True):
+                _paint(person["parts"], person_map)
             scores = np.array([person["score"] for person in people], float)
             box_scores = np.array([person.get("box_score", person["score"]) for person in people], float)
             boxes = None
@@ -90,7 +88,6 @@ class CocoJson:
         return Prediction(label_map, person_maps, scores, boxes, box_scores)
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
-        """Kept as run lengths until :meth:`finish`."""
         images, annotations = self._written.setdefault(folder, ([], []))
         height, width = prediction.label_map.shape
         images.append({"id": stem, "height": height, "width": width, "parts": _masks(prediction.label_map)})
@@ -100,7 +97,6 @@ class CocoJson:
             annotations.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "parts": _masks(person)})
 
     def finish(self, folder: Path) -> None:
-        """Writes the file."""
         images, annotations = self._written.pop(folder, ([], []))
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"images": images, "annotations": annotations})

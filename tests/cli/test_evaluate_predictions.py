@@ -24,15 +24,15 @@ def scenes(tmp_path_factory):
 
 
 def write(name, folder, dataset, change=lambda prediction: prediction, skip=()):
-    form = make_format(name)
+    format = make_format(name)
     for i, entry in enumerate(dataset.entries):
         if i in skip:
             continue
         truth = dataset.load(i, with_image=False)
         people = truth["person_maps"].numpy()
         perfect = Prediction(truth["label_map"].numpy(), people, np.ones(len(people)))
-        form.write(folder, entry.id, change(perfect))
-    form.finish(folder)
+        format.write(folder, entry.id, change(perfect))
+    format.finish(folder)
 
 
 def checked_hundred(results, name):

@@ -23,10 +23,10 @@ def prediction(overlap=False):
 
 
 def stored(name, folder, *predictions):
-    form = make_format(name)
+    format = make_format(name)
     for i, one in enumerate(predictions):
-        form.write(folder, f"{i:04d}", one)
-    form.finish(folder)
+        format.write(folder, f"{i:04d}", one)
+    format.finish(folder)
     return make_format(name)
 
 
@@ -66,9 +66,9 @@ def test_the_format_is_told_by_the_files(name, tmp_path):
 @pytest.mark.parametrize("name", FORMATS)
 def test_nobody_on_a_picture(name, tmp_path):
     empty = Prediction(np.zeros((4, 5), np.uint8), np.zeros((0, 4, 5), np.uint8), np.zeros(0))
-    form = stored(name, tmp_path, empty)
-    assert form.stems(tmp_path) == ["0000"]
-    got = form.read(tmp_path, "0000")
+    format = stored(name, tmp_path, empty)
+    assert format.stems(tmp_path) == ["0000"]
+    got = format.read(tmp_path, "0000")
     assert got.person_maps.shape == (0, 4, 5) and got.scores.shape == (0,) and got.boxes.shape == (0, 4)
 
 
@@ -103,7 +103,7 @@ def test_what_predict_writes_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "file", "change", "message"),
     [
-        ("instances", "0000_labels.png", None, "0000_labels.png: is not there"),
+        ("instances", "0000_labels.png", None, "0000_labels.png: not found"),
         (
             "instances",
             "0000_instances.png",
@@ -112,7 +112,7 @@ def test_what_predict_writes_is_read(tmp_path):
         ),
         ("instances", "0000.json", "{", "0000.json: is not JSON"),
         ("instances", "0000.json", "[]", "0000.json: must hold 'people'"),
-        ("people", "0000_person_2.png", None, "0000_person_2.png: is not there"),
+        ("people", "0000_person_2.png", None, "0000_person_2.png: not found"),
         ("people", "0000_person_2.png", np.zeros((6, 8), np.uint8), r"size \(6, 9\), got \(6, 8\)"),
         ("people", "0000_person_1.png", np.zeros((6, 9, 3), np.uint8), "must hold a value per pixel"),
         ("people", "0000_labels.png", "no picture", "0000_labels.png: cannot be read"),
@@ -126,7 +126,7 @@ def test_what_predict_writes_is_read(tmp_path):
     ],
 )
 def test_faults_are_named(name, file, change, message, tmp_path):
-    form = stored(name, tmp_path, prediction())
+    format = stored(name, tmp_path, prediction())
     path = tmp_path / file
     path.unlink()
     if isinstance(change, str):
@@ -134,7 +134,7 @@ def test_faults_are_named(name, file, change, message, tmp_path):
     elif change is not None:
         Image.fromarray(change).save(path)
     with pytest.raises(ValueError, match=message):
-        form.read(tmp_path, "0000")
+        format.read(tmp_path, "0000")
 
 
 def test_an_unknown_format_and_a_folder_in_none_are_refused(tmp_path):
@@ -160,9 +160,9 @@ def test_coco_masks_that_do_not_fit_are_named(change, message, tmp_path):
     record = json.loads(path.read_text())
     record["annotations"][0]["parts"][0]["segmentation"].update(change)
     path.write_text(json.dumps(record))
-    form = make_format("coco")
+    format = make_format("coco")
     with pytest.raises(ValueError, match=message):
-        form.read(tmp_path, "0000")
+        format.read(tmp_path, "0000")
 
 
 def test_coco_masks_are_run_length_codes_of_pycocotools(tmp_path):
