@@ -5,8 +5,8 @@ pictures of input, truth and prediction. The configuration travels with the weig
 on the command line (--data-root, --data.eval-split train, --test.semantic-mode parsing, --test.augment …).
 --test.save-predictions FORMAT also writes the predictions, in a format of docs/formats.md.
 
-Evaluates anybody's predictions, without a model: ``python -m rpcnn.evaluate --predictions DIR --data DIR``; see
-``python -m rpcnn.evaluate --predictions --help``.
+Evaluates anybody's predictions, without a model: ``python -m rpcnn.evaluate --predictions DIR --data-root DIR``;
+see ``python -m rpcnn.evaluate --predictions --help``.
 """
 
 import json

@@ -6,12 +6,13 @@ import pathlib
 
 import numpy as np
 import pytest
+from helpers.metrics import RightNumber
 
 from rpcnn.data.painted.scene import write_cihp
 from rpcnn.evaluate import main
-from rpcnn.evaluate_predictions import evaluate_predictions, open_split
+from rpcnn.evaluation.predictions import evaluate_predictions, open_split
 from rpcnn.formats import FORMATS, Prediction, make_format
-from rpcnn.metrics import ParsingEvaluator
+from rpcnn.metrics import DEFAULT_METRICS, ParsingEvaluator, format_table
 
 PEOPLE = ("ap_p_50", "ap_p_vol", "pcp_50", "ap_h_50", "ap_h_vol", "ap_bbox")
 
@@ -44,10 +45,10 @@ def checked_hundred(results, name):
 @pytest.mark.parametrize("name", FORMATS)
 def test_truth_as_prediction_gives_100(name, scenes, tmp_path, capsys):
     write(name, tmp_path, open_split(scenes, "val"))
-    output = tmp_path / "out" / "results.json"
-    results = main(["--predictions", str(tmp_path), "--data", str(scenes), "--output", str(output)])
+    output = tmp_path / "out" / "of_mine"
+    results = main(["--predictions", str(tmp_path), "--data-root", str(scenes), "--output", str(output)])
     checked_hundred(results, name)
-    assert json.loads(output.read_text()) == results | {"format": name}
+    assert json.loads((output / "results.json").read_text()) == results | {"format": name}
     printed = capsys.readouterr().out
     assert "AP^r_vol" in printed and ("differ from overlapping" in printed) == (name not in ("people", "coco"))
 
@@ -91,6 +92,27 @@ def test_the_number_of_threads_changes_nothing(scenes, tmp_path):
     assert one == four and 0 < one["ap_p_vol"] < 100
 
 
+@pytest.mark.parametrize(("name", "wanted"), [("people", 50), ("cihp", None)])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ones_own_metric_is_evaluated_and_printed(name, wanted, workers, scenes, tmp_path):
+    dataset = open_split(scenes, "val")
+    fewer = lambda one: Prediction(one.label_map, one.person_maps[:-1], one.scores[:-1])
+    write(name, tmp_path, dataset, skip=(0, 1))
+    write(name, tmp_path, dataset, fewer, skip=(2, 3))
+    evaluator = ParsingEvaluator(20, metrics=(*DEFAULT_METRICS, RightNumber()))
+    results = evaluate_predictions(make_format(name), tmp_path, dataset, evaluator, workers=workers)
+    assert results["right_number"] == wanted
+    titles, values = format_table(results, dataset.labels, evaluator.metrics).splitlines()[1:3]
+    assert titles.split()[-1] == "Number" and values.split()[-1] == ("–" if wanted is None else "50.00")
+
+
+def test_an_output_that_is_a_file_is_refused(scenes, tmp_path):
+    write("people", tmp_path, open_split(scenes, "val"))
+    output = next(tmp_path.glob("*.json"))
+    with pytest.raises(SystemExit, match=rf"rpcnn: --output must be a folder, {output} is a file"):
+        main(["--predictions", str(tmp_path), "--data-root", str(scenes), "--output", str(output)])
+
+
 def test_images_without_a_prediction(scenes, tmp_path):
     dataset = open_split(scenes, "val")
     write("people", tmp_path, dataset, skip=[2])
@@ -105,8 +127,8 @@ def test_predictions_without_an_image_are_named(scenes, tmp_path):
     dataset = open_split(scenes, "val")
     write("people", tmp_path, dataset)
     empty = Prediction(np.zeros((4, 4), np.uint8), np.zeros((0, 4, 4), np.uint8), np.zeros(0))
-    make_format("people").write(tmp_path, "stranger", empty)
-    with pytest.raises(SystemExit, match=r"rpcnn: predictions: stranger in .* belong to no image"):
+    make_format("people").write(tmp_path, "unknown", empty)
+    with pytest.raises(SystemExit, match=r"rpcnn: predictions: unknown in .* belong to no image"):
         main(["--predictions", str(tmp_path), "--data", str(scenes)])
 
 

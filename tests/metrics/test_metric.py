@@ -5,24 +5,12 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers.metrics import RightNumber
 
 from rpcnn.labels import LabelSet
 from rpcnn.metrics import DEFAULT_METRICS, Metric, ParsingEvaluator, docs, format_table, image_pair
 
 LABELS = LabelSet("three", ("Background", "Upper", "Lower"))
-
-
-class RightNumber(Metric):
-    """Of images: share with as many predicted people as true ones."""
-
-    columns = (("Number", "right_number"),)
-    needs_people = ("right_number",)
-
-    def measure(self, image, settings):
-        return len(image.person_maps) == len(image.true_person_maps)
-
-    def summarize(self, counts, settings):
-        return {"right_number": 100 * np.mean(counts) if counts else None}
 
 
 class MeanPeople(Metric):
