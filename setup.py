@@ -1,5 +1,5 @@
-"""Builds the kernels of rpcnn: ``rpcnn._C`` (every operator, CPU kernels), ``rpcnn._C_cuda`` (CUDA kernels) and
-``rpcnn._metrics`` (the evaluator's counting core).
+"""Builds the kernels of rpcnn: ``rpcnn._C`` (every operator, CPU kernels), ``rpcnn._C_cuda`` (CUDA kernels),
+``rpcnn._labelmaps`` (label maps from files) and ``rpcnn._metrics`` (the evaluator's counting core).
 
 RPCNN_BUILD says what is compiled (default auto); no GPU is ever needed:
   auto  the CPU kernels always; the CUDA kernels where torch is a CUDA build and an nvcc of the same major is found
@@ -21,7 +21,7 @@ from setuptools.command.build_py import build_py
 
 MODES = ("auto", "cuda", "cpu", "none")
 ARCHITECTURES = "8.0;9.0;10.0;12.0+PTX"  # Ampere and Ada (8.x), Hopper, Blackwell, and what comes after
-OPTIMISE = ["-O3", "-std=c++20", "-fno-math-errno", "-fno-trapping-math"]
+OPTIMIZE = ["-O3", "-std=c++20", "-fno-math-errno", "-fno-trapping-math"]
 # torch switches the half types' conversions off by default; the kernels convert explicitly and need them.
 NVCC = [
     *("-O3", "-std=c++20", "-lineinfo", "--expt-relaxed-constexpr", "-DUSE_CUDA"),
@@ -101,7 +101,7 @@ def extensions(mode):
     from setuptools import Extension
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
-    cpp = OPTIMISE + STABLE_ABI
+    cpp = OPTIMIZE + STABLE_ABI
     modules = [
         CppExtension(
             "rpcnn._C",
@@ -109,13 +109,16 @@ def extensions(mode):
             extra_compile_args={"cxx": cpp},
             py_limited_api=True,
         ),
+    ]
+    modules += [
         Extension(
-            "rpcnn._metrics",
-            ["csrc/metrics/module.cpp"],
+            f"rpcnn._{name}",
+            [f"csrc/{name}/module.cpp"],
             language="c++",
             include_dirs=[pybind11.get_include()],
-            extra_compile_args={"cxx": [*OPTIMISE, "-fvisibility=hidden"]},
-        ),
+            extra_compile_args={"cxx": [*OPTIMIZE, "-fvisibility=hidden"]},
+        )
+        for name in ("labelmaps", "metrics")
     ]
     if root:
         modules.append(

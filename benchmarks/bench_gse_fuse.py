@@ -12,6 +12,7 @@ each level read once more for the statistics' share.
 import pytest
 import torch
 import torch.nn.functional as F
+from bench_upsample_sum import adjoint_bytes, adjoint_launches, wide
 from measure import DEVICES, LAYOUTS, Case, Contest, bench, pyramid, size_of
 
 from rpcnn.ops import gse_fuse
@@ -93,6 +94,23 @@ CASES += [
     Case("gse_fuse", f"forward by map height: {h}", contest("channels_last", False, False, sizes), sweep=True)
     for h, sizes in HEIGHTS.items()
 ]
+
+
+def gse_fuse_backward(grad, levels, *_):
+    """E of the other sizes is written and read twice, the gradient read twice more for levels of its own size.
+
+    Every level is read for the ReLU's mask, the moments and the gradient; one of grad's size for the latter two only.
+    """
+    others = [f for f in levels if f.shape != grad.shape]
+    moved = adjoint_bytes(grad, others) + 3 * sum(map(wide, others)) + size_of(*levels) + size_of(*others)
+    moved += (2 * (len(levels) - len(others)) - (not others)) * size_of(grad)
+    return (adjoint_launches(grad, others) if others else 0) + 4, moved, 0
+
+
+COST = {  # see static.py
+    "rpcnn::gse_fuse": lambda levels, *a: (5, size_of(*levels), 0),
+    "rpcnn::gse_fuse_backward": gse_fuse_backward,
+}
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -13,6 +13,7 @@ from measure import DEVICES, Case, Contest, bench
 from rpcnn.ops import batched_nms, nms
 
 THRESHOLD = 0.7  # the RPN's
+BAND = 4096  # boxes that our kernel resolves together, csrc/cuda/nms_kernel.cuh
 
 
 def proposals(count, device):
@@ -74,6 +75,23 @@ CASES = [
     Case("batched_nms", "80 classes, 12,000 boxes", batched([150] * 80, 0.5)),
     *(Case("nms", f"by boxes: {n}", single(n, 5), sweep=True) for n in (100, 500, 1000, 4000, 8000)),
 ]
+
+
+def nms_bytes(boxes) -> int:
+    """Keys, their sorting (four passes over key and index), sorted boxes and flags, the masks of all bands."""
+    n = len(boxes)
+    return n * (2 * 8 + 4 * 2 * 16 + 2 * 16 + 2) + 2 * (-(-n // BAND)) * min(n, BAND) ** 2 // 16
+
+
+def peer_nms(boxes, *_):
+    n = len(boxes)  # sort, gather, a mask of all pairs, a sweep over it, the kept ones' selection
+    return 7, n * (4 * 2 * 12 + 2 * 16) + 2 * n * n // 8, 1
+
+
+COST = {  # see static.py
+    "rpcnn::nms": lambda boxes, *a: (2 + 3 * -(-len(boxes) // BAND) - 1 + 1, nms_bytes(boxes), 1),
+    "torchvision::nms": peer_nms,
+}
 
 
 @pytest.mark.parametrize("device", DEVICES)

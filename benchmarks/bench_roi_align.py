@@ -115,6 +115,31 @@ CASES += [
 ]
 
 
+def contiguous_copy(t) -> tuple[int, int]:
+    """Launches and bytes of the copy that torchvision's kernels make of a channels-last map."""
+    return (0, 0) if t.is_contiguous() else (1, 2 * size_of(t))
+
+
+def peer_roi_align(maps, *_):
+    launches, copied = contiguous_copy(maps)
+    return 1 + launches, copied, 0
+
+
+def peer_roi_align_backward(grad, boxes, scale, height, width, batch, channels, map_height, map_width, *_):
+    launches, copied = contiguous_copy(grad)  # then zeros, then additions in memory: the map once more in and out
+    return 2 + launches, copied + 2 * batch * channels * map_height * map_width * grad.element_size(), 0
+
+
+COST = {  # see static.py
+    "rpcnn::roi_align": lambda *a: (1, 0, 0),
+    "rpcnn::roi_align_backward": lambda *a: (2, 0, 0),
+    "rpcnn::multilevel_roi_align": lambda *a: (1, 0, 0),
+    "rpcnn::multilevel_roi_align_backward": lambda *a: (2, 0, 0),
+    "torchvision::roi_align": peer_roi_align,
+    "torchvision::_roi_align_backward": peer_roi_align_backward,
+}
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_roi_align(benchmark, case, device):

@@ -56,6 +56,32 @@ CASES += [
 ]
 
 
+def wide(t) -> int:
+    """Bytes of a map in the type that kernels add in."""
+    return t.numel() * max(t.element_size(), 4)
+
+
+def adjoint_launches(grad, levels) -> int:
+    """Along x, and along y where a level has other rows than grad."""
+    return 1 + any(f.shape[2] != grad.shape[2] for f in levels)
+
+
+def adjoint_bytes(grad, levels) -> int:
+    """Maps between the two launches, as tall as grad and as wide as the level: written and read."""
+    return 2 * sum(wide(grad) // grad.shape[3] * f.shape[3] for f in levels if f.shape[2] != grad.shape[2])
+
+
+COST = {  # see static.py
+    "rpcnn::upsample_sum": lambda *a: (1, 0, 0),
+    # Without ReLU the levels themselves are not read.
+    "rpcnn::upsample_sum_backward": lambda grad, levels, align_corners, relu: (
+        adjoint_launches(grad, levels),
+        adjoint_bytes(grad, levels) - (0 if relu else size_of(*levels)),
+        0,
+    ),
+}
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_upsample_sum(benchmark, case, device):

@@ -34,6 +34,7 @@ from rpcnn.data.painted.scene import paint_scene
 from rpcnn.data.transforms import TestTransform
 from rpcnn.inference.combine import combine
 from rpcnn.info import processor
+from rpcnn.labels import CIHP
 from rpcnn.model import RPRCNN
 from rpcnn.model.box_head import BoxHead
 from rpcnn.model.gse_fpn import GSEFPN
@@ -147,7 +148,15 @@ class Prediction:
         try:
             with torch.autocast("cpu", self.dtype or torch.bfloat16, enabled=self.dtype is not None):
                 detections = self.model([TestTransform(800, 1333)(self.image)])[0]
-            combine(detections, tuple(self.image.shape[-2:]), Config().labels, score_threshold=0.0)
+            combine(
+                detections,
+                tuple(self.image.shape[-2:]),
+                CIHP,
+                min_score=0.0,
+                semantic_gate=0.7,
+                instance_semantic_weight=0.2,
+                semantic_mode="combine",
+            )
         finally:
             BoxHead.detect = found
 

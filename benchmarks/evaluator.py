@@ -24,8 +24,9 @@ import torch
 from PIL import Image
 
 from rpcnn.data.painted.scene import paint_maps
-from rpcnn.evaluate_predictions import evaluate_predictions, open_split
+from rpcnn.evaluation.predictions import evaluate_predictions, open_split
 from rpcnn.formats import FORMATS, Prediction, make_format
+from rpcnn.labelmaps import compiled
 from rpcnn.metrics import ParsingEvaluator, ap_p, confusion_matrix, counting, match_people, pcp, person_counts
 
 HEIGHT, WIDTH, CLASSES, PREDICTIONS, SCENES = 350, 500, 20, 10, 50
@@ -66,7 +67,7 @@ def write_truth(images, root: pathlib.Path) -> None:
 
 def count(images) -> list:
     """The counts behind mIoU, AP^p, PCP, AP^r and AP^h of every image, by a thread a processor."""
-    one = lambda i: (confusion_matrix(i[0], i[3].labels, CLASSES), person_counts(i[3].people, i[2], CLASSES))
+    one = lambda i: (confusion_matrix(i[0], i[3].label_map, CLASSES), person_counts(i[3].person_maps, i[2], CLASSES))
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(lambda k: [one(image) for image in images[k::threads]], range(threads)))
@@ -81,16 +82,16 @@ def pair_by_pair(images, root: pathlib.Path) -> tuple[np.ndarray, list[tuple[int
         total += np.bincount(CLASSES * truth.astype(int).ravel() + labels.ravel(), minlength=CLASSES**2).reshape(
             CLASSES, CLASSES
         )
-        for one in prediction.people:
+        for one in prediction.person_maps:
             overlaps = []
             for k in range(len(people)):
                 truth = np.asarray(Image.open(root / "people" / f"{i:05d}_{k}.png"))
                 counted = (truth >= 0) & (truth < CLASSES)
                 pairs = CLASSES * truth[counted].astype(int) + one[counted]
                 confusion = np.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
-                hits = np.diag(confusion)
+                intersection = np.diag(confusion)
                 with np.errstate(invalid="ignore"):
-                    overlaps.append(np.nanmean(hits / (confusion.sum(0) + confusion.sum(1) - hits)))
+                    overlaps.append(np.nanmean(intersection / (confusion.sum(0) + confusion.sum(1) - intersection)))
             best.append((int(np.argmax(overlaps)), float(np.max(overlaps))))
     return total, best
 
@@ -102,11 +103,11 @@ def seconds(work) -> float:
 
 
 def in_numpy(work) -> float:
-    compiled, counting._metrics = counting._metrics, None
+    core, counting._metrics = counting._metrics, None
     try:
         return seconds(work)
     finally:
-        counting._metrics = compiled
+        counting._metrics = core
 
 
 def row(what: str, ours: list[float], rival: list[float], note: str) -> str:
@@ -124,8 +125,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", default="")
     options = parser.parse_args()
-    if counting._metrics is None:
-        parser.error("rpcnn._metrics is not compiled")
+    if compiled.core is None or counting._metrics is None:
+        parser.error("rpcnn._labelmaps or rpcnn._metrics is not compiled")
     images = scenes(options.images)
     few = images[: options.rival_images]
     scale = len(images) / len(few)
@@ -136,20 +137,20 @@ def main() -> None:
         write_truth(images, root)
         dataset = open_split(root, "val")
         for name in FORMATS:
-            form = make_format(name)
+            format = make_format(name)
             for i, image in enumerate(images):
-                form.write(root / name, f"{i:05d}", image[3])
-            form.finish(root / name)
+                format.write(root / name, f"{i:05d}", image[3])
+            format.finish(root / name)
 
         # The same answers first.
-        matches = [match_people(p.people, p.scores, people, CLASSES) for _, _, people, p in few]
+        matches = [match_people(p.person_maps, p.scores, people, CLASSES) for _, _, people, p in few]
         found = [(int(g), float(o)) for m in matches for g, o in zip(m.person, m.overlap, strict=True)]
         confusion, pairs = pair_by_pair(few, root)
         assert np.allclose(found, pairs, rtol=1e-12)
-        assert np.array_equal(confusion, sum(confusion_matrix(i[0], i[3].labels, CLASSES) for i in few))
+        assert np.array_equal(confusion, sum(confusion_matrix(i[0], i[3].label_map, CLASSES) for i in few))
         run = lambda name: evaluate_predictions(make_format(name), root / name, dataset, ParsingEvaluator(CLASSES))
         results = run("people")
-        everything = [match_people(p.people, p.scores, people, CLASSES) for _, _, people, p in images]
+        everything = [match_people(p.person_maps, p.scores, people, CLASSES) for _, _, people, p in images]
         assert (results["ap_p_50"], results["pcp_50"]) == (ap_p(everything), pcp(everything))
 
         turns = [(seconds(lambda: count(images)), in_numpy(lambda: count(images))) for _ in range(options.rounds)]

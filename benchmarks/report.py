@@ -10,6 +10,7 @@ import pathlib
 import platform
 import statistics
 import sys
+import types
 
 import torch
 
@@ -19,13 +20,20 @@ sys.path.insert(0, str(HERE))
 from measure import DEVICES, Case, Result, copy_bandwidth, play, retain_memory  # noqa: E402
 
 from rpcnn.info import processor  # noqa: E402
+from rpcnn.ops._library import OPS  # noqa: E402
 
-MODULES = ("roi_align", "nms", "upsample_sum", "gse_fuse", "downsample_add", "parsing_miou", "paste_parsing", "metrics")
+
+def benches() -> list[types.ModuleType]:
+    """Every bench_*.py beside this file: those of ops in the order of rpcnn.ops, then the others."""
+    order = [f"bench_{op}" for op in OPS]
+    names = sorted(path.stem for path in HERE.glob("bench_*.py"))
+    names.sort(key=lambda name: order.index(name) if name in order else len(order))
+    return [importlib.import_module(name) for name in names]
 
 
-def cases(sweep: bool, only: str) -> list[Case]:
-    """The cases of all bench_*.py in order; the sweep's too, if asked for; whose title holds `only`."""
-    listed = [case for name in MODULES for case in importlib.import_module(f"bench_{name}").CASES]
+def cases(benches: list[types.ModuleType], sweep: bool, only: str) -> list[Case]:
+    """Their cases in order; the sweep's too, if asked for; whose title holds `only`."""
+    listed = [case for bench in benches for case in bench.CASES]
     return [case for case in listed if (sweep or not case.sweep) and only in str(case)]
 
 
@@ -120,7 +128,7 @@ def main():
     ]
     print("\n".join(lines), flush=True)
     swept: dict[str, dict[str, list[tuple[float, Result]]]] = {}
-    for case in cases(options.sweep, options.only):
+    for case in cases(benches(), options.sweep, options.only):
         results = run(case, options.device, 1 if case.sweep else options.repeats)
         lines.append(row(case, results, copying or float("inf")))
         print(lines[-1], flush=True)

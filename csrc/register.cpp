@@ -29,8 +29,7 @@ STABLE_TORCH_LIBRARY(rpcnn, m) {
       "gse_fuse(Tensor[] features, Tensor[] gn_weights, Tensor[] gn_biases, int num_groups, float eps, "
       "bool align_corners) -> (Tensor, Tensor, Tensor)");
   m.def(
-      "gse_fuse_backward(Tensor grad, Tensor[] features, Tensor[] gn_weights, Tensor[] gn_biases, Tensor "
-      "mean, "
+      "gse_fuse_backward(Tensor grad, Tensor[] features, Tensor[] gn_weights, Tensor[] gn_biases, Tensor mean, "
       "Tensor rstd, int num_groups, bool align_corners) -> (Tensor[], Tensor[], Tensor[])");
   m.def("downsample_add(Tensor feature, Tensor[] pyramid) -> Tensor[]");
   m.def("downsample_add_backward(Tensor[] grads, SymInt height, SymInt width) -> Tensor");

@@ -6,6 +6,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <vector>
+
 namespace rpcnn {
 
 using torch::headeronly::ScalarType;
@@ -48,6 +50,17 @@ inline torch::headeronly::MemoryFormat memory_format(bool channels_last) {
 inline Tensor dense(const Tensor& t, bool channels_last) {
   if (channels_last ? is_channels_last(t) : t.is_contiguous()) return t;
   return torch::stable::contiguous(t, memory_format(channels_last));
+}
+
+inline std::vector<Tensor> dense_levels(const std::vector<Tensor>& levels, bool channels_last) {
+  std::vector<Tensor> out;
+  for (const Tensor& q : levels) out.push_back(dense(q, channels_last));
+  return out;
+}
+
+// Of a map [N, C, H, W].
+inline std::vector<int64_t> sizes_of(const Tensor& t) {
+  return {t.size(0), t.size(1), t.size(2), t.size(3)};
 }
 
 }  // namespace rpcnn

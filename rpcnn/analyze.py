@@ -3,7 +3,7 @@
     bounds    RUN             Table 1: true boxes, true parsing, true scores in place of the network's
     modes     RUN [BASELINE]  Table 6: label maps from the global segmentation, from people, from both
     scores    RUN             Fig. 5: true mIoU against box score and parsing score, with correlations
-    gallery   RUN             Fig. 6: input, truth and prediction of --test.pictures images on one sheet
+    gallery   RUN             Fig. 6: input, truth and prediction of --run.pictures images on one sheet
     ablation  RUN RUN …       Tables 3-5, 7, 8: mean and spread over seeds of every variant, changes beside the paper's
 
 A run is a folder of rpcnn.train or a model.safetensors. Each command prints a table and writes it with a plot to
@@ -12,42 +12,38 @@ explains one and its options.
 """
 
 import pathlib
-import sys
 
 import tyro
 
 from rpcnn.analysis import ablation, bounds, gallery, modes, scores
 from rpcnn.analysis.report import new_figure
+from rpcnn.commands import UserError, user_errors, wants_help, words_and_options
 from rpcnn.config import Config
-from rpcnn.runtime import distributed
 
 COMMANDS = {"bounds": bounds, "modes": modes, "scores": scores, "gallery": gallery, "ablation": ablation}
 
 
 def main(arguments: list[str] | None = None):
     """Runs the command line; returns what the analysis found."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    name = arguments[0] if arguments else ""
-    if name not in COMMANDS:
+    words, options = words_and_options(arguments)
+    if not words and wants_help(options):
         print(__doc__)
-        sys.exit(0 if name in ("-h", "--help") else f"rpcnn: the first argument must be one of {', '.join(COMMANDS)}")
-    command = COMMANDS[name]
-    first_option = next((i for i, text in enumerate(arguments) if text.startswith("-")), len(arguments))
-    runs, options = [pathlib.Path(text) for text in arguments[1:first_option]], arguments[first_option:]
-    prog = f"python -m rpcnn.analyze {name}"
-    if {"-h", "--help"} & set(options):
+        return None
+    if not words or words[0] not in COMMANDS:
+        raise UserError(
+            f"analyze: the first word must be one of {', '.join(COMMANDS)}, got {words[0] if words else ''!r}"
+        )
+    command, runs = COMMANDS[words[0]], [pathlib.Path(text) for text in words[1:]]
+    prog = f"rpcnn analyze {words[0]}"
+    if wants_help(options):
         print(f"{command.__doc__}\n{command.run.__doc__}\n")
         tyro.cli(getattr(command, "Options", Config), args=["--help"], prog=f"{prog} RUN_OR_WEIGHTS")
     if not runs:
-        sys.exit(f"rpcnn: {prog} wants a run folder or a model.safetensors before its options")
-    try:
+        raise UserError(f"{prog} wants a run folder or a model.safetensors before its options")
+    with user_errors():
         if command is not gallery:
             new_figure(1, 1)  # that matplotlib is missing is said before the work, not after it
         return command.run(runs, options, prog)
-    except (ValueError, OSError) as error:
-        sys.exit(f"rpcnn: {error}")
-    finally:
-        distributed.stop()
 
 
 if __name__ == "__main__":

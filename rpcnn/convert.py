@@ -16,12 +16,17 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rpcnn.box_convention import last_pixels
+from rpcnn.commands import user_errors
 from rpcnn.config import Config, load_config
-from rpcnn.labels import CIHP, MHP_V2
+from rpcnn.data.open import label_set
+from rpcnn.labels import CIHP, MHP_V2, LabelSet
 from rpcnn.model import RPRCNN
 from rpcnn.model.backbone import FrozenBatchNorm2d, imagenet_weights
-from rpcnn.model.boxes import cell_anchors, last_pixels
-from rpcnn.model.rp_rcnn import PIXEL_STATISTICS, STRIDES
+from rpcnn.model.boxes import cell_anchors
+from rpcnn.model.build import build_model
+from rpcnn.model.released import PIXEL_STATISTICS
+from rpcnn.model.rp_rcnn import STRIDES
 from rpcnn.runtime.checkpoint import replace_file, save_weights
 from rpcnn.runtime.unpickle import read_checkpoint
 
@@ -74,6 +79,7 @@ class Conversion:
 
     model: RPRCNN
     config: Config
+    label_set: LabelSet
     names: dict[str, str]  # ours to the released one, of every tensor
     dropped: list[str]  # constants of the checkpoint that agree with ours
 
@@ -100,7 +106,7 @@ def convert_released(state: dict[str, Tensor], second_fold: bool = False) -> Con
         )
     config = load_config(PRESETS[classes])
     with torch.device("meta"):
-        model = RPRCNN.from_config(config)
+        model = build_model(config, classes)
     wanted = model.state_dict()
     names = {ours: _released_name(ours) for ours in wanted}
     constants = _constants(config.model.anchor_sizes)
@@ -112,7 +118,7 @@ def convert_released(state: dict[str, Tensor], second_fold: bool = False) -> Con
             if isinstance(module, FrozenBatchNorm2d):
                 weights[f"{name}.weight"] *= (1 + module.eps) ** -0.5
     model.load_state_dict(weights, assign=True)
-    return Conversion(model, config, names, [key for key in constants if key in state])
+    return Conversion(model, config, label_set(config), names, [key for key in constants if key in state])
 
 
 def _released_name(ours: str) -> str:
@@ -222,11 +228,9 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
-    options = tyro.cli(Arguments, args=arguments, prog="python -m rpcnn.convert", description=__doc__)
-    try:
+    options = tyro.cli(Arguments, args=arguments, prog="rpcnn convert", description=__doc__)
+    with user_errors(SafetensorError):
         print(_run(options))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise SystemExit(f"rpcnn: {error}") from None
 
 
 def _run(options: Arguments) -> str:
@@ -242,7 +246,7 @@ def _run(options: Arguments) -> str:
             raise ValueError("convert: --pixels is for ImageNet ResNets; a released model reads BGR as it is")
         conversion = convert_released(state, options.second_fold)
         output.parent.mkdir(parents=True, exist_ok=True)
-        save_weights(output, conversion.model, conversion.config)
+        save_weights(output, conversion.model, conversion.config, conversion.label_set)
         lines = _report(conversion, options.report)
         dropped = ", ".join(conversion.dropped) or "none"
         lines.append(f"constants, equal to ours, dropped: {dropped}")
@@ -269,7 +273,7 @@ def _report(conversion: Conversion, every: bool) -> list[str]:
     parameters = dict(conversion.model.named_parameters())
     total = sum(p.numel() for p in parameters.values())
     frozen = sum(p.numel() for p in parameters.values() if not p.requires_grad)
-    labels = conversion.config.labels
+    labels = conversion.label_set
     lines = [
         f"rpcnn: the released network on {labels.name}, {labels.num_classes} classes: {len(parameters)} tensors, "
         f"{total:,} parameters, of which {frozen:,} frozen"

@@ -2,132 +2,55 @@
 
 Prints mIoU, pixel and mean accuracy, AP^p_50, AP^p_vol, PCP_50 and AP^bbox in one table, writes results.json and
 pictures of input, truth and prediction. The configuration travels with the weights; every field of it can be given
-on the command line (--data-root, --data.eval-split train, --test.semantic-mode parsing, --test.augment …).
---test.save-predictions FORMAT also writes the predictions, in a format of docs/formats.md.
+on the command line (--data-root, --data.eval-split train, --inference.semantic-mode parsing, --inference.augment …).
+--run.save-predictions FORMAT also writes the predictions, in a format of docs/formats.md.
 
-Evaluates anybody's predictions, without a model: ``python -m rpcnn.evaluate --predictions DIR --data DIR``; see
-``python -m rpcnn.evaluate --predictions --help``.
+Evaluates anybody's predictions, without a model: ``python -m rpcnn.evaluate --predictions DIR --data-root DIR``;
+see ``python -m rpcnn.evaluate --predictions --help``.
 """
 
-import json
 import pathlib
-import sys
 
-import torch
-import tyro
-from tqdm import tqdm
-
-from rpcnn.config import Config, validate
-from rpcnn.data.loader import make_eval_loader
-from rpcnn.data.open import open_dataset
-from rpcnn.formats import Prediction, make_format
-from rpcnn.inference.pipeline import describe_augmentation, parse_image
-from rpcnn.labels import LabelSet
-from rpcnn.metrics import ParsingEvaluator, format_table
-from rpcnn.model import RPRCNN
+from rpcnn.commands import UserError, user_errors, wants_help, words_and_options
+from rpcnn.config import Config, change
+from rpcnn.evaluation.trained_model import evaluate
+from rpcnn.inference.load import folder_of, load_pipeline
+from rpcnn.metrics import format_table
 from rpcnn.runtime import distributed
 from rpcnn.runtime.checkpoint import load_weights
-from rpcnn.visualize import panel
+from rpcnn.runtime.process import set_up_torch
 
-
-def evaluate(
-    model: RPRCNN, config: Config, device: torch.device, folder: pathlib.Path | None = None, pictures: int = 0
-) -> dict:
-    """All metrics of the paper on the evaluation split, in percent; the images are shared out over the processes.
-
-    Args:
-        model: on `device`; it is put into eval mode.
-        folder: where results.json and pictures/ go; None writes nothing.
-        pictures: how many pictures of input, truth and prediction to write.
-
-    Returns:
-        The keys of rpcnn.metrics, the same on every process.
-    """
-    model.eval()
-    dataset = open_dataset(config, "eval")
-    evaluator = ParsingEvaluator(config.labels.num_classes, config.test.skip_empty)
-    loader = make_eval_loader(
-        dataset, num_workers=config.data.workers, rank=distributed.rank(), world_size=distributed.world_size()
-    )
-    form, saved = None, None
-    if folder and config.test.save_predictions:
-        if distributed.world_size() > 1 and config.test.save_predictions == "coco":
-            raise ValueError("test.save_predictions: coco is one file and cannot be written by several processes")
-        form, saved = make_format(config.test.save_predictions), folder / "predictions"
-    drawn = 0
-    quiet = not distributed.is_main() or not sys.stderr.isatty()
-    for images, targets in tqdm(loader, desc="evaluating", unit="image", disable=quiet):
-        if not images:
-            continue
-        sample = {"image": images[0], **targets[0]}
-        result = parse_image(model, sample["image"], config, device)
-        evaluator.add(
-            labels=result.labels,
-            people=result.people,
-            scores=result.scores,
-            boxes=result.boxes,
-            box_scores=result.box_scores,
-            true_labels=sample["semantic"],
-            true_people=sample["parsing"],
-            true_boxes=sample["boxes"],
-            image_id=sample["id"],
-        )
-        if form:
-            form.write(saved, str(sample["id"]), Prediction.of(result))
-        if folder and distributed.is_main() and drawn < pictures:
-            drawn += 1
-            (folder / "pictures").mkdir(parents=True, exist_ok=True)
-            picture = panel(sample["image"].permute(1, 2, 0).numpy(), sample["semantic"].numpy(), result)
-            picture.save(folder / "pictures" / f"{sample['id']}.png")
-    if form:
-        form.finish(saved)
-    for state in distributed.gather_objects(evaluator.state())[1:]:
-        evaluator.merge(state)
-    results = distributed.gather_objects(evaluator.summarize() if distributed.is_main() else None)[0]
-    if folder and distributed.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    return results
-
-
-def format_report(results: dict, labels: LabelSet) -> str:
-    """The metrics as a plain-text table."""
-    return format_table(results, labels)
+PROG = "rpcnn evaluate RUN_OR_WEIGHTS"
 
 
 def main(arguments: list[str] | None = None) -> dict:
     """Runs the command line; returns the metrics."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if any(argument.split("=")[0] == "--predictions" for argument in arguments):
+    words, options = words_and_options(arguments)
+    if any(option.split("=")[0] == "--predictions" for option in options):
         from rpcnn.evaluate_predictions import main as evaluate_predictions
 
-        return evaluate_predictions(["--help"] if {"-h", "--help"} & set(arguments) else arguments)
-    if not arguments or arguments[0].startswith("-"):
+        return evaluate_predictions(["--help"] if wants_help(options) else [*words, *options])
+    if wants_help(options):
         print(__doc__)
-        if {"-h", "--help"} & set(arguments):
-            tyro.cli(Config, args=["--help"], prog="python -m rpcnn.evaluate RUN_OR_WEIGHTS")
-        sys.exit("rpcnn: the first argument must be a run folder or a model.safetensors")
-    weights = pathlib.Path(arguments[0])
+        change(Config(), ["--help"], prog=PROG)
+    if len(words) != 1:
+        raise UserError("evaluate takes a run folder or a model.safetensors before its options")
     try:
-        state, config = load_weights(weights)
-        config.model.backbone_weights = ""
-        config.run.output = ""
-        config = tyro.cli(Config, default=config, args=arguments[1:], prog="python -m rpcnn.evaluate RUN_OR_WEIGHTS")
-        validate(config)
-        device = distributed.start(config.run.device)
-        model = RPRCNN.from_config(config)
-        model.load_state_dict(state)
-        folder = pathlib.Path(config.run.output or (weights if weights.is_dir() else weights.parent) / "evaluation")
-        if config.test.augment and distributed.is_main():
-            print(f"rpcnn: {describe_augmentation(config)}")
-        results = evaluate(model.to(device), config, device, folder, config.test.pictures)
-    except ValueError as error:
-        sys.exit(f"rpcnn: {error}")
+        with user_errors():
+            loaded = load_weights(words[0])
+            config = change(loaded.config, options, prog=PROG)
+            device = distributed.start(config.run.device)
+            set_up_torch(config.run.seed, config.run.deterministic)
+            pipeline = load_pipeline(loaded, config, device)
+            folder = pathlib.Path(config.run.output or folder_of(words[0]) / "evaluation")
+            if config.inference.augment and distributed.is_main():
+                print(f"rpcnn: test-time augmentation: {pipeline.describe()}")
+            results = evaluate(pipeline, folder)
+            if distributed.is_main():  # only until stop(): then each process is the main one
+                print(format_table(results, pipeline.label_set))
+                print(f"rpcnn: results and pictures are in {folder}")
     finally:
         distributed.stop()
-    if distributed.is_main():
-        print(format_report(results, config.labels))
-        print(f"rpcnn: results and pictures are in {folder}")
     return results
 
 

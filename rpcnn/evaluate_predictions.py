@@ -1,35 +1,23 @@
-"""Evaluates anybody's predictions: ``python -m rpcnn.evaluate --predictions DIR --data DIR``.
+"""Evaluates anybody's predictions: ``python -m rpcnn.evaluate --predictions DIR --data-root DIR``.
 
-DIR of --predictions is in one of the formats of docs/formats.md (told by its files), DIR of --data a folder of CIHP or
-MHP-v2. Prints every metric of rpcnn.metrics in one table; --output also writes them as JSON. Images are read by several
-processes, one at a time each: memory does not grow with the set.
+DIR of --predictions is in one of the formats of docs/formats.md (detected by its files), DIR of --data-root a folder of
+CIHP or MHP-v2. Prints every metric of rpcnn.metrics in one table; --output also writes them as results.json. Images are
+read by several processes, one at a time each: memory does not grow with the set.
 """
 
 import gc
-import itertools
 import json
-import os
 import pathlib
-import sys
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import numpy as np
 import tyro
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
-from rpcnn.data.check import detect_layout
-from rpcnn.data.cihp import CIHP
-from rpcnn.data.folder import ParsingFolder
-from rpcnn.data.mhp import MHPv2
-from rpcnn.formats import Prediction, detect_format, make_format
+from rpcnn.commands import user_errors
+from rpcnn.evaluation.predictions import evaluate_predictions, open_split
+from rpcnn.formats import detect_format, make_format
 from rpcnn.metrics import ParsingEvaluator, format_table
-from rpcnn.metrics.evaluator import ImageCounts
-
-BATCH = 8
-"""Images that a process counts before it sends their counts."""
-PEOPLE_METRICS = ("ap_p", "pcp", "ap_h", "ap_bbox")
+from rpcnn.runtime.distributed import only_one
 
 
 @dataclass
@@ -38,14 +26,14 @@ class Arguments:
 
     predictions: str
     """Folder of the predictions."""
-    data: str
+    data_root: Annotated[str, tyro.conf.arg(aliases=["--data"])]
     """Folder of the data set: it holds Training and Validation (CIHP) or train and val (MHP-v2)."""
     split: str = "val"
     """Split of the data set: train or val."""
     format: Literal["auto", "instances", "people", "coco", "cihp", "mhp"] = "auto"
-    """Format of the predictions (docs/formats.md); auto tells it by the files."""
+    """Format of the predictions (docs/formats.md); auto detects it by the files."""
     output: str = ""
-    """JSON file for the metrics."""
+    """Folder for results.json with the metrics; without, they are only printed."""
     missing: Literal["error", "empty", "skip"] = "error"
     """Images of the split without a prediction: an error that names them; people and parts missed; or left out."""
     count_background: bool = True
@@ -61,120 +49,17 @@ class Arguments:
     """Processes that read and count; 0 is one per processor, 1 the program's own."""
 
 
-class Measures(Dataset):
-    """What each image contributes: (stem, ImageCounts, or the ValueError that says why there is none).
-
-    stems: of each image its stem, its index in the data set, and whether it has a prediction.
-    """
-
-    def __init__(
-        self,
-        form,
-        folder: pathlib.Path,
-        dataset: ParsingFolder,
-        evaluator: ParsingEvaluator,
-        stems: list[tuple[str, int, bool]],
-    ):
-        self.form, self.folder, self.dataset, self.evaluator, self.stems = form, folder, dataset, evaluator, stems
-
-    def __len__(self) -> int:
-        return len(self.stems)
-
-    def __getitem__(self, index: int) -> tuple[str, ImageCounts | ValueError]:
-        stem, number, predicted = self.stems[index]
-        try:
-            truth = self.dataset.truth(number)
-            found = self.form.read(self.folder, stem) if predicted else _nothing(truth.labels)
-            return stem, self.evaluator.measure(
-                labels=found.labels,
-                people=found.people,
-                scores=found.scores,
-                boxes=found.boxes,
-                box_scores=found.box_scores,
-                parts=found.parts,
-                part_scores=found.part_scores,
-                true_labels=truth.labels,
-                true_people=truth.people,
-                true_boxes=truth.boxes,
-            )
-        except ValueError as error:
-            return stem, error
-
-
-def evaluate_predictions(
-    form,
-    folder: pathlib.Path,
-    dataset: ParsingFolder,
-    evaluator: ParsingEvaluator,
-    missing: str = "error",
-    workers: int = 0,
-) -> dict:
-    """The metrics of a folder of predictions, in percent, as :meth:`ParsingEvaluator.summarize` gives them.
-
-    Args:
-        form: of :func:`rpcnn.formats.make_format`.
-        missing: "error", "empty" or "skip" images of the data set without a prediction.
-        workers: processes that read and count; 0 is one per processor.
-
-    Raises:
-        ValueError: images without a prediction, predictions without an image, a file that cannot be read, or a
-            prediction that does not fit its image; the message names it.
-    """
-    stems = form.stems(folder)
-    known = {entry.id: i for i, entry in enumerate(dataset.entries)}
-    strangers = [stem for stem in stems if stem not in known and stem not in dataset.faults]
-    if strangers:
-        raise ValueError(f"predictions: {_some(strangers)} in {folder} belong to no image of the data set")
-    unpredicted = sorted(known.keys() - set(stems))
-    if unpredicted and missing == "error":
-        raise ValueError(
-            f"predictions: {_some(unpredicted)} of {len(known)} images have no prediction in {folder}; "
-            "--missing empty counts them as missed, --missing skip leaves them out"
-        )
-    predicted = set(stems)
-    chosen = [stem for stem in known if stem in predicted or missing == "empty"]
-
-    measures = Measures(form, folder, dataset, evaluator, [(stem, known[stem], stem in predicted) for stem in chosen])
-    processes = min(workers or os.cpu_count() or 1, len(chosen))
-    loader = DataLoader(measures, BATCH, num_workers=processes if processes > 1 else 0, collate_fn=list)
-    with tqdm(total=len(chosen), desc="evaluating", unit="image", disable=None) as progress:
-        for stem, counts in itertools.chain.from_iterable(loader):
-            if isinstance(counts, ValueError):
-                raise ValueError(f"{stem}: {counts}")
-            evaluator.put(counts, stem)
-            progress.update()
-    results = evaluator.summarize()
-    if not form.knows_people:
-        results |= {key: None for key in results if key.startswith(PEOPLE_METRICS)}
-    return results
-
-
-def _nothing(semantic: np.ndarray) -> Prediction:
-    nobody = np.zeros((0, *semantic.shape), np.uint8)
-    return Prediction(np.zeros_like(semantic), nobody, np.zeros(0))
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def open_split(root: str | pathlib.Path, split: str) -> ParsingFolder:
-    """A split of CIHP or MHP-v2, told by its folders. Raises ValueError where it is neither."""
-    root = pathlib.Path(root)
-    try:
-        return (CIHP if detect_layout(root) == "cihp" else MHPv2)(root, split)
-    except FileNotFoundError as error:
-        raise ValueError(f"data: {error}") from None
-
-
 def main(arguments: list[str] | None = None) -> dict:
     """Runs the command line; returns the metrics."""
-    options = tyro.cli(Arguments, args=arguments, prog="python -m rpcnn.evaluate", description=__doc__)
-    folder = pathlib.Path(options.predictions)
+    options = tyro.cli(Arguments, args=arguments, prog="rpcnn evaluate", description=__doc__)
+    folder, output = pathlib.Path(options.predictions), pathlib.Path(options.output)
     gc.freeze()  # modules stay: looking through torch's objects again and again took a third of the summary's time
-    try:
+    with user_errors():
+        only_one("rpcnn evaluate --predictions")
+        if output.is_file():
+            raise ValueError(f"--output must be a folder, {output} is a file")
         name = detect_format(folder) if options.format == "auto" else options.format
-        form, dataset = make_format(name), open_split(options.data, options.split)
+        format, dataset = make_format(name), open_split(options.data_root, options.split)
         evaluator = ParsingEvaluator(
             dataset.labels.num_classes,
             skip_empty=options.skip_empty,
@@ -182,17 +67,15 @@ def main(arguments: list[str] | None = None) -> dict:
             free_only=options.free_only,
             absent=options.absent,
         )
-        results = evaluate_predictions(form, folder, dataset, evaluator, options.missing, options.workers)
-    except (ValueError, OSError) as error:
-        sys.exit(f"rpcnn: {error}")
+        results = evaluate_predictions(format, folder, dataset, evaluator, options.missing, options.workers)
     print(format_table(results, dataset.labels))
-    if not form.overlapping:
+    if not format.overlapping:
         print(f"rpcnn: format {name!r} gives a pixel to one person: AP^p, PCP and AP^r differ from overlapping maps'")
     if options.output:
-        path = pathlib.Path(options.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(results | {"format": name}, indent=2) + "\n", encoding="utf-8")
-        print(f"rpcnn: metrics are in {path}")
+        output.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(results | {"format": name}, indent=2) + "\n"
+        (output / "results.json").write_text(text, encoding="utf-8")
+        print(f"rpcnn: metrics are in {output / 'results.json'}")
     return results
 
 

@@ -1,23 +1,10 @@
 """``python -m rpcnn.info``: versions, devices, and which operators are compiled. Paste it into a bug report."""
 
-import argparse
 import importlib.metadata
 import platform
-import sys
 
 import torch
-
-OPS = (
-    "roi_align",
-    "multilevel_roi_align",
-    "nms",
-    "nms_padded",
-    "upsample_sum",
-    "gse_fuse",
-    "downsample_add",
-    "parsing_miou",
-    "paste_parsing",
-)
+import tyro
 
 
 def _version(package: str) -> str:
@@ -29,9 +16,9 @@ def _version(package: str) -> str:
 
 def compiled_ops() -> dict[str, dict[str, bool]]:
     """For every op whether a kernel is compiled: {op: {"CPU": …, "CUDA": …}}."""
-    from rpcnn.ops import _library  # loads the kernels
+    from rpcnn.ops._library import CPU_MISSING, OPS
 
-    if _library.CPU_MISSING:
+    if CPU_MISSING:
         return {op: {"CPU": False, "CUDA": False} for op in OPS}
     has = torch._C._dispatch_has_kernel_for_dispatch_key
     return {op: {key: has(f"rpcnn::{op}", key) for key in ("CPU", "CUDA")} for op in OPS}
@@ -59,12 +46,15 @@ def report() -> str:
         lines.append("GPU: none visible")
     for module, missing in (("rpcnn._C", _library.CPU_MISSING), ("rpcnn._C_cuda", _library.CUDA_MISSING)):
         lines.append(f"{module}: {missing or 'loaded'}")
-    try:
-        from rpcnn import _metrics  # noqa: F401
-
-        lines.append("rpcnn._metrics: loaded")
-    except ImportError as error:
-        lines.append(f"rpcnn._metrics: {error}; the evaluator counts with numpy")
+    for module, without in (
+        ("rpcnn._labelmaps", "label maps are read with Pillow and numpy"),
+        ("rpcnn._metrics", "the evaluator counts with numpy"),
+    ):
+        try:
+            importlib.import_module(module)
+            lines.append(f"{module}: loaded")
+        except ImportError as error:
+            lines.append(f"{module}: {error}; {without}")
     lines.append(f"{'op':<24}{'CPU':<12}CUDA")
     for op, kernels in compiled_ops().items():
         lines.append(f"{op:<24}" + "".join(f"{'compiled' if there else 'reference':<12}" for there in kernels.values()))
@@ -80,11 +70,11 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Prints the report."""
-    argparse.ArgumentParser(prog="python -m rpcnn.info", description=__doc__).parse_args()
+    tyro.cli(lambda: None, args=arguments, prog="rpcnn info", description=__doc__)
     print(report())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,26 +1,26 @@
-"""Label sets: the parts of a person that a data set names, their left/right pairs and their colours."""
+"""Label sets: the parts of a person that a data set names, their left/right pairs and their colors."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
 IGNORE = 255
-"""Label value that losses and metrics pass over, in every data set."""
+"""Label that losses and metrics pass over, in every data set."""
 
 
-def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:
-    """The PASCAL VOC colour map: `num_colours` RGB triples in 0..255.
+def voc_palette(num_colors: int) -> tuple[tuple[int, int, int], ...]:
+    """The PASCAL VOC color map: `num_colors` RGB triples in 0..255.
 
     Bits 0, 1, 2 of the index become the highest bit of red, green and blue, bits 3, 4, 5 the next one, so
-    that near indices get far colours and the palette of a longer list begins with that of a shorter one.
+    that near indices get far colors and the palette of a longer list begins with that of a shorter one.
     """
     palette = []
-    for index in range(num_colours):
-        colour = [0, 0, 0]
+    for index in range(num_colors):
+        color = [0, 0, 0]
         for bit in range(8):  # 8 indices' worth of bits fill 3 channels from the top down; bits 24+ cannot occur
             for channel in range(3):
-                colour[channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
-        palette.append(tuple(colour))
+                color[channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
+        palette.append(tuple(color))
     return tuple(palette)
 
 
@@ -29,7 +29,7 @@ class LabelSet:
     """The labels of one data set.
 
     `names[0]` is the background. `pairs` holds (left, right) indices of parts that a mirror image exchanges.
-    `palette` holds one RGB triple in 0..255 per label (default: the PASCAL VOC colour map).
+    `palette` holds one RGB triple in 0..255 per label (default: the PASCAL VOC color map).
 
     Raises ValueError if a pair or the palette does not fit the names.
     """
@@ -44,8 +44,8 @@ class LabelSet:
             object.__setattr__(self, "palette", voc_palette(len(self.names)))
         if len(self.palette) != len(self.names):
             raise ValueError(
-                f"LabelSet {self.name}: palette must have one colour per name, "
-                f"got {len(self.palette)} colours for {len(self.names)} names"
+                f"LabelSet {self.name}: palette must have one color per name, "
+                f"got {len(self.palette)} colors for {len(self.names)} names"
             )
         paired = [label for pair in self.pairs for label in pair]
         if len(set(paired)) != len(paired) or any(not 0 < label < len(self.names) for label in paired):
@@ -58,6 +58,22 @@ class LabelSet:
     def num_classes(self) -> int:
         """Number of labels, background included."""
         return len(self.names)
+
+    def to_dict(self) -> dict:
+        """The fields as plain values, for JSON."""
+        return {
+            "name": self.name,
+            "names": list(self.names),
+            "pairs": [list(pair) for pair in self.pairs],
+            "palette": [list(color) for color in self.palette],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "LabelSet":
+        """The label set of `to_dict`. Raises ValueError where the fields do not fit each other."""
+        pairs = tuple(tuple(pair) for pair in values.get("pairs", ()))
+        palette = tuple(tuple(color) for color in values.get("palette", ()))
+        return cls(values["name"], tuple(values["names"]), pairs, palette)
 
     def flip_table(self) -> np.ndarray:
         """uint8 [256]: each label in a mirror image; values without a partner, 255 included, stay."""

@@ -1,24 +1,24 @@
 """Parses pictures: ``python -m rpcnn.predict SOURCE… [--weights RUN_OR_FILE] [--output FOLDER] [--augment]``.
 
 SOURCE is an image, a folder of images or a quoted pattern ("photos/*.jpg"). For each image <stem>, four files:
-<stem>_overlay.png (parts in colour, people, scores), <stem>_labels.png (palette PNG whose values are the class ids),
+<stem>_overlay.png (parts in color, people, scores), <stem>_labels.png (palette PNG whose values are the class ids),
 <stem>_instances.png (0 nobody, 1 the best person, 2 the next …) and <stem>.json (boxes in pixels and the three scores).
 """
 
 import glob
 import pathlib
 import sys
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import numpy as np
 import tyro
 from tqdm import tqdm
 
-from rpcnn.inference.pipeline import describe_augmentation
+from rpcnn.commands import user_errors
+from rpcnn.inference.pipeline import WINDOW
 from rpcnn.inference.predictor import Predictor, load_picture
+from rpcnn.runtime import distributed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
 
@@ -56,7 +56,7 @@ def newest_run() -> str:
 
 @dataclass
 class Arguments:
-    """The command line of rpcnn.predict."""
+    """The command line of rpcnn.predict. Fields without a value keep that of the model's configuration."""
 
     source: tyro.conf.Positional[tuple[str, ...]]
     """Images, folders of images or quoted patterns."""
@@ -66,12 +66,14 @@ class Arguments:
     """Folder for the results."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda or cuda:N."""
-    score_threshold: Annotated[float | None, tyro.conf.arg(metavar="0..1")] = None
-    """People enter the combined map from this parsing score on; default: the model's configuration."""
+    min_parsing_score: Annotated[float | None, tyro.conf.arg(metavar="0..1")] = None
+    """People enter the combined map from this parsing score on."""
     semantic_mode: Literal["combine", "parsing", "semseg"] | None = None
-    """How the label map is made (Table 6); default: the model's configuration."""
-    short_side: int | None = None
-    """Pixels of the short side the image is resized to; default: the model's configuration."""
+    """How the label map is made (Table 6)."""
+    test_short_side: Annotated[int | None, tyro.conf.arg(aliases=["--short-side"], metavar="PIXELS")] = None
+    """Pixels of the short side that the image is resized to."""
+    test_long_side_max: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
+    """Pixels that the long side then never exceeds."""
     augment: bool = False
     """Test-time augmentation: several scales and mirror images, averaged; tens of times slower."""
     batch_size: int = 1
@@ -80,8 +82,11 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
-    options = tyro.cli(Arguments, args=arguments, prog="python -m rpcnn.predict", description=__doc__)
-    try:
+    options = tyro.cli(Arguments, args=arguments, prog="rpcnn predict", description=__doc__)
+    names = ("min_parsing_score", "semantic_mode", "test_short_side", "test_long_side_max")
+    changes = {name: value for name in names if (value := getattr(options, name)) is not None}
+    with user_errors():
+        distributed.only_one("rpcnn predict")
         if not options.source:
             raise ValueError("source: name at least one image, folder or pattern")
         pictures = find_pictures(options.source)
@@ -89,38 +94,30 @@ def main(arguments: list[str] | None = None) -> None:
         predictor = Predictor(
             weights,
             options.device,
-            short_side=options.short_side,
-            score_threshold=options.score_threshold,
-            semantic_mode=options.semantic_mode,
-            augment=options.augment or None,
             batch_size=options.batch_size,
+            progress=sys.stderr.isatty(),
+            **changes | ({"augment": True} if options.augment else {}),
         )
-    except ValueError as error:
-        raise SystemExit(f"rpcnn: {error}") from None
     folder = pathlib.Path(options.output)
-    if predictor.config.test.augment:
-        print(f"rpcnn: {describe_augmentation(predictor.config)}")
-    failed, waiting = [], deque()
-
-    def readable() -> Iterator[np.ndarray]:
-        for path in pictures:
-            try:
-                pixels = load_picture(path)
-            except ValueError as error:
-                failed.append(f"{error}")
-                bar.update()
-                continue
-            waiting.append((path, pixels))
-            yield pixels
-
-    threshold = predictor.config.test.score_threshold
+    if predictor.config.inference.augment:
+        print(f"rpcnn: test-time augmentation: {predictor.pipeline.describe()}")
+    failed = []
+    threshold = predictor.config.inference.min_parsing_score
     with tqdm(total=len(pictures), desc="parsing", unit="image", disable=len(pictures) < 2) as bar:
-        for result in predictor.stream(readable(), progress=sys.stderr.isatty()):
-            path, pixels = waiting.popleft()
-            result.save(folder, path.stem, pixels)
-            shown = int((result.scores >= threshold).sum())
-            tqdm.write(f"{path}: {shown} people with a score of at least {threshold:g}, {len(result)} found")
-            bar.update()
+        step = options.batch_size * WINDOW if options.batch_size > 1 else 1
+        for start in range(0, len(pictures), step):
+            readable = {}
+            for path in pictures[start : start + step]:
+                try:
+                    readable[path] = load_picture(path)
+                except ValueError as error:
+                    failed.append(str(error))
+                    bar.update()
+            for (path, pixels), result in zip(readable.items(), predictor(list(readable.values())), strict=True):
+                result.save(folder, path.stem, pixels)
+                shown = int((result.scores >= threshold).sum())
+                tqdm.write(f"{path}: {shown} people with a score of at least {threshold:g}, {len(result)} found")
+                bar.update()
     print(f"rpcnn: {len(pictures) - len(failed)} images parsed with {weights}; results in {folder}")
     if failed:
         raise SystemExit("rpcnn: not parsed:\n  " + "\n  ".join(failed))

@@ -7,168 +7,32 @@ The report is one Markdown file, ready to be pasted into an issue. Without a GPU
 can be done without one.
 """
 
-import argparse
+import dataclasses
 import datetime
 import pathlib
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
+import tyro
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from rpcnn import ops
-from rpcnn.info import OPS, compiled_ops, report
+from rpcnn.info import compiled_ops, report
+from rpcnn.ops._examples import Example
+from rpcnn.ops._library import OPS
 
-SIZES = [(200, 304), (100, 152), (50, 76), (25, 38), (13, 19)]  # P2..P6 of an 800×1216 image
-SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64]
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 
 
-@dataclass
-class Case:
-    """One way to call an op."""
-
-    op: str
-    call: Callable[..., object]
-    """Of `maps` and `rest`: a tensor or several."""
-    definition: Callable[..., object]
-    """The same in plain PyTorch."""
-    maps: list[Tensor]
-    """float32, contiguous; tried in every dtype and layout, and differentiated where the op is."""
-    rest: list[Tensor] = field(default_factory=list)
-    """Boxes, scores, labels: as they are."""
-    differentiable: bool = True
-    exact: bool = False
-    """Integers that must be equal, up to one in a thousand where two sums may round apart."""
-    fixed_size: bool = True
-    """Whether it can be captured in a graph."""
-
-    def on(self, device, dtype=torch.float32, layout=torch.contiguous_format) -> tuple[list[Tensor], list[Tensor]]:
-        """Its inputs elsewhere."""
-        shaped = lambda m: m.to(memory_format=layout) if m.dim() == 4 else m
-        maps = [shaped(m.to(device, dtype)) if m.is_floating_point() else m.to(device) for m in self.maps]
-        return maps, [t.to(device) for t in self.rest]
-
-
-def cases(small: bool) -> list[Case]:
-    """Every op once, at a quarter of the paper's sizes for checking, at the paper's for timing."""
-    generator = torch.Generator().manual_seed(0)
-    draw = lambda *shape: torch.randn(*shape, generator=generator)
-    shrink, channels, people = (4, 32, 64) if small else (1, 256, 512)
-    sizes = [(-(-h // shrink), -(-w // shrink)) for h, w in SIZES]
-    pyramid = [draw(1, channels, *size) for size in sizes]
-    extent = torch.tensor([1216.0, 800]) / shrink
-    corner = torch.rand(people, 2, generator=generator) * extent * 0.7
-    size = extent * (0.05 + 0.4 * torch.rand(people, 2, generator=generator))
-    rows = torch.cat([torch.zeros(people, 1), corner, corner + size], 1)
-    crowd = (corner + size * 0.2 * torch.rand(people, 2, generator=generator)).repeat(4, 1)
-    boxes = torch.cat([crowd, crowd + size.repeat(4, 1)], 1)
-    scores, groups = torch.rand(len(boxes), generator=generator), torch.arange(len(boxes)) % 5
-    norms = [torch.ones(channels)] * 5, [torch.zeros(channels)] * 5
-    logits = draw(4 if small else 16, 20, 32 if small else 128, 32 if small else 128)
-    target = torch.randint(0, 20, (len(logits), *logits.shape[2:]), generator=generator)
-    maps = logits.softmax(1)
-    canvas = tuple(int(v) for v in extent.flip(0))
-    painted, semantic = torch.ones(len(maps), dtype=torch.bool), draw(20, *sizes[0]).softmax(0)
-    knobs = {"semantic_weight": 0.2, "semantic_gate": 0.7}
-
-    def paste(maps, rows, painted, semantic):
-        return ops.paste_parsing(maps.float(), rows[: len(maps), 1:], canvas, painted, semantic=semantic, **knobs)
-
-    def paste_definition(maps, rows, painted, semantic):
-        arguments = maps.float(), rows[: len(maps), 1:], painted.to(torch.uint8), semantic, *map(float, canvas), *canvas
-        return ops.paste_parsing_reference(*arguments, *knobs.values(), True, True)
-
-    level = lambda f: lambda *t: f(list(t[:5]), t[5], 7, SCALES, 2, True)
-    fuse = lambda f: (
-        lambda *t: f(list(t), [w.to(t[0].device) for w in norms[0]], [b.to(t[0].device) for b in norms[1]], 32)
-    )
-    return [
-        Case(
-            "roi_align",
-            lambda m, r: ops.roi_align(m, r, 7, 0.25, 2, True),
-            lambda m, r: ops.roi_align_reference(m, r, 7, 0.25, 2, True),
-            pyramid[:1],
-            [rows],
-        ),
-        Case(
-            "multilevel_roi_align",
-            level(ops.multilevel_roi_align),
-            level(ops.multilevel_roi_align_reference),
-            pyramid,
-            [rows],
-        ),
-        Case("upsample_sum", lambda *t: ops.upsample_sum(list(t)), lambda *t: ops.upsample_sum_reference(t), pyramid),
-        Case("gse_fuse", fuse(ops.gse_fuse), fuse(ops.gse_fuse_reference), pyramid),
-        Case(
-            "downsample_add",
-            lambda *t: ops.downsample_add(t[0], list(t)),
-            lambda *t: ops.downsample_add_reference(t[0], list(t)),
-            pyramid,
-        ),
-        Case(
-            "parsing_miou",
-            ops.parsing_miou,
-            ops.parsing_miou_reference,
-            [logits],
-            [target],
-            differentiable=False,
-        ),
-        Case(
-            "paste_parsing",
-            paste,
-            paste_definition,
-            [maps],
-            [rows, painted, semantic],
-            differentiable=False,
-            exact=True,
-        ),
-        Case(
-            "nms",
-            lambda b, s: ops.nms(b, s, 0.5),
-            lambda b, s: ops.nms_reference(b, s, 0.5),
-            [],
-            [boxes, scores],
-            differentiable=False,
-            exact=True,
-            fixed_size=False,
-        ),
-        Case(
-            "nms_padded",
-            lambda b, s, g: ops.nms_padded(b, s, g, 0.5, 300),
-            lambda b, s, g: ops.nms_padded_reference(b, s, g, 0.5, 300),
-            [],
-            [boxes, scores, groups],
-            differentiable=False,
-            exact=True,
-        ),
-    ]
-
-
-def tensors(result) -> list[Tensor]:
-    """A result as a list."""
-    return [result] if isinstance(result, Tensor) else list(result)
-
-
-def run(case: Case, f: Callable, device, dtype=torch.float32, layout=torch.contiguous_format) -> list[Tensor]:
-    """Outputs, and the gradients of their sum of squares."""
-    maps, rest = case.on(device, dtype, layout)
-    maps = [m.detach().requires_grad_(case.differentiable) for m in maps]
-    out = tensors(f(*maps, *rest))
-    if case.differentiable:
-        loss = sum((t.float() ** 2).sum() for t in out)
-        out += torch.autograd.grad(loss, maps)
-    return [t.detach() for t in out]
-
-
-def agree(case: Case, mine: list[Tensor], wanted: list[Tensor], tolerance: float):
+def agree(example: Example, mine: list[Tensor], wanted: list[Tensor], tolerance: float):
     """Raises AssertionError where they differ."""
     for got, want in zip(mine, wanted, strict=True):
         got = got.cpu()
-        if case.exact or not want.is_floating_point():
+        if example.exact or not want.is_floating_point():
             assert got.shape == want.shape, f"shape {list(got.shape)}, wanted {list(want.shape)}"
             wrong = (got != want).float().mean().item() if want.numel() else 0.0
             assert wrong <= 1e-3, f"{100 * wrong:.2f} % differ"
@@ -177,60 +41,61 @@ def agree(case: Case, mine: list[Tensor], wanted: list[Tensor], tolerance: float
             assert error <= tolerance, f"relative error {error:.1e}, allowed {tolerance:.0e}"
 
 
-def check_definition(case: Case, device):
-    """Every dtype and layout against the definition in float64 of the same rounded numbers."""
+def check_definition(example: Example, device):
+    """Every dtype and layout against the definition in float32 of the same rounded numbers."""
     for dtype, tolerance in TOLERANCE.items():
-        if dtype != torch.float32 and not case.maps:
+        if dtype != torch.float32 and not example.maps:
             continue
-        rounded = Case(**{**vars(case), "maps": [m.to(dtype).float() for m in case.maps]})
-        wanted = run(rounded, case.definition, "cpu")
+        rounded = dataclasses.replace(example, arguments=example.on("cpu", dtype))
+        wanted = rounded.run(example.reference, "cpu")
         for layout in (torch.contiguous_format, torch.channels_last):
-            agree(case, run(rounded, case.call, device, dtype, layout), wanted, tolerance)
+            agree(example, rounded.run(example.function, device, dtype, layout), wanted, tolerance)
 
 
-def check_repeats(case: Case, device):
+def check_repeats(example: Example, device):
     """Five calls, bit for bit."""
-    first = run(case, case.call, device)
+    first = example.run(example.function, device)
     for _ in range(4):
-        assert all(map(torch.equal, run(case, case.call, device), first)), "two calls differ"
+        assert all(map(torch.equal, example.run(example.function, device), first)), "two calls differ"
 
 
-def check_stream(case: Case, device):
+def check_stream(example: Example, device):
     """Two side streams at once, beside the current one."""
-    wanted = run(case, case.call, device)
+    wanted = example.run(example.function, device)
     streams, results = [torch.cuda.Stream(device) for _ in range(2)], []
     for stream in streams:
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
-            results.append(run(case, case.call, device))
+            results.append(example.run(example.function, device))
     torch.cuda.synchronize(device)
     assert all(all(map(torch.equal, result, wanted)) for result in results), "a side stream gives something else"
 
 
-def check_graph(case: Case, device):
+def check_graph(example: Example, device):
     """Captured once, replayed on other numbers."""
-    maps, rest = case.on(device)
+    arguments = example.on(device)
+    call = lambda: tree_leaves(example.function(**arguments))
     side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side), torch.no_grad():
-        case.call(*maps, *rest)
+        call()
     torch.cuda.current_stream(device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.no_grad(), torch.cuda.graph(graph):
-        captured = tensors(case.call(*maps, *rest))
-    for m in maps:
+        captured = call()
+    for m in example.map_tensors(arguments):
         m.mul_(0.5)
     graph.replay()
     with torch.no_grad():
-        wanted = tensors(case.call(*maps, *rest))
+        wanted = call()
     assert all(map(torch.equal, captured, wanted)), "the replay gives something else"
 
 
-def check_second_device(case: Case, device):
+def check_second_device(example: Example, device):
     """On every other device, with the first one current."""
-    wanted = run(case, case.call, device)
+    wanted = example.run(example.function, device)
     for index in range(torch.cuda.device_count()):
-        got = [t.to(device) for t in run(case, case.call, f"cuda:{index}")]
+        got = [t.to(device) for t in example.run(example.function, f"cuda:{index}")]
         assert all(map(torch.equal, got, wanted)), f"cuda:{index} gives something else"
 
 
@@ -256,23 +121,24 @@ def timings(device) -> list[str]:
     copying = 2 * source.nbytes / milliseconds(lambda: target.copy_(source), device) / 1e6
     lines = [f"Copying 256 MB: {copying:.0f} GB/s, read and write counted.", ""]
     lines += ["| op | forward, ms | GB/s | of copying | forward + backward, ms |", "|---|---|---|---|---|"]
-    for case in cases(small=False):
-        layout = torch.channels_last
-        maps, rest = case.on(device, layout=layout)
+    for op, make in OPS.items():
+        example = make(small=False)
+        arguments = example.on(device, layout=torch.channels_last)
         with torch.no_grad():
-            out = tensors(case.call(*maps, *rest))
-            forward = milliseconds(lambda case=case, maps=maps, rest=rest: case.call(*maps, *rest), device)
-        speed = sum(t.nbytes for t in (*maps, *rest, *out)) / forward / 1e6
+            out = tree_leaves(example.function(**arguments))
+            forward = milliseconds(lambda f=example.function, a=arguments: f(**a), device)
+        moved = [t for t in tree_leaves([arguments, out]) if isinstance(t, Tensor)]
+        speed = sum(t.nbytes for t in moved) / forward / 1e6
         both = "–"
-        if case.differentiable:
-            leaves = [m.requires_grad_() for m in maps]
+        if example.differentiable:
+            maps = [m.requires_grad_() for m in example.map_tensors(arguments)]
             grads = [torch.ones_like(t) for t in out]
 
-            def step(case=case, leaves=leaves, rest=rest, grads=grads):
-                torch.autograd.grad(tensors(case.call(*leaves, *rest)), leaves, grads)
+            def step(f=example.function, arguments=arguments, maps=maps, grads=grads):
+                torch.autograd.grad(tree_leaves(f(**arguments)), maps, grads)
 
             both = f"{milliseconds(step, device):.3f}"
-        lines.append(f"| {case.op} | {forward:.3f} | {speed:.0f} | {100 * speed / copying:.0f} % | {both} |")
+        lines.append(f"| {op} | {forward:.3f} | {speed:.0f} | {100 * speed / copying:.0f} % | {both} |")
     return lines
 
 
@@ -290,38 +156,44 @@ def check_all(device: torch.device) -> tuple[list[str], int]:
     """The table of the checks, and how many failed; a failure never keeps the rest from running."""
     chosen, failed = checks(device), 0
     lines = ["| op | " + " | ".join(chosen) + " |", "|---|" + "---|" * len(chosen)]
-    for case in cases(small=True):
-        cells = []
+    for op, make in OPS.items():
+        example, cells = make(small=True), []
         for name, check in chosen.items():
-            if name == "graph" and not case.fixed_size:
+            if name == "graph" and not example.fixed_size:
                 cells.append("size varies")
                 continue
             try:
-                check(case, device)
+                check(example, device)
                 cells.append("ok")
             except Exception as error:
                 failed += 1
                 cells.append(f"FAILED: {type(error).__name__}: {error}".replace("\n", " ").replace("|", "/")[:300])
-        lines.append(f"| {case.op} | " + " | ".join(cells) + " |")
+        lines.append(f"| {op} | " + " | ".join(cells) + " |")
         print(lines[-1], flush=True)
     return lines, failed
 
 
+@dataclass
+class Arguments:
+    """The command line of rpcnn.selfcheck."""
+
+    device: str = "cuda"
+    """cuda, cuda:N or cpu."""
+    output: str = ""
+    """Folder for the report; empty writes it here."""
+    timing: bool = True
+    """Time the kernels, too."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """0: all is well, or there is no GPU to check; 1: something failed; 2: the kernels for the device are missing."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rpcnn.selfcheck", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (default cuda)")
-    parser.add_argument("--output", default="", help="where the report goes (default selfcheck-<date>.md)")
-    parser.add_argument("--no-timing", action="store_true", help="checks only")
-    options = parser.parse_args(arguments)
+    options = tyro.cli(Arguments, args=arguments, prog="rpcnn selfcheck", description=__doc__)
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         print("rpcnn: no GPU is visible here, so nothing was checked. --device cpu checks the CPU kernels.")
         return 0
     device = torch.device(options.device)
     kind = device.type.upper()
-    missing = [op for op in OPS if not compiled_ops()[op][kind]]
+    missing = [op for op, kernels in compiled_ops().items() if not kernels[kind]]
     if missing:
         print(
             f"rpcnn: no {kind} kernel is compiled for {', '.join(missing)}; see python -m rpcnn.info", file=sys.stderr
@@ -330,11 +202,12 @@ def main(arguments: list[str] | None = None) -> int:
     table, failed = check_all(device)
     lines = [f"# rpcnn selfcheck on {device}, {datetime.date.today()}", "", "```", report(), "```", "", *table]
     lines += ["", f"{failed} checks failed." if failed else "All checks passed."]
-    if not options.no_timing:
+    if options.timing:
         lines += ["", *timings(device)]
-    path = pathlib.Path(options.output or f"selfcheck-{datetime.date.today()}.md")
+    path = pathlib.Path(options.output) / f"selfcheck-{datetime.date.today()}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines[-12 if not options.no_timing else -1 :]))
+    print("\n".join(lines[-12 if options.timing else -1 :]))
     print(f"rpcnn: the report is in {path}")
     return 1 if failed else 0
 

@@ -15,34 +15,40 @@ of all processes and accumulation steps. Two processes train on exactly what one
 """
 
 import contextlib
-import os
 import pathlib
-import random
-import sys
 import time
 
-import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from rpcnn.box_convention import EDGES, PIXELS
+from rpcnn.commands import UserError, user_errors, wants_help, words_and_options
 from rpcnn.config import Config, load_config, to_toml
 from rpcnn.data.loader import make_train_loader
 from rpcnn.data.open import open_dataset
+from rpcnn.data.sample import Target
 from rpcnn.data.transforms import TrainTransform
-from rpcnn.evaluate import evaluate, format_report
+from rpcnn.evaluation.trained_model import evaluate
+from rpcnn.inference.load import place
+from rpcnn.inference.pipeline import Pipeline
 from rpcnn.info import report
-from rpcnn.model import RPRCNN
+from rpcnn.labels import LabelSet
+from rpcnn.metrics import format_table
+from rpcnn.model.build import build_model
 from rpcnn.runtime import distributed
-from rpcnn.runtime.checkpoint import WEIGHTS, load_snapshot, new_run_folder, save_snapshot, save_weights
+from rpcnn.runtime.checkpoint import WEIGHTS, load_snapshot, load_weights, new_run_folder, save_snapshot, save_weights
+from rpcnn.runtime.init_weights import init_from
 from rpcnn.runtime.logbook import Logbook
 from rpcnn.runtime.optimizer import parameter_groups
 from rpcnn.runtime.precision import autocast, autocast_dtype
+from rpcnn.runtime.process import set_up_torch
 from rpcnn.runtime.schedule import learning_rate
 
 
 def main(arguments: list[str] | None = None) -> pathlib.Path:
     """Runs the command line; returns the run folder."""
-    preset, config = parse(sys.argv[1:] if arguments is None else arguments)
+    preset, config = parse(arguments)
     device = distributed.start(config.run.device)
     try:
         return train(config, preset, device)
@@ -50,37 +56,46 @@ def main(arguments: list[str] | None = None) -> pathlib.Path:
         distributed.stop()
 
 
-def parse(arguments: list[str]) -> tuple[str, Config]:
+def parse(arguments: list[str] | None) -> tuple[str, Config]:
     """(name of the preset, resolved configuration) of a command line; a bad one ends the process with the reason."""
-    preset = arguments[0] if arguments and not arguments[0].startswith("-") else "painted"
-    overrides = arguments[1:] if preset is not None and arguments and arguments[0] == preset else arguments
-    if {"-h", "--help"} & set(overrides):
+    words, options = words_and_options(arguments)
+    if len(words) > 1:
+        raise UserError(f"train takes one preset or TOML file before its options, got {' '.join(words)}")
+    preset = words[0] if words else "painted"
+    if wants_help(options):
         print(__doc__)
-    try:
-        config = load_config(preset, overrides)
-    except ValueError as error:
-        sys.exit(f"rpcnn: {error}")
+    with user_errors():
+        config = load_config(preset, options)
     return pathlib.Path(preset).stem, config
 
 
 def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
     """Trains, evaluates and draws; returns the run folder."""
     run, knobs = config.run, config.train
-    try:
-        folder, resumed = new_run_folder(run.output, name, run.resume)
-        folder = pathlib.Path(distributed.gather_objects(str(folder))[0])  # ranks may race for the next free name
-        set_up_torch(config)
+    with user_errors():
+        share = distributed.world_size() * knobs.accumulate
+        if knobs.batch_size % share:
+            raise ValueError(
+                f"train.batch_size: must be a multiple of the processes times train.accumulate, {share}, "
+                f"got {knobs.batch_size}"
+            )
+        # Each process for itself might find another free name, or no run where the main process goes on with one.
+        folder, resumed = distributed.on_main(lambda: new_run_folder(run.output, name, run.resume))
+        set_up_torch(run.seed, run.deterministic)
         dataset = open_dataset(config, "train")
-        model = RPRCNN.from_config(config)
-    except (ValueError, OSError) as error:  # a file or folder that the command line names
-        sys.exit(f"rpcnn: {error}")
-    transform = train_transform(config)
-    model = model.to(device)
-    if run.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        labels = dataset.labels
+        model = build_model(config, labels.num_classes)
+        taken = []
+        if knobs.init_weights and not resumed:
+            taken = init_from(model, load_weights(knobs.init_weights), labels, knobs.init_classes)
+    transform = train_transform(config, labels)
+    model = place(model, device)
+    if run.compile:
+        for part in (model.backbone, model.fpn):
+            part.compile()  # in place: the names of the weights stay, and the pyramid's users run as they are
     groups = parameter_groups(model, knobs.weight_decay)
     if knobs.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, lr=1.0, momentum=knobs.momentum, fused=True)
+        optimizer = torch.optim.SGD(groups, lr=1.0, momentum=0.9, fused=True)
     else:
         optimizer = torch.optim.AdamW(groups, lr=1.0, fused=True)
     dtype = autocast_dtype(run.precision, device, training=True)
@@ -108,14 +123,13 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
         f"  schedule {knobs.iterations} iterations of {batch} images, {knobs.warmup_iterations} of warm-up, "
         f"rate {knobs.learning_rate} · {batch}/16 = {rate:g}, "
         + ("cosine to 0" if knobs.decay == "cosine" else f"steps at {list(knobs.steps)}")
+        + "".join(f"\n  start    {line}" for line in taken)
     )
 
     parallel = model
     if distributed.world_size() > 1:
         ids = [device.index] if device.type == "cuda" else None
         parallel = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
-    if run.compile:
-        parallel = torch.compile(parallel)
     parallel.train()
     loader = make_train_loader(
         dataset,
@@ -137,7 +151,6 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
             batch,
             knobs.steps,
             knobs.warmup_iterations,
-            knobs.warmup_factor,
             knobs.iterations if knobs.decay == "cosine" else None,
         )
         for group in optimizer.param_groups:
@@ -172,41 +185,28 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
                 "scaler": scaler.state_dict(),
             }
             save_snapshot(folder, iteration, state)
-            save_weights(folder / WEIGHTS, model, config)
-    distributed.barrier()
+            save_weights(folder / WEIGHTS, model, config, labels)
+    # Batch norm's running means are each process's own; the main one's are in the weights, for which the others wait.
+    distributed.copy_from_main(model.buffers())
     if run.evaluate:
-        results = evaluate(model, config, device, folder=folder, pictures=config.test.pictures)
+        results = evaluate(Pipeline(model, config, labels), folder)
         if distributed.is_main():
             log.write({"iteration": iteration, **{k: v for k, v in results.items() if isinstance(v, float)}})
-            log.say(format_report(results, config.labels))
+            log.say(format_table(results, labels))
             log.say(f"rpcnn: weights, results and pictures are in {folder}")
     log.close()
     return folder
 
 
-def train_transform(config: Config) -> TrainTransform:
+def train_transform(config: Config, labels: LabelSet) -> TrainTransform:
     """The augmentation of a configuration."""
-    data = config.data
-    sides = list(data.short_sides) or (data.short_side_min, data.short_side_max)
-    return TrainTransform(sides, data.long_side_max, config.labels, data.flip_probability, config.model.inclusive_boxes)
+    data, variant = config.data, config.variant
+    sides = list(variant.short_sides) or tuple(data.short_side)
+    boxes = PIXELS if variant.inclusive_boxes else EDGES
+    return TrainTransform(sides, data.long_side_max, labels, flip_prob=data.flip_probability, boxes=boxes)
 
 
-def set_up_torch(config: Config) -> None:
-    """Seeds, threads and determinism of this process."""
-    run = config.run
-    random.seed(run.seed)
-    np.random.seed(run.seed % 2**32)
-    torch.manual_seed(run.seed)
-    torch.set_float32_matmul_precision("high")
-    if run.threads:
-        torch.set_num_threads(run.threads)
-    if run.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-
-
-def to_device(images, targets, device: torch.device):
+def to_device(images: list[Tensor], targets: list[Target], device: torch.device) -> tuple[list[Tensor], list[Target]]:
     """The batch on the device; host copies are asynchronous where the loader pinned them."""
     move = lambda value: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
     return [move(image) for image in images], [{key: move(value) for key, value in t.items()} for t in targets]

@@ -5,15 +5,13 @@ lines and text grow with large ones.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from rpcnn.labels import IGNORE, LabelSet
-
-if TYPE_CHECKING:
-    from rpcnn.inference.results import ParsingResult
 
 INK, PAPER = (25, 25, 25), (250, 250, 250)
 # Outlines of neighbouring people: bright, so that dark text can be read on them, and told apart by everybody.
@@ -22,8 +20,24 @@ SHORTEST_SIDE = 240  # pixels; below it a legend takes more room than the pictur
 LONGEST_PANEL_SIDE = 1280  # three of them in a row still open in any viewer
 
 
-def overlay(image, result: "ParsingResult", legend: bool = True) -> Image.Image:
-    """The picture with parts in their colours; each person that `result.instances` shows with outline, box and score.
+class Parsed(Protocol):
+    """What pictures are made of, as :class:`rpcnn.ParsingResult` has it."""
+
+    boxes: Tensor
+    """[N, 4] x1 y1 x2 y2 in pixels."""
+    scores: Tensor
+    """[N], best first."""
+    label_map: Tensor
+    """[H, W]."""
+    instance_map: Tensor
+    """[H, W]: 0 nobody, i + 1 person i."""
+    label_set: LabelSet
+
+    def __len__(self) -> int: ...
+
+
+def overlay(image, result: Parsed, legend: bool = True) -> Image.Image:
+    """The picture with parts in their colours; each person that result.instance_map shows with outline, box and score.
 
     Args:
         image: uint8 [H, W, 3] RGB or a PIL image, of the result's size.
@@ -36,21 +50,21 @@ def overlay(image, result: "ParsingResult", legend: bool = True) -> Image.Image:
     Raises:
         ValueError: the image has another size or dtype.
     """
-    height, width = result.labels.shape
+    height, width = result.label_map.shape
     scale = enlargement((height, width))
     picture = draw_result(as_picture(image, (height, width)), result, (width * scale, height * scale))
     if not legend:
         return picture
-    strip = legend_strip(result.label_set, np.unique(result.labels.cpu().numpy()), picture.width, text_size(picture))
+    strip = legend_strip(result.label_set, np.unique(result.label_map.cpu().numpy()), picture.width, text_size(picture))
     return stack([picture, strip])
 
 
-def panel(image, truth_labels, result: "ParsingResult") -> Image.Image:
+def panel(image, true_label_map, result: Parsed) -> Image.Image:
     """Input, truth and prediction side by side with captions, and a legend of the parts in either map.
 
     Args:
         image: uint8 [H, W, 3] RGB or a PIL image.
-        truth_labels: [H, W] labels; 255 unknown, drawn hatched.
+        true_label_map: [H, W] labels; 255 unknown, drawn hatched.
 
     Returns:
         RGB; each of the three is enlarged, or reduced to at most 1280 pixels.
@@ -58,15 +72,15 @@ def panel(image, truth_labels, result: "ParsingResult") -> Image.Image:
     Raises:
         ValueError: image or truth have another size than the result.
     """
-    shape = (result.labels.shape[0], result.labels.shape[1])
-    truth_labels = np.asarray(truth_labels).astype(np.uint8)
-    if truth_labels.shape != shape:
-        raise ValueError(f"panel: truth_labels must have the result's size {shape}, got {truth_labels.shape}")
+    shape = (result.label_map.shape[0], result.label_map.shape[1])
+    true_label_map = np.asarray(true_label_map).astype(np.uint8)
+    if true_label_map.shape != shape:
+        raise ValueError(f"panel: true_label_map must have the result's size {shape}, got {true_label_map.shape}")
     picture = as_picture(image, shape)
     scale = min(enlargement(shape), LONGEST_PANEL_SIDE / max(shape))
     size = (max(round(shape[1] * scale), 1), max(round(shape[0] * scale), 1))
     resized = resize(picture, size)
-    tiles = [resized, colour_parts(resized, truth_labels, result.label_set), draw_result(picture, result, size)]
+    tiles = [resized, colour_parts(resized, true_label_map, result.label_set), draw_result(picture, result, size)]
     gap = text_size(resized) // 3
     row = Image.new("RGB", (3 * size[0] + 2 * gap, tiles[0].height), PAPER)
     captions = Image.new("RGB", (row.width, 2 * text_size(resized)), PAPER)
@@ -75,15 +89,15 @@ def panel(image, truth_labels, result: "ParsingResult") -> Image.Image:
         left = i * (size[0] + gap)
         row.paste(tile, (left, 0))
         draw.text((left + gap, captions.height // 2), caption, fill=INK, font=font, anchor="lm")
-    present = np.union1d(truth_labels, result.labels.cpu().numpy())
+    present = np.union1d(true_label_map, result.label_map.cpu().numpy())
     return stack([captions, row, legend_strip(result.label_set, present, row.width, text_size(resized))])
 
 
-def draw_result(picture: Image.Image, result: "ParsingResult", size: tuple[int, int]) -> Image.Image:
+def draw_result(picture: Image.Image, result: Parsed, size: tuple[int, int]) -> Image.Image:
     """A picture resized to (width, height) with the parts and people of the result."""
     ratio_x, ratio_y = size[0] / picture.width, size[1] / picture.height
-    picture = colour_parts(resize(picture, size), result.labels.cpu().numpy(), result.label_set)
-    instances = resize_labels(result.instances.cpu().numpy(), size)
+    picture = colour_parts(resize(picture, size), result.label_map.cpu().numpy(), result.label_set)
+    instances = resize_labels_center(result.instance_map.cpu().numpy(), size)
     unit = line_width(picture)
     outlines = np.array(OUTLINES, np.uint8)
     edge = inner_edges(instances, unit)
@@ -120,9 +134,9 @@ def free_place(corner, needed: tuple[int, int], taken: list, size: tuple[int, in
     return x, y, x + width, y + height
 
 
-def colour_parts(picture: Image.Image, labels: np.ndarray, label_set: LabelSet, opacity: float = 0.6) -> Image.Image:
+def colour_parts(picture: Image.Image, label_map: np.ndarray, label_set: LabelSet, opacity: float = 0.6) -> Image.Image:
     """The picture under the colours of a label map, which is resized to it; 255 is hatched, background is left."""
-    labels = resize_labels(labels, picture.size)
+    labels = resize_labels_center(label_map, picture.size)
     colours = Image.fromarray(labels)
     colours.putpalette(flat_palette(label_set))
     parts = Image.fromarray((labels > 0) & (labels < label_set.num_classes))
@@ -189,8 +203,8 @@ def resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return picture.resize(size, Image.Resampling.BICUBIC)
 
 
-def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The nearest label [height, width] for every pixel of a map of another size."""
+def resize_labels_center(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A label map at (width, height): each pixel takes the label of the pixel that its center lies in."""
     if labels.shape == size[::-1]:
         return labels
     nearest = lambda wanted, there: (2 * np.arange(wanted) + 1) * there // (2 * wanted)

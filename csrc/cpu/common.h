@@ -47,7 +47,7 @@ inline void advise_huge_pages(void* data, int64_t bytes) {
 #endif
 }
 
-// An uninitialised tensor of the given sizes on the CPU, its pages advised huge where it is large.
+// An uninitialized tensor of the given sizes on the CPU, its pages advised huge where it is large.
 inline Tensor empty_cpu(std::vector<int64_t> sizes, ScalarType dtype, bool channels_last = false) {
   Tensor out =
       torch::stable::empty(sizes, dtype, std::nullopt, torch::stable::Device(torch::headeronly::DeviceType::CPU),

@@ -7,8 +7,9 @@
 // so no two threads write one place, backward too.
 //
 // Measured on two cores with memory retained (benchmarks/RESULTS-retained-memory.md): channels last 24 GB/s of those
-// bytes, copying speed; contiguous 8 GB/s (2.7 times the peer), because the samples of a row are gathered along x one
-// by one. By glibc's defaults the five outputs are fresh memory, which the system clears: 7 to 10 GB/s in both layouts.
+// bytes, copying speed; contiguous 8 GB/s (2.7 times the baseline), because the samples of a row are gathered along x
+// one by one. By glibc's defaults the five outputs are fresh memory, which the system clears: 7 to 10 GB/s in both
+// layouts.
 #include "common.h"
 #include "interpolation_axis.h"
 

@@ -2,7 +2,7 @@
 //
 // Statistics. up(Q) = A Q Bᵀ, so over a group of channels, with m = channels · H · W values,
 //   mean  = Σ_c (1ᵀA) Q_c (Bᵀ1) / m                     column sums of A and B
-//   E[u²] = Σ_c ⟨Q_c, (AᵀA) Q_c (BᵀB)⟩ / m              Gram matrices, tridiagonal because a tap reads neighbours
+//   E[u²] = Σ_c ⟨Q_c, (AᵀA) Q_c (BᵀB)⟩ / m              Gram matrices, tridiagonal because a tap reads neighbors
 // summed in double about a shift (the mean of the group's first row), so that a large offset does not cancel.
 // Forward. relu((γ · rstd)(u − mean) + β): pyramid_sum.h adds all levels in one pass.
 // Backward. E = Aᵀ(grad ∘ mask)B (pyramid_sum.h) is all that is needed of the full-size gradient. A's and B's rows sum
@@ -16,7 +16,7 @@
 //   100, 87  E, then its dots with Q, then the gradient: three passes over memory; channels last, every output pixel is
 //            read by four
 //    63, 77  dots while E's rows are in cache, in vectors of doubles; channels last by two open rows, as planes
-//    58, 71  axes that are not enlarged have the identity as Gram matrix; rows in pieces that stay in the first cache
+//    58, 71  axes that are not enlarged have the identity as Gram matrix; rows in pieces that stay in the L1 cache
 // A level of the output's size, alone, is GroupNorm and ReLU: [20, 512, 32, 32] channels last took 7.6 ms forward
 // through row buffers and Gram rows, 4.9 without (PyTorch's two ops: 4.4), and its gradient 9.6 (PyTorch's: 21). With
 // the 1×1 convolutions of GSE-FPN these take two thirds: 146 ms channels last and 262 contiguous of 240 and 380.
@@ -54,8 +54,9 @@ struct Gram {
   }
 };
 
-// The rows below hold `channels` values behind each pixel, or one where they are planar, known to the compiler so that
-// it vectorises along x. Sums along a planar row run in lanes, in double: one lane would wait for every addition.
+// The rows below hold `channels` values per pixel. Planar rows hold one, a constant to the compiler, which then
+// vectorizes along x. Sums along a planar row run in several lanes of doubles: in one, each addition would wait for the
+// one before.
 template <typename A>
 struct LaneSums {
   typedef double Doubles __attribute__((vector_size(kLanes * sizeof(double))));
@@ -80,12 +81,12 @@ RPCNN_INLINE void load_eight(const T* from, typename Lanes<A>::Values& to) {
   }
 }
 
-// Rows are walked in pieces of whole pixels that stay in the first cache.
+// Rows are walked in pieces of whole pixels that stay in the L1 cache.
 inline int64_t piece_of(int64_t inner) {
   return std::max<int64_t>(1, 4096 / inner);
 }
 
-// out[x, c] = Σ_neighbours (AᵀA) (Q − shift) (BᵀB) of the pixels [begin, end) of one row of w, out starting at `begin`.
+// out[x, c] = Σ_neighbors (AᵀA) (Q − shift) (BᵀB) of the pixels [begin, end) of one row of w, out starting at `begin`.
 // `blend` is a buffer of (end − begin + 2) · inner values; shift has one value per inner index.
 template <typename T, typename A, bool kPlanar>
 RPCNN_CLONES void gram_row(const T* above, const T* here, const T* below, A up, A mid, A down, const A* shift,
@@ -147,7 +148,7 @@ RPCNN_CLONES void moments_row(const T* here, const A* gram, const A* shift, A we
 }
 
 // moments_row of a level that is not enlarged, whose Gram matrices are the identity. Channels last: four pixels are
-// added up before they meet the doubles, which cost twice the room.
+// summed before they are added to the doubles, which take twice the space.
 template <typename T, typename A, bool kPlanar>
 RPCNN_CLONES void plain_moments_row(const T* here, const A* shift, double* __restrict first, double* __restrict second,
                                     int64_t w, int64_t channels) {
@@ -305,7 +306,7 @@ Shape shape_of(const Tensor& level, const Tensor& finest, int64_t G, bool channe
 
 void check_inputs(const char* op, const std::vector<Tensor>& features, const std::vector<Tensor>& weights,
                   const std::vector<Tensor>& biases, int64_t num_groups) {
-  check_levels(op, features);
+  check_cpu_levels(op, features);
   const int64_t C = features[0].size(1);
   STD_TORCH_CHECK(num_groups > 0 && C % num_groups == 0, op, ": num_groups must divide ", C, ", got ", num_groups);
   STD_TORCH_CHECK(weights.size() == features.size() && biases.size() == features.size(), op,
@@ -394,7 +395,7 @@ RPCNN_CLONES void gradient_row(const A* e, const A* gram, const A* factor, const
   }
 }
 
-// ΣE and ⟨Q − mean, E⟩ of each row of a level: filled while E is made, and still in cache.
+// ΣE and ⟨Q − mean, E⟩ of each row of a level, taken while the row of E is in cache.
 template <typename T, typename A, bool kPlanar>
 class RowDots {
  public:

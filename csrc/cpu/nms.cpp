@@ -11,9 +11,9 @@
 //
 // Ladder, times faster than torchvision at 2,000 / 12,000 / 50,000 boxes on two cores:
 //   10.6 / 22.7 / 36.5  every kept box against all later ones, in vectors, blocks shared by threads; 0.35 ns a test
-//   40 / 140 / 350      bands: a kept box tests those its threshold allows; √(boxes / 64) bands (/ 8: 10 % to twice as
-//   slow,
-//                       / 128: the same); searches without branches, a quarter of the time with std::lower_bound
+//   40 / 140 / 350      bands: a kept box tests only the range that the threshold allows; √(boxes / 64) bands
+//                       (/ 8: 10 % to 100 % slower, / 128: the same); branch-free searches, which take a quarter of the
+//                       time of std::lower_bound
 // What is left at 50,000: half in the searches and tests, a fifth in sorting, the rest in laying out.
 #include <cmath>
 #include <cstring>
@@ -54,11 +54,11 @@ struct Window {
   Window(double begin, double end, double longest, double threshold) {
     const double length = end - begin, room = 1 - threshold, slack = 1e-6 * length + 1e-15 * std::abs(begin);
     low = float(begin - room * std::min(length / threshold, longest) * (1 + 1e-6) - slack);
-    high = float(begin + room * length + slack);  // NaN, from lengths that overflow, bounds nothing
+    high = float(begin + room * length + slack);  // NaN after an overflow of lengths: no bound
   }
 };
 
-// How many of sorted values lie before a point, by a search without branches: what it finds is as good as random.
+// How many of the sorted values lie before a point. Without branches: their outcomes would be unpredictable.
 template <typename Before>
 int64_t count_before(const float* values, int64_t count, const Before& before) {
   if (count == 0) return 0;
@@ -73,9 +73,9 @@ int64_t count_before(const float* values, int64_t count, const Before& before) {
 // The boxes of one group in bands.
 template <typename T>
 struct Group {
-  static constexpr int64_t kLanes = 16;      // tested at a time, also beyond the end of a range
-  static constexpr int64_t kPerBand = 64;    // bands = √(boxes / kPerBand)
-  static constexpr int64_t kUnsorted = 256;  // so few are kept in the order of their scores
+  static constexpr int64_t kTestedAtOnce = 16;  // boxes, some perhaps beyond the end of a range
+  static constexpr int64_t kPerBand = 64;       // bands = √(boxes / kPerBand)
+  static constexpr int64_t kUnsorted = 256;     // so few are kept in the order of their scores
 
   std::vector<Box> exact;                // best first
   std::vector<T> x1, y1, x2, y2, area;   // by place, padded with boxes that overlap nothing
@@ -88,7 +88,7 @@ struct Group {
   Group(std::vector<Box> boxes, double t) : exact(std::move(boxes)), threshold(t) {
     const int64_t n = int64_t(exact.size());
     lay_out(n);
-    const int64_t padded = n + kLanes;
+    const int64_t padded = n + kTestedAtOnce;
     for (auto* array : {&x1, &y1, &x2, &y2, &area}) array->assign(padded, T(0));
     dead.assign(padded, 0);
     place.resize(n);
@@ -104,7 +104,7 @@ struct Group {
 
   bool banded() const { return !left.empty(); }
 
-  // Marks what the box of a rank suppresses; boxes better than it, too, but those have had their turn.
+  // Marks what the box of a rank suppresses; better boxes may be marked, too, but those are decided already.
   void suppress(int64_t rank) {
     const Box& box = exact[rank];
     if (!(box.x2 > box.x1 && box.y2 > box.y1)) return;
@@ -161,19 +161,19 @@ struct Group {
     const T area = g.area[own], threshold = T(g.threshold);
     const T *x1 = g.x1.data(), *y1 = g.y1.data(), *x2 = g.x2.data(), *y2 = g.y2.data(), *areas = g.area.data();
     int32_t* __restrict dead = g.dead.data();
-    int32_t any[kLanes] = {};
-    for (int64_t first = std::min(begin, int64_t(g.exact.size())); first < end; first += kLanes)
-      for (int64_t lane = 0; lane < kLanes; ++lane) {
+    int32_t any[kTestedAtOnce] = {};
+    for (int64_t first = std::min(begin, int64_t(g.exact.size())); first < end; first += kTestedAtOnce)
+      for (int64_t lane = 0; lane < kTestedAtOnce; ++lane) {
         const int64_t j = first + lane;
         const Overlap found = overlap(box, area, Corners<T>{x1[j], y1[j], x2[j], y2[j]}, areas[j], threshold);
         dead[j] |= int32_t(found.more);
         any[lane] |= int32_t(found.unsure);
       }
-    return std::any_of(any, any + kLanes, [](int32_t unsure) { return unsure != 0; });
+    return std::any_of(any, any + kTestedAtOnce, [](int32_t unsure) { return unsure != 0; });
   }
 
   void decide(int64_t rank, int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < std::min(end + kLanes, int64_t(exact.size())); ++p)
+    for (int64_t p = begin; p < std::min(end + kTestedAtOnce, int64_t(exact.size())); ++p)
       if (!dead[p]) dead[p] = overlaps_more(exact[rank], exact[rank_at[p]], threshold);
   }
 };
@@ -215,7 +215,7 @@ std::vector<int32_t> sorted_by_score(const Tensor& scores) {
   return order;
 }
 
-// Some boxes as doubles, those that are not finite empty.
+// The boxes of some indices as doubles; those that are not finite become empty.
 std::vector<Box> take(const Tensor& boxes, const int32_t* indices, int64_t count) {
   std::vector<Box> taken(count);
   dispatch_floating("nms", boxes.scalar_type(), [&](auto type) {

@@ -3,11 +3,11 @@
 // Fewest bytes: the logits and the target read once, 4 bytes written per RoI: 21 MB for 16 RoIs × 20 classes × 128².
 // The arithmetic is one comparison per logit. A block of 1024 pixels keeps its running maximum and label in cache while
 // the classes stream past, then feeds three counts per class; no label map is stored. One RoI per work item. Where a
-// pixel's logits lie together, 4096 of them at a time are transposed to planes in the first cache.
+// pixel's logits lie together, 4096 of them at a time are transposed to planes in the L1 cache.
 //
 // Ladder, times faster than argmax and bincount at 16 / 512 RoIs, two cores:
 //   planes         31 to 38 / 38 to 43: half of the copying speed; the rest is counting, three increments a pixel
-//   channels last  2.4 / 2.8 pixel by pixel; 6.5 / 8.7 transposed. The peer is 4 times as fast there as on planes:
+//   channels last  2.4 / 2.8 pixel by pixel; 6.5 / 8.7 transposed. The baseline is 4 times as fast there as on planes:
 //                  reading the logits at copying speed would be 14 to 17 times as fast
 #include <array>
 #include <limits>
@@ -55,7 +55,7 @@ RPCNN_CLONES void planes_of(const T* pixels, int64_t K, int64_t count, A* planes
     for (int64_t k = 0; k < K; ++k) planes[k * count + i] = A(pixels[i * K + k]);
 }
 
-// The same where a pixel's logits lie together: few pixels at a time become planes that stay in the first cache.
+// The same where a pixel's logits lie together: few pixels at a time become planes that stay in the L1 cache.
 template <typename T, typename A>
 void argmax_pixels(const T* logits, int64_t K, int64_t count, int32_t* label) {
   const int64_t piece = std::max<int64_t>(kLanes, 4096 / K / kLanes * kLanes);
@@ -97,7 +97,7 @@ void load(const Tensor& labels, int64_t offset, int64_t count, int64_t K, int64_
   STD_TORCH_CHECK(false, "parsing_miou: labels must be integers");
 }
 
-// Counts per class; four copies, so that equal neighbours do not wait for one another's increment.
+// Counts per class; four copies, so that equal neighbors do not wait for each other's increments.
 class Counts {
  public:
   explicit Counts(int64_t K) : K_(K), stride_(K + 1), values_(4 * 3 * (K + 1), 0) {}

@@ -28,7 +28,7 @@ struct Sampling {
 
   int64_t count() const { return last - first; }
 
-  // Pixels whose centres lie in [low, high), on a map of `cells` cells over that range.
+  // Pixels whose centers lie in [low, high), on a map of `cells` cells over that range.
   Sampling(double low, double high, int64_t cells, int64_t size) {
     if (!std::isfinite(low) || !std::isfinite(high)) return;
     first = int64_t(std::clamp(std::ceil(low - 0.5), 0.0, double(size)));

@@ -8,7 +8,7 @@
 
 namespace rpcnn {
 
-// row[i] = scale · (w_lo · (lo[i] − center) + w_hi · (hi[i] − center)) + shift, the affine running with period C over
+// row[i] = scale · (w_lo · (lo[i] − center) + w_hi · (hi[i] − center)) + shift; the affine repeats every C values of
 // the row.
 template <typename T, typename A>
 RPCNN_CLONES void blend_rows(const T* lo, const T* hi, Tap<A> y, Affine<A> affine, A* row, int64_t w, int64_t C) {
@@ -40,7 +40,7 @@ RPCNN_CLONES void add_along_x(const A* row, const Tap<A>* taps, A* __restrict ou
   }
 }
 
-// out[i] += act(scale · (source[i] − center) + shift): a level of the output's size has no pixels to interpolate.
+// out[i] += act(scale · (source[i] − center) + shift): a level of the output's size needs no interpolation.
 template <typename T, typename A, bool kRelu>
 RPCNN_CLONES void add_pixels(const T* source, Affine<A> affine, A* __restrict out, int64_t pixels, int64_t C) {
   if (!affine.scale) {
@@ -57,7 +57,7 @@ template <typename T, bool kRelu, typename A, typename AffineOf>
 void sum_channels_last(const std::vector<Tensor>& levels, Tensor& out, const std::vector<LevelAxes<A>>& axes,
                        const AffineOf& affine_of) {
   const int64_t N = out.size(0), C = out.size(1), H = out.size(2), W = out.size(3), L = int64_t(levels.size());
-  const int64_t piece = std::max<int64_t>(1, 4096 / C);  // pixels whose sums stay in the first cache: 16 KB
+  const int64_t piece = std::max<int64_t>(1, 4096 / C);  // pixels whose sums stay in the L1 cache: 16 KB
   T* target = out.mutable_data_ptr<T>();
   parallel(N * H, std::max<int64_t>(1, 4096 / (W * C)), [&](int64_t begin, int64_t end) {
     std::vector<std::vector<A>> rows(L);
@@ -123,15 +123,16 @@ RPCNN_CLONES void gather_pixels(const A* wide, const InterpolationAxis<A>& x_axi
   }
 }
 
-// Rows [top, bottom) of one image of a level: the output rows that read them are added to full-width rows, two of which
-// are open at a time, and gathered along x once no more come. done(y) is called for each row when it is written.
+// The gradient of rows [top, bottom) of one image of a level. Output rows are added to full-width rows, of which two
+// are open at a time; a full-width row that no later output row reads is gathered along x. done(y) follows each written
+// row.
 template <typename T, typename O, bool kRelu, typename A, typename Done>
 void adjoint_strip(const T* source, const T* grad, const LevelAxes<A>& axes, Affine<A> affine, int64_t h, int64_t w,
                    int64_t W, int64_t C, int64_t top, int64_t bottom, O* out, const Done& done) {
   std::vector<A> open[2], u[2], narrow(std::is_same_v<O, A> ? 0 : w * C);
   for (auto& row : open) row.assign(W * C, A(0));
   for (auto& row : u) row.resize(kRelu ? W * C : 0);
-  int64_t held[2] = {-1, -1}, next = std::max<int64_t>(top - 1, 0);  // the row before is begun, but not kept
+  int64_t held[2] = {-1, -1}, next = std::max<int64_t>(top - 1, 0);  // the row before `top` is summed, but not kept
   const auto close = [&](int64_t y) {
     if (y >= top && y < bottom) {
       if constexpr (std::is_same_v<O, A>) {
@@ -182,7 +183,7 @@ RPCNN_CLONES void mask_pixels(const T* source, const T* grad, Affine<A> affine, 
 template <typename T, typename O, bool kRelu, typename A, typename AffineOf, typename Done>
 void adjoint_channels_last(const std::vector<Tensor>& levels, const Tensor& grad, const std::vector<LevelAxes<A>>& axes,
                            const AffineOf& affine_of, const std::vector<O*>& outs, const Done& done) {
-  constexpr int64_t kStrips = 8;  // of each level; the rows between two are added twice
+  constexpr int64_t kStrips = 8;  // of each level; a row between two strips is computed in both
   const int64_t N = grad.size(0), C = grad.size(1), H = grad.size(2), W = grad.size(3);
   parallel(int64_t(levels.size()) * N * kStrips, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

@@ -6,7 +6,7 @@
 
 namespace rpcnn {
 
-// The center is subtracted from the pixels themselves: folded into the shift, a large one would cancel there.
+// The center is subtracted from the pixels. Folded into the shift, a large one would lose digits by cancellation.
 template <typename A>
 struct Affine {
   const A* center = nullptr;  // [N, C]
@@ -20,7 +20,7 @@ struct NoAffine {
   Affine<A> operator()(size_t, int64_t) const { return {}; }
 };
 
-// Both let a NaN through, as PyTorch's do.
+// Both pass NaN through, as PyTorch's ReLU and its gradient do.
 template <typename A, bool kRelu>
 inline A activate(A value) {
   return kRelu && value < A(0) ? A(0) : value;
@@ -50,8 +50,8 @@ RPCNN_CLONES void store_row(const A* row, O* __restrict out, int64_t count) {
   for (int64_t i = 0; i < count; ++i) out[i] = O(row[i]);
 }
 
-// An output row's gradient, where the activation passes it (u lies between the rows u_lo and u_hi), to the two rows it
-// was made of.
+// Adds an output row's gradient to the two rows that the output was interpolated from, where the activation passes it
+// (u is interpolated between the rows u_lo and u_hi).
 template <typename T, typename A, bool kRelu>
 RPCNN_CLONES void add_to_rows(const T* grad, const A* u_lo, const A* u_hi, Tap<A> y, A* __restrict lo, A* __restrict hi,
                               int64_t W) {

@@ -1,7 +1,7 @@
 // pyramid_sum.h over planes [H, W]: a row is a vector, and a thread owns a plane.
 //
-// A low-resolution row is brought to the full width once, by a gather from the first cache, and serves every output row
-// between it and its neighbours: of each level only two full-width rows exist at a time. An output row then is one
+// A low-resolution row is enlarged to the full width once, by a gather from the L1 cache, and then serves every output
+// row between it and its neighbors: each level has only two full-width rows at a time. An output row then is one
 // vector pass per level. The adjoint runs the same way backwards: output rows are added into the two open full-width
 // rows of each level, and a row that no later output reads is gathered along x into the level's gradient.
 #pragma once
@@ -12,7 +12,7 @@
 
 namespace rpcnn {
 
-// Taps of one axis, each of their parts an array. Where eight neighbouring outputs read no further than eight pixels
+// Taps of one axis, each of their parts an array. Where eight neighboring outputs read no further than eight pixels
 // (every enlargement by 2 or more), their taps are positions in one vector of pixels.
 template <typename A>
 struct SplitTaps {
@@ -40,7 +40,7 @@ struct SplitTaps {
 };
 
 // A row of pixels to a row of outputs. `from` is readable for a vector beyond its last pixel, `to` is whole vectors. A
-// pixel of weight 0 is not read: a NaN there stays where it is.
+// pixel of weight 0 is not read: a NaN there must not spread.
 template <typename A>
 RPCNN_CLONES void spread_row(const A* from, const SplitTaps<A>& taps, A* __restrict to, int64_t W) {
   typedef typename Lanes<A>::Index Index;
@@ -56,7 +56,7 @@ RPCNN_CLONES void spread_row(const A* from, const SplitTaps<A>& taps, A* __restr
   typedef typename Lanes<A>::Values Values;
   const int64_t vectors = int64_t(taps.start.size());
   const int32_t* start = taps.start.data();
-  for (int64_t v = 0; v < vectors; ++v) {  // whole vectors only: a loop over their elements is taken apart
+  for (int64_t v = 0; v < vectors; ++v) {  // whole vectors: compilers turn a loop over elements into scalar code
     Values pixels, lo_pixels, hi_pixels, lo_weights, hi_weights;
     typename Lanes<A>::Indices at_lo, at_hi;
     load(from + start[v], pixels);
@@ -77,7 +77,8 @@ RPCNN_CLONES void affine_row(const T* from, Affine<A> affine, A* __restrict to, 
   for (int64_t x = 0; x < w; ++x) to[x] = scale * (A(from[x]) - center) + shift;
 }
 
-// Full-width rows of one plane of a level, two at a time: an output row reads neighbours, of different parity.
+// The two full-width rows of one plane of a level that an output row reads: neighbors, one of even and one of odd
+// index.
 template <typename T, typename A>
 class WideRows {
  public:
@@ -159,8 +160,8 @@ void sum_planar(const std::vector<Tensor>& levels, Tensor& out, const std::vecto
   });
 }
 
-// Gradients of one plane of a level: full-width rows, of which two are open at a time. Eight closed ones are gathered
-// along x at once, transposed, so that a reader is a vector.
+// The gradient of one plane of a level. Output rows are added to full-width rows, of which two are open at a time;
+// eight finished ones are transposed and gathered along x together, so that each read is a vector.
 template <typename O, typename A>
 class OpenRows {
  public:
@@ -197,7 +198,7 @@ class OpenRows {
     for (int64_t x = 0; x < stride; x += kLanes) transpose<A>(wide + x, stride, columns + x * kLanes, kLanes);
     const auto* readers = x_axis.readers.data();
     for (int64_t i = 0; i < w; ++i) {
-      typename Lanes<A>::Values even = {}, odd = {}, column;  // one chain of additions need not wait for the other
+      typename Lanes<A>::Values even = {}, odd = {}, column;  // two independent chains of additions
       int64_t r = x_axis.reader_begin[i];
       const int64_t last = x_axis.reader_begin[i + 1];
       for (; r + 1 < last; r += 2) {
@@ -216,7 +217,7 @@ class OpenRows {
   std::vector<A> rows_, columns_, sums_, narrow_;
 };
 
-// Planes outermost: a plane's gradient (243 KB at 200 × 304) stays in the second cache for all levels. done(l, i · h +
+// Planes outermost: a plane's gradient (243 KB at 200 × 304) stays in the L2 cache for all levels. done(l, i · h +
 // y) follows for each row of plane i, once the plane is written.
 template <typename T, typename O, bool kRelu, typename A, typename AffineOf, typename Done>
 void adjoint_planar(const std::vector<Tensor>& levels, const Tensor& grad, const std::vector<LevelAxes<A>>& axes,

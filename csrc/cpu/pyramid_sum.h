@@ -10,7 +10,7 @@
 //
 // Ladder, five levels to [2, 256, 200, 304] in fp32, contiguous, two cores; milliseconds forward, forward + backward,
 // with memory retained (291 MB must move: 12 ms at copying speed):
-//   27, 54  full-width rows; interpolation along x taken apart by the compiler into single numbers
+//   27, 54  full-width rows; the compiler turned the interpolation along x into scalar code
 //   17, 48  whole vectors: pixels picked from one vector by a shuffle
 //   17, 38  gradients of eight rows gathered along x at once, transposed; a row's gradient goes to both
 //           its rows in one pass
@@ -46,23 +46,13 @@ void pyramid_adjoint(const std::vector<Tensor>& levels, const Tensor& grad, cons
   }
 }
 
-inline void check_levels(const char* op, const std::vector<Tensor>& levels) {
+inline void check_cpu_levels(const char* op, const std::vector<Tensor>& levels) {
   STD_TORCH_CHECK(!levels.empty(), op, ": features must hold at least one map");
   for (const Tensor& q : levels)
     STD_TORCH_CHECK(q.dim() == 4 && q.is_cpu() && q.scalar_type() == levels[0].scalar_type() &&
                         q.size(0) == levels[0].size(0) && q.size(1) == levels[0].size(1) && q.size(2) > 0 &&
                         q.size(3) > 0,
                     op, ": features must be non-empty [N, C, H, W] maps that agree in N, C, dtype and device");
-}
-
-inline std::vector<Tensor> dense_levels(const std::vector<Tensor>& levels, bool channels_last) {
-  std::vector<Tensor> out;
-  for (const Tensor& q : levels) out.push_back(dense(q, channels_last));
-  return out;
-}
-
-inline std::vector<int64_t> sizes_of(const Tensor& t) {
-  return {t.size(0), t.size(1), t.size(2), t.size(3)};
 }
 
 }  // namespace rpcnn

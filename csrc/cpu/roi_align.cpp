@@ -4,16 +4,15 @@
 // in fp32 119 + 26 MB. Backward: the gradient read once, every map gradient written once: 125 + 26 MB. What limits is
 // the reads of a cell's pixels: 16 of each channel for a cell of 7×7, 411 MB from the caches.
 // Work split. Channels innermost: a pixel is one contiguous vector over channels; forward by rows of cells, those of
-// neighbouring boxes after one another; backward by strips of rows that walk the boxes in order. Otherwise, planes:
+// neighboring boxes after one another; backward by strips of rows that walk the boxes in order. Otherwise, planes:
 // eight at a time, transposed to vectors of eight channels; backward by plane. No two threads write one place, no
 // atomics, and every sum runs in the same order for any number of threads.
 //
 // Ladder, 512 boxes 7×7 on [2, 256, 200, 304] in fp32, two cores, times faster than torchvision:
 //   forward, channels last   26  by box; prefetching the next cell's pixels gained nothing
-//                            30  rows of cells in the order of their places: the limit is the third cache, 411 MB in
-//                            all
+//                            30  rows of cells in the order of their places; the L3 cache limits: 411 MB are read
 //   forward, planes          0.5 by box: memory is read at random
-//                            4.9 by plane: rows of cells blended along y, then gathered along x from the first cache;
+//                            4.9 by plane: rows of cells blended along y, then gathered along x from the L1 cache;
 //                                GCC's generic tuning has no gathers, so that each tap was a load and an insertion
 //                            11  eight planes transposed, a tap is a vector
 //                            12  as many taps for every cell: no multiplications of addresses
@@ -75,8 +74,8 @@ RPCNN_CLONES void interleave(const T* planes, int64_t stride, int64_t channels, 
     for (int64_t c = 0; c < kLanes; ++c) tile[k * kLanes + c] = c < channels ? A(planes[c * stride + k]) : A(0);
 }
 
-// A box's weights along x as pool_tile reads them: as many taps for every cell, missing ones weighing 0 at a pixel that
-// the cell reads anyhow (a NaN elsewhere stays there); cells that read nothing have count 0.
+// A box's weights along x as pool_tile reads them: every cell has the same number of taps. Missing ones have weight 0
+// at a pixel that the cell reads anyway, so that a NaN elsewhere does not spread. Cells that read nothing have count 0.
 template <typename A>
 struct TileTaps {
   int64_t most = 0;             // taps of a cell
@@ -169,8 +168,8 @@ int64_t widest(const std::vector<Roi<A>>& rois) {
   return most;
 }
 
-// The rows of cells of all boxes, neighbours on the maps one after another, so that what several read is still in the
-// second cache: by tiles of 16 rows and 32 columns.
+// The rows of cells of all boxes, neighbors on the maps one after another, so that what several read is still in the
+// L2 cache: by tiles of 16 rows and 32 columns.
 template <typename A>
 std::vector<Keyed<uint64_t>> rows_by_place(const std::vector<Roi<A>>& rois, int64_t height) {
   STD_TORCH_CHECK(int64_t(rois.size()) <= std::numeric_limits<int32_t>::max() / height,
@@ -208,7 +207,7 @@ void forward_channels_last(const std::vector<Tensor>& maps, const std::vector<Ma
 }
 
 // Eight planes at a time: their pixels are interleaved into a tile, so that a tap is one vector of channels. A tile is
-// the whole map (2 MB for 200 × 304 floats: the second cache) where the boxes together would read it more than once,
+// the whole map (2 MB for 200 × 304 floats: the L2 cache) where the boxes together would read it more than once,
 // else the rows that one box reads.
 template <typename T>
 void forward_planes(const std::vector<Tensor>& maps, const std::vector<MapSize>& sizes, const Tensor& boxes,

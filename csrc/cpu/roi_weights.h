@@ -69,7 +69,7 @@ struct AxisWeights {
   }
 
  private:
-  // Samples run along the axis: one that hits a pixel of this cell again finds it among the last entries.
+  // Samples run along the axis, so a pixel that this cell has read before is among its last entries.
   void add(size_t start, int64_t pixel, A weight) {
     low = std::min(low, pixel), high = std::max(high, pixel + 1);
     auto& all = cells.entries;
@@ -91,7 +91,7 @@ struct Roi {
   int64_t rows_read() const { return std::min<int64_t>(y.extent(), int64_t(y.cells.entries.size())); }
 };
 
-struct Pooling {  // what the caller asked for
+struct Pooling {  // the arguments of the op
   std::vector<double> scales;
   int64_t height, width, sampling_ratio;
   bool aligned;

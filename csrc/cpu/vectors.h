@@ -1,4 +1,4 @@
-// Eight numbers at a time, where the compiler needs telling: shuffles within a vector and transposition.
+// Vectors of eight numbers, for what compilers do not vectorize themselves: shuffles and transposition.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ struct Lanes {
   typedef Index Indices __attribute__((vector_size(kLanes * sizeof(A))));
 };
 
-// Inlined into a function's clones, so that each has it in its own instructions.
+// Inlined into each clone of a function (RPCNN_CLONES), to be compiled for the clone's instruction set.
 #define RPCNN_INLINE inline __attribute__((always_inline))
 
 template <typename V>

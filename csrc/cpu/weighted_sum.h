@@ -1,4 +1,4 @@
-// Weighted sums of several vectors in one pass: what RoIAlign's taps and a pyramid's rows come down to.
+// Weighted sums of several vectors in one pass: the inner loop of RoIAlign's taps and of a pyramid's rows.
 #pragma once
 
 #include "common.h"

@@ -1,9 +1,9 @@
 // How a block of 32 × 8 threads shares the places (pixels, cells) and channels of maps, in either layout.
 //
-// With channels innermost a warp stands on one place: what depends on the place alone is uniform, and each lane loads
-// and stores 16 bytes of neighbouring channels (one element a lane where C or an address is no multiple of that). With
-// planes a warp stands on 32 places and each thread takes kPlanes planes: stores are coalesced, loads as near each
-// other as the places.
+// With channels innermost a warp works on one place: what depends on the place alone is uniform, and each lane loads
+// and stores 16 bytes of neighboring channels (one element per lane where C or an address is no multiple of that). With
+// planes a warp works on 32 places and each thread on kPlanes planes: stores are coalesced, and loads lie as close
+// together as the places.
 #pragma once
 
 #include <cstring>
@@ -15,12 +15,12 @@ namespace rpcnn {
 
 constexpr int kPlanes = 4;  // channels of a thread where channels are planes
 
-// V channels of one place. Innermost: V neighbours in memory, moved in packs of 16 bytes; C is a multiple of V. Planes:
+// V channels of one place. Innermost: V neighbors in memory, moved in packs of 16 bytes; C is a multiple of V. Planes:
 // those that exist.
 template <typename T, int V, bool kInnermost>
 struct Channels {
   using A = device_accumulate_t<T>;
-  // Compilers keep a 16-byte access whole if its type is a vector.
+  // A 16-byte access of vector type is not split by compilers.
   static constexpr int kPacks = V > 1 ? int(sizeof(T)) * V / 16 : 0;
   static_assert(!kInnermost || V == 1 || sizeof(T) * V == 16u * kPacks, "whole packs or one element");
 
@@ -59,7 +59,7 @@ struct Channels {
       for (int i = 0; i < kPacks; ++i) {
         int word[4];
         memcpy(word, reinterpret_cast<const char*>(value) + 16 * i, 16);
-        // An ordinary store, said so that it stays one: an assignment came out as four.
+        // An intrinsic, because nvcc split the assignment into four stores.
         __stwb(to + i, make_int4(word[0], word[1], word[2], word[3]));
       }
     } else if constexpr (kInnermost) {
@@ -73,26 +73,26 @@ struct Channels {
   }
 };
 
-// A warp's lanes are channels where these are innermost and places otherwise; the other is counted by threadIdx.y.
+// Lanes of a warp count channels where these are innermost and places otherwise; threadIdx.y counts the other.
 template <int V, bool kInnermost>
-struct Lanes {
+struct WarpMapping {
   static constexpr int kPlaces = kInnermost ? 8 : 32, kChannels = (kInnermost ? 32 : 8) * V;
   static RPCNN_HOST_DEVICE int place(const uint3& thread) { return static_cast<int>(kInnermost ? thread.y : thread.x); }
   static RPCNN_HOST_DEVICE int channel(const uint3& thread) {
     return static_cast<int>(kInnermost ? thread.x : thread.y) * V;
   }
-  // Blocks that it takes to cover the channels.
+  // Blocks needed to cover the channels.
   static RPCNN_HOST_DEVICE int64_t pieces(int64_t C) { return (C + kChannels - 1) / kChannels; }
 };
 
-// Blocks that a multiprocessor is to hold: told so, nvcc does not spill to hold one more. Numbers in double are for
-// checking gradients, and take the registers they need.
+// The number of blocks per multiprocessor to compile for: without it nvcc spills registers to fit one more. Kernels in
+// double serve gradient checks and get all the registers they need.
 template <typename G>
 constexpr int resident_blocks(int blocks) {
   return sizeof(G) == 8 ? 1 : blocks;
 }
 
-// ⌈items / each⌉, at most what a grid may have in y and z: kernels loop over the rest.
+// ⌈items / each⌉, capped at the largest grid in y and z: kernels loop over the rest.
 inline unsigned grid_size(int64_t items, int64_t each = 1) {
   const int64_t blocks = (items + each - 1) / each;
   return static_cast<unsigned>(blocks < 65535 ? blocks : 65535);
@@ -101,7 +101,7 @@ inline unsigned grid_size(int64_t items, int64_t each = 1) {
 // Blocks for every column and row of maps: columns, rows, images × pieces of the channels.
 template <int V, bool kInnermost>
 dim3 map_grid(int64_t columns, int64_t rows, int64_t images, int64_t C) {
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   return dim3(static_cast<unsigned>((columns + L::kPlaces - 1) / L::kPlaces), grid_size(rows),
               grid_size(images * L::pieces(C)));
 }

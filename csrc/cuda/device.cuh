@@ -44,7 +44,7 @@ struct Accumulate<double> {
 template <typename T>
 using device_accumulate_t = typename Accumulate<T>::type;
 
-// Enough blocks for one thread an item, capped: kernels loop with the grid as stride, in 64 bits.
+// Blocks for one thread per item, capped: kernels loop with the grid as stride, in 64 bits.
 inline unsigned blocks_for(int64_t items) {
   const int64_t blocks = (items + kBlock - 1) / kBlock;
   return static_cast<unsigned>(blocks < 65535 * 16 ? blocks : 65535 * 16);

@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
     downsample_add_kernel(const T* feature, int64_t H, int64_t W, DownsampleLevels<T> all, int64_t rows) {
   using A = device_accumulate_t<T>;
   using Own = Channels<T, V, kInnermost>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   const Levels& levels = all.levels;
   const int64_t x = int64_t(blockIdx.x) * L::kPlaces + L::place(threadIdx), C = levels.C, pieces = L::pieces(C);
   for (int64_t i = blockIdx.y; i < rows; i += gridDim.y) {
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kBlock)
     downsample_add_backward_kernel(T* grad_feature, int64_t H, int64_t W, DownsampleLevels<T> all) {
   using A = device_accumulate_t<T>;
   using Own = Channels<T, V, kInnermost>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   const Levels& levels = all.levels;
   const int64_t x = int64_t(blockIdx.x) * L::kPlaces + L::place(threadIdx), C = levels.C, pieces = L::pieces(C);
   if (x >= W) return;

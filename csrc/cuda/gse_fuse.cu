@@ -6,7 +6,7 @@ namespace {
 
 void check_inputs(const char* op, const std::vector<Tensor>& features, const std::vector<Tensor>& weights,
                   const std::vector<Tensor>& biases, int64_t num_groups) {
-  check_levels(op, features);
+  check_cuda_levels(op, features);
   const int64_t C = features[0].size(1);
   STD_TORCH_CHECK(num_groups > 0 && C % num_groups == 0, op, ": num_groups must divide ", C, ", got ", num_groups);
   STD_TORCH_CHECK(weights.size() == features.size() && biases.size() == features.size(), op,
@@ -28,7 +28,7 @@ std::vector<Tensor> contiguous_all(const std::vector<Tensor>& tensors) {
 
 // The levels with their GroupNorm; mean and rstd are [N, L, G].
 template <typename T>
-Pyramid<T> normalised_pyramid(const std::vector<Tensor>& levels, const Tensor& target,
+Pyramid<T> normalized_pyramid(const std::vector<Tensor>& levels, const Tensor& target,
                               const std::vector<Tensor>& weights, const std::vector<Tensor>& biases, const Tensor& mean,
                               const Tensor& rstd, int64_t num_groups, bool channels_last, bool align_corners) {
   using A = device_accumulate_t<T>;
@@ -71,7 +71,7 @@ std::tuple<Tensor, Tensor, Tensor> gse_fuse(std::vector<Tensor> features, std::v
     using T = decltype(type);
     using A = device_accumulate_t<T>;
     const auto pyramid =
-        normalised_pyramid<T>(levels, out, weights, biases, mean, rstd, num_groups, channels_last, align_corners);
+        normalized_pyramid<T>(levels, out, weights, biases, mean, rstd, num_groups, channels_last, align_corners);
     launch_gse_statistics(scratch.view(pyramid, num_groups), eps, mutable_data<A>(mean), mutable_data<A>(rstd),
                           device.stream);
     launch_pyramid_sum<true, true>(pyramid, mutable_data<T>(out), device.stream);
@@ -111,7 +111,7 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>> gse_fu
     using T = decltype(type);
     using A = device_accumulate_t<T>;
     const auto pyramid =
-        normalised_pyramid<T>(levels, g, weights, biases, mean, rstd, num_groups, channels_last, align_corners);
+        normalized_pyramid<T>(levels, g, weights, biases, mean, rstd, num_groups, channels_last, align_corners);
     GseFuse<T> gse = scratch.view(pyramid, num_groups);
     gse.grad = data<T>(g);
     for (int64_t l = 0; l < L; ++l) {

@@ -6,18 +6,17 @@
 // matrices; a shift, the mean of the group's first row; per channel the shifted first and second moments of stretches
 // of pixels; their sum per group. The backward takes the moments of E the same way, then writes the gradient with the
 // same nine-point stencil (one point along an axis that is not enlarged). Fewest bytes: each level read once for the
-// statistics (the stencil's neighbours come from cache) and once for the sum; the backward reads E
-// and the level twice.
-// Sums are in double where they are long: numbers of the accumulation type are added kRun at a time, those in double.
-// Partial sums are stored and added in a fixed order: no atomics, the same result every time.
+// statistics (the stencil's neighbors come from cache) and once for the sum; the backward reads E and the level twice.
+// Long sums: kRun values at a time are added in the accumulation type, these partial sums in double. They are stored
+// and added in a fixed order: no atomics, the same result every time.
 //
 // Ladder (P2..P6 of one 800×1216 image, 256 channels, fp32, forward + backward; counted, not timed):
 //   57 launches, 1237 MB  level by level, one element a thread, every addition in double
 //   13 launches,  988 MB  all levels at once, packs of channels
 //   11 launches,  863 MB  no E where a level has the output's size: the moments and the gradient mask the incoming
 //                         gradient themselves (GroupNorm and ReLU alone: five passes over a map instead of eight)
-// 539 MB are least; PyTorch's ops take 33 launches and 4524 MB. What is left are the maps between the adjoint's passes
-// and E of the coarser levels, which its moments and the gradient read.
+// The minimum is 539 MB; PyTorch's ops take 33 launches and 4524 MB. The rest is the maps between the adjoint's
+// passes, and E of the coarser levels, which the moments of E and the gradient read.
 #pragma once
 
 #include <cmath>
@@ -40,8 +39,8 @@ struct GramAxis {
   }
 };
 
-// The levels, their scratch in one buffer of doubles and one of A, and what the backward gives. In one argument: nvcc
-// copies smaller tables of pointers to the stack to index them.
+// The levels, their scratch in one buffer of doubles and one of A, and the results of the backward. One large argument:
+// nvcc copies smaller tables of pointers to the stack to index them.
 template <typename T>
 struct GseFuse {
   using A = device_accumulate_t<T>;
@@ -175,7 +174,7 @@ __global__ void __launch_bounds__(kBlock) group_shift_kernel(GseFuse<T> gse) {
   if (threadIdx.x == 0) gse.shift[gse.group(l, n, g)] = A(total / double(group * w));
 }
 
-// What a pixel adds to the two moments: of the up-sampled map about the shift,
+// A pixel's terms of the two moments: of the up-sampled map about the shift,
 template <typename T, int V, bool kInnermost>
 struct MapMoments {
   using A = device_accumulate_t<T>;
@@ -212,7 +211,7 @@ struct MapMoments {
 
 // value[k] = E of the channel c + k: as gathered, or, for a level of the output's size, the masked gradient itself.
 template <typename T, int V, bool kInnermost>
-RPCNN_HOST_DEVICE void adjoint_at(const GseFuse<T>& gse, int l, const Normalisation<T, V, kInnermost, true>& norm,
+RPCNN_HOST_DEVICE void adjoint_at(const GseFuse<T>& gse, int l, const Normalization<T, V, kInnermost, true>& norm,
                                   int64_t n, int64_t c, int64_t y, int64_t x, device_accumulate_t<T>* value) {
   using A = device_accumulate_t<T>;
   const Levels& levels = gse.pyramid.levels;
@@ -235,7 +234,7 @@ struct GradientMoments {
   const GseFuse<T>& gse;
   const int l;
   const int64_t n, c;
-  const Normalisation<T, V, kInnermost, true> norm;
+  const Normalization<T, V, kInnermost, true> norm;
 
   RPCNN_HOST_DEVICE GradientMoments(const GseFuse<T>& gse, int l, int64_t n, int64_t c)
       : gse(gse), l(l), n(n), c(c), norm(gse.pyramid.affine[l], n, c, gse.pyramid.levels.C) {}
@@ -255,9 +254,9 @@ struct GradientMoments {
 
 // The sums over a block's places, one per channel, to `to`, two apart.
 template <int V, bool kInnermost>
-__device__ inline void sum_places(const double* value, double (*buffer)[Lanes<V, kInnermost>::kPlaces + 1],
+__device__ inline void sum_places(const double* value, double (*buffer)[WarpMapping<V, kInnermost>::kPlaces + 1],
                                   int64_t channels, double* to, int64_t apart) {
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   for (int k = 0; k < V; ++k) buffer[L::channel(threadIdx) + k][L::place(threadIdx)] = value[k];
   __syncthreads();
   const int own = static_cast<int>(threadIdx.y * 32 + threadIdx.x);
@@ -274,7 +273,7 @@ template <typename T, int V, bool kInnermost, template <typename, int, bool> cla
 __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(2))
     channel_moments_kernel(GseFuse<T> gse) {
   using A = device_accumulate_t<T>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   SIMT_SHARED(double, buffer, [L::kChannels][L::kPlaces + 1]);
   const Levels& levels = gse.pyramid.levels;
   int l = 0;
@@ -319,7 +318,7 @@ __global__ void __launch_bounds__(kBlock)
   const int l = static_cast<int>(blockIdx.y);
   const int64_t n = blockIdx.x / gse.groups, g = blockIdx.x % gse.groups;
   const int64_t entries = levels.C / gse.groups * gse.stretches(l);
-  // A group's channels are neighbours.
+  // A group's channels are neighbors.
   const double* from = gse.partial[l] + (n * gse.groups + g) * entries * 2;
   double first = 0, second = 0;
   for (int64_t i = threadIdx.x; i < entries; i += kBlock) first += from[2 * i], second += from[2 * i + 1];
@@ -382,7 +381,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
     map_gradient_kernel(GseFuse<T> gse, int64_t rows) {
   const Pyramid<T>& pyramid = gse.pyramid;
   using A = device_accumulate_t<T>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   const Levels& levels = pyramid.levels;
   const int64_t x = int64_t(blockIdx.x) * L::kPlaces + L::place(threadIdx), C = levels.C, pieces = L::pieces(C);
   for (int64_t i = blockIdx.y; i < rows; i += gridDim.y) {
@@ -395,7 +394,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
     for (int64_t z = blockIdx.z; z < levels.N * pieces; z += gridDim.z) {
       const int64_t n = z / pieces, c = (z - n * pieces) * L::kChannels + L::channel(threadIdx);
       if (c >= C) continue;
-      const Normalisation<T, V, kInnermost, true> norm(pyramid.affine[l], n, c, C);
+      const Normalization<T, V, kInnermost, true> norm(pyramid.affine[l], n, c, C);
       A gradient[V], gram[V];
       gram_at<V, kInnermost>(pyramid.map[l] + n * levels.image(l), h, w, C, gy, gx, c, y, x, norm.center, gram);
       adjoint_at(gse, l, norm, n, c, y, x, gradient);
@@ -424,7 +423,7 @@ void launch_channel_moments(const GseFuse<T>& gse, bool whole, Stream stream) {
     constexpr int V = decltype(v)::value;
     constexpr bool kInnermost = decltype(innermost)::value;
     const dim3 grid(unsigned(gse.first_stretch[levels.count]),
-                    grid_size(levels.N * Lanes<V, kInnermost>::pieces(levels.C)));
+                    grid_size(levels.N * WarpMapping<V, kInnermost>::pieces(levels.C)));
     SIMT_LAUNCH((channel_moments_kernel<T, V, kInnermost, Moments>), grid, dim3(32, 8), 0, stream, gse);
   });
 }

@@ -1,10 +1,10 @@
 // nms: greedy suppression within groups, best score first, ties in input order.
 //
 // The boxes, sorted by score, are taken in bands of 4096. Inside a band every pair is tested at once into a triangular
-// bit mask (2 MB), which one block of threads sweeps in order, 64 boxes a step; then the band's kept boxes are held
-// against all later ones, which leaves out the tests of boxes already dropped. Memory beyond the boxes is constant,
-// whatever R; tests: at most (kept + 4096) · R, each about 20 instructions without a division. Tests run in float with
-// a margin for rounding; the few inside the margin are decided in double (geometry/boxes.h). Everything stays on the
+// bit mask (2 MB), which one block of threads sweeps in order, 64 boxes a step; then the band's kept boxes are tested
+// against all later boxes that are not dropped yet. Memory beyond the boxes is constant, whatever R. There are at most
+// (kept + 4096) · R tests, each about 20 instructions without a division. Tests run in float with a margin for
+// rounding; the few inside the margin are decided in double (geometry/boxes.h). Everything stays on the
 // device, the number of kept boxes included. The sweep is the serial part: per 64 boxes one resolution inside a warp
 // (a shuffle per kept box, the words prefetched), two barriers, and one read of the kept boxes' mask rows.
 #pragma once
@@ -21,7 +21,7 @@ constexpr int kBand = 4096;                // boxes resolved together
 constexpr int kBandTiles = kBand / kTile;  // mask words a row
 constexpr int kHalves = 2 * kBandTiles;    // the same in 32-bit words, which shared memory combines natively
 constexpr int kSweepThreads = 1024;
-constexpr int kSlices = 8;  // blocks that share the kept boxes when these are held against the same later boxes
+constexpr int kSlices = 8;  // blocks that share the kept boxes when these are tested against the same later boxes
 
 // The boxes in the order of their scores.
 template <typename T>
@@ -66,7 +66,7 @@ __global__ void nms_gather_kernel(const B* boxes, int64_t row_stride, int64_t co
   if (blockIdx.x == 0 && threadIdx.x == 0) counts[0] = counts[1] = 0;
 }
 
-// Boxes in shared memory that many threads test theirs against.
+// Boxes in shared memory, which every thread tests its own box against.
 template <typename T, int N>
 struct SharedBoxes {
   Corners<T> boxes[N];
@@ -198,7 +198,7 @@ __global__ void nms_suppress_kernel(Candidates<T> all, int64_t begin, double thr
     __syncthreads();
     for (int k = 0; undecided && k < count; ++k) {
       if (!strong->suppress(k, box, area, group, threshold)) continue;
-      all.dead[i] = 1;  // slices may both write it, and write the same
+      all.dead[i] = 1;  // several slices may write it, all the same value
       undecided = false;
     }
   }

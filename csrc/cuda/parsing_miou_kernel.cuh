@@ -1,16 +1,15 @@
 // parsing_miou: per RoI the mean over present classes of |prediction ∩ truth| / |prediction ∪ truth|.
 //
 // Fewest bytes: the logits and the target read once, 4 bytes written per RoI. One launch, one block a RoI, one thread a
-// pixel at a time: it keeps the running maximum over the classes in registers, where neighbours read neighbours, and
-// adds to one of three counts a class in shared memory: right, missed, wrong; union = their sum. Neighbouring pixels
-// mostly share a class, so that a single histogram would serialise the warp: each lane has its own column (its own
-// bank) of up to 32 copies. No label map is stored, nothing is zeroed or combined in global memory; integer counts make
-// the order of the additions irrelevant. A RoI keeps one multiprocessor busy: with few RoIs most of a large GPU is
-// idle.
+// pixel at a time: it keeps the running maximum over the classes in registers, where neighbors read neighbors, and adds
+// to one of three counts a class in shared memory: right, missed, wrong; union = their sum. Neighboring pixels mostly
+// share a class, so that a single histogram would serialize the warp: each lane has its own column (its own bank) of up
+// to 32 copies. No label map is stored, nothing is zeroed or combined in global memory; counts are integers, so the
+// order of additions does not matter. A RoI keeps one multiprocessor busy: with few RoIs most of a large GPU is idle.
 //
-// With channels innermost a warp's pixels lie a pixel's classes apart: one by one, each class of 32 pixels touches as
-// many lines as all classes together (20 of them for 20 floats). 16 or 8 bytes at once do it in a quarter or half of
-// the passes.
+// With channels innermost the threads of a warp read K elements apart: one class of 32 pixels touches as many cache
+// lines as all their classes together (20 lines for 20 floats). Loading 16 or 8 bytes of classes at once takes a
+// quarter or half as many passes over those lines.
 #pragma once
 
 #include <cstring>
@@ -21,7 +20,7 @@
 namespace rpcnn {
 
 constexpr int kMostThreads = 1024;
-constexpr int kCountBytes = 48 << 10;                                    // shared memory every GPU gives
+constexpr int kCountBytes = 48 << 10;                                    // shared memory that every GPU has
 constexpr int kMostClasses = kCountBytes / (3 * int(sizeof(uint32_t)));  // 4096, with a single copy
 
 // Strides in elements; labels have no class stride.
@@ -49,11 +48,11 @@ struct Labels {
   }
 };
 
-// The predicted class of a pixel: the first of the largest logits, NaN losing to every number. V neighbouring classes
-// are loaded at once: V > 1 wants what packs_classes() says.
+// The predicted class of a pixel: the first of the largest logits, NaN losing to every number. V neighboring classes
+// are loaded at once, where packs_classes() allows V > 1.
 template <typename T, int V>
 struct ArgMax {
-  static constexpr int kResident = 1;  // blocks a multiprocessor: nvcc spilled to hold two
+  static constexpr int kResident = 1;  // blocks per multiprocessor: for two, nvcc spilled registers
   const T* logits;
   PixelStrides strides;
   RPCNN_HOST_DEVICE int64_t operator()(int64_t roi, int64_t row, int64_t column, int K) const {
@@ -82,7 +81,7 @@ struct ArgMax {
   }
 };
 
-// Whether the classes of every pixel lie side by side, in packs of V whole and aligned ones.
+// Whether the classes of every pixel lie side by side, in aligned packs of V.
 template <typename T>
 bool packs_classes(const T* logits, const PixelStrides& strides, int K, int V) {
   return strides.label == 1 && K % V == 0 && strides.roi % V == 0 && strides.row % V == 0 && strides.column % V == 0 &&
@@ -90,7 +89,7 @@ bool packs_classes(const T* logits, const PixelStrides& strides, int K, int V) {
 }
 
 struct GivenLabel {
-  static constexpr int kResident = 0;  // as nvcc likes: two where they fit
+  static constexpr int kResident = 0;  // left to nvcc: two where they fit
   Labels labels;
   RPCNN_HOST_DEVICE int64_t operator()(int64_t roi, int64_t row, int64_t column, int) const {
     const PixelStrides& s = labels.strides;
@@ -110,7 +109,7 @@ __global__ void __launch_bounds__(kMostThreads, Predict::kResident)
   const int copy = threadIdx.x & (copies - 1);
   const auto count = [&](int which, int64_t label) { atomicAdd(&counts[(which * K + label) * copies + copy], 1u); };
   for (int64_t i = threadIdx.x; i < H * W; i += blockDim.x) {
-    const uint32_t row = static_cast<uint32_t>(i) / static_cast<uint32_t>(W);  // H · W < 2³²; 64 bits take far longer
+    const uint32_t row = static_cast<uint32_t>(i) / static_cast<uint32_t>(W);  // H · W < 2³²; 64 bits are far slower
     const int64_t column = i - int64_t(row) * W;
     const PixelStrides& s = target.strides;
     const int64_t truth = target.at(roi * s.roi + row * s.row + column * s.column);
@@ -125,7 +124,7 @@ __global__ void __launch_bounds__(kMostThreads, Predict::kResident)
   }
   __syncthreads();
   if (threadIdx.x >= 32) return;
-  // A lane a class; the sum then runs in the order of the classes, as on the CPU.
+  // One lane per class; the sum then runs in the order of the classes, as on the CPU.
   double total = 0;
   int64_t present = 0;
   for (int first = 0; first < K; first += 32) {

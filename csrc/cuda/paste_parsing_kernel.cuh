@@ -2,10 +2,10 @@
 //
 // Fewest bytes: the maps read, 5 bytes an image pixel and one per pixel and person written; 20 people in 800×1216: 26
 // MB of maps, 24 MB out. One launch, one thread a pixel; a block is a tile of 32×8 pixels, so that a warp writes one
-// run of each map. People come in chunks whose boxes and scales, in double, a thread each prepares in shared memory.
-// The best person comes first: whoever is on top is known at the first hit, and without people's own maps the rest is
-// skipped. Probabilities are read through the first cache: neighbours sample the same cells, 4 reads a class, 4 more
-// where the global map helps. Nothing of classes × image size is stored.
+// run of each map. People are taken in chunks: each thread prepares one person's box and scales, in double, in shared
+// memory. The best person comes first: the first hit decides a pixel, and without per-person maps the rest are skipped.
+// Probabilities are read through the L1 cache: neighbors sample the same cells, 4 reads a class, 4 more where the
+// global map helps. Nothing of classes × image size is stored.
 #pragma once
 
 #include "device.cuh"
@@ -18,7 +18,7 @@ constexpr int kChunk = kTileWidth * kTileHeight;  // people prepared at a time: 
 // One axis of a map laid over [low, high) of the image: which pixels lie on it, and between which cells.
 struct PasteAxis {
   double low, scale;  // cells a pixel
-  int first, last;    // pixels whose centres lie inside
+  int first, last;    // pixels whose centers lie inside
 
   RPCNN_HOST_DEVICE static PasteAxis over(double low, double high, int cells, int size) {
     const double extent = high - low;
@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(kChunk)
 inline void launch_paste_parsing(const PasteMaps& maps, const float* boxes, const uint8_t* painted,
                                  const PasteGlobal& global, int64_t H, int64_t W, const PasteOut& out, Stream stream) {
   const int64_t tiles = (W + kTileWidth - 1) / kTileWidth * ((H + kTileHeight - 1) / kTileHeight);
-  // The global map's axes are the same for all: divisions in double cost much on most GPUs.
+  // The global map's axes are the same for all threads; divisions in double are slow on most GPUs.
   const PasteAxis down = PasteAxis::over(0, global.height, global.h, static_cast<int>(H));
   const PasteAxis across = PasteAxis::over(0, global.width, global.w, static_cast<int>(W));
   SIMT_LAUNCH((paste_parsing_kernel), static_cast<unsigned>(tiles), static_cast<unsigned>(kChunk), 0, stream, maps,

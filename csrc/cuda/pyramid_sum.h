@@ -1,4 +1,4 @@
-// The torch side that upsample_sum and gse_fuse share on CUDA: checks, dense levels, the table of levels.
+// The torch side that upsample_sum and gse_fuse share on CUDA: checks, the table of levels, empty levels.
 #pragma once
 
 #include "common.h"
@@ -6,11 +6,7 @@
 
 namespace rpcnn {
 
-inline std::vector<int64_t> sizes_of(const Tensor& t) {
-  return {t.size(0), t.size(1), t.size(2), t.size(3)};
-}
-
-inline void check_levels(const char* op, const std::vector<Tensor>& levels) {
+inline void check_cuda_levels(const char* op, const std::vector<Tensor>& levels) {
   STD_TORCH_CHECK(!levels.empty() && levels.size() <= kMaxLevels, op, ": features must hold 1 to ", kMaxLevels,
                   " maps, got ", levels.size());
   for (const Tensor& q : levels)
@@ -25,12 +21,6 @@ inline void check_gradient(const char* op, const Tensor& grad, const Tensor& fin
                       grad.get_device_index() == finest.get_device_index() &&
                       grad.scalar_type() == finest.scalar_type(),
                   op, ": grad must have the shape, dtype and device of features[0]");
-}
-
-inline std::vector<Tensor> dense_levels(const std::vector<Tensor>& levels, bool channels_last) {
-  std::vector<Tensor> out;
-  for (const Tensor& q : levels) out.push_back(dense(q, channels_last));
-  return out;
 }
 
 template <typename T>

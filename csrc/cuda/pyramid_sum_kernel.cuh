@@ -4,19 +4,19 @@
 // interpolation matrices of level l's two axes.
 //
 // Fewest bytes of the sum: every level read once, the output written once. A thread makes several channels of one
-// output pixel (channels.cuh), whose taps it computes once; four neighbours in four fall on the same coarse pixels,
-// which come from the first cache.
+// output pixel (channels.cuh), whose taps it computes once; neighboring pixels mostly read the same coarse pixels,
+// which come from the L1 cache.
 // Fewest bytes of the adjoint: the gradient read once, every E written once. It gathers in two launches, each for all
 // levels: first along x, a block taking one stretch of one gradient row for all levels in turn, so that the gradient
-// comes from memory once; then along y. Between the two lie maps [N, C, H, w_l] of numbers to add in, for levels l with
-// h_l ≠ H: with P2..P6 they are 0.94 of the output, written and read. Gathering both axes at once needs no such maps,
-// but a pixel of P6 is read by 32×32 pixels of P2, which one thread would walk alone.
+// comes from memory once; then along y. Between the two lie maps [N, C, H, w_l] in the accumulation type, for levels l
+// with h_l ≠ H: with P2..P6 they are 0.94 of the output, written and read. Gathering both axes at once needs no such
+// maps, but a pixel of P6 is read by 32×32 pixels of P2, which one thread would walk alone.
 // No atomics, no zero fill, deterministic; the ReLU's mask is recomputed, no up-sampled map is ever stored.
 //
 // Ladder (bytes beyond the caches for P2..P6 of two 800×1216 images, 256 channels, fp32, forward + backward; counted,
 // not timed: benchmarks/STATIC.md):
 //   1105 MB, 9 launches  one element a thread, the gradient read once per level
-//    690 MB, 3 launches  packs of channels, all levels in a launch, the gradient read once; 456 MB are least
+//    690 MB, 3 launches  packs of channels, all levels in a launch, the gradient read once; the minimum is 456 MB
 #pragma once
 
 #include "channels.cuh"
@@ -51,7 +51,7 @@ struct Pyramid {
   }
 };
 
-// A NaN passes both, as in PyTorch.
+// NaN passes both, as in PyTorch.
 template <bool kRelu, typename A>
 RPCNN_HOST_DEVICE A activate(A value) {
   return kRelu && value < A(0) ? A(0) : value;
@@ -61,14 +61,14 @@ RPCNN_HOST_DEVICE bool passes_gradient(A value) {
   return !(value <= A(0));
 }
 
-// A level's normalisation of the channels c .. c + V − 1 of image n: scale (value − center) + shift.
+// A level's normalization of the channels c .. c + V − 1 of image n: scale (value − center) + shift.
 template <typename T, int V, bool kInnermost, bool kAffine>
-struct Normalisation {
+struct Normalization {
   using A = device_accumulate_t<T>;
   A center[V], scale[V], shift[V];
   int64_t group[V];
 
-  RPCNN_HOST_DEVICE Normalisation(const GroupAffine<A>& affine, int64_t n, int64_t c, int64_t C) {
+  RPCNN_HOST_DEVICE Normalization(const GroupAffine<A>& affine, int64_t n, int64_t c, int64_t C) {
     if constexpr (kAffine) {
       int64_t g = c / affine.group, next = (g + 1) * affine.group;
 #pragma unroll
@@ -84,10 +84,10 @@ struct Normalisation {
   }
 };
 
-// value[k] = level l's up-sampled channel c + k before the ReLU. The mean is subtracted from the pixels: folded into β
-// it would cancel.
+// value[k] = level l's up-sampled channel c + k before the ReLU. The mean is subtracted from the pixels: folded into
+// β, a large one would lose digits by cancellation.
 template <int V, bool kInnermost, bool kAffine, typename T, typename A>
-RPCNN_HOST_DEVICE void upsampled(const Pyramid<T>& pyramid, int l, const Normalisation<T, V, kInnermost, kAffine>& norm,
+RPCNN_HOST_DEVICE void upsampled(const Pyramid<T>& pyramid, int l, const Normalization<T, V, kInnermost, kAffine>& norm,
                                  int64_t n, int64_t c, int64_t y, int64_t x, A* value) {
   using Own = Channels<T, V, kInnermost>;
   const int64_t C = pyramid.levels.C, h = pyramid.levels.H[l], w = pyramid.levels.W[l];
@@ -102,7 +102,7 @@ RPCNN_HOST_DEVICE void upsampled(const Pyramid<T>& pyramid, int l, const Normali
     const Tap<A> ty = interpolation_tap<A>(y, h, pyramid.step_y(l), pyramid.align_corners);
     const Tap<A> tx = interpolation_tap<A>(x, w, pyramid.step_x(l), pyramid.align_corners);
     // Row by row, as PyTorch does it: what cancels there cancels here, and the ReLU's masks agree.
-#pragma unroll(kInnermost ? 2 : 1)  // all loads of planes at once would spill
+#pragma unroll(kInnermost ? 2 : 1)  // unrolled for planes, the loads would spill registers
     for (int row = 0; row < 2; ++row) {
       const int64_t start = (row ? ty.hi : ty.lo) * w;
       A left[V], right[V];
@@ -126,7 +126,7 @@ RPCNN_HOST_DEVICE void upsampled(const Pyramid<T>& pyramid, int l, const Normali
 template <typename T, int V, bool kInnermost, bool kRelu, bool kAffine>
 __global__ void __launch_bounds__(kBlock) pyramid_sum_kernel(Pyramid<T> pyramid, T* out) {
   using A = device_accumulate_t<T>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   const int64_t C = pyramid.levels.C, H = pyramid.H, W = pyramid.W, pieces = L::pieces(C);
   const int64_t x = int64_t(blockIdx.x) * L::kPlaces + L::place(threadIdx);
   if (x >= W) return;
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kBlock) pyramid_sum_kernel(Pyramid<T> pyramid,
       if (c >= C) continue;
       A sum[V] = {};
       for (int l = 0; l < pyramid.levels.count; ++l) {
-        const Normalisation<T, V, kInnermost, kAffine> norm(pyramid.affine[l], n, c, C);
+        const Normalization<T, V, kInnermost, kAffine> norm(pyramid.affine[l], n, c, C);
         A value[V];
         upsampled(pyramid, l, norm, n, c, y, x, value);
 #pragma unroll
@@ -155,7 +155,7 @@ struct PyramidAdjoint {
   O* e[kMaxLevels];
 };
 
-constexpr int kStretch = 4;  // times a block's places: the gradient's columns that it gathers from
+constexpr int kStretch = 4;  // columns of the gradient that a block gathers from, in units of its places
 
 // half_l [N, C, H, w_l] = the masked gradient [N, C, H, W] gathered along x; E_l itself where h_l = H.
 // Grid: stretches of a row, rows, images × pieces of the channels.
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
     pyramid_adjoint_x_kernel(PyramidAdjoint<T, O> adjoint, const T* grad) {
   const Pyramid<T>& pyramid = adjoint.pyramid;
   using A = device_accumulate_t<T>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   const int64_t C = pyramid.levels.C, H = pyramid.H, W = pyramid.W, pieces = L::pieces(C);
   const int64_t stretch = blockIdx.x, stretches = gridDim.x;
   const bool align = pyramid.align_corners;
@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
         if (!adjoint.e[l]) continue;
         const int64_t w = pyramid.levels.W[l];
         const A step = pyramid.step_x(l);
-        const Normalisation<T, V, kInnermost, kAffine> norm(pyramid.affine[l], n, c, C);
+        const Normalization<T, V, kInnermost, kAffine> norm(pyramid.affine[l], n, c, C);
         // Every level's columns are shared out in proportion.
         const int64_t end = (stretch + 1) * w / stretches;
         for (int64_t x = stretch * w / stretches + L::place(threadIdx); x < end; x += L::kPlaces) {
@@ -210,7 +210,7 @@ template <typename T, typename O, int V, bool kInnermost>
 __global__ void __launch_bounds__(kBlock) pyramid_adjoint_y_kernel(PyramidAdjoint<T, O> adjoint, int64_t rows) {
   const Pyramid<T>& pyramid = adjoint.pyramid;
   using A = device_accumulate_t<T>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   const int64_t C = pyramid.levels.C, H = pyramid.H, pieces = L::pieces(C);
   const int64_t x = int64_t(blockIdx.x) * L::kPlaces + L::place(threadIdx);
   const bool align = pyramid.align_corners;
@@ -252,7 +252,7 @@ void launch_pyramid_sum(const Pyramid<T>& pyramid, T* out, Stream stream) {
   });
 }
 
-// Numbers that the maps between the adjoint's two launches hold together.
+// The total size, in elements, of the maps between the adjoint's two launches.
 inline int64_t adjoint_scratch(const Levels& levels, int64_t H) {
   int64_t sum = 0;
   for (int l = 0; l < levels.count; ++l)

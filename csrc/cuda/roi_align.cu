@@ -7,33 +7,31 @@
 namespace rpcnn {
 namespace {
 
-struct Pooling {
-  std::vector<double> scales;
-  RoiRule rule;
-};
+using Scales = std::vector<double>;  // one per level
 
-Pooling pooling(std::vector<double> scales, int64_t height, int64_t width, int64_t sampling_ratio, bool aligned,
-                double canonical_size = 224, int64_t canonical_level = 4, double area_offset = 0) {
-  const float finest = scales.empty() ? 0.0f : std::round(-std::log2(float(scales[0])));
-  return {scales,
-          {height, width, sampling_ratio, aligned, float(canonical_size), float(canonical_level), finest,
-           float(area_offset)}};
+RoiRule roi_rule(const Scales& scales, int64_t height, int64_t width, int64_t sampling_ratio, bool aligned,
+                 double canonical_size = 224, int64_t canonical_level = 4, double area_offset = 0) {
+  RoiRule rule{height, width, sampling_ratio, aligned};
+  rule.canonical_size = float(canonical_size), rule.canonical_level = float(canonical_level);
+  rule.finest = scales.empty() ? 0.0f : std::round(-std::log2(float(scales[0])));
+  rule.area_offset = float(area_offset);
+  return rule;
 }
 
-void check(const char* op, const Tensor& boxes, const Pooling& p, size_t levels) {
+void check(const char* op, const Tensor& boxes, const Scales& scales, const RoiRule& rule, size_t levels) {
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 5 && boxes.is_cuda() &&
                       (boxes.scalar_type() == ScalarType::Float || boxes.scalar_type() == ScalarType::Double),
                   op, ": boxes must be float32 or float64 [R, 5] on the GPU");
   constexpr int64_t kMostBoxes = INT32_MAX - kBlock;
   STD_TORCH_CHECK(boxes.size(0) <= kMostBoxes, op, ": at most ", kMostBoxes, " boxes are wanted, got ", boxes.size(0));
-  STD_TORCH_CHECK(p.rule.height > 0 && p.rule.width > 0 && p.rule.height <= 32767 && p.rule.width <= 32767, op,
+  STD_TORCH_CHECK(rule.height > 0 && rule.width > 0 && rule.height <= 32767 && rule.width <= 32767, op,
                   ": output height and width must lie in 1..32767");
-  STD_TORCH_CHECK(levels > 0 && levels <= kMaxLevels && p.scales.size() == levels, op, ": 1 to ", kMaxLevels,
-                  " levels with one spatial scale each are wanted, got ", levels, " and ", p.scales.size());
+  STD_TORCH_CHECK(levels > 0 && levels <= kMaxLevels && scales.size() == levels, op, ": 1 to ", kMaxLevels,
+                  " levels with one spatial scale each are wanted, got ", levels, " and ", scales.size());
 }
 
 template <typename T>
-RoiMaps<T> map_table(const std::vector<Tensor>& maps, const Pooling& p, bool channels_last) {
+RoiMaps<T> map_table(const std::vector<Tensor>& maps, const Scales& scales, bool channels_last) {
   RoiMaps<T> table{};
   table.levels = static_cast<int>(maps.size());
   table.N = maps[0].size(0);
@@ -43,7 +41,7 @@ RoiMaps<T> map_table(const std::vector<Tensor>& maps, const Pooling& p, bool cha
     table.map[l] = static_cast<T*>(maps[l].data_ptr());
     table.H[l] = maps[l].size(2);
     table.W[l] = maps[l].size(3);
-    table.scale[l] = p.scales[l];
+    table.scale[l] = scales[l];
   }
   return table;
 }
@@ -69,8 +67,9 @@ Tensor geometry_boxes(const Tensor& boxes, ScalarType maps) {
   return rows;
 }
 
-Tensor pool(const char* op, const std::vector<Tensor>& features, const Tensor& boxes, const Pooling& p) {
-  check(op, boxes, p, features.size());
+Tensor pool(const char* op, const std::vector<Tensor>& features, const Tensor& boxes, const Scales& scales,
+            const RoiRule& rule) {
+  check(op, boxes, scales, rule, features.size());
   for (const Tensor& f : features)
     STD_TORCH_CHECK(f.dim() == 4 && f.is_cuda() && f.scalar_type() == features[0].scalar_type() &&
                         f.size(0) == features[0].size(0) && f.size(1) == features[0].size(1) &&
@@ -81,25 +80,25 @@ Tensor pool(const char* op, const std::vector<Tensor>& features, const Tensor& b
   for (const Tensor& f : features) maps.push_back(dense(f, channels_last));
   OnDeviceOf device(boxes);
   const Tensor rows = geometry_boxes(boxes, maps[0].scalar_type());
-  Tensor out = empty_like_device(boxes, {boxes.size(0), maps[0].size(1), p.rule.height, p.rule.width},
+  Tensor out = empty_like_device(boxes, {boxes.size(0), maps[0].size(1), rule.height, rule.width},
                                  maps[0].scalar_type(), channels_last);
   dispatch(op, maps[0].scalar_type(), boxes.scalar_type(), [&](auto type, auto geometry) {
     using T = decltype(type);
     using G = decltype(geometry);
-    launch_roi_align<T, G>(map_table<T>(maps, p, channels_last), data<G>(rows), rows.size(0), p.rule,
+    launch_roi_align<T, G>(map_table<T>(maps, scales, channels_last), data<G>(rows), rows.size(0), rule,
                            mutable_data<T>(out), device.stream);
   });
   check_launch(op);
   return out;
 }
 
-std::vector<Tensor> unpool(const char* op, const Tensor& grad, const Tensor& boxes, const Pooling& p, int64_t batch,
-                           const std::vector<int64_t>& heights, const std::vector<int64_t>& widths,
-                           bool channels_last) {
-  check(op, boxes, p, heights.size());
+std::vector<Tensor> unpool(const char* op, const Tensor& grad, const Tensor& boxes, const Scales& scales,
+                           const RoiRule& rule, int64_t batch, const std::vector<int64_t>& heights,
+                           const std::vector<int64_t>& widths, bool channels_last) {
+  check(op, boxes, scales, rule, heights.size());
   STD_TORCH_CHECK(heights.size() == widths.size() && batch >= 0, op, ": heights and widths must agree in length");
-  STD_TORCH_CHECK(grad.dim() == 4 && grad.is_cuda() && grad.size(0) == boxes.size(0) && grad.size(2) == p.rule.height &&
-                      grad.size(3) == p.rule.width && grad.get_device_index() == boxes.get_device_index(),
+  STD_TORCH_CHECK(grad.dim() == 4 && grad.is_cuda() && grad.size(0) == boxes.size(0) && grad.size(2) == rule.height &&
+                      grad.size(3) == rule.width && grad.get_device_index() == boxes.get_device_index(),
                   op, ": grad must be [R, C, height, width] with one row per box, on the boxes' device");
   int64_t tiles = 0;
   for (size_t l = 0; l < heights.size(); ++l)
@@ -116,8 +115,8 @@ std::vector<Tensor> unpool(const char* op, const Tensor& grad, const Tensor& box
     using T = decltype(type);
     using G = decltype(geometry);
     Tensor scratch = empty_like_device(grad, {RoiReaches<G>::bytes(R)}, ScalarType::Byte);
-    launch_roi_align_backward<T, G>(map_table<T>(outputs, p, channels_last), data<G>(rows), R, p.rule, data<T>(source),
-                                    scratch.mutable_data_ptr(), device.stream);
+    launch_roi_align_backward<T, G>(map_table<T>(outputs, scales, channels_last), data<G>(rows), R, rule,
+                                    data<T>(source), scratch.mutable_data_ptr(), device.stream);
   });
   check_launch(op);
   return outputs;
@@ -125,21 +124,23 @@ std::vector<Tensor> unpool(const char* op, const Tensor& grad, const Tensor& box
 
 Tensor roi_align(Tensor input, Tensor boxes, double spatial_scale, int64_t height, int64_t width,
                  int64_t sampling_ratio, bool aligned) {
-  return pool("roi_align", {input}, boxes, pooling({spatial_scale}, height, width, sampling_ratio, aligned));
+  const Scales scales{spatial_scale};
+  return pool("roi_align", {input}, boxes, scales, roi_rule(scales, height, width, sampling_ratio, aligned));
 }
 
 Tensor roi_align_backward(Tensor grad, Tensor boxes, double spatial_scale, int64_t batch, int64_t height, int64_t width,
                           int64_t sampling_ratio, bool aligned, bool channels_last) {
-  const Pooling p = pooling({spatial_scale}, grad.size(2), grad.size(3), sampling_ratio, aligned);
-  return unpool("roi_align_backward", grad, boxes, p, batch, {height}, {width}, channels_last)[0];
+  const Scales scales{spatial_scale};
+  const RoiRule rule = roi_rule(scales, grad.size(2), grad.size(3), sampling_ratio, aligned);
+  return unpool("roi_align_backward", grad, boxes, scales, rule, batch, {height}, {width}, channels_last)[0];
 }
 
 Tensor multilevel_roi_align(std::vector<Tensor> features, Tensor boxes, std::vector<double> spatial_scales,
                             int64_t height, int64_t width, int64_t sampling_ratio, bool aligned, double canonical_size,
                             int64_t canonical_level, double area_offset) {
   return pool(
-      "multilevel_roi_align", features, boxes,
-      pooling(spatial_scales, height, width, sampling_ratio, aligned, canonical_size, canonical_level, area_offset));
+      "multilevel_roi_align", features, boxes, spatial_scales,
+      roi_rule(spatial_scales, height, width, sampling_ratio, aligned, canonical_size, canonical_level, area_offset));
 }
 
 std::vector<Tensor> multilevel_roi_align_backward(Tensor grad, Tensor boxes, std::vector<double> spatial_scales,
@@ -147,9 +148,10 @@ std::vector<Tensor> multilevel_roi_align_backward(Tensor grad, Tensor boxes, std
                                                   std::vector<int64_t> widths, int64_t sampling_ratio, bool aligned,
                                                   double canonical_size, int64_t canonical_level, double area_offset,
                                                   bool channels_last) {
-  const Pooling p = pooling(spatial_scales, grad.size(2), grad.size(3), sampling_ratio, aligned, canonical_size,
-                            canonical_level, area_offset);
-  return unpool("multilevel_roi_align_backward", grad, boxes, p, batch, heights, widths, channels_last);
+  const RoiRule rule = roi_rule(spatial_scales, grad.size(2), grad.size(3), sampling_ratio, aligned, canonical_size,
+                                canonical_level, area_offset);
+  return unpool("multilevel_roi_align_backward", grad, boxes, spatial_scales, rule, batch, heights, widths,
+                channels_last);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rpcnn, CUDA, m) {

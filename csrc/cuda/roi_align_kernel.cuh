@@ -43,7 +43,7 @@ struct PlacedRoi {
   RoiAxis<G> y, x;
 };
 
-// A box [image, x1, y1, x2, y2] on its level; one with a bad index or a non-finite corner has no samples.
+// A box [image, x1, y1, x2, y2] on its level. A box with a bad index or a non-finite corner has no samples.
 template <typename T, typename G>
 RPCNN_HOST_DEVICE PlacedRoi<G> place_roi(const G* box, const RoiMaps<T>& maps, const RoiRule& rule) {
   PlacedRoi<G> roi{0, 0, {0, 0, 0}, {0, 0, 0}};
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>(kInnermost ? 3 : 2)
     roi_align_kernel(RoiMaps<T> maps, const G* boxes, RoiRule rule, T* out) {
   using A = device_accumulate_t<T>;
   using Own = Channels<T, V, kInnermost>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   SIMT_SHARED(PlacedRoi<G>, placed, [1]);
   const int width = int(rule.width), cells = int(rule.height) * width;
   const int64_t r = blockIdx.x;
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>(kInnermost ? 3 : 2)
         for (int64_t b = x_first; b < x_last; ++b) {
           const Tap<G> x = roi_tap(roi.x.position(q, b), W);
           if (x.w_lo == G(0) && x.w_hi == G(0)) continue;
-// All 16 loads of planes at once would spill.
+// Unrolled for planes, the 16 loads would spill registers.
 #pragma unroll(kInnermost ? 2 : 1)
           for (int row = 0; row < 2; ++row) {
             const int64_t start = (row ? y.hi : y.lo) * W;
@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>(kInnermost ? 3 : 2)
 }
 
 // Every box on its level, the map it lies on (level × N + image) and the pixels [top, bottom) × [left, right) that it
-// reads there. Every block of the backward looks at every box: side by side, that is 4 to 20 bytes a box.
+// reads there. Every block of the backward tests every box: as arrays, that reads 4 to 20 bytes per box.
 template <typename G>
 struct RoiReaches {
   PlacedRoi<G>* placed;
@@ -139,7 +139,7 @@ RPCNN_HOST_DEVICE void axis_reach(const RoiAxis<G>& axis, int64_t cells, int64_t
     const double c = a;
     a = b, b = c;
   }
-  a = std::floor(a) - 1.0, b = std::ceil(b) + 2.0;  // a sample reads two pixels; rounding may move it by a hair
+  a = std::floor(a) - 1.0, b = std::ceil(b) + 2.0;  // a sample reads two pixels; 1 more for rounding
   const double limit = double(size);
   *low = static_cast<int>(a < 0 ? 0.0 : (a > limit ? limit : a));
   *high = static_cast<int>(b < 0 ? 0.0 : (b > limit ? limit : b));
@@ -157,9 +157,9 @@ __global__ void roi_reach_kernel(RoiMaps<T> maps, const G* boxes, int64_t R, Roi
   }
 }
 
-constexpr int kFewSamples = 8;  // are looked at one by one: finding those near a pixel takes divisions in double
+constexpr int kFewSamples = 8;  // up to so many are tried one by one: the search takes divisions in double
 
-// What a cell's samples together weigh on a pixel; 0 beyond the last cell.
+// The sum of the weights that a cell's samples give a pixel; 0 beyond the last cell.
 template <typename G>
 RPCNN_HOST_DEVICE G cell_weight(const RoiAxis<G>& axis, int64_t cell, int64_t cells, int64_t pixel, int64_t size) {
   if (cell >= cells) return G(0);
@@ -184,7 +184,7 @@ constexpr int kCells = 32;  // of their cells along an axis at a time
 // The weights of a box's cells on the rows and columns of a tile: samples are separable.
 template <typename A, int kColumns>
 struct RoiWeights {
-  A rows[kTileRows][kCells + 1], columns[kColumns][kCells + 1];  // one more: no two lanes in one bank
+  A rows[kTileRows][kCells + 1], columns[kColumns][kCells + 1];  // padded by one: no two lanes use one bank
 };
 
 // Tiles of all images of all levels, level by level.
@@ -210,7 +210,7 @@ RPCNN_HOST_DEVICE RoiTile tile_of(const RoiTiles& tiles, int64_t images, int64_t
   return tile;
 }
 
-// Blocks of the backward with 16-byte packs on a multiprocessor: for Blackwell nvcc spills where three are wanted.
+// Resident blocks of the backward with 16-byte packs; compiled for three on Blackwell, nvcc spills registers.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 constexpr int kResidentPacks = 2;
 #else
@@ -224,20 +224,20 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>((kInnermost && (V =
                               const T* grad) {
   using A = device_accumulate_t<T>;
   using Own = Channels<T, V, kInnermost>;
-  using L = Lanes<V, kInnermost>;
+  using L = WarpMapping<V, kInnermost>;
   constexpr int kPixels = kInnermost ? kTileColumns : 1, kColumns = kInnermost ? kTileColumns : 32;
   using Weights = RoiWeights<A, kColumns>;
   SIMT_SHARED(Weights, weights, [kGroup]);
   SIMT_SHARED(int, listed, [kBlock]);
   SIMT_SHARED(int, counts, [kBlock / 32]);
-  SIMT_SHARED(RoiTile, own_tile, [1]);  // read where it is needed: registers are scarce
+  SIMT_SHARED(RoiTile, own_tile, [1]);  // in shared memory to save registers
   const int lane = threadIdx.x, warp = threadIdx.y;
   const int height = int(rule.height), width = int(rule.width), cells = height * width;
   const int C = static_cast<int>(maps.C);
   if (threadIdx.x == 0 && threadIdx.y == 0) own_tile[0] = tile_of(tiles, maps.N, blockIdx.x / L::pieces(C), kColumns);
   __syncthreads();
   const RoiTile& tile = own_tile[0];
-  // A warp is a row of the tile where channels are innermost; else rows are taken in turn, for warps are channels.
+  // With channels innermost each warp takes one row of the tile; with planes every thread takes all rows in turn.
   const int c = static_cast<int>(blockIdx.x % L::pieces(C)) * L::kChannels + L::channel(threadIdx);
   constexpr int kTurns = kInnermost ? 1 : kTileRows;
   A sum[kTurns][kPixels][V] = {};
@@ -305,7 +305,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>((kInnermost && (V =
 #pragma unroll
                   for (int j = 0; j < kPixels; ++j) {
                     const A w = wy[turn] * wx[j];
-                    if (w == A(0)) continue;  // 0 times a NaN or an infinity is no 0
+                    if (w == A(0)) continue;  // 0 · NaN and 0 · ∞ are NaN
 #pragma unroll
                     for (int k = 0; k < V; ++k) sum[turn][j][k] += w * value[k];
                   }
@@ -343,7 +343,7 @@ void launch_roi_align(const RoiMaps<T>& maps, const G* boxes, int64_t R, const R
   choose_channels<T>(maps.channels_last, packs_whole(maps, out), [&](auto v, auto innermost) {
     constexpr int V = decltype(v)::value;
     constexpr bool kInnermost = decltype(innermost)::value;
-    using L = Lanes<V, kInnermost>;
+    using L = WarpMapping<V, kInnermost>;
     const dim3 grid(static_cast<unsigned>(R), grid_size(rule.height * rule.width, L::kPlaces),
                     grid_size(maps.C, L::kChannels));
     SIMT_LAUNCH((roi_align_kernel<T, G, V, kInnermost>), grid, dim3(32, 8), 0, stream, maps, boxes, rule, out);
@@ -366,7 +366,7 @@ void launch_roi_align_backward(const RoiMaps<T>& maps, const G* boxes, int64_t R
       tiles.rows[l] = (maps.H[l] + kTileRows - 1) / kTileRows;
       tiles.begin[l + 1] = tiles.begin[l] + maps.N * tiles.rows[l] * tiles.columns[l];
     }
-    const int64_t blocks = tiles.begin[maps.levels] * Lanes<V, kInnermost>::pieces(maps.C);
+    const int64_t blocks = tiles.begin[maps.levels] * WarpMapping<V, kInnermost>::pieces(maps.C);
     if (blocks)
       SIMT_LAUNCH((roi_align_backward_kernel<T, G, V, kInnermost>), static_cast<unsigned>(blocks), dim3(32, 8), 0,
                   stream, maps, tiles, reaches, static_cast<int>(R), rule, grad);

@@ -4,7 +4,7 @@ namespace rpcnn {
 namespace {
 
 Tensor upsample_sum(std::vector<Tensor> features, bool align_corners, bool relu) {
-  check_levels("upsample_sum", features);
+  check_cuda_levels("upsample_sum", features);
   const bool channels_last = is_channels_last(features[0]);
   const auto levels = dense_levels(features, channels_last);
   Tensor out = empty_like_device(levels[0], sizes_of(levels[0]), levels[0].scalar_type(), channels_last);
@@ -20,7 +20,7 @@ Tensor upsample_sum(std::vector<Tensor> features, bool align_corners, bool relu)
 
 // The gradients of any of the levels; all were brought to the gradient's size.
 std::vector<Tensor> upsample_sum_backward(Tensor grad, std::vector<Tensor> features, bool align_corners, bool relu) {
-  check_levels("upsample_sum_backward", features);
+  check_cuda_levels("upsample_sum_backward", features);
   STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == features[0].size(0) && grad.size(1) == features[0].size(1) &&
                       grad.is_cuda() && grad.get_device_index() == features[0].get_device_index() &&
                       grad.scalar_type() == features[0].scalar_type(),

@@ -23,7 +23,7 @@ RPCNN_HOST_DEVICE T area_of(const Corners<T>& box) {
   return larger(box.x2 - box.x1, T(0)) * larger(box.y2 - box.y1, T(0));
 }
 
-// A box that is not finite takes part as an empty one: it overlaps nothing.
+// A box with a corner that is not finite counts as empty: it overlaps nothing.
 template <typename T>
 RPCNN_HOST_DEVICE Corners<T> finite_or_empty(T x1, T y1, T x2, T y2) {
   const T zero = (x1 - x1) + (y1 - y1) + (x2 - x2) + (y2 - y2);  // NaN where one is infinite or NaN
@@ -31,8 +31,8 @@ RPCNN_HOST_DEVICE Corners<T> finite_or_empty(T x1, T y1, T x2, T y2) {
 }
 
 // The rule: a and b (finite; float corners are exact in double) touch, and IoU > threshold · (1 + 1e-12). A decimal
-// threshold such as 0.7 has no binary equal; the 1e-12 makes an IoU that equals it count as equal, whatever the dtype
-// of the boxes. Every length is taken in units of the larger box's, so that no area overflows or vanishes. A box
+// threshold such as 0.7 has no exact binary value; the 1e-12 makes an IoU that equals it count as equal, whatever the
+// dtype of the boxes. Lengths are divided by those of the larger box, so that no area overflows or underflows. A box
 // without area overlaps nothing.
 RPCNN_HOST_DEVICE bool overlaps_more(const Corners<double>& a, const Corners<double>& b, double threshold) {
   const double width = smaller(a.x2, b.x2) - larger(a.x1, b.x1), height = smaller(a.y2, b.y2) - larger(a.y1, b.y1);
@@ -44,9 +44,9 @@ RPCNN_HOST_DEVICE bool overlaps_more(const Corners<double>& a, const Corners<dou
   return inter > threshold * (1 + 1e-12) * joined;
 }
 
-// A bound on what rounding does to inter − threshold · union, in units of the union, and a product below which bits may
-// have been lost to underflow. In float the intersection is right to 2e-7 of the union, the union to 8e-7, the
-// threshold to 1e-7; the margin is more than three times their sum. In double it mostly covers the rule's own 1e-12.
+// Bounds on the error of inter − threshold · union: `margin`, for rounding, as a fraction of the union; `least`, for
+// underflow. In float the intersection is exact to 2e-7 of the union, the union to 8e-7 and the threshold to 1e-7; the
+// margin is more than three times their sum. In double it mostly covers the rule's own 1e-12.
 template <typename T>
 struct Rounding;
 template <>
@@ -70,7 +70,7 @@ RPCNN_HOST_DEVICE Overlap overlap(const Corners<T>& a, T a_area, const Corners<T
   const T inter = larger(width, T(0)) * larger(height, T(0)), joined = a_area + b_area - inter;
   const T excess = inter - threshold * joined, margin = Rounding<T>::margin * joined + Rounding<T>::least;
   const bool touching = (width > T(0)) & (height > T(0));
-  // An overflow leaves an infinity or NaN, for which neither comparison holds.
+  // After an overflow neither comparison holds: one side is NaN, or both are infinite.
   return {bool(touching & (excess > margin)), bool(touching & !(excess > margin) & !(excess < -margin))};
 }
 

@@ -37,7 +37,7 @@ RPCNN_HOST_DEVICE RoiAxis<T> roi_axis(T from, T to, T scale, int64_t cells, int6
   return {start, bin, count > 0 && count < kMostSamples ? static_cast<int64_t>(count) : 0};
 }
 
-// A sample's two pixels; one further than a pixel outside the map, or not a number, has weight 0.
+// The two pixels that a sample reads. A sample more than one pixel outside the map, or at NaN, has weight 0.
 template <typename T>
 RPCNN_HOST_DEVICE Tap<T> roi_tap(T position, int64_t size) {
   if (!(position >= T(-1) && position <= T(size))) return {0, 0, T(0), T(0)};

@@ -6,24 +6,26 @@
 
 namespace rpcnn::metrics {
 
-// In the given order each prediction takes, in each class and at each threshold, the free true instance that it
-// overlaps most (of equal ones the first), if the IoU exceeds the threshold.
-//   iou [N][G][K], NaN where undefined; occurs [G][K]; limits [T]; right [T][N][K] receives 1 where one was taken.
-inline void take_greedily(const double* iou, const bool* occurs, const int64_t* order, const double* limits,
-                          int64_t count, int64_t people, int64_t classes, int64_t thresholds, bool* right) {
-  std::vector<bool> taken(thresholds * people * classes);
-  for (int64_t rank = 0; rank < count; ++rank) {
+// In the given order each prediction takes, for each class and threshold, the unmatched true instance with the largest
+// IoU (of equal ones the first), if that exceeds the threshold.
+//   iou [N][G][K], NaN where undefined; occurs [G][K], the true instances; order [N]; thresholds [T];
+//   matched [T][N][K] receives whether the prediction took one.
+inline void take_greedily(const double* iou, const bool* occurs, const int64_t* order, const double* thresholds,
+                          int64_t num_predictions, int64_t num_true, int64_t classes, int64_t num_thresholds,
+                          bool* matched) {
+  std::vector<bool> taken(num_thresholds * num_true * classes);
+  for (int64_t rank = 0; rank < num_predictions; ++rank) {
     const int64_t n = order[rank];
-    const double* mine = iou + n * people * classes;
+    const double* own = iou + n * num_true * classes;
     for (int64_t k = 0; k < classes; ++k) {
-      for (int64_t t = 0; t < thresholds; ++t) {
+      for (int64_t t = 0; t < num_thresholds; ++t) {
         int64_t best = -1;
-        for (int64_t g = 0; g < people; ++g)
-          if (occurs[g * classes + k] && mine[g * classes + k] > limits[t] && !taken[(t * people + g) * classes + k] &&
-              (best < 0 || mine[g * classes + k] > mine[best * classes + k]))
+        for (int64_t g = 0; g < num_true; ++g)
+          if (occurs[g * classes + k] && own[g * classes + k] > thresholds[t] &&
+              !taken[(t * num_true + g) * classes + k] && (best < 0 || own[g * classes + k] > own[best * classes + k]))
             best = g;
-        right[(t * count + n) * classes + k] = best >= 0;
-        if (best >= 0) taken[(t * people + best) * classes + k] = true;
+        matched[(t * num_predictions + n) * classes + k] = best >= 0;
+        if (best >= 0) taken[(t * num_true + best) * classes + k] = true;
       }
     }
   }

@@ -1,5 +1,5 @@
-// People as layers: maps of 8-bit codes, where a code is one label of one person and 0 is nobody or background. People
-// who share no pixel share a layer, so that one look at a pixel serves all of them; a layer has at most 255 codes.
+// People as layers: maps of 8-bit codes, where a code stands for one label of one person and 0 for background. People
+// who share no pixel share a layer, so that each pixel is read once for all of them. A layer has at most 255 codes.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "words.h"
+#include "../labelmaps/pixel_runs.h"
 
 namespace rpcnn::metrics {
 
@@ -17,114 +17,116 @@ struct Size {
   int64_t area() const { return height * width; }
 };
 
-struct Code {
-  int32_t person;
+// What a code stands for.
+struct PersonLabel {
+  int32_t person;  // −1: nobody
   uint8_t label;
 };
 
-struct Layer {
-  std::vector<uint8_t> own;  // the codes, where they are not the caller's map itself
-  const uint8_t* codes = nullptr;
-  std::vector<Code> meaning{{-1, 0}};  // of code 0, 1, …
+constexpr PersonLabel kBackground{-1, 0};
 
-  bool holds(int64_t more) const { return meaning.size() + more <= 256; }
+struct Layer {
+  std::vector<uint8_t> codes;                    // [H, W]
+  std::vector<PersonLabel> legend{kBackground};  // by code
+
+  explicit Layer(Size size) : codes(size.area()) {}
+
+  bool has_free_code() const { return legend.size() < 256; }
 
   uint8_t add(int32_t person, uint8_t label) {
-    meaning.push_back({person, label});
-    return static_cast<uint8_t>(meaning.size() - 1);
+    legend.push_back({person, label});
+    return static_cast<uint8_t>(legend.size() - 1);
   }
 };
 
-inline Layer empty_layer(Size size) {
-  Layer layer;
-  layer.own.resize(size.area());
-  return layer;
+// histograms[n][0] = the pixels of the image that have no label of person n.
+inline void set_background_counts(int64_t num_people, Size size, int64_t* histograms) {
+  for (int64_t* one = histograms; one < histograms + num_people * 256; one += 256)
+    one[0] = size.area() - std::accumulate(one + 1, one + 256, int64_t{0});
 }
 
-// What is left of an image for each person's background.
-inline void set_backgrounds(int64_t people, Size size, int64_t* counts) {
-  for (int64_t* mine = counts; mine < counts + people * 256; mine += 256)
-    mine[0] = size.area() - std::accumulate(mine + 1, mine + 256, int64_t{0});
-}
-
-// Puts a map on a layer and adds up in counts[256] how often it says what, background left out. Where a pixel is taken,
-// or the codes run out, the layer is left as it was, counts are not touched, and the answer is false.
-inline bool put_on(Layer& layer, const uint8_t* map, int32_t person, Size size, int64_t* counts) {
-  const size_t first = layer.meaning.size();
-  uint8_t* codes = layer.own.data();
-  uint8_t code_of[256] = {};
-  int64_t pixels[256] = {};  // of each code; of 0, those there is no room for
+// Adds a person map to a layer, and its pixels of each label but background to histogram[256]. Returns false, with the
+// layer and the histogram unchanged, where one of its pixels is taken or the codes run out.
+inline bool add_person_map(Layer& layer, const uint8_t* person_map, int32_t person, Size size, int64_t* histogram) {
+  const size_t first = layer.legend.size();
+  uint8_t* codes = layer.codes.data();
+  uint8_t code_of[256] = {};  // by label
+  int64_t pixels[256] = {};   // by code; under 0 those that did not fit
   uint8_t* code = code_of;
   int64_t* sums = pixels;
-  const auto new_code = [&](uint8_t label) { return layer.holds(1) ? layer.add(person, label) : uint8_t{0}; };
-  for_labelled_runs(
+  const auto new_code = [&](uint8_t label) { return layer.has_free_code() ? layer.add(person, label) : uint8_t{0}; };
+  labelmaps::for_labeled_runs(
       size.area(),
-      [=](int64_t i, int same) {
-        if (map[i] == 0) return;
-        if (code[map[i]] == 0) code[map[i]] = new_code(map[i]);
-        const uint8_t mine = codes[i] ? uint8_t{0} : code[map[i]];
-        sums[mine] += same;
-        if (mine) std::memset(codes + i, mine, same);
+      [=](int64_t i, int run) {
+        if (person_map[i] == 0) return;
+        if (code[person_map[i]] == 0) code[person_map[i]] = new_code(person_map[i]);
+        const uint8_t own = codes[i] ? uint8_t{0} : code[person_map[i]];
+        sums[own] += run;
+        if (own) std::memset(codes + i, own, run);
       },
-      map, codes);
+      person_map, codes);
   if (pixels[0]) {
-    for_labelled_runs(
+    labelmaps::for_labeled_runs(
         size.area(),
-        [=](int64_t i, int same) {
-          if (map[i] && codes[i] >= first) std::memset(codes + i, 0, same);
+        [=](int64_t i, int run) {
+          if (person_map[i] && codes[i] >= first) std::memset(codes + i, 0, run);
         },
-        map, codes);
-    layer.meaning.resize(first);
+        person_map, codes);
+    layer.legend.resize(first);
     return false;
   }
-  for (size_t c = first; c < layer.meaning.size(); ++c) counts[layer.meaning[c].label] += pixels[c];
+  for (size_t c = first; c < layer.legend.size(); ++c) histogram[layer.legend[c].label] += pixels[c];
   return true;
 }
 
-// Maps [N, H, W] that may overlap, each on the first layer that has room for it. counts[n][256] receives how often each
-// map says what.
-inline std::vector<Layer> layers_of_maps(const uint8_t* maps, int64_t people, Size size, int64_t* counts) {
+// Person maps [N, H, W], which may overlap, each on the first layer that has room for it. histograms[n][256] receives
+// the pixels of each label in person map n.
+inline std::vector<Layer> layers_of_maps(const uint8_t* person_maps, int64_t num_people, Size size,
+                                         int64_t* histograms) {
   std::vector<Layer> layers;
-  for (int64_t n = 0; n < people; ++n) {
-    const auto put = [&](Layer& layer) {
-      return put_on(layer, maps + n * size.area(), static_cast<int32_t>(n), size, counts + n * 256);
+  for (int64_t n = 0; n < num_people; ++n) {
+    const auto add = [&](Layer& layer) {
+      return add_person_map(layer, person_maps + n * size.area(), static_cast<int32_t>(n), size, histograms + n * 256);
     };
-    if (std::any_of(layers.begin(), layers.end(), put)) continue;
-    layers.push_back(empty_layer(size));
-    put(layers.back());
+    if (std::any_of(layers.begin(), layers.end(), add)) continue;
+    layers.emplace_back(size);
+    add(layers.back());
   }
-  set_backgrounds(people, size, counts);
-  for (Layer& layer : layers) layer.codes = layer.own.data();
+  set_background_counts(num_people, size, histograms);
   return layers;
 }
 
-// The codes of people who share no pixel, `labels` where `numbers` is n + 1, for one layer after the other.
+// Makes layers of people who share no pixel: of a label map and the person numbers n + 1 of its pixels.
 template <class Number>
-class CodedLayers {
+class LayerFiller {
  public:
-  CodedLayers(const uint8_t* labels, const Number* numbers, int64_t people, Size size)
-      : labels_(labels), numbers_(numbers), people_(people), size_(size), codes_((people + 1) * 256, kUnseen) {
+  LayerFiller(const uint8_t* label_map, const Number* person_numbers, int64_t num_people, Size size)
+      : label_map_(label_map),
+        person_numbers_(person_numbers),
+        num_people_(num_people),
+        size_(size),
+        codes_((num_people + 1) * 256, kNoCode) {
     std::fill_n(codes_.begin(), 256, kElsewhere);
-    for (int64_t n = 1; n <= people; ++n) codes_[n * 256] = kElsewhere;
+    for (int64_t n = 1; n <= num_people; ++n) codes_[n * 256] = kElsewhere;
   }
 
-  // Fills a layer with what earlier ones had no room for, and adds up how often each person's map says what; false
-  // where something is left for the next.
-  bool fill(Layer& layer, int64_t* counts) {
+  // Fills a layer with labels of people that earlier layers had no codes for, and adds their pixels to
+  // histograms[n][256]. Returns whether that was all.
+  bool fill(Layer& layer, int64_t* histograms) {
     layer_ = &layer;
     full_ = false;
     int64_t pixels[256] = {}, *sums = pixels;
-    uint8_t* out = layer.own.data();
-    for_labelled_runs(
+    uint8_t* out = layer.codes.data();
+    labelmaps::for_labeled_runs(
         size_.area(),
-        [=, this](int64_t i, int same) {
+        [=, this](int64_t i, int run) {
           const uint8_t one = code(i);
-          std::memset(out + i, one, same);
-          sums[one] += same;
+          std::memset(out + i, one, run);
+          sums[one] += run;
         },
-        labels_, numbers_);
-    for (size_t c = 1; c < layer.meaning.size(); ++c)
-      counts[layer.meaning[c].person * 256 + layer.meaning[c].label] += pixels[c];
+        label_map_, person_numbers_);
+    for (size_t c = 1; c < layer.legend.size(); ++c)
+      histograms[layer.legend[c].person * 256 + layer.legend[c].label] += pixels[c];
     for (int16_t& one : codes_) one = std::min(one, kElsewhere);
     return !full_;
   }
@@ -132,46 +134,47 @@ class CodedLayers {
   int64_t largest_number() const { return largest_; }
 
  private:
-  static constexpr int16_t kUnseen = -1, kElsewhere = 0;
+  static constexpr int16_t kNoCode = -1;    // not on any layer yet
+  static constexpr int16_t kElsewhere = 0;  // background, or on an earlier layer
 
   uint8_t code(int64_t i) {
-    const int64_t number = numbers_[i];
-    if (number <= people_) {
-      const int16_t known = codes_[number * 256 + labels_[i]];
-      return static_cast<uint8_t>(known != kUnseen ? known : new_code(i));
+    const int64_t number = person_numbers_[i];
+    if (number <= num_people_) {
+      const int16_t known = codes_[number * 256 + label_map_[i]];
+      return static_cast<uint8_t>(known != kNoCode ? known : new_code(i));
     }
     largest_ = std::max(largest_, number);
     return 0;
   }
 
   int16_t new_code(int64_t i) {
-    largest_ = std::max<int64_t>(largest_, numbers_[i]);
-    full_ |= !layer_->holds(1);
-    if (!layer_->holds(1)) return 0;
-    return codes_[numbers_[i] * 256 + labels_[i]] = layer_->add(static_cast<int32_t>(numbers_[i] - 1), labels_[i]);
+    largest_ = std::max<int64_t>(largest_, person_numbers_[i]);
+    full_ |= !layer_->has_free_code();
+    if (!layer_->has_free_code()) return 0;
+    return codes_[person_numbers_[i] * 256 + label_map_[i]] =
+               layer_->add(static_cast<int32_t>(person_numbers_[i] - 1), label_map_[i]);
   }
 
-  const uint8_t* labels_;
-  const Number* numbers_;
-  const int64_t people_;
+  const uint8_t* label_map_;
+  const Number* person_numbers_;
+  const int64_t num_people_;
   const Size size_;
-  std::vector<int16_t> codes_;  // of (number, label) in the layer that is being filled
+  std::vector<int16_t> codes_;  // by (person number, label), in the layer that is being filled
   Layer* layer_ = nullptr;
   bool full_ = false;
   int64_t largest_ = 0;
 };
 
-// People who share no pixel, as layers. counts[n][256] receives how often person n's map says what. Returns the largest
-// number that has a label; where that is above `people` the layers are of no use.
+// The layers of people who share no pixel. histograms[n][256] receives the pixels of each label of person n. Returns
+// the largest person number of a labeled pixel; the layers are only valid where it is at most num_people.
 template <class Number>
-int64_t layers_of_numbers(const uint8_t* labels, const Number* numbers, int64_t people, Size size,
-                          std::vector<Layer>& layers, int64_t* counts) {
-  CodedLayers<Number> codes(labels, numbers, people, size);
-  do layers.push_back(empty_layer(size));
-  while (!codes.fill(layers.back(), counts));
-  set_backgrounds(people, size, counts);
-  for (Layer& layer : layers) layer.codes = layer.own.data();
-  return codes.largest_number();
+int64_t layers_of_numbers(const uint8_t* label_map, const Number* person_numbers, int64_t num_people, Size size,
+                          std::vector<Layer>& layers, int64_t* histograms) {
+  LayerFiller<Number> filler(label_map, person_numbers, num_people, size);
+  do layers.emplace_back(size);
+  while (!filler.fill(layers.back(), histograms));
+  set_background_counts(num_people, size, histograms);
+  return filler.largest_number();
 }
 
 }  // namespace rpcnn::metrics

@@ -1,68 +1,44 @@
 // rpcnn._metrics: the evaluator's core. numpy in, numpy out, no torch; the GIL is released while it counts.
 //
-// Work is split over the layers of predictions; every counter belongs to one thread, so that any number of threads
-// counts the same.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-
+// Threads share the predicted person maps. Every count belongs to one of them, so that the result does not depend on
+// the number of threads.
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <cstring>
+#include <optional>
 #include <string>
-#include <string_view>
 #include <system_error>
 #include <thread>
 #include <tuple>
 #include <vector>
 
-#include "boxes.h"
+#include "../labelmaps/arrays.h"
 #include "greedy.h"
-#include "numbered_counts.h"
+#include "image_counts.h"
 #include "person_counts.h"
-#include "png.h"
-#include "run_lengths.h"
-
-namespace py = pybind11;
-using namespace rpcnn::metrics;
 
 namespace {
 
-using Labels = py::array_t<uint8_t, py::array::c_style | py::array::forcecast>;
+using namespace rpcnn::metrics;
+using namespace rpcnn::labelmaps;
+
 using Counts = py::array_t<int64_t>;
 
 // Below this many pixels per thread, starting it (tens of microseconds) costs more than it saves.
 constexpr int64_t kPixelsPerThread = 1 << 22;
 
-[[noreturn]] void fail(const std::string& op, const std::string& what) {
-  const std::string message = op + ": " + what;
-  throw py::value_error(message.c_str());
-}
-
-std::string shape_text(const py::array& array) {
-  std::string text = "[";
-  for (py::ssize_t i = 0; i < array.ndim(); ++i) text += (i ? ", " : "") + std::to_string(array.shape(i));
-  return text + "]";
-}
-
-Labels labels(const std::string& op, const std::string& name, const py::array& array) {
-  if (!py::isinstance<py::array_t<uint8_t>>(array))
-    fail(op, name + " must be uint8, got " + py::str(array.dtype()).cast<std::string>());
-  return Labels::ensure(array);
-}
-
 void check_classes(const std::string& op, int64_t classes) {
   if (classes < 1 || classes > 256) fail(op, "num_classes must lie in 1..256, got " + std::to_string(classes));
 }
 
-void check_prediction(const std::string& op, const std::string& name, int64_t classes, int64_t largest) {
+void check_labels(const std::string& op, const std::string& name, int64_t classes, int64_t largest) {
   if (largest >= classes)
     fail(op, name + " must lie in 0.." + std::to_string(classes - 1) + ", got " + std::to_string(largest));
 }
 
-// f(0), …, f(count − 1), shared out over at most `threads` threads.
+// f(0), …, f(count − 1) on at most `threads` threads.
 template <class F>
-void share_out(int64_t count, int64_t threads, const F& f) {
+void in_parallel(int64_t count, int64_t threads, const F& f) {
   std::atomic<int64_t> next{0};
   const auto work = [&] {
     for (int64_t i = next++; i < count; i = next++) f(i);
@@ -70,7 +46,7 @@ void share_out(int64_t count, int64_t threads, const F& f) {
   std::vector<std::thread> others;
   try {
     for (int64_t k = 1; k < std::min(threads, count); ++k) others.emplace_back(work);
-  } catch (const std::system_error&) {  // no more threads to be had: those that started and this one do it all
+  } catch (const std::system_error&) {  // no more threads: this one and those that have started do all
   }
   work();
   for (auto& other : others) other.join();
@@ -79,242 +55,215 @@ void share_out(int64_t count, int64_t threads, const F& f) {
 Counts confusion_matrix(const py::array& truth, const py::array& prediction, int64_t num_classes) {
   const std::string op = "confusion_matrix";
   check_classes(op, num_classes);
-  const Labels true_labels = labels(op, "truth", truth), predicted_labels = labels(op, "prediction", prediction);
+  const LabelArray true_labels = label_array(op, "truth", truth);
+  const LabelArray predicted_labels = label_array(op, "prediction", prediction);
   if (truth.ndim() != prediction.ndim() || !std::equal(truth.shape(), truth.shape() + truth.ndim(), prediction.shape()))
     fail(op, "prediction must have the shape of truth, " + shape_text(truth) + ", got " + shape_text(prediction));
   const uint8_t *t = true_labels.data(), *p = predicted_labels.data();
   const int64_t pixels = true_labels.size();
-  std::vector<int64_t> table((num_classes + 1) * 256, 0);  // the last row holds what is ignored
+  std::vector<int64_t> table((num_classes + 1) * 256, 0);  // the last row counts ignored pixels
   int64_t largest = 0;
   {
     py::gil_scoped_release release;
     int64_t* sums = table.data();
-    const auto blank = [=](int64_t i) { return background(t + i) && background(p + i); };
-    const auto add = [=](int64_t i, int n) { sums[std::min<int64_t>(t[i], num_classes) * 256 + p[i]] += n; };
+    const auto blank = [=](int64_t i) { return all_background(t + i) && all_background(p + i); };
+    const auto add = [=](int64_t i, int run) { sums[std::min<int64_t>(t[i], num_classes) * 256 + p[i]] += run; };
     for_runs(pixels, blank, add, t, p);
     for (size_t k = 0; k < table.size(); ++k)
       if (table[k]) largest = std::max<int64_t>(largest, k & 255);
   }
-  check_prediction(op, "prediction", num_classes, largest);
+  check_labels(op, "prediction", num_classes, largest);
   Counts out({num_classes, num_classes});
   for (int64_t row = 0; row < num_classes; ++row) std::copy_n(&table[row * 256], num_classes, out.mutable_data(row, 0));
   return out;
 }
 
-// People as they come from Python: maps [N, H, W], or (labels [H, W], numbers [H, W], N).
+// People as Python gives them: person maps, which may overlap, or numbered ones, which do not.
 struct People {
-  Labels labels;
-  py::array numbers;  // uint8 or uint16; only where `numbered`
-  bool numbered, bytes;
+  LabelArray person_maps;  // [count, H, W], unless numbered
+  std::optional<NumberedPersonMaps> numbered;
   int64_t count;
   Size size;
 
-  // f(numbers) with their type; needs no GIL.
-  template <class F>
-  auto with_numbers(const F& f) const {
-    return bytes ? f(static_cast<const uint8_t*>(numbers.data())) : f(static_cast<const uint16_t*>(numbers.data()));
-  }
-
-  // Returns the largest number, which must not exceed `count`.
-  int64_t layers(std::vector<Layer>& out, int64_t* counts) const {
+  // Returns the largest person number, which is too large if it exceeds `count`.
+  int64_t layers(std::vector<Layer>& out, int64_t* histograms) const {
     if (numbered)
-      return with_numbers(
-          [&](const auto* values) { return layers_of_numbers(labels.data(), values, count, size, out, counts); });
-    out = layers_of_maps(labels.data(), count, size, counts);
+      return numbered->with_numbers([&](const auto* numbers) {
+        return layers_of_numbers(numbered->label_map.data(), numbers, count, size, out, histograms);
+      });
+    out = layers_of_maps(person_maps.data(), count, size, histograms);
     return 0;
   }
 };
 
-void check_numbers(const std::string& op, const std::string& name, const People& people, int64_t largest) {
-  if (largest > people.count)
-    fail(op, name + ": numbers must lie in 0.." + std::to_string(people.count) + ", got " + std::to_string(largest));
-}
-
+// given: uint8 [N, H, W], or a tuple (label map uint8 [H, W], person numbers uint8 or uint16 [H, W], N).
 People people_of(const std::string& op, const std::string& name, const std::string& letter, const py::object& given) {
   People people{};
-  people.numbered = py::isinstance<py::tuple>(given);
-  if (!people.numbered) {
-    const py::array maps = py::reinterpret_borrow<py::array>(given);
-    if (maps.ndim() != 3) fail(op, name + " must have shape [" + letter + ", H, W], got " + shape_text(maps));
-    people.labels = labels(op, name, maps);
-    people.count = maps.shape(0), people.size = {maps.shape(1), maps.shape(2)};
+  if (py::isinstance<py::tuple>(given)) {
+    const auto [label_map, person_numbers, count] = given.cast<std::tuple<py::array, py::array, int64_t>>();
+    people.numbered = numbered_person_maps(op, name, label_map, person_numbers, count);
+    people.count = count, people.size = {people.numbered->height, people.numbered->width};
     return people;
   }
-  const auto [map, numbers, count] = given.cast<std::tuple<py::array, py::array, int64_t>>();
-  people.labels = labels(op, name, map);
-  people.bytes = py::isinstance<py::array_t<uint8_t>>(numbers);
-  if (!people.bytes && !py::isinstance<py::array_t<uint16_t>>(numbers))
-    fail(op, name + ": numbers must be uint8 or uint16");
-  people.numbers = py::array::ensure(numbers, py::array::c_style);
-  if (map.ndim() != 2 || numbers.ndim() != 2 || !std::equal(map.shape(), map.shape() + 2, numbers.shape()))
-    fail(op, name + ": labels and numbers must have one shape [H, W], got " + shape_text(map) + " and " +
-                 shape_text(numbers));
-  people.count = count, people.size = {map.shape(0), map.shape(1)};
-  if (count < 0) fail(op, name + ": the number of people must not be negative, got " + std::to_string(count));
+  const py::array maps = py::reinterpret_borrow<py::array>(given);
+  if (maps.ndim() != 3) fail(op, name + " must have shape [" + letter + ", H, W], got " + shape_text(maps));
+  people.person_maps = label_array(op, name, maps);
+  people.count = maps.shape(0), people.size = {maps.shape(1), maps.shape(2)};
   return people;
 }
 
-void check_one_size(const std::string& op, const People& found, const People& wanted) {
-  if (found.size.height == wanted.size.height && found.size.width == wanted.size.width) return;
-  const auto text = [](const People& one) {
-    return "[" + std::to_string(one.count) + ", " + std::to_string(one.size.height) + ", " +
-           std::to_string(one.size.width) + "]";
-  };
-  fail(op, "people and true_people must have one height and width, got " + text(found) + " and " + text(wanted));
+void check_numbers(const std::string& op, const std::string& name, const People& people, int64_t largest) {
+  if (largest > people.count)
+    fail(op,
+         name + ": person numbers must lie in 0.." + std::to_string(people.count) + ", got " + std::to_string(largest));
 }
 
-py::tuple person_counts(const py::object& people, const py::object& true_people, int64_t num_classes, int64_t threads) {
+void check_one_size(const std::string& op, const People& predicted, const People& truth) {
+  if (predicted.size.height == truth.size.height && predicted.size.width == truth.size.width) return;
+  const auto text = [](const People& people) {
+    return "[" + std::to_string(people.count) + ", " + std::to_string(people.size.height) + ", " +
+           std::to_string(people.size.width) + "]";
+  };
+  fail(op, "person_maps and true_person_maps must have one height and width, got " + text(predicted) + " and " +
+               text(truth));
+}
+
+// What person_counts and image_counts return: new arrays, uninitialized, and pointers to them.
+struct PersonCountArrays {
+  Counts intersection, predicted, truth;
+  PairCounts pairs;
+  int64_t* truth_data;
+
+  PersonCountArrays(int64_t num_people, int64_t num_true_people, int64_t classes)
+      : intersection({num_people, num_true_people, classes}),
+        predicted({num_people, num_true_people, classes}),
+        truth({num_true_people, classes}),
+        pairs{classes, num_true_people, intersection.mutable_data(), predicted.mutable_data()},
+        truth_data(truth.mutable_data()) {}
+
+  // The counts of predictions without labels. true_histograms: [G][256].
+  void start(int64_t num_people, const std::vector<int64_t>& true_histograms, Size size) const {
+    std::fill_n(pairs.intersection, intersection.size(), 0);
+    std::fill_n(pairs.predicted, predicted.size(), 0);
+    for (int64_t g = 0; g < pairs.num_true_people; ++g)
+      std::copy_n(&true_histograms[g * 256], pairs.classes, truth_data + g * pairs.classes);
+    for (int64_t n = 0; n < num_people; ++n) count_as_background(n, true_histograms.data(), size, pairs);
+  }
+};
+
+py::tuple person_counts(const py::object& person_maps, const py::object& true_person_maps, int64_t num_classes,
+                        int64_t threads) {
   const std::string op = "person_counts";
   check_classes(op, num_classes);
-  const People found = people_of(op, "people", "N", people), wanted = people_of(op, "true_people", "G", true_people);
-  const Size size = found.size;
-  check_one_size(op, found, wanted);
-  Counts out_hits({found.count, wanted.count, num_classes}), out_predicted({found.count, wanted.count, num_classes}),
-      out_truth({wanted.count, num_classes});
-  const PairCounts out{num_classes, wanted.count, out_hits.mutable_data(), out_predicted.mutable_data()};
-  int64_t *truth = out_truth.mutable_data(), most = 0, true_number = 0, number = 0;
+  const People predicted = people_of(op, "person_maps", "N", person_maps);
+  const People truth = people_of(op, "true_person_maps", "G", true_person_maps);
+  const Size size = predicted.size;
+  check_one_size(op, predicted, truth);
+  PersonCountArrays out(predicted.count, truth.count, num_classes);
+  int64_t largest_label = 0, largest_number = 0, largest_true_number = 0;
   {
     py::gil_scoped_release release;
-    std::fill_n(out.hits, out_hits.size(), 0);
-    std::fill_n(out.predicted, out_predicted.size(), 0);
-    std::vector<int64_t> true_histograms(wanted.count * 256), histograms(found.numbered ? found.count * 256 : 0);
-    std::vector<Layer> truths, layers;
-    true_number = wanted.layers(truths, true_histograms.data());
-    if (found.numbered) number = found.layers(layers, histograms.data());
-    for (int64_t g = 0; g < wanted.count; ++g)
-      std::copy_n(&true_histograms[g * 256], num_classes, truth + g * num_classes);
-    for (int64_t n = 0; n < found.count; ++n) count_nothing(n, true_histograms.data(), size, out);
+    std::vector<int64_t> true_histograms(truth.count * 256), histograms(predicted.numbered ? predicted.count * 256 : 0);
+    std::vector<Layer> true_layers, layers;
+    largest_true_number = truth.layers(true_layers, true_histograms.data());
+    if (predicted.numbered) largest_number = predicted.layers(layers, histograms.data());
+    out.start(predicted.count, true_histograms, size);
 
     for (const Layer& layer : layers)
-      for (const Code& code : layer.meaning) most = std::max<int64_t>(most, code.label);
-    if (found.numbered && most < num_classes)
-      for (const Layer& layer : layers) count_layer(layer.codes, layer.meaning, truths, size, out);
-    if (!found.numbered) {
+      for (const PersonLabel& one : layer.legend) largest_label = std::max<int64_t>(largest_label, one.label);
+    if (predicted.numbered && largest_label < num_classes)
+      for (const Layer& layer : layers) count_layer(layer.codes.data(), layer.legend, true_layers, size, out.pairs);
+    if (!predicted.numbered) {
       std::atomic<bool> fits{true};
+      const LabelArray& maps = predicted.person_maps;
       const int64_t available = threads > 0 ? threads : std::max(std::thread::hardware_concurrency(), 1u);
-      share_out(found.count, std::min(available, 1 + found.count * size.area() / kPixelsPerThread), [&](int64_t n) {
-        std::vector<Code> labels{{-1, 0}};  // of a map of its own, which is its layer
-        for (int64_t label = 1; label < num_classes; ++label)
-          labels.push_back({static_cast<int32_t>(n), static_cast<uint8_t>(label)});
-        if (!count_layer(found.labels.data() + n * size.area(), labels, truths, size, out)) fits = false;
-      });
-      if (!fits || truths.empty())  // which label that is
-        most =
-            found.labels.size() ? *std::max_element(found.labels.data(), found.labels.data() + found.labels.size()) : 0;
+      in_parallel(predicted.count, std::min(available, 1 + predicted.count * size.area() / kPixelsPerThread),
+                  [&](int64_t n) {
+                    std::vector<PersonLabel> legend{kBackground};  // a person map is a layer whose codes are labels
+                    for (int64_t label = 1; label < num_classes; ++label)
+                      legend.push_back({static_cast<int32_t>(n), static_cast<uint8_t>(label)});
+                    if (!count_layer(maps.data() + n * size.area(), legend, true_layers, size, out.pairs)) fits = false;
+                  });
+      if (!fits || true_layers.empty())  // search for the label of K or more
+        largest_label = maps.size() ? *std::max_element(maps.data(), maps.data() + maps.size()) : 0;
     }
   }
-  check_numbers(op, "people", found, number);
-  check_numbers(op, "true_people", wanted, true_number);
-  check_prediction(op, "people", num_classes, most);
-  return py::make_tuple(std::move(out_hits), std::move(out_predicted), std::move(out_truth));
+  check_numbers(op, "person_maps", predicted, largest_number);
+  check_numbers(op, "true_person_maps", truth, largest_true_number);
+  check_labels(op, "person_maps", num_classes, largest_label);
+  return py::make_tuple(std::move(out.intersection), std::move(out.predicted), std::move(out.truth));
 }
 
 // None where a side has too many labels of people, or the image too many pixels, for one table.
-py::object image_counts(const py::object& people, const py::object& true_people, int64_t num_classes) {
+py::object image_counts(const py::object& person_maps, const py::object& true_person_maps, int64_t num_classes) {
   const std::string op = "image_counts";
   check_classes(op, num_classes);
-  const People found = people_of(op, "people", "N", people), wanted = people_of(op, "true_people", "G", true_people);
-  if (!found.numbered || !wanted.numbered) fail(op, "people and true_people must be numbered");
-  const Size size = found.size;
-  check_one_size(op, found, wanted);
+  const People predicted = people_of(op, "person_maps", "N", person_maps);
+  const People truth = people_of(op, "true_person_maps", "G", true_person_maps);
+  if (!predicted.numbered || !truth.numbered) fail(op, "person_maps and true_person_maps must be numbered");
+  const Size size = predicted.size;
+  check_one_size(op, predicted, truth);
   if (size.area() >= int64_t{1} << 32) return py::none();
-  Counts out_confusion({num_classes, num_classes}), out_hits({found.count, wanted.count, num_classes}),
-      out_predicted({found.count, wanted.count, num_classes}), out_truth({wanted.count, num_classes});
-  const PairCounts out{num_classes, wanted.count, out_hits.mutable_data(), out_predicted.mutable_data()};
-  int64_t *confusion = out_confusion.mutable_data(), *truth = out_truth.mutable_data(), most = 0;
-  NumberedCodes ours(found.count), theirs(wanted.count);
+  Counts out_confusion({num_classes, num_classes});
+  PersonCountArrays out(predicted.count, truth.count, num_classes);
+  int64_t *confusion = out_confusion.mutable_data(), largest_label = 0;
+  CodeTable predicted_codes(predicted.count), true_codes(truth.count);
   bool fits;
   {
     py::gil_scoped_release release;
     std::fill_n(confusion, out_confusion.size(), 0);
-    std::fill_n(out.hits, out_hits.size(), 0);
-    std::fill_n(out.predicted, out_predicted.size(), 0);
     std::vector<uint32_t> table(256 * 256);
-    fits = found.with_numbers([&](const auto* numbers) {
-      return wanted.with_numbers([&](const auto* true_numbers) {
-        return add_joint_histogram(found.labels.data(), numbers, wanted.labels.data(), true_numbers, size.area(), ours,
-                                   theirs, table.data());
+    fits = predicted.numbered->with_numbers([&](const auto* person_numbers) {
+      return truth.numbered->with_numbers([&](const auto* true_person_numbers) {
+        return add_joint_histogram(predicted.numbered->label_map.data(), person_numbers,
+                                   truth.numbered->label_map.data(), true_person_numbers, size.area(), predicted_codes,
+                                   true_codes, table.data());
       });
     });
     if (fits) {
-      most = ours.largest_label();
-      std::vector<int64_t> true_histograms(wanted.count * 256);
-      for (size_t t = 0; t < theirs.meaning.size(); ++t) {
-        const auto [g, meant] = theirs.meaning[t];
-        for (size_t p = 0; p < ours.meaning.size(); ++p) {
-          const int64_t pixels = table[p * 256 + t], said = ours.meaning[p].label;
-          if (g >= 0) true_histograms[g * 256 + meant] += pixels;
-          if (meant < num_classes && said < num_classes) confusion[meant * num_classes + said] += pixels;
+      largest_label = predicted_codes.largest_label();
+      std::vector<int64_t> true_histograms(truth.count * 256);
+      for (size_t t = 0; t < true_codes.legend.size(); ++t) {
+        const auto [g, true_label] = true_codes.legend[t];
+        for (size_t p = 0; p < predicted_codes.legend.size(); ++p) {
+          const int64_t pixels = table[p * 256 + t], predicted_label = predicted_codes.legend[p].label;
+          if (g >= 0) true_histograms[g * 256 + true_label] += pixels;
+          if (true_label < num_classes && predicted_label < num_classes)
+            confusion[true_label * num_classes + predicted_label] += pixels;
         }
       }
-      set_backgrounds(wanted.count, size, true_histograms.data());
-      for (int64_t g = 0; g < wanted.count; ++g)
-        std::copy_n(&true_histograms[g * 256], num_classes, truth + g * num_classes);
-      for (int64_t n = 0; n < found.count; ++n) count_nothing(n, true_histograms.data(), size, out);
-      if (most < num_classes) count_table(table.data(), 256, ours.meaning, theirs.meaning, true, out);
+      set_background_counts(truth.count, size, true_histograms.data());
+      out.start(predicted.count, true_histograms, size);
+      if (largest_label < num_classes)
+        count_labels(table.data(), 256, predicted_codes.legend, true_codes.legend, true, out.pairs);
     }
   }
-  check_numbers(op, "people", found, ours.largest_number);
-  check_numbers(op, "true_people", wanted, theirs.largest_number);
+  check_numbers(op, "person_maps", predicted, predicted_codes.largest_number);
+  check_numbers(op, "true_person_maps", truth, true_codes.largest_number);
   if (!fits) return py::none();
-  check_prediction(op, "labels", num_classes, most);
-  return py::make_tuple(std::move(out_confusion), std::move(out_hits), std::move(out_predicted), std::move(out_truth));
+  check_labels(op, "label_map", num_classes, largest_label);
+  return py::make_tuple(std::move(out_confusion), std::move(out.intersection), std::move(out.predicted),
+                        std::move(out.truth));
 }
 
-py::array_t<double> boxes(const py::array& labels_map, const py::array& numbers, int64_t count) {
-  const People people = people_of("boxes", "people", "N", py::make_tuple(labels_map, numbers, count));
-  py::array_t<double> out({count, int64_t{4}});
-  double* corners = out.mutable_data();
-  {
-    py::gil_scoped_release release;
-    std::vector<Box> found(count);
-    people.with_numbers(
-        [&](const auto* values) { enclose(people.labels.data(), values, count, people.size, found.data()); });
-    for (int64_t n = 0; n < count; ++n) found[n].write(corners + 4 * n);
-  }
-  return out;
-}
+using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
+using Bools = py::array_t<bool, py::array::c_style | py::array::forcecast>;
+using Integers = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
 
-Labels unfilter_png(const py::bytes& rows, int64_t height, int64_t width) {
-  const std::string_view bytes = rows;
-  if (height < 0 || width < 0 || static_cast<int64_t>(bytes.size()) != height * (width + 1))
-    fail("unfilter_png", "rows must hold " + std::to_string(height) + " × (1 + " + std::to_string(width) +
-                             ") bytes, got " + std::to_string(bytes.size()));
-  Labels pixels({height, width});
-  uint8_t* out = pixels.mutable_data();
-  int unknown;
-  {
-    py::gil_scoped_release release;
-    unknown = unfilter(reinterpret_cast<const uint8_t*>(bytes.data()), height, width, out);
-  }
-  if (unknown >= 0) fail("unfilter_png", "a row's filter must lie in 0..4, got " + std::to_string(unknown));
-  return pixels;
-}
-
-bool paint(const py::array& map, const py::bytes& code, int64_t value) {
-  const std::string_view text = code;
-  if (!py::isinstance<py::array_t<uint8_t>>(map) || !(map.flags() & py::array::c_style) || value < 0 || value > 255)
-    fail("paint_runs", "wants a contiguous uint8 map and a value in 0..255");
-  py::array_t<uint8_t> pixels = py::reinterpret_borrow<py::array_t<uint8_t>>(map);
-  uint8_t* out = pixels.mutable_data();
-  py::gil_scoped_release release;
-  return paint_runs(text, static_cast<uint8_t>(value), out, pixels.size());
-}
-
-py::array_t<bool> take(const py::array_t<double, py::array::c_style | py::array::forcecast>& iou,
-                       const py::array_t<bool, py::array::c_style | py::array::forcecast>& occurs,
-                       const py::array_t<int64_t, py::array::c_style | py::array::forcecast>& order,
-                       const py::array_t<double, py::array::c_style | py::array::forcecast>& limits) {
-  if (iou.ndim() != 3 || occurs.ndim() != 2 || order.ndim() != 1 || limits.ndim() != 1 ||
+py::array_t<bool> take(const Doubles& iou, const Bools& occurs, const Integers& order, const Doubles& thresholds) {
+  if (iou.ndim() != 3 || occurs.ndim() != 2 || order.ndim() != 1 || thresholds.ndim() != 1 ||
       occurs.shape(0) != iou.shape(1) || occurs.shape(1) != iou.shape(2) || order.shape(0) != iou.shape(0))
-    fail("take_greedily", "wants iou [N, G, K], occurs [G, K], order [N] and limits [T], got " + shape_text(iou) +
-                              ", " + shape_text(occurs) + ", " + shape_text(order) + " and " + shape_text(limits));
+    fail("take_greedily", "iou, occurs, order and thresholds must have shapes [N, G, K], [G, K], [N] and [T], got " +
+                              shape_text(iou) + ", " + shape_text(occurs) + ", " + shape_text(order) + " and " +
+                              shape_text(thresholds));
   for (py::ssize_t i = 0; i < order.size(); ++i)
-    if (order.at(i) < 0 || order.at(i) >= iou.shape(0)) fail("take_greedily", "order must hold indices of predictions");
-  py::array_t<bool> right({limits.shape(0), iou.shape(0), iou.shape(2)});
-  take_greedily(iou.data(), occurs.data(), order.data(), limits.data(), iou.shape(0), iou.shape(1), iou.shape(2),
-                limits.shape(0), right.mutable_data());
-  return right;
+    if (order.at(i) < 0 || order.at(i) >= iou.shape(0))
+      fail("take_greedily", "order must hold indices of predictions, 0.." + std::to_string(iou.shape(0) - 1) +
+                                ", got " + std::to_string(order.at(i)));
+  py::array_t<bool> matched({thresholds.shape(0), iou.shape(0), iou.shape(2)});
+  take_greedily(iou.data(), occurs.data(), order.data(), thresholds.data(), iou.shape(0), iou.shape(1), iou.shape(2),
+                thresholds.shape(0), matched.mutable_data());
+  return matched;
 }
 
 }  // namespace
@@ -324,19 +273,13 @@ PYBIND11_MODULE(_metrics, m) {
   m.def("confusion_matrix", &confusion_matrix, py::arg("truth"), py::arg("prediction"), py::arg("num_classes"),
         "int64 [K, K]: pixels by (truth, prediction); uint8 arrays of one shape.");
   m.def(
-      "person_counts", &person_counts, py::arg("people"), py::arg("true_people"), py::arg("num_classes"),
+      "person_counts", &person_counts, py::arg("person_maps"), py::arg("true_person_maps"), py::arg("num_classes"),
       py::arg("threads") = 0,
-      "(hits [N, G, K], predicted [N, G, K], truth [G, K]), int64; people are uint8 maps [N, H, W] or a tuple (labels "
-      "uint8 [H, W], numbers uint8 or uint16 [H, W], N).");
-  m.def("image_counts", &image_counts, py::arg("people"), py::arg("true_people"), py::arg("num_classes"),
-        "(confusion_matrix of the labels, *person_counts) of numbered people in one look at each pixel; None where a "
-        "side has more than 255 labels of people.");
-  m.def("boxes", &boxes, py::arg("labels"), py::arg("numbers"), py::arg("count"),
-        "float64 [N, 4]: x1 y1 x2 y2 around the labelled pixels of each number 1..N; zeros where there are none.");
-  m.def("unfilter_png", &unfilter_png, py::arg("rows"), py::arg("height"), py::arg("width"),
-        "uint8 [H, W] of the inflated rows of a PNG with one byte a pixel.");
-  m.def("paint_runs", &paint, py::arg("map"), py::arg("code"), py::arg("value"),
-        "Writes value into the ones of COCO's compressed run lengths; False where they are not the map's pixels.");
-  m.def("take_greedily", &take, py::arg("iou"), py::arg("occurs"), py::arg("order"), py::arg("limits"),
+      "(intersection [N, G, K], predicted [N, G, K], truth [G, K]), int64; person maps are uint8 [N, H, W], or a tuple "
+      "(label map uint8 [H, W], person numbers uint8 or uint16 [H, W], N).");
+  m.def("image_counts", &image_counts, py::arg("person_maps"), py::arg("true_person_maps"), py::arg("num_classes"),
+        "(confusion_matrix of the label maps, *person_counts) of numbered person maps, reading each pixel once; None "
+        "where a side has more than 255 labels of people.");
+  m.def("take_greedily", &take, py::arg("iou"), py::arg("occurs"), py::arg("order"), py::arg("thresholds"),
         "bool [T, N, K]: which predictions take a true instance; see rpcnn/metrics/counting.py.");
 }

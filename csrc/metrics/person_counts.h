@@ -1,21 +1,22 @@
-// What the IoU of every class between every predicted and every true person needs:
+// Pixel counts for the IoU of every class between every predicted and every true person:
 //
-//   hits[n][g][c]                       = pixels where prediction n and true person g both say c
-//   predicted[n][g][c], truth[g][c]     = pixels where the one, the other says c
-//   Pixels whose truth is K or more are ignored.
+//   intersection[n][g][c]              = pixels where predicted person n and true person g both have label c
+//   predicted[n][g][c], truth[g][c]    = pixels where predicted person n, where true person g has label c
+//   Pixels whose true label is K or more are ignored. Union = predicted + truth − intersection.
 //
-// Fewest bytes: a prediction's map is read once, and where it has labels the truth's layers (one, where true people
-// share no pixel) with it, for the joint histogram of their codes. Everything else follows from that and from the
-// truth's histograms, background too:
-//   hits[0] = pixels with p = 0 − pixels with t ≠ 0 + pixels with t ≠ 0 and p ≠ 0.
-// Eight pixels of one code in both are one addition.
+// Fewest bytes: a predicted person map is read once and, where it is not background, the true layers with it (one, if
+// true people share no pixel), for the joint histogram of their codes. All counts follow from that and from the
+// histograms of the true person maps, those of background too:
+//   intersection[0] = pixels with p = 0 − pixels with t ≠ 0 + pixels with t ≠ 0 and p ≠ 0.
+// Eight pixels of one code in both maps are one addition.
 //
 // Ladder, 10 predictions and 3.5 true people of 350×500, one thread, ms:
-//   every pair of maps on its own, over their rows' common spans                     0.73
-//   one layer of truth for all people, a prediction's rows' spans first              0.55
+//   every pair of maps on its own, over the common span of their rows                0.73
+//   one true layer for all people, the spans of a prediction's rows first            0.55
 //   no spans: blank pixels are skipped 64 at a time on the way, 16-byte words        0.55 (waits for memory)
 //   the same with a prefetch 2 KB ahead                                              0.46 (reading alone: 0.1)
-// Tried: runs inside a word by counting zeros, 20 % slower than eight additions; four histograms in turn, no gain.
+// Tried: finding runs inside a word by counting zeros, 20 % slower than eight additions; four histograms in turn, no
+// gain.
 #pragma once
 
 #include <numeric>
@@ -26,71 +27,73 @@
 namespace rpcnn::metrics {
 
 struct PairCounts {
-  int64_t classes, true_people;
-  int64_t *hits, *predicted;  // [N][G][K]
+  int64_t classes, num_true_people;
+  int64_t *intersection, *predicted;  // [N][G][K]
 };
 
-// table[row[p] + t] += pixels of the prediction's code p ≠ 0 and the truth's code t
-inline void add_joint_histogram(const uint8_t* prediction, const uint8_t* truth, Size size, const int32_t* row,
-                                int64_t* table) {
-  for_labelled_runs(
-      size.area(), [=](int64_t i, int pixels) { table[row[prediction[i]] + truth[i]] += pixels; }, prediction, truth);
+// table[row[p] + t] += pixels with predicted code p ≠ 0 and true code t.
+inline void add_joint_histogram(const uint8_t* predicted_codes, const uint8_t* true_codes, Size size,
+                                const int32_t* row, int64_t* table) {
+  labelmaps::for_labeled_runs(
+      size.area(), [=](int64_t i, int run) { table[row[predicted_codes[i]] + true_codes[i]] += run; }, predicted_codes,
+      true_codes);
 }
 
-// As if person n were background everywhere. true_histograms: [G][256].
-inline void count_nothing(int64_t n, const int64_t* true_histograms, Size size, const PairCounts& out) {
-  for (int64_t g = 0; g < out.true_people; ++g) {
+// Sets the counts of predicted person n to those of a map without labels. true_histograms: [G][256].
+inline void count_as_background(int64_t n, const int64_t* true_histograms, Size size, const PairCounts& out) {
+  for (int64_t g = 0; g < out.num_true_people; ++g) {
     const int64_t* truth = true_histograms + g * 256;
-    const int64_t pair = (n * out.true_people + g) * out.classes;
-    out.hits[pair] = truth[0];
+    const int64_t pair = (n * out.num_true_people + g) * out.classes;
+    out.intersection[pair] = truth[0];
     out.predicted[pair] = size.area() - std::accumulate(truth + out.classes, truth + 256, int64_t{0});
   }
 }
 
-// Then what the people of a prediction's codes do say: table[p][t], `stride` apart, holds the pixels of its code p and
-// the truth's code t. Codes of nobody count for nothing. `first`: of several tables for one prediction and several
-// layers of truth, in each of which the prediction is the same.
+// Moves labeled pixels from background to their labels: table[p · stride + t] holds the pixels with predicted code p
+// and true code t. Codes of nobody do not count. A prediction may have a table for each of several true layers: `first`
+// is true for one of them, since all hold the same pixels of the prediction.
 template <class Pixels>
-void count_table(const Pixels* table, int64_t stride, const std::vector<Code>& predictions,
-                 const std::vector<Code>& truths, bool first, const PairCounts& out) {
-  const int64_t classes = out.classes, people = out.true_people, codes = truths.size();
-  for (size_t p = 0; p < predictions.size(); ++p) {
-    const auto [n, said] = predictions[p];
+void count_labels(const Pixels* table, int64_t stride, const std::vector<PersonLabel>& predicted_legend,
+                  const std::vector<PersonLabel>& true_legend, bool first, const PairCounts& out) {
+  const int64_t classes = out.classes, num_true_people = out.num_true_people, true_codes = true_legend.size();
+  for (size_t p = 0; p < predicted_legend.size(); ++p) {
+    const auto [n, predicted_label] = predicted_legend[p];
     if (n < 0) continue;
-    int64_t *hits = out.hits + n * people * classes, *predicted = out.predicted + n * people * classes;
+    int64_t* intersection = out.intersection + n * num_true_people * classes;
+    int64_t* predicted = out.predicted + n * num_true_people * classes;
     const Pixels* pixels = table + p * stride;
     if (first) {
-      const int64_t all = std::accumulate(pixels, pixels + codes, int64_t{0});
-      for (int64_t g = 0; g < people; ++g) {
-        predicted[g * classes] -= all, predicted[g * classes + said] += all;
-        hits[g * classes] -= all;
+      const int64_t all = std::accumulate(pixels, pixels + true_codes, int64_t{0});
+      for (int64_t g = 0; g < num_true_people; ++g) {
+        predicted[g * classes] -= all, predicted[g * classes + predicted_label] += all;
+        intersection[g * classes] -= all;
       }
     }
-    for (int64_t t = 0; t < codes; ++t) {
-      const auto [g, meant] = truths[t];
+    for (int64_t t = 0; t < true_codes; ++t) {
+      const auto [g, true_label] = true_legend[t];
       if (g < 0) continue;
       const int64_t both = pixels[t];
-      hits[g * classes] += both;
-      if (meant == said) hits[g * classes + said] += both;
-      if (meant >= classes) predicted[g * classes] += both, predicted[g * classes + said] -= both;
+      intersection[g * classes] += both;
+      if (true_label == predicted_label) intersection[g * classes + predicted_label] += both;
+      if (true_label >= classes) predicted[g * classes] += both, predicted[g * classes + predicted_label] -= both;
     }
   }
 }
 
-// The people of one layer of predictions; `meaning` of its codes from 0 on. Every count belongs to a person, so that
-// layers may be counted side by side. Returns false, and counts nothing, where there is a code beyond.
-inline bool count_layer(const uint8_t* prediction, const std::vector<Code>& meaning, const std::vector<Layer>& truths,
-                        Size size, const PairCounts& out) {
-  const int64_t said_codes = meaning.size();
+// Counts the people of one predicted layer. Each count belongs to one person, so that threads may count different
+// layers at once. Returns false, without counting, where the layer has a code that its legend lacks.
+inline bool count_layer(const uint8_t* predicted_codes, const std::vector<PersonLabel>& legend,
+                        const std::vector<Layer>& true_layers, Size size, const PairCounts& out) {
+  const int64_t known_codes = legend.size();
   std::vector<int64_t> table;
-  for (size_t layer = 0; layer < truths.size(); ++layer) {
-    const int64_t codes = truths[layer].meaning.size();
+  for (size_t l = 0; l < true_layers.size(); ++l) {
+    const int64_t true_codes = true_layers[l].legend.size();
     int32_t row[256];
-    for (int p = 0; p < 256; ++p) row[p] = static_cast<int32_t>(std::min<int64_t>(p, said_codes) * codes);
-    table.assign((said_codes + 1) * codes, 0);
-    add_joint_histogram(prediction, truths[layer].codes, size, row, table.data());
-    if (std::any_of(table.end() - codes, table.end(), [](int64_t pixels) { return pixels > 0; })) return false;
-    count_table(table.data(), codes, meaning, truths[layer].meaning, layer == 0, out);
+    for (int p = 0; p < 256; ++p) row[p] = static_cast<int32_t>(std::min<int64_t>(p, known_codes) * true_codes);
+    table.assign((known_codes + 1) * true_codes, 0);
+    add_joint_histogram(predicted_codes, true_layers[l].codes.data(), size, row, table.data());
+    if (std::any_of(table.end() - true_codes, table.end(), [](int64_t pixels) { return pixels > 0; })) return false;
+    count_labels(table.data(), true_codes, legend, true_layers[l].legend, l == 0, out);
   }
   return true;
 }

@@ -17,8 +17,8 @@ import tyro
 
 from .paper import METRICS, variant_row
 from .report import COLOURS, grouped_bars, mathtext, new_figure, number, table, write
+from .runs import CORRELATIONS, RunGroup, differences, group, read_run
 from .scores import SCORES
-from .variants import CORRELATIONS, Variant, differences, group, read_run
 
 COLUMNS = METRICS | {"ap_bbox": "AP^bbox"}
 
@@ -51,7 +51,7 @@ def run(folders: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
     return results
 
 
-def choose_baseline(variants: Sequence[Variant], name: str) -> Variant:
+def choose_baseline(variants: Sequence[RunGroup], name: str) -> RunGroup:
     """The variant of that name; without one Parsing R-CNN, if it is there once, or the first.
 
     Raises ValueError if there is no such variant.
@@ -66,7 +66,7 @@ def choose_baseline(variants: Sequence[Variant], name: str) -> Variant:
     return plain[0] if len(plain) == 1 else variants[0]
 
 
-def summarize(variants: Sequence[Variant], baseline: Variant) -> dict:
+def summarize(variants: Sequence[RunGroup], baseline: RunGroup) -> dict:
     """Every variant's runs, statistics, changes and the paper's row: baseline, with GSE-FPN, with PRSN, with both.
 
     Keys: baseline, a name; differ_in, keys of the configuration; variants, by name: seeds, runs (metric: values by

@@ -6,9 +6,9 @@ true scores     the parsing score is the true mIoU, the overlap that AP^p compar
                 detection of each person, and 0 of every other: those match nobody. No ranking has a higher AP^p
 true IoU of all the same for every detection, those of a person found twice and of boxes beside people included
 
-One output is replaced at a time; the people are painted again, from test.score_threshold on, and all metrics computed
-as without. The paper says "replace the instance score with ground-truth IoU", which leaves open what a detection gets
-that no person is left for.
+One output is replaced at a time; the people are painted again, from inference.min_parsing_score on, and all metrics
+computed as without. The paper says "replace the instance score with ground-truth IoU", which leaves open what a
+detection gets that no person is left for.
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rpcnn.inference.pipeline import finish, test_transform
+from rpcnn.data.sample import Truth
+from rpcnn.inference.pipeline import Pipeline
 from rpcnn.inference.results import ParsingResult
 from rpcnn.metrics import ParsingEvaluator, PersonMatches, match_people
 from rpcnn.model import Detections
-from rpcnn.model.boxes import resize_boxes
-from rpcnn.ops.paste_parsing import pixels_inside
-from rpcnn.runtime.precision import autocast, autocast_dtype
+from rpcnn.ops.sampling import pixels_inside
+from rpcnn.runtime.precision import autocast
 
 from .paper import BOUNDS, METRICS
 from .report import grouped_bars, mathtext, new_figure, table, with_change, write
@@ -54,48 +54,50 @@ def bounds(trained: Trained) -> dict[str, dict]:
 
     Raises ValueError for test-time augmentation and where people are not painted (semantic_mode semseg).
     """
-    config = trained.config
-    if config.test.augment:
-        raise ValueError("bounds: true boxes are parsed in a single pass; test.augment must be false")
-    if config.test.semantic_mode == "semseg":
-        raise ValueError("bounds: test.semantic_mode must be 'combine' or 'parsing': 'semseg' shows no people")
-    classes, threshold = config.labels.num_classes, config.test.score_threshold
-    evaluators = {name: ParsingEvaluator(classes, config.test.skip_empty) for name in ROWS}
+    pipeline, settings = trained.pipeline, trained.config.inference
+    if settings.augment:
+        raise ValueError("bounds: true boxes are parsed in a single pass; inference.augment must be false")
+    if settings.semantic_mode == "semseg":
+        raise ValueError("bounds: inference.semantic_mode must be 'combine' or 'parsing': 'semseg' shows no people")
+    classes, threshold = pipeline.label_set.num_classes, settings.min_parsing_score
+    evaluators = {name: ParsingEvaluator(classes, trained.config.variant.skip_empty) for name in ROWS}
     for sample in trained.samples():
-        found, on_true_boxes = detect(trained, sample["image"], sample["boxes"])
-        background = finish(without_people(found), sample["image"], config).labels.cpu()
-        predicted = finish(found, sample["image"], config).cpu()
-        matches = match_people(predicted.people, predicted.scores, sample["parsing"], classes)
+        found, on_true_boxes = detect(pipeline, sample["image"], sample["boxes"])
+        background = pipeline.finish(without_people(found), sample["image"]).label_map.cpu()
+        predicted = pipeline.finish(found, sample["image"]).cpu()
+        matches = match_people(predicted.person_maps, predicted.scores, sample["person_maps"], classes)
         best = np.where(is_best(matches), matches.overlap, 0.0)
         results = {
             "as predicted": predicted,
-            "true boxes": finish(on_true_boxes, sample["image"], config).cpu(),
-            "true parsing": painted(with_true_parsing(predicted, matches, sample["parsing"]), background, threshold),
+            "true boxes": pipeline.finish(on_true_boxes, sample["image"]).cpu(),
+            "true parsing": painted(
+                with_true_parsing(predicted, matches, sample["person_maps"]), background, threshold
+            ),
             "true scores": painted(with_scores(predicted, best), background, threshold),
             "true IoU of all": painted(with_scores(predicted, matches.overlap), background, threshold),
         }
         for name, result in results.items():
-            add_result(evaluators[name], result, sample)
+            evaluators[name].add_result(result, Truth.of(sample), sample["id"])
     return {name: evaluator.summarize() for name, evaluator in evaluators.items()}
 
 
-def detect(trained: Trained, image: Tensor, true_boxes: Tensor) -> tuple[Detections, Detections]:
+def detect(pipeline: Pipeline, image: Tensor, true_boxes: Tensor) -> tuple[Detections, Detections]:
     """What the network finds in an image, and what it makes of the true boxes [n, 4] with box score 1; one pass."""
-    model, device = trained.model, trained.device
-    with torch.inference_mode(), autocast(device, autocast_dtype(trained.config.run.precision, device, training=False)):
-        resized = test_transform(trained.config)(image).to(device)
+    model, device = pipeline.model, pipeline.device
+    with torch.inference_mode(), autocast(device, pipeline.dtype):
+        resized = pipeline.transform(image).to(device)
         pyramid, semantic_logits, sizes = model.encode([resized])
         found = model.detect(pyramid, semantic_logits, sizes)[0]
-        boxes = resize_boxes(true_boxes.to(device), tuple(image.shape[-2:]), sizes[0], model.inclusive_boxes)
-        probabilities, iou_scores = model.parse(pyramid, boxes)
+        boxes = model.box_head.boxes.resize(true_boxes.to(device), tuple(image.shape[-2:]), sizes[0])
+        person_probs, iou_scores = model.parse(pyramid[0], boxes)
     scores = torch.ones(len(boxes), device=device)
-    parsed = dict(boxes=boxes, box_scores=scores, iou_scores=iou_scores, probabilities=probabilities)
+    parsed = dict(boxes=boxes, box_scores=scores, iou_scores=iou_scores, person_probs=person_probs)
     return found, dataclasses.replace(found, **parsed)
 
 
 def without_people(detections: Detections) -> Detections:
     """The same image with nobody found."""
-    fields = ("boxes", "box_scores", "iou_scores", "probabilities")
+    fields = ("boxes", "box_scores", "iou_scores", "person_probs")
     kept = {name: value[:0] for name in fields if (value := getattr(detections, name)) is not None}
     return dataclasses.replace(detections, **kept)
 
@@ -103,7 +105,7 @@ def without_people(detections: Detections) -> Detections:
 def with_true_parsing(result: ParsingResult, matches: PersonMatches, truth: Tensor) -> ParsingResult:
     """Every person's map is replaced by the part inside its box of the true map that it overlaps most.
 
-    A box that touches nobody gets an empty map. Scores and order stay; `labels` and `instances`, too: see `painted`.
+    A box that touches nobody gets an empty map. Scores and order stay; label_map and instance_map, too: see `painted`.
 
     Args:
         matches: of the result's people with the truth.
@@ -111,13 +113,13 @@ def with_true_parsing(result: ParsingResult, matches: PersonMatches, truth: Tens
     """
     height, width = truth.shape[1:]
     truth = torch.where(truth < result.label_set.num_classes, truth, 0)
-    people = torch.zeros_like(result.people)
-    for map_, box, person in zip(people, result.boxes.tolist(), matches.person.tolist(), strict=True):
+    person_maps = torch.zeros_like(result.person_maps)
+    for map_, box, person in zip(person_maps, result.boxes.tolist(), matches.person.tolist(), strict=True):
         if person >= 0:
             rows, columns = pixels_inside(box[1], box[3], height), pixels_inside(box[0], box[2], width)
             inside = slice(*rows), slice(*columns)
             map_[inside] = truth[person][inside]
-    return dataclasses.replace(result, people=people)
+    return dataclasses.replace(result, person_maps=person_maps)
 
 
 def is_best(matches: PersonMatches) -> np.ndarray:
@@ -135,31 +137,16 @@ def with_scores(result: ParsingResult, scores: np.ndarray) -> ParsingResult:
     return dataclasses.replace(result, scores=scores)[scores.argsort(descending=True, stable=True)]
 
 
-def painted(result: ParsingResult, background: Tensor, score_threshold: float) -> ParsingResult:
-    """`labels` and `instances` anew: people from score_threshold on over a label map, the best last (Fig. 4)."""
-    labels, instances = background.clone(), torch.zeros(background.shape, dtype=torch.int32)
+def painted(result: ParsingResult, background: Tensor, min_score: float) -> ParsingResult:
+    """label_map and instance_map anew: people from min_score on over a label map, the best last (Fig. 4)."""
+    label_map, instance_map = background.clone(), torch.zeros(background.shape, dtype=torch.int32)
     for i in reversed(range(len(result))):
-        if result.scores[i] >= score_threshold:
-            shown = result.people[i] > 0
-            labels[shown] = result.people[i][shown]
-            instances[shown] = i + 1
-    instances = instances.to(torch.uint8 if len(result) < 256 else torch.uint16)
-    return dataclasses.replace(result, labels=labels, instances=instances)
-
-
-def add_result(evaluator: ParsingEvaluator, result: ParsingResult, sample: dict) -> None:
-    """Counts one image."""
-    evaluator.add(
-        labels=result.labels,
-        people=result.people,
-        scores=result.scores,
-        boxes=result.boxes,
-        box_scores=result.box_scores,
-        true_labels=sample["semantic"],
-        true_people=sample["parsing"],
-        true_boxes=sample["boxes"],
-        image_id=sample["id"],
-    )
+        if result.scores[i] >= min_score:
+            shown = result.person_maps[i] > 0
+            label_map[shown] = result.person_maps[i][shown]
+            instance_map[shown] = i + 1
+    instance_map = instance_map.to(torch.uint8 if len(result) < 256 else torch.uint16)
+    return dataclasses.replace(result, label_map=label_map, instance_map=instance_map)
 
 
 def format_bounds(results: dict[str, dict]) -> str:

@@ -1,6 +1,6 @@
 """Fig. 6: pictures, their truth and what the model makes of them, on one sheet.
 
-test.pictures images are taken at even steps through the evaluation split (--test.pictures 20).
+run.pictures images are taken at even steps through the evaluation split (--run.pictures 20).
 """
 
 import pathlib
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rpcnn.data.open import open_dataset
-from rpcnn.inference.pipeline import finish
+from rpcnn.data.sample import Sample
 from rpcnn.inference.results import ParsingResult
 from rpcnn.labels import LabelSet
 from rpcnn.metrics import match_people
@@ -25,11 +25,11 @@ TEXT = 15
 
 
 def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> list[dict]:
-    """The command: gallery RUN_OR_WEIGHTS [--test.pictures N] [--output DIR] [--key value …]."""
+    """The command: gallery RUN_OR_WEIGHTS [--run.pictures N] [--output DIR] [--key value …]."""
     if len(weights) != 1:
         raise ValueError(f"{prog}: wants one run folder or model.safetensors, got {len(weights)}")
     trained = open_trained(weights[0], arguments, prog)
-    records, sheet = gallery(trained, trained.config.test.pictures)
+    records, sheet = gallery(trained, trained.config.run.pictures)
     text = f"{trained.name}: the images of gallery.png, in reading order\n\n{format_gallery(records)}"
     trained.output.mkdir(parents=True, exist_ok=True)
     (trained.output / "gallery.md").write_text(text + "\n", encoding="utf-8")
@@ -41,40 +41,41 @@ def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> list[di
 def gallery(trained: Trained, count: int) -> tuple[list[dict], Image.Image]:
     """What is said about `count` images of the evaluation split, and the sheet that shows them.
 
-    The keys of each record: image; people, in the truth; shown, from test.score_threshold on; score and true_iou, the
-    means of the parsing score and of the true mIoU of the people shown, None without any.
+    The keys of each record: image; people, in the truth; shown, from inference.min_parsing_score on; score and
+    true_iou, the means of the parsing score and of the true mIoU of the people shown, None without any.
 
     Raises ValueError if count is not positive.
     """
     if count < 1:
-        raise ValueError(f"gallery: test.pictures must be at least 1, got {count}")
-    dataset, config = open_dataset(trained.config, "eval"), trained.config
+        raise ValueError(f"gallery: run.pictures must be at least 1, got {count}")
+    dataset, pipeline = open_dataset(trained.config, "eval"), trained.pipeline
+    labels, min_score = pipeline.label_set, trained.config.inference.min_parsing_score
     records, rows, present = [], [], set()
     for index in np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist():
         sample = dataset[index]
-        result = finish(trained.detect(sample["image"]), sample["image"], config).cpu()
-        records.append(describe(sample, result, config.test.score_threshold, config.labels.num_classes))
-        rows.append(triple(sample["image"].permute(1, 2, 0).numpy(), sample["semantic"].numpy(), result))
-        present |= set(np.unique(sample["semantic"]).tolist()) | set(np.unique(result.labels).tolist())
-    return records, sheet(rows, sorted(present), config.labels)
+        result = pipeline(sample["image"]).cpu()
+        records.append(describe(sample, result, min_score, labels.num_classes))
+        rows.append(triple(sample["image"].permute(1, 2, 0).numpy(), sample["label_map"].numpy(), result))
+        present |= set(np.unique(sample["label_map"]).tolist()) | set(np.unique(result.label_map).tolist())
+    return records, sheet(rows, sorted(present), labels)
 
 
-def describe(sample: dict, result: ParsingResult, score_threshold: float, num_classes: int) -> dict:
+def describe(sample: Sample, result: ParsingResult, min_score: float, num_classes: int) -> dict:
     """The record of one image, see :func:`gallery`."""
-    shown = result.above(score_threshold)
-    matches = match_people(shown.people, shown.scores, sample["parsing"], num_classes)
+    shown = result.above(min_score)
+    matches = match_people(shown.person_maps, shown.scores, sample["person_maps"], num_classes)
     mean = lambda values: float(np.mean(values)) if len(values) else None
     people = len(sample["boxes"])
     means = {"score": mean(matches.scores), "true_iou": mean(matches.overlap) if people else None}
     return {"image": sample["id"], "people": people, "shown": len(shown)} | means
 
 
-def triple(image: np.ndarray, truth_labels: np.ndarray, result: ParsingResult) -> Image.Image:
+def triple(image: np.ndarray, true_label_map: np.ndarray, result: ParsingResult) -> Image.Image:
     """Input, truth and prediction side by side, each HEIGHT pixels high."""
-    picture = as_picture(image, truth_labels.shape)
+    picture = as_picture(image, true_label_map.shape)
     size = (max(round(HEIGHT * picture.width / picture.height), 1), HEIGHT)
     resized = resize(picture, size)
-    tiles = [resized, colour_parts(resized, truth_labels, result.label_set), draw_result(picture, result, size)]
+    tiles = [resized, colour_parts(resized, true_label_map, result.label_set), draw_result(picture, result, size)]
     row = Image.new("RGB", (3 * size[0] + 4, HEIGHT), PAPER)
     for i, tile in enumerate(tiles):
         row.paste(tile, (i * (size[0] + 2), 0))

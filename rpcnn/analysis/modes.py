@@ -7,12 +7,10 @@ combine    people painted over the global segmentation where that is sure (Fig. 
 Every image goes through the network once. A second run, of Parsing R-CNN, gives the table's baseline: its people alone.
 """
 
-import dataclasses
 import pathlib
 
 import numpy as np
 
-from rpcnn.inference.pipeline import finish
 from rpcnn.metrics import confusion_matrix, mean_accuracy, miou, pixel_accuracy
 
 from .paper import MODES, SEMANTIC_METRICS
@@ -39,19 +37,16 @@ def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
 
 def modes(trained: Trained, names: list[str]) -> dict[str, dict]:
     """For each of the semantic modes miou, pixel_accuracy and mean_accuracy on the evaluation split, in percent."""
-    config = trained.config
-    settings = {
-        name: dataclasses.replace(config, test=dataclasses.replace(config.test, semantic_mode=name)) for name in names
-    }
-    classes = config.labels.num_classes
+    pipeline = trained.pipeline
+    classes = pipeline.label_set.num_classes
     confusions = {name: np.zeros((classes, classes), np.int64) for name in names}
     for sample in trained.samples():
-        found = trained.detect(sample["image"])
-        if config.test.skip_empty and not len(found.boxes):
+        found = pipeline.detect(sample["image"])
+        if trained.config.variant.skip_empty and not len(found.boxes):
             continue
-        for name, setting in settings.items():
-            labels = finish(found, sample["image"], setting).labels
-            confusions[name] += confusion_matrix(sample["semantic"], labels, classes)
+        for name in names:
+            label_map = pipeline.finish(found, sample["image"], semantic_mode=name).label_map
+            confusions[name] += confusion_matrix(sample["label_map"], label_map, classes)
     functions = {"miou": miou, "pixel_accuracy": pixel_accuracy, "mean_accuracy": mean_accuracy}
     summarize = lambda confusion: {key: percent(function(confusion)) for key, function in functions.items()}
     return {name: summarize(confusion) for name, confusion in confusions.items()}

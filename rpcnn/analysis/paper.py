@@ -1,6 +1,7 @@
 """What the paper reports, in percent; None where it prints nothing. ResNet-50, val splits, 75 epochs."""
 
 from rpcnn.config import Config
+from rpcnn.data.open import label_set
 
 METRICS = {"miou": "mIoU", "ap_p_50": "AP^p_50", "ap_p_vol": "AP^p_vol", "pcp_50": "PCP_50"}
 SEMANTIC_METRICS = {"miou": "mIoU", "pixel_accuracy": "Pixel acc.", "mean_accuracy": "Mean acc."}
@@ -66,13 +67,13 @@ def variant_row(config: Config) -> Row | None:
 
     Painted people have CIHP's labels and are put beside its rows.
     """
-    model = config.model
-    parts = (model.gse, model.prsn)
-    weights = (model.lambda_parsing, model.lambda_semantic if model.gse else 2.0,
-               model.lambda_rescoring if model.prsn else 1.0)  # fmt: skip
+    model, loss = config.model, config.loss
+    parts, labels = (model.gse, model.prsn), label_set(config).name
+    weights = (loss.lambda_parsing, loss.lambda_semantic if model.gse else 2.0,
+               loss.lambda_rescoring if model.prsn else 1.0)  # fmt: skip
     if weights == (2.0, 2.0, 1.0):
-        return COMPONENTS[config.labels.name][parts] if config.labels.name in COMPONENTS else None
-    if config.labels.name != "CIHP":
+        return COMPONENTS[labels][parts] if labels in COMPONENTS else None
+    if labels != "CIHP":
         return None
     if parts == (False, False):
         return LAMBDA_PARSING.get(weights[0])

@@ -11,7 +11,6 @@ import pathlib
 
 import numpy as np
 
-from rpcnn.inference.pipeline import finish
 from rpcnn.metrics import match_people
 from rpcnn.model.boxes import box_iou
 
@@ -44,12 +43,12 @@ def score_points(trained: Trained) -> list[dict]:
 
     detection counts an image's people from 0, best parsing score first; scores and true_iou lie in 0..1.
     """
-    points = []
+    points, num_classes = [], trained.pipeline.label_set.num_classes
     for sample in trained.samples():
         if not len(sample["boxes"]):
             continue
-        result = finish(trained.detect(sample["image"]), sample["image"], trained.config).cpu()
-        matches = match_people(result.people, result.scores, sample["parsing"], trained.config.labels.num_classes)
+        result = trained.pipeline(sample["image"]).cpu()
+        matches = match_people(result.person_maps, result.scores, sample["person_maps"], num_classes)
         box_overlap = box_iou(result.boxes, sample["boxes"]).numpy()
         for i, person in enumerate(matches.person):
             points.append(

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
+from rpcnn.labelmaps.boxes import person_boxes
+from rpcnn.labelmaps.people import NumberedPersonMaps
 from rpcnn.labels import CIHP as CIHP_LABELS
-from rpcnn.metrics import NumberedPeople, person_boxes
 
 from .folder import (
     IMAGE_SUFFIXES,
     DataFault,
     Entry,
     ParsingFolder,
-    Truth,
     check_size,
     check_values,
     fingerprint,
@@ -21,6 +21,7 @@ from .folder import (
     read_image,
     read_labels,
 )
+from .sample import Sample, Truth
 
 SPLITS = {"train": "Training", "val": "Validation", "test": "Testing"}
 
@@ -31,7 +32,7 @@ class CIHP(ParsingFolder):
     Read are Images/<id>.jpg, Category_ids/<id>.png (part of each pixel) and Human_ids/<id>.png (person of each pixel)
     of the ids in train_id.txt, val_id.txt or test_id.txt, or of all files in Images where there is no such list.
 
-    Where the truth comes from: the semantic truth is Category_ids itself, in which the annotators already decided who
+    Where the truth comes from: the label map is Category_ids itself, in which the annotators already decided who
     is in front. Person k's map is Category_ids where Human_ids == k: people do not overlap, and what is hidden of a
     person is not labelled. Boxes are drawn around those maps. Images without people are kept, as samples of
     background; so is the Testing split without its maps, all of whose images have no people.
@@ -78,24 +79,24 @@ class CIHP(ParsingFolder):
         _, size = read_image(self._paths(stem)[0], pixels=False)
         category, human = self._maps(stem, size)
         entry = Entry(stem, *size)
-        boxes = person_boxes(NumberedPeople(category, human, int(human.max(initial=0))))
+        boxes = person_boxes(NumberedPersonMaps(category, human, int(human.max(initial=0))))
         for k, box in enumerate(boxes.astype(int).tolist(), 1):
             if any(box):  # a person without any part is no person
                 entry.people.append(k)
                 entry.boxes.append(box)
         return entry
 
-    def load(self, index: int, with_image: bool = True) -> dict:
+    def load(self, index: int, with_image: bool = True) -> Sample:
         entry = self.entries[index]
         image_path = self._paths(entry.id)[0]
         image, size = read_image(image_path) if with_image else (None, (entry.height, entry.width))
         check_size(size, (entry.height, entry.width), image_path)
         truth = self.truth(index)
-        people = np.asarray(truth.people)
-        for k, person in zip(entry.people, people, strict=True):
+        person_maps = np.asarray(truth.person_maps)
+        for k, person in zip(entry.people, person_maps, strict=True):
             if not person.any():
                 raise self._gone(entry, k)
-        return self._sample(entry, image, people, truth.labels)
+        return self._sample(entry, image, person_maps, truth.label_map)
 
     def truth(self, index: int) -> Truth:
         entry = self.entries[index]
@@ -108,7 +109,7 @@ class CIHP(ParsingFolder):
             renumber = np.zeros(256, np.uint8)
             renumber[entry.people] = np.arange(1, count + 1)
             human = renumber[human]
-        return Truth(category, NumberedPeople(category, human, count), np.array(entry.boxes, float).reshape(-1, 4))
+        return Truth(category, NumberedPersonMaps(category, human, count), np.array(entry.boxes, float).reshape(-1, 4))
 
     def _gone(self, entry: Entry, person: int) -> DataFault:
         return DataFault(f"{self._paths(entry.id)[2]}: person {person} of the index is not there any more")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +15,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from rpcnn.labelmaps.png import read_byte_png
-from rpcnn.metrics import NumberedPeople
+
+from .sample import Sample, Target, Truth
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +37,6 @@ class Entry:
     width: int
     people: list = field(default_factory=list)
     boxes: list = field(default_factory=list)
-
-
-class Truth(NamedTuple):
-    """The true maps of one image of G people: uint8 [H,W], maps uint8 [G,H,W] or numbered, and boxes [G,4] xyxy."""
-
-    labels: np.ndarray
-    people: np.ndarray | NumberedPeople
-    boxes: np.ndarray
 
 
 def read_image(path: Path, pixels: bool = True) -> tuple[np.ndarray | None, tuple[int, int]]:
@@ -176,13 +168,7 @@ class ParsingFolder(torch.utils.data.Dataset):
     """A data set of people and their parts, read from its official folders; subclasses say where and how.
 
     `labels` is the LabelSet, `entries` the index, `faults` {id: reason} names the images that were left out of it, and
-    `sizes` int32 [len,2] holds (height, width) of every image. Items are samples:
-
-        image     uint8 [3,H,W] RGB
-        boxes     float32 [n,4] xyxy in pixels, x2 and y2 exclusive, around each person's map
-        parsing   uint8 [n,H,W] one label map per person, 0 elsewhere, 255 ignored
-        semantic  uint8 [H,W] label of whoever is in front, 0 background, 255 ignored
-        id        str, the file's stem
+    `sizes` int32 [len,2] holds (height, width) of every image. Items are `Sample`s.
 
     A file that goes bad after the index was made does not end a run: it is named once in a warning and `dataset[i]`
     gives the next image that can be read. `dataset.load(i)` raises DataFault instead.
@@ -200,16 +186,15 @@ class ParsingFolder(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def load(self, index: int, with_image: bool = True) -> dict:
+    def load(self, index: int, with_image: bool = True) -> Sample:
         """The sample at `index`, or without its picture; raises DataFault if its files cannot be used any more."""
         raise NotImplementedError
 
-    def truth(self, index: int) -> "Truth":
+    def truth(self, index: int) -> Truth:
         """What an evaluator compares with, without the picture; raises DataFault as :meth:`load`."""
-        sample = self.load(index, with_image=False)
-        return Truth(sample["semantic"].numpy(), sample["parsing"].numpy(), sample["boxes"].numpy())
+        return Truth(*(value.numpy() for value in Truth.of(self.load(index, with_image=False))))
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):
             raise IndexError(f"{type(self).__name__}: index {index} is outside 0..{len(self) - 1}")
         for step in range(len(self)):
@@ -225,14 +210,18 @@ class ParsingFolder(torch.utils.data.Dataset):
                     )
         raise DataFault(f"{self.labels.name}: none of the {len(self)} images can be read")
 
-    def _sample(self, entry: Entry, image: np.ndarray | None, people: np.ndarray, semantic: np.ndarray) -> dict:
-        pixels = {} if image is None else {"image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))}
-        return pixels | {
-            "boxes": torch.tensor(entry.boxes, dtype=torch.float32).reshape(-1, 4),
-            "parsing": torch.from_numpy(people),
-            "semantic": torch.from_numpy(semantic),
-            "id": entry.id,
-        }
+    def _sample(
+        self, entry: Entry, image: np.ndarray | None, person_maps: np.ndarray, label_map: np.ndarray
+    ) -> Sample | Target:
+        target = Target(
+            boxes=torch.tensor(entry.boxes, dtype=torch.float32).reshape(-1, 4),
+            person_maps=torch.from_numpy(person_maps),
+            label_map=torch.from_numpy(label_map),
+            id=entry.id,
+        )
+        if image is None:
+            return target
+        return Sample(image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), **target)
 
 
 def check_values(values: np.ndarray, num_classes: int, path: Path) -> None:

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .folder import DataFault
+from .sample import Sample, Target
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ class _Augmented(Dataset):
     def __init__(self, dataset, transform):
         self.dataset, self.transform = dataset, transform
 
-    def __getitem__(self, key: tuple[int, int, list]) -> dict:
+    def __getitem__(self, key: tuple[int, int, list]) -> Sample:
         index, seed, whole = key
         sample = self.dataset[index]
         if self.transform is not None:
@@ -116,7 +118,7 @@ def augmentation(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed ^ 1)
 
 
-def collate(samples: list[dict]) -> tuple[list, list[dict]]:
+def collate(samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:
     """Samples -> (images, targets): pictures differ in size, so a batch is two lists."""
     return [s["image"] for s in samples], [{k: v for k, v in s.items() if k != "image"} for s in samples]
 
@@ -128,7 +130,7 @@ def _start_worker(worker_id: int) -> None:
 class TrainLoader:
     """Endless iterator over (images, targets) for this process, which knows where it is.
 
-    images is a list of uint8 [3,h,w]; targets a list of dicts with boxes, parsing, semantic, id and seed. `iteration`
+    images is a list of uint8 [3,h,w], targets a list of `Target`s with every key. `iteration`
     counts the batches given out; `state_dict` and `load_state_dict` continue a run at exactly the next batch.
     """
 
@@ -150,7 +152,7 @@ class TrainLoader:
     def __iter__(self):
         return self
 
-    def __next__(self) -> tuple[list, list[dict]]:
+    def __next__(self) -> tuple[list[Tensor], list[Target]]:
         if self._batches is None:
             self.sampler.start_iteration = self.iteration
             self._batches = iter(
@@ -208,7 +210,7 @@ class _Loadable(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, i: int) -> dict | None:
+    def __getitem__(self, i: int) -> Sample | None:
         try:
             sample = getattr(self.dataset, "load", self.dataset.__getitem__)(self.indices[i])
         except DataFault as fault:
@@ -217,7 +219,7 @@ class _Loadable(Dataset):
         return sample if self.transform is None else self.transform(sample)
 
 
-def _collate_loadable(samples: list[dict | None]) -> tuple[list, list[dict]]:
+def _collate_loadable(samples: list[Sample | None]) -> tuple[list[Tensor], list[Target]]:
     return collate([sample for sample in samples if sample is not None])
 
 

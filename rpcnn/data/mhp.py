@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rpcnn.labelmaps.boxes import enclosing_box
 from rpcnn.labels import MHP_V2
-from rpcnn.metrics.counting import enclosing_box
 
 from .folder import (
     IMAGE_SUFFIXES,
@@ -21,6 +21,7 @@ from .folder import (
     read_image,
     read_labels,
 )
+from .sample import Sample
 
 LISTS = {
     "train": ("train", "train.txt"),
@@ -40,7 +41,7 @@ class MHPv2(ParsingFolder):
     equal-looking channels, of which only the first (red) holds the labels.
 
     Where the truth comes from: every person has a map of their own, and the maps overlap where annotators labelled
-    the same pixels twice. There is no joint map in the archive. The semantic truth is made by laying the people's maps
+    the same pixels twice. There is no joint map in the archive. The label map is made by laying the people's maps
     over each other in the order of their numbers ii, so that the person with the HIGHEST number is in front: the order
     in which the usual conversions of MHP-v2 to CIHP's layout overwrite pixels. Boxes, for AP^bbox as for training,
     are drawn around the people's maps, overlapped parts included. An image is said to have nobody by a single map
@@ -104,14 +105,14 @@ class MHPv2(ParsingFolder):
                 entry.boxes.append(box)
         return entry
 
-    def load(self, index: int, with_image: bool = True) -> dict:
+    def load(self, index: int, with_image: bool = True) -> Sample:
         entry = self.entries[index]
         image_path = self._image_path(entry.id)
         image, size = read_image(image_path) if with_image else (None, (entry.height, entry.width))
         check_size(size, (entry.height, entry.width), image_path)
-        people = np.zeros((len(entry.people), *size), np.uint8)
-        semantic = np.zeros(size, np.uint8)
-        for person, name in zip(people, entry.people, strict=True):  # rising numbers: the last one is in front
+        person_maps = np.zeros((len(entry.people), *size), np.uint8)
+        label_map = np.zeros(size, np.uint8)
+        for person, name in zip(person_maps, entry.people, strict=True):  # rising numbers: the last one is in front
             person[:] = self._map(name, size)
-            np.copyto(semantic, person, where=person > 0)
-        return self._sample(entry, image, people, semantic)
+            np.copyto(label_map, person, where=person > 0)
+        return self._sample(entry, image, person_maps, label_map)

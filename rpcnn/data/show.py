@@ -6,19 +6,21 @@ from PIL import Image, ImageDraw, ImageFont
 from rpcnn.labels import LabelSet
 from rpcnn.visualize import INK, OUTLINES, PAPER, colour_parts, inner_edges, legend_strip, stack
 
+from .sample import Target
+
 _TILE_HEIGHT, _GAP = 240, 6
 
 
-def draw_sample(image, target: dict, label_set: LabelSet) -> Image.Image:
+def draw_sample(image, target: Target, label_set: LabelSet) -> Image.Image:
     """A sample beside itself with its truth: parts in colour, each person outlined and boxed in one colour.
 
-    image uint8 [3,H,W]; target has boxes, parsing and semantic of the same size.
+    image uint8 [3,H,W]; target of the same size.
     """
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-    truth = np.array(colour_parts(picture, target["semantic"].numpy(), label_set))
+    truth = np.array(colour_parts(picture, target["label_map"].numpy(), label_set))
     height, width = truth.shape[:2]
     unit = max(round(height / _TILE_HEIGHT), 1)
-    for i, person in enumerate(target["parsing"].numpy()):
+    for i, person in enumerate(target["person_maps"].numpy()):
         truth[inner_edges(person > 0, unit)] = OUTLINES[i % len(OUTLINES)]
     right = Image.fromarray(truth)
     draw = ImageDraw.Draw(right)
@@ -36,7 +38,7 @@ def draw_sample(image, target: dict, label_set: LabelSet) -> Image.Image:
     return stack([line, tile])
 
 
-def contact_sheet(images: list, targets: list[dict], label_set: LabelSet, width: int = 1600) -> Image.Image:
+def contact_sheet(images: list, targets: list[Target], label_set: LabelSet, width: int = 1600) -> Image.Image:
     """All samples on one sheet, about `width` pixels wide (more where a single tile needs it), with a legend below."""
     tiles = [draw_sample(image, target, label_set) for image, target in zip(images, targets, strict=True)]
     width = max([width, *(tile.width for tile in tiles)])
@@ -50,5 +52,5 @@ def contact_sheet(images: list, targets: list[dict], label_set: LabelSet, width:
     sheet = Image.new("RGB", (width, y + (tiles[-1].height if tiles else 0)), PAPER)
     for tile, x, y in places:
         sheet.paste(tile, (x, y))
-    present = np.unique(np.concatenate([np.unique(target["semantic"].numpy()) for target in targets]))
+    present = np.unique(np.concatenate([np.unique(target["label_map"].numpy()) for target in targets]))
     return stack([sheet, legend_strip(label_set, present, width, 12)])

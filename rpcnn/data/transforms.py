@@ -11,7 +11,10 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from rpcnn.box_convention import EDGES, BoxConvention, mirror_boxes
 from rpcnn.labels import LabelSet
+
+from .sample import Sample
 
 
 def resized_shape(height: int, width: int, short_side: int, max_size: int) -> tuple[int, int]:
@@ -49,7 +52,7 @@ def resize_image(image: Tensor, size: tuple[int, int], antialias: bool = True) -
     return F.resize_image(image, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
 
 
-def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_labels_floor(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 [...,H,W] -> uint8 [...,h,w]: pixel i takes pixel floor(i * old / new)."""
     for dim, new in ((-2, size[0]), (-1, size[1])):
         old = labels.shape[dim]
@@ -58,24 +61,19 @@ def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     return labels
 
 
-def resize_sample(sample: dict, size: tuple[int, int], inclusive_boxes: bool = False) -> dict:
+def resize_sample(sample: Sample, size: tuple[int, int], boxes: BoxConvention = EDGES) -> Sample:
     """A sample with its picture, maps and boxes at `size` = (height, width).
 
-    Boxes are clipped to the picture. People who lose their last pixel are dropped. inclusive_boxes: the first and the
-    last pixel of a box are multiplied by the ratio, not its edges (released code).
+    Boxes are clipped to the picture. People who lose their last pixel are dropped.
     """
-    height, width = sample["image"].shape[-2:]
-    ratio = torch.tensor([size[1] / width, size[0] / height] * 2)
-    ends = torch.tensor([0.0, 0.0, 1.0, 1.0]) * inclusive_boxes
-    limit = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32)
-    parsing = resize_labels(sample["parsing"], size)
-    boxes = torch.minimum(((sample["boxes"] - ends) * ratio + ends).clamp(min=0), limit)
-    kept = parsing.flatten(1).any(1).bool()  # any() of uint8 is uint8, which would index
+    person_maps = resize_labels_floor(sample["person_maps"], size)
+    resized = EDGES.clip(boxes.resize(sample["boxes"], sample["image"].shape[-2:], size), size)
+    kept = person_maps.flatten(1).any(1).bool()  # any() of uint8 is uint8, which would index
     return sample | {
         "image": resize_image(sample["image"], size),
-        "boxes": boxes[kept],
-        "parsing": parsing[kept],
-        "semantic": resize_labels(sample["semantic"], size),
+        "boxes": resized[kept],
+        "person_maps": person_maps[kept],
+        "label_map": resize_labels_floor(sample["label_map"], size),
     }
 
 
@@ -86,16 +84,15 @@ def flip_labels(labels: Tensor, table: np.ndarray) -> Tensor:
     return torch.from_numpy(np.frombuffer(mirrored, np.uint8).reshape(labels.shape))
 
 
-def flip_sample(sample: dict, labels: LabelSet) -> dict:
+def flip_sample(sample: Sample, labels: LabelSet) -> Sample:
     """The mirror image of a sample, in which left and right parts of `labels` change places."""
     width = sample["image"].shape[-1]
-    x1, y1, x2, y2 = sample["boxes"].unbind(1)
     table = labels.flip_table()
     return sample | {
         "image": sample["image"].flip(-1),
-        "boxes": torch.stack([width - x2, y1, width - x1, y2], 1),
-        "parsing": flip_labels(sample["parsing"], table),
-        "semantic": flip_labels(sample["semantic"], table),
+        "boxes": mirror_boxes(sample["boxes"], width),
+        "person_maps": flip_labels(sample["person_maps"], table),
+        "label_map": flip_labels(sample["label_map"], table),
     }
 
 
@@ -105,7 +102,7 @@ class TrainTransform:
     `short_side`: a tuple (lowest, highest) draws the short side in pixels evenly from that range, ends included (the
     paper: 512 to 864); a list draws one of its values (the released code: 512, 640, 704, 768, 800, 864); an integer
     is taken as it is. `max_size` bounds the long side. `labels` says which parts a mirror image exchanges.
-    `inclusive_boxes`: see `resize_sample`.
+    `boxes`: what corners are.
 
     Called with a sample and a torch.Generator, from which all its random draws come; gives a new sample.
 
@@ -118,7 +115,7 @@ class TrainTransform:
         max_size: int = 1400,
         labels: LabelSet | None = None,
         flip_prob: float = 0.5,
-        inclusive_boxes: bool = False,
+        boxes: BoxConvention = EDGES,
     ):
         sides = [short_side] if isinstance(short_side, int) else list(short_side)
         is_range = isinstance(short_side, tuple)
@@ -133,7 +130,7 @@ class TrainTransform:
         if flip_prob and labels is None:
             raise ValueError("TrainTransform: labels must be given where flip_prob > 0: left and right are exchanged")
         self.sides, self.is_range, self.max_size, self.flip_prob = sides, is_range, max_size, flip_prob
-        self.labels, self.inclusive_boxes = labels, inclusive_boxes
+        self.labels, self.boxes = labels, boxes
 
     def size(self, height: int, width: int, generator: torch.Generator) -> tuple[int, int]:
         """The (height, width) that a picture of the given size gets: the first draws of a call with this generator."""
@@ -144,9 +141,9 @@ class TrainTransform:
             short_side = self.sides[draw(len(self.sides))]
         return resized_shape(height, width, short_side, self.max_size)
 
-    def __call__(self, sample: dict, generator: torch.Generator) -> dict:
+    def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:
         size = self.size(*sample["image"].shape[-2:], generator)
-        sample = resize_sample(sample, size, self.inclusive_boxes)
+        sample = resize_sample(sample, size, self.boxes)
         if float(torch.rand((), generator=generator)) < self.flip_prob:
             sample = flip_sample(sample, self.labels)
         return sample
@@ -159,7 +156,7 @@ class TestTransform:
     without antialiasing.
 
     Called with a picture uint8 [3,H,W], it gives a picture. Called with a sample, it gives the sample with the picture
-    resized and the truth as it was: evaluation takes place at the original size, that of `sample["semantic"]`.
+    resized and the truth as it was: evaluation takes place at the original size, that of `sample["label_map"]`.
     """
 
     __test__ = False  # pytest: not a test class
@@ -171,7 +168,7 @@ class TestTransform:
             raise ValueError(f"TestTransform: resize must be 'antialias' or 'opencv', got {resize!r}")
         self.short_side, self.max_size, self.antialias = short_side, max_size, resize == "antialias"
 
-    def __call__(self, image):
+    def __call__(self, image: Tensor | Sample) -> Tensor | Sample:
         if isinstance(image, dict):
             return image | {"image": self(image["image"])}
         shape = resized_shape if self.antialias else rounded_shape

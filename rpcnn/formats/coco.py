@@ -1,41 +1,43 @@
 """One COCO-style JSON for all images, masks as run-length codes."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rpcnn.labelmaps.run_lengths import encode, paint_runs
 
+from .format import Format
 from .prediction import Prediction, read_json
 
 NAME = "predictions.json"
 
 
-def _masks(labels: np.ndarray) -> list[dict]:
-    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=1))
-    size = list(labels.shape)
+def _masks(label_map: np.ndarray) -> list[dict]:
+    present = np.flatnonzero(np.bincount(label_map.ravel(), minlength=1))
+    size = list(label_map.shape)
     return [
-        {"category_id": int(k), "segmentation": {"size": size, "counts": encode(labels == k)}} for k in present if k
+        {"category_id": int(k), "segmentation": {"size": size, "counts": encode(label_map == k)}} for k in present if k
     ]
 
 
-def _paint(masks: list[dict], labels: np.ndarray) -> None:
-    """Paints the masks, later ones over earlier ones, into labels [H, W]."""
-    columns = np.zeros(labels.shape[::-1], np.uint8)
+def _paint(masks: list[dict], label_map: np.ndarray) -> None:
+    """Paints the masks, later ones over earlier ones, into label_map [H, W]."""
+    columns = np.zeros(label_map.shape[::-1], np.uint8)
     for mask in masks:
         label, segmentation = mask["category_id"], mask["segmentation"]
         if not 1 <= label <= 254:
             raise ValueError(f"category_id must lie in 1..254, got {label}")
-        if tuple(segmentation["size"]) != labels.shape:
-            raise ValueError(f"a segmentation's size must be the image's {labels.shape}, got {segmentation['size']}")
+        if tuple(segmentation["size"]) != label_map.shape:
+            raise ValueError(f"a segmentation's size must be the image's {label_map.shape}, got {segmentation['size']}")
         paint_runs(columns, segmentation["counts"], label)
     used = np.flatnonzero(columns.any(1))
     span = slice(used[0], used[-1] + 1) if len(used) else slice(0)  # a person is narrow, turning a map slow
-    labels[:, span] = columns[span].T
+    label_map[:, span] = columns[span].T
 
 
-class CocoJson:
+class CocoJson(Format):
     """predictions.json: {"images": […], "annotations": […]}; nothing is lost.
 
     An image has id, height, width and parts (the combined label map: category_id and segmentation of every class). An
@@ -46,15 +48,13 @@ class CocoJson:
     knows_people = True
 
     def __init__(self):
-        self._written: dict[Path, tuple[list, list]] = {}
-        self._read: dict[Path, dict[str, tuple[dict, list]]] = {}
+        self._written: dict[Path, tuple[list, list]] = {}  # images and annotations until finish
+        self._read: dict[Path, dict[str, tuple[dict, list]]] = {}  # the whole file, as run lengths
 
     def detect(self, folder: Path) -> bool:
-        """Whether the folder looks like this format."""
         return (folder / NAME).is_file()
 
     def stems(self, folder: Path) -> list[str]:
-        """The images that the file has predictions for; reads it."""
         record = read_json(folder / NAME)
         if not isinstance(record, dict) or not {"images", "annotations"} <= record.keys():
             raise ValueError(f"{folder / NAME}: must be an object with 'images' and 'annotations'")
@@ -67,16 +67,15 @@ class CocoJson:
         return sorted(images)
 
     def read(self, folder: Path, stem: str) -> Prediction:
-        """Raises ValueError that names the file and the image at fault."""
         if folder not in self._read:
             self.stems(folder)
         try:
             image, people = self._read[folder][stem]
             size = int(image["height"]), int(image["width"])
-            labels, maps = np.zeros(size, np.uint8), np.zeros((len(people), *size), np.uint8)
-            _paint(image["parts"], labels)
-            for person, own in zip(people, maps, strict=True):
-                _paint(person["parts"], own)
+            label_map, person_maps = np.zeros(size, np.uint8), np.zeros((len(people), *size), np.uint8)
+            _paint(image["parts"], label_map)
+            for person, person_map in zip(people, person_maps, strict=True):
+                _paint(person["parts"], person_map)
             scores = np.array([person["score"] for person in people], float)
             box_scores = np.array([person.get("box_score", person["score"]) for person in people], float)
             boxes = None
@@ -87,21 +86,30 @@ class CocoJson:
             raise ValueError(f"{folder / NAME}: image {stem}: {missing} is missing") from None
         except (TypeError, ValueError, IndexError) as error:
             raise ValueError(f"{folder / NAME}: image {stem}: {error}") from None
-        return Prediction(labels, maps, scores, boxes, box_scores)
+        return Prediction(label_map, person_maps, scores, boxes, box_scores)
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
-        """Kept as run lengths until :meth:`finish`."""
         images, annotations = self._written.setdefault(folder, ([], []))
-        height, width = prediction.labels.shape
-        images.append({"id": stem, "height": height, "width": width, "parts": _masks(prediction.labels)})
+        height, width = prediction.label_map.shape
+        images.append({"id": stem, "height": height, "width": width, "parts": _masks(prediction.label_map)})
         rows = (prediction.scores.tolist(), prediction.box_scores.tolist(), prediction.boxes.tolist())
-        for person, score, box_score, (x1, y1, x2, y2) in zip(np.asarray(prediction.people), *rows, strict=True):
+        for person, score, box_score, (x1, y1, x2, y2) in zip(np.asarray(prediction.person_maps), *rows, strict=True):
             entry = {"image_id": stem, "category_id": 1, "score": score, "box_score": box_score}
             annotations.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "parts": _masks(person)})
 
-    def finish(self, folder: Path) -> None:
-        """Writes the file."""
-        images, annotations = self._written.pop(folder, ([], []))
+    def finish(self, folder: Path, others: Sequence["CocoJson"] = ()) -> None:
+        """Writes the file, images in the order of their ids.
+
+        Args:
+            others: the writers of other processes, whose images belong to the same file.
+        """
+        images, annotations = [], []
+        for format in (self, *others):
+            more_images, more_annotations = format._written.pop(folder, ([], []))
+            images += more_images
+            annotations += more_annotations
+        images.sort(key=lambda image: image["id"])
+        annotations.sort(key=lambda person: person["image_id"])
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"images": images, "annotations": annotations})
         (folder / NAME).write_text(text + "\n", encoding="utf-8")

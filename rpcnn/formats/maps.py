@@ -1,16 +1,17 @@
-"""Formats of a few PNGs and one JSON an image: what rpcnn.predict writes, and one with a map per person."""
+"""Formats of some PNGs and one JSON file per image: what rpcnn.predict writes, and one with a map per person."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 
-from rpcnn.metrics import NumberedPeople
+from rpcnn.labelmaps.people import NumberedPersonMaps
 
-from .prediction import Prediction, paint, read_json, read_png, write_png
+from .format import Format
+from .prediction import Prediction, flatten, read_json, read_png, write_png
 
 
-def _scored(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _read_people(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Scores [N], box scores [N] and boxes [N, 4] (or None) of the people in <stem>.json."""
     record = read_json(path)
     people = record.get("people") if isinstance(record, dict) else None
@@ -18,16 +19,16 @@ def _scored(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         raise ValueError(f"{path}: must hold 'people', a list of objects with a 'score'")
     scores = np.array([p["score"] for p in people], float)
     box_scores = np.array([p.get("box_score", p["score"]) for p in people], float)
-    boxed = people and all("box" in p for p in people)
-    return scores, box_scores, np.array([p["box"] for p in people], float).reshape(-1, 4) if boxed else None
+    have_boxes = people and all("box" in p for p in people)
+    return scores, box_scores, np.array([p["box"] for p in people], float).reshape(-1, 4) if have_boxes else None
 
 
-def _record(prediction: Prediction) -> str:
+def _people_json(prediction: Prediction) -> str:
     rows = zip(prediction.scores.tolist(), prediction.box_scores.tolist(), prediction.boxes.tolist(), strict=True)
     return json.dumps({"people": [dict(score=s, box_score=b, box=box) for s, b, box in rows]}, indent=1)
 
 
-class InstanceMaps:
+class InstanceMaps(Format):
     """<stem>_labels.png, <stem>_instances.png (person i of the JSON is i + 1) and <stem>.json, as predict writes them.
 
     A pixel has one person: AP^p, PCP and AP^r differ from those of overlapping maps.
@@ -37,65 +38,55 @@ class InstanceMaps:
     knows_people = True
 
     def detect(self, folder: Path) -> bool:
-        """Whether the folder looks like this format."""
         return any(folder.glob("*_instances.png"))
 
     def stems(self, folder: Path) -> list[str]:
-        """The images that the folder has predictions for."""
         return sorted(path.name.removesuffix("_instances.png") for path in folder.glob("*_instances.png"))
 
     def read(self, folder: Path, stem: str) -> Prediction:
-        """Raises ValueError that names the file at fault."""
-        labels = read_png(folder / f"{stem}_labels.png")
+        label_map = read_png(folder / f"{stem}_labels.png")
         numbers = read_png(folder / f"{stem}_instances.png", wide=True)
-        scores, box_scores, boxes = _scored(folder / f"{stem}.json")
-        if numbers.shape != labels.shape or numbers.max(initial=0) > len(scores):
+        scores, box_scores, boxes = _read_people(folder / f"{stem}.json")
+        if numbers.shape != label_map.shape or numbers.max(initial=0) > len(scores):
             raise ValueError(
-                f"{folder / f'{stem}_instances.png'}: must have the labels' size {labels.shape} and numbers up to the "
-                f"JSON's {len(scores)} people, got {numbers.shape} and {numbers.max(initial=0)}"
+                f"{folder / f'{stem}_instances.png'}: must have the labels' size {label_map.shape} and numbers up to "
+                f"the JSON's {len(scores)} people, got {numbers.shape} and {numbers.max(initial=0)}"
             )
-        return Prediction(labels, NumberedPeople(labels, numbers, len(scores)), scores, boxes, box_scores)
+        return Prediction(label_map, NumberedPersonMaps(label_map, numbers, len(scores)), scores, boxes, box_scores)
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
-        """Overlaps go to the better person."""
-        painted, numbers = paint(prediction.people, prediction.scores)
-        write_png(folder / f"{stem}_labels.png", np.where(numbers > 0, painted, prediction.labels))
+        labels, numbers = flatten(prediction.person_maps, prediction.scores)
+        write_png(folder / f"{stem}_labels.png", np.where(numbers > 0, labels, prediction.label_map))
         write_png(folder / f"{stem}_instances.png", numbers)
-        (folder / f"{stem}.json").write_text(_record(prediction) + "\n", encoding="utf-8")
-
-    def finish(self, folder: Path) -> None:
-        """Nothing is left to write."""
+        (folder / f"{stem}.json").write_text(_people_json(prediction) + "\n", encoding="utf-8")
 
 
-class PersonMaps(InstanceMaps):
-    """<stem>_labels.png, <stem>_person_<i>.png (i = 1, 2, …: a label map a person) and <stem>.json; loses nothing."""
+class PersonMaps(Format):
+    """<stem>_labels.png, <stem>_person_<i>.png (i = 1, 2, …: a label map each) and <stem>.json; nothing is lost."""
 
     overlapping = True
+    knows_people = True
 
     def detect(self, folder: Path) -> bool:
-        """Whether the folder looks like this format."""
         return any(folder.glob("*_labels.png")) and not any(folder.glob("*_instances.png"))
 
     def stems(self, folder: Path) -> list[str]:
-        """The images that the folder has predictions for."""
         return sorted(path.name.removesuffix("_labels.png") for path in folder.glob("*_labels.png"))
 
     def read(self, folder: Path, stem: str) -> Prediction:
-        """Raises ValueError that names the file at fault."""
-        labels = read_png(folder / f"{stem}_labels.png")
-        scores, box_scores, boxes = _scored(folder / f"{stem}.json")
-        people = np.zeros((len(scores), *labels.shape), np.uint8)
-        for i, person in enumerate(people, 1):
+        label_map = read_png(folder / f"{stem}_labels.png")
+        scores, box_scores, boxes = _read_people(folder / f"{stem}.json")
+        person_maps = np.zeros((len(scores), *label_map.shape), np.uint8)
+        for i, person in enumerate(person_maps, 1):
             path = folder / f"{stem}_person_{i}.png"
             values = read_png(path)
-            if values.shape != labels.shape:
-                raise ValueError(f"{path}: must have the labels' size {labels.shape}, got {values.shape}")
+            if values.shape != label_map.shape:
+                raise ValueError(f"{path}: must have the labels' size {label_map.shape}, got {values.shape}")
             person[:] = values
-        return Prediction(labels, people, scores, boxes, box_scores)
+        return Prediction(label_map, person_maps, scores, boxes, box_scores)
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
-        """One PNG a person."""
-        write_png(folder / f"{stem}_labels.png", prediction.labels)
-        for i, person in enumerate(np.asarray(prediction.people), 1):
+        write_png(folder / f"{stem}_labels.png", prediction.label_map)
+        for i, person in enumerate(np.asarray(prediction.person_maps), 1):
             write_png(folder / f"{stem}_person_{i}.png", person)
-        (folder / f"{stem}.json").write_text(_record(prediction) + "\n", encoding="utf-8")
+        (folder / f"{stem}.json").write_text(_people_json(prediction) + "\n", encoding="utf-8")

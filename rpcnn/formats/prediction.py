@@ -1,4 +1,4 @@
-"""What any format holds of one image, and the PNG and text files that formats are made of."""
+"""The prediction for one image that every format holds, and the PNG and text files that formats are made of."""
 
 import json
 from dataclasses import dataclass
@@ -7,42 +7,43 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from rpcnn.labelmaps.people import as_array
+from rpcnn.labelmaps.boxes import person_boxes
+from rpcnn.labelmaps.people import NumberedPersonMaps, as_array
 from rpcnn.labelmaps.png import read_byte_png
-from rpcnn.metrics import NumberedPeople, person_boxes
 
 
 @dataclass
 class Prediction:
-    """One image of H × W pixels: N people, best or not, and the label map of the whole image."""
+    """The prediction for one image of H × W pixels: N people in any order, and the label map of the whole image."""
 
-    labels: np.ndarray
+    label_map: np.ndarray
     """uint8 [H, W]: the combined label map."""
-    people: np.ndarray | NumberedPeople
-    """uint8 [N, H, W]: each person's own label map, 0 elsewhere; numbered where the format has them so."""
+    person_maps: np.ndarray | NumberedPersonMaps
+    """uint8 [N, H, W]: each person's own label map, 0 elsewhere; numbered where the format numbers them."""
     scores: np.ndarray
     """float64 [N]: what AP^p, AP^r and AP^h rank by."""
     boxes: np.ndarray | None = None
-    """float64 [N, 4] x1 y1 x2 y2 in pixels, width = x2 − x1; None draws them around the people's maps."""
+    """float64 [N, 4] x1 y1 x2 y2 in pixels, width = x2 − x1; None: the boxes that enclose the person maps."""
     box_scores: np.ndarray | None = None
-    """float64 [N]: what AP^bbox ranks by; None takes `scores`."""
-    parts: np.ndarray | NumberedPeople | None = None
-    """uint8 [M, H, W]: part instances of one label each, from formats that know no people; None: the people's own."""
+    """float64 [N]: what AP^bbox ranks by; None: `scores`."""
+    part_maps: np.ndarray | NumberedPersonMaps | None = None
+    """uint8 [M, H, W]: part instances of one label each, from formats with `knows_people` False; None: the people's
+    own parts."""
     part_scores: np.ndarray | None = None
     """float64 [M]."""
 
     def __post_init__(self):
         if self.boxes is None:
-            self.boxes = person_boxes(self.people)
+            self.boxes = person_boxes(self.person_maps)
         if self.box_scores is None:
             self.box_scores = self.scores
 
     @classmethod
     def of(cls, result) -> "Prediction":
         """That of a :class:`rpcnn.ParsingResult`."""
-        names = ("labels", "people", "scores", "boxes", "box_scores")
-        labels, people, scores, boxes, box_scores = (as_array(getattr(result, name)) for name in names)
-        return cls(labels, people, scores.astype(float), boxes.astype(float), box_scores.astype(float))
+        names = ("label_map", "person_maps", "scores", "boxes", "box_scores")
+        label_map, person_maps, scores, boxes, box_scores = (as_array(getattr(result, name)) for name in names)
+        return cls(label_map, person_maps, scores.astype(float), boxes.astype(float), box_scores.astype(float))
 
 
 def read_png(path: Path, wide: bool = False) -> np.ndarray:
@@ -57,7 +58,7 @@ def read_png(path: Path, wide: bool = False) -> np.ndarray:
         with Image.open(path) as picture:
             values = np.asarray(picture)
     except FileNotFoundError:
-        raise ValueError(f"{path}: is not there") from None
+        raise ValueError(f"{path}: not found") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from None
     if values.ndim != 2:
@@ -80,7 +81,7 @@ def read_json(path: Path) -> dict | list:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: is not there") from None
+        raise ValueError(f"{path}: not found") from None
     except ValueError as error:
         raise ValueError(f"{path}: is not JSON: {error}") from None
 
@@ -90,7 +91,7 @@ def read_columns(path: Path, names: tuple[str, ...]) -> np.ndarray:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
-        raise ValueError(f"{path}: is not there") from None
+        raise ValueError(f"{path}: not found") from None
     rows = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -105,12 +106,15 @@ def read_columns(path: Path, names: tuple[str, ...]) -> np.ndarray:
     return np.array(rows, float).reshape(-1, len(names))
 
 
-def paint(people, scores: np.ndarray, threshold: float = -np.inf) -> tuple[np.ndarray, np.ndarray]:
-    """People [N, H, W] over each other, the best on top: labels uint8, numbers int32 [H, W] (i + 1 is person i)."""
-    people = np.asarray(people)
-    labels, numbers = np.zeros(people.shape[1:], np.uint8), np.zeros(people.shape[1:], np.int32)
+def flatten(person_maps, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Overlapping people [N, H, W] as one layer, the best on top.
+
+    Returns:
+        Labels uint8 [H, W], and person numbers int32 [H, W]: i + 1 where person i is on top, 0 where nobody is.
+    """
+    maps = np.asarray(person_maps)
+    labels, numbers = np.zeros(maps.shape[1:], np.uint8), np.zeros(maps.shape[1:], np.int32)
     for i in np.argsort(scores, kind="stable"):
-        if scores[i] >= threshold:
-            on = people[i] > 0
-            labels[on], numbers[on] = people[i][on], i + 1
+        on_person = maps[i] > 0
+        labels[on_person], numbers[on_person] = maps[i][on_person], i + 1
     return labels, numbers

@@ -4,64 +4,59 @@ from pathlib import Path
 
 import numpy as np
 
-from rpcnn.metrics import NumberedPeople
+from rpcnn.labelmaps.people import NumberedPersonMaps
 
-from .prediction import Prediction, paint, read_columns, read_png, write_png
+from .format import Format
+from .prediction import Prediction, flatten, read_columns, read_png, write_png
 
 
-class CihpServer:
+class CihpServer(Format):
     """CIHP's: global_parsing/<stem>.png, and part instances in instance_parsing/<stem>.png with <stem>.txt beside it.
 
-    The PNG numbers the part instances 1, 2, …; line i of the text is "class score" of instance i. It does not say which
-    parts belong to one person, so AP^p, PCP, AP^h and AP^bbox are undefined; a pixel has one instance.
+    The PNG numbers the part instances 1, 2, …; line i of the text is "class score" of instance i; `write` gives
+    parts their person's score. It does not say which parts belong to one person, so AP^p, PCP, AP^h and AP^bbox are
+    undefined; a pixel has one instance.
     """
 
     overlapping = False
     knows_people = False
 
     def detect(self, folder: Path) -> bool:
-        """Whether the folder looks like this format."""
         return (folder / "instance_parsing").is_dir()
 
     def stems(self, folder: Path) -> list[str]:
-        """The images that the folder has predictions for."""
         return sorted(path.stem for path in (folder / "global_parsing").glob("*.png"))
 
     def read(self, folder: Path, stem: str) -> Prediction:
-        """Raises ValueError that names the file at fault."""
-        labels = read_png(folder / "global_parsing" / f"{stem}.png")
+        label_map = read_png(folder / "global_parsing" / f"{stem}.png")
         path, text = folder / "instance_parsing" / f"{stem}.png", folder / "instance_parsing" / f"{stem}.txt"
         numbers, rows = read_png(path, wide=True), read_columns(text, ("class", "score"))
-        if numbers.shape != labels.shape or numbers.max(initial=0) > len(rows):
+        if numbers.shape != label_map.shape or numbers.max(initial=0) > len(rows):
             raise ValueError(
-                f"{path}: must have global_parsing's size {labels.shape} and numbers up to the {len(rows)} lines of "
+                f"{path}: must have global_parsing's size {label_map.shape} and numbers up to the {len(rows)} lines of "
                 f"{text.name}, got {numbers.shape} and {numbers.max(initial=0)}"
             )
         classes = rows[:, 0]
         if ((classes != np.round(classes)) | (classes < 1) | (classes > 254)).any():
             raise ValueError(f"{text}: classes must be whole numbers from 1 on, got {classes.tolist()}")
-        parts = NumberedPeople(np.append(0, classes).astype(np.uint8)[numbers], numbers, len(rows))
-        nobody = np.zeros((0, *labels.shape), np.uint8)
-        return Prediction(labels, nobody, np.zeros(0), parts=parts, part_scores=rows[:, 1])
+        part_maps = NumberedPersonMaps(np.append(0, classes).astype(np.uint8)[numbers], numbers, len(rows))
+        no_people = np.zeros((0, *label_map.shape), np.uint8)
+        return Prediction(label_map, no_people, np.zeros(0), part_maps=part_maps, part_scores=rows[:, 1])
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
-        """Overlaps go to the better person; a person's parts have its score."""
-        write_png(folder / "global_parsing" / f"{stem}.png", prediction.labels)
-        labels, people = paint(prediction.people, prediction.scores)
+        write_png(folder / "global_parsing" / f"{stem}.png", prediction.label_map)
+        labels, person_numbers = flatten(prediction.person_maps, prediction.scores)
         numbers, lines = np.zeros(labels.shape, np.int32), []
         for i, score in enumerate(prediction.scores, 1):
-            mine = people == i
-            for label in np.flatnonzero(np.bincount(labels[mine], minlength=1)):
+            on_person = person_numbers == i
+            for label in np.flatnonzero(np.bincount(labels[on_person], minlength=1)):
                 lines.append(f"{label} {score:.9g}\n")
-                numbers[mine & (labels == label)] = len(lines)
+                numbers[on_person & (labels == label)] = len(lines)
         write_png(folder / "instance_parsing" / f"{stem}.png", numbers)
         (folder / "instance_parsing" / f"{stem}.txt").write_text("".join(lines), encoding="utf-8")
 
-    def finish(self, folder: Path) -> None:
-        """Nothing is left to write."""
 
-
-class MhpServer:
+class MhpServer(Format):
     """A person map beside the global map, as MHP's evaluation reads them: no two people share a pixel.
 
     global_parsing/<stem>.png, instance_segmentation/<stem>.png (people numbered 1, 2, …) and <stem>.txt beside it,
@@ -72,32 +67,25 @@ class MhpServer:
     knows_people = True
 
     def detect(self, folder: Path) -> bool:
-        """Whether the folder looks like this format."""
         return (folder / "instance_segmentation").is_dir()
 
     def stems(self, folder: Path) -> list[str]:
-        """The images that the folder has predictions for."""
         return sorted(path.stem for path in (folder / "global_parsing").glob("*.png"))
 
     def read(self, folder: Path, stem: str) -> Prediction:
-        """Raises ValueError that names the file at fault."""
-        labels = read_png(folder / "global_parsing" / f"{stem}.png")
+        label_map = read_png(folder / "global_parsing" / f"{stem}.png")
         path = folder / "instance_segmentation" / f"{stem}.png"
         numbers, scores = read_png(path, wide=True), read_columns(path.with_suffix(".txt"), ("score",))[:, 0]
-        if numbers.shape != labels.shape or numbers.max(initial=0) > len(scores):
+        if numbers.shape != label_map.shape or numbers.max(initial=0) > len(scores):
             raise ValueError(
-                f"{path}: must have global_parsing's size {labels.shape} and numbers up to the {len(scores)} lines "
+                f"{path}: must have global_parsing's size {label_map.shape} and numbers up to the {len(scores)} lines "
                 f"of {stem}.txt, got {numbers.shape} and {numbers.max(initial=0)}"
             )
-        return Prediction(labels, NumberedPeople(labels, numbers, len(scores)), scores)
+        return Prediction(label_map, NumberedPersonMaps(label_map, numbers, len(scores)), scores)
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
-        """Overlaps go to the better person."""
-        painted, numbers = paint(prediction.people, prediction.scores)
-        write_png(folder / "global_parsing" / f"{stem}.png", np.where(numbers > 0, painted, prediction.labels))
+        labels, numbers = flatten(prediction.person_maps, prediction.scores)
+        write_png(folder / "global_parsing" / f"{stem}.png", np.where(numbers > 0, labels, prediction.label_map))
         path = folder / "instance_segmentation" / f"{stem}.png"
         write_png(path, numbers)
         path.with_suffix(".txt").write_text("".join(f"{s:.9g}\n" for s in prediction.scores), encoding="utf-8")
-
-    def finish(self, folder: Path) -> None:
-        """Nothing is left to write."""

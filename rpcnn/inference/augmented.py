@@ -15,11 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rpcnn import ops
+from rpcnn.box_convention import BoxConvention, mirror_boxes
 from rpcnn.labels import LabelSet
-from rpcnn.model.boxes import mirror_boxes, resize_boxes
 from rpcnn.model.detections import Detections
-from rpcnn.model.rp_rcnn import RPRCNN, STRIDES
-from rpcnn.ops.paste_parsing import global_window, strips
+from rpcnn.model.rp_rcnn import RPRCNN
+from rpcnn.ops.sampling import global_window, strips
 
 from .soft_nms import box_voting, soft_nms
 
@@ -32,17 +32,17 @@ class Pass(NamedTuple):
     finest: Tensor  # S2 [1, C, H / 4, W / 4]
     image_size: tuple[int, int]  # (height, width) that the network saw, without padding
     mirrored: bool
-    inclusive_boxes: bool = False  # the model's
+    convention: BoxConvention  # what the model's corners are
 
     def to_base(self, boxes: Tensor, base_size: tuple[int, int]) -> Tensor:
         """Boxes [n, 4] of this pass in the pixels of the base scale."""
         if self.mirrored:
             boxes = mirror_boxes(boxes, self.image_size[1])
-        return resize_boxes(boxes, self.image_size, base_size, self.inclusive_boxes)
+        return self.convention.resize(boxes, self.image_size, base_size)
 
     def from_base(self, boxes: Tensor, base_size: tuple[int, int]) -> Tensor:
         """Boxes [n, 4] of the base scale in this pass's pixels."""
-        boxes = resize_boxes(boxes, base_size, self.image_size, self.inclusive_boxes)
+        boxes = self.convention.resize(boxes, base_size, self.image_size)
         return mirror_boxes(boxes, self.image_size[1]) if self.mirrored else boxes
 
 
@@ -72,10 +72,11 @@ class AugmentedInference:
         model: RPRCNN,
         label_set: LabelSet,
         scales: Sequence[Callable[[Tensor], Tensor]],
-        flip: bool = True,
-        suppression: str = "linear",
+        *,
+        flip: bool,
+        suppression: str,
+        voting_iou: float,
         sigma: float = 0.5,
-        voting_iou: float = 0.9,
         progress: bool = False,
     ):
         if not scales:
@@ -104,25 +105,33 @@ class AugmentedInference:
     def __call__(self, image: Tensor) -> Detections:
         """A picture uint8 [3, H, W] RGB at its own size to detections in the pixels of the base scale.
 
-        `semantic` of the result is [K, H, W]: every pass's map is interpolated at the centres of the picture's own
+        `label_probs` of the result is [K, H, W]: every pass's map is interpolated at the centres of the picture's own
         pixels, where `combine` reads it, and averaged there. It takes 4 K H W bytes, 77 MB for 1200x800 and 20 classes.
         """
         passes: list[Pass] = []
-        boxes, scores, semantic = [], [], None
+        boxes, scores, label_probs = [], [], None
         for resized, mirrored in self.views(image):
             seen, found, found_scores, logits = self.look(resized, mirrored)
             passes.append(seen)
             boxes.append(seen.to_base(found, passes[0].image_size))
             scores.append(found_scores)
             if logits is not None:
-                if semantic is None:
-                    semantic = logits.new_zeros(logits.shape[0], *image.shape[1:], dtype=torch.float32)
-                self.add_semantic(semantic, logits, seen, len(passes))
+                if label_probs is None:
+                    label_probs = logits.new_zeros(logits.shape[0], *image.shape[1:], dtype=torch.float32)
+                self.add_semantic(label_probs, logits, seen, len(passes))
             del logits  # before the next pass, whose own are to be the only ones
         base = passes[0].image_size
         best, box_scores = self.select(torch.cat(boxes), torch.cat(scores))
-        probabilities, iou_scores = self.parse(passes, best)
-        return Detections(best, box_scores, iou_scores, probabilities, semantic, base, semantic_size=base)
+        person_probs, iou_scores = self.parse(passes, best)
+        return Detections(
+            boxes=best,
+            box_scores=box_scores,
+            iou_scores=iou_scores,
+            person_probs=person_probs,
+            label_probs=label_probs,
+            image_size=base,
+            label_probs_size=base,
+        )
 
     def views(self, image: Tensor) -> Iterator[tuple[Tensor, bool]]:
         """The image as each pass sees it, and whether that is mirrored."""
@@ -139,7 +148,7 @@ class AugmentedInference:
         pyramid, logits, sizes = self.model.encode([resized])
         proposals = self.model.rpn.propose(*self.model.rpn(pyramid), sizes)
         boxes, scores, _ = self.model.box_head.candidates(*self.model.box_head(pyramid, proposals), proposals, sizes)
-        seen = Pass(pyramid[0], sizes[0], mirrored, self.model.inclusive_boxes)
+        seen = Pass(pyramid[0], sizes[0], mirrored, self.model.box_head.boxes)
         return seen, boxes, scores, None if logits is None else logits[0]
 
     def select(self, candidates: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,14 +169,11 @@ class AugmentedInference:
     def add_semantic(self, mean: Tensor, logits: Tensor, seen: Pass, number: int) -> None:
         """Makes pass `number`, from 1 on, part of the mean probabilities [K, H, W]; a strip of rows at a time."""
         classes, *size = mean.shape
-        probabilities = self.model.semantic_probabilities(logits, seen.image_size)
-        # The map's cells are whole: up to 3 pixels more than the network saw. With its padding it is the whole image.
+        probabilities, reach = self.model.label_probabilities(logits, seen.image_size)
+        # Its cells are whole: up to 3 pixels more than the network saw.
         covered = tuple(
-            max(STRIDES[0] * cells * side / pixels, side)
-            for cells, side, pixels in zip(probabilities.shape[1:], size, seen.image_size, strict=True)
+            max(end * side / pixels, side) for end, side, pixels in zip(reach, size, seen.image_size, strict=True)
         )
-        if not self.model.crop_semantic:
-            covered = tuple(size)
         for rows in strips(0, size[0], size[1] * classes):
             window = global_window(probabilities, covered, rows, (0, size[1]))
             if seen.mirrored:
@@ -180,15 +186,15 @@ class AugmentedInference:
         The mean is that of the parsing scores sqrt(S_cls * S_iou); S_cls is the same in all passes, which makes it the
         mean of sqrt(S_iou), squared.
         """
-        probabilities, roots = None, None
+        person_probs, roots = None, None
         for number, seen in enumerate(passes, start=1):
             own = seen.from_base(boxes, passes[0].image_size)
-            maps, iou_scores = self.model.parse([seen.finest], own)
+            maps, iou_scores = self.model.parse(seen.finest, own)
             if seen.mirrored:
                 maps = maps.flip(-1)[:, self.exchanged]
             if iou_scores is not None:
                 roots = torch.zeros_like(iou_scores) if roots is None else roots
                 roots.lerp_(iou_scores.clamp(min=0).sqrt(), 1 / number)
-            probabilities = maps if probabilities is None else probabilities.lerp_(maps, 1 / number)
+            person_probs = maps if person_probs is None else person_probs.lerp_(maps, 1 / number)
             del maps
-        return probabilities, None if roots is None else roots.square()
+        return person_probs, None if roots is None else roots.square()

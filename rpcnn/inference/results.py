@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from rpcnn.labels import LabelSet
+from rpcnn.visualize import flat_palette, overlay
 
-_OF_PEOPLE = ("boxes", "box_scores", "iou_scores", "scores", "people")
+_OF_PEOPLE = ("boxes", "box_scores", "iou_scores", "scores", "person_maps")
 
 
 @dataclass
@@ -33,14 +34,29 @@ class ParsingResult:
     without a re-scoring network)."""
     scores: Tensor
     """float32 [N] in 0..1: S_parsing = sqrt(S_cls · S_iou) (Sec. 3.5)."""
-    people: Tensor
+    person_maps: Tensor
     """uint8 [N, H, W]: each person's own label map, 0 elsewhere; maps may overlap."""
-    labels: Tensor
+    label_map: Tensor
     """uint8 [H, W]: the combined label map (Fig. 4)."""
-    instances: Tensor
+    instance_map: Tensor
     """Integers [H, W]: 0 nobody, 1 the best person, 2 the next, …; person i is the one numbered i + 1."""
     label_set: LabelSet
     """Names and colours of the labels."""
+
+    @property
+    def people(self) -> Tensor:
+        """`person_maps`, by its short public name."""
+        return self.person_maps
+
+    @property
+    def labels(self) -> Tensor:
+        """`label_map`, by its short public name."""
+        return self.label_map
+
+    @property
+    def instances(self) -> Tensor:
+        """`instance_map`, by its short public name."""
+        return self.instance_map
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -48,14 +64,14 @@ class ParsingResult:
     def __getitem__(self, index) -> "ParsingResult":
         """The people that a number, a slice, a list of numbers or a bool mask [N] picks, in that order.
 
-        Their instances are numbered anew; `labels`, the map of the whole image, stays.
+        instance_map is numbered anew; label_map, of the whole image, stays.
         """
         kept = torch.arange(len(self), device=self.scores.device)[index].reshape(-1)
-        instances = self.instances.long()  # uint16 tensors know few operations
-        number = instances.new_zeros(max(len(self), int(instances.max()) if instances.numel() else 0) + 1)
+        old = self.instance_map.long()  # uint16 tensors know few operations
+        number = old.new_zeros(max(len(self), int(old.max()) if old.numel() else 0) + 1)
         number[kept + 1] = torch.arange(1, len(kept) + 1, device=kept.device)
-        instances = number[instances].to(torch.uint8 if len(kept) < 256 else torch.uint16)
-        return replace(self, instances=instances, **{name: getattr(self, name)[kept] for name in _OF_PEOPLE})
+        instance_map = number[old].to(torch.uint8 if len(kept) < 256 else torch.uint16)
+        return replace(self, instance_map=instance_map, **{name: getattr(self, name)[kept] for name in _OF_PEOPLE})
 
     def above(self, score: float) -> "ParsingResult":
         """Only the people with a parsing score of at least `score`."""
@@ -77,11 +93,11 @@ class ParsingResult:
         """
         from pycocotools import mask
 
-        people = self.numpy()["people"]
+        person_maps = self.numpy()["person_maps"]
         boxes = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in self.boxes.tolist()]
         scores = self._scores()
         entries = []
-        for i, (person, box) in enumerate(zip(people, boxes, strict=True)):
+        for i, (person, box) in enumerate(zip(person_maps, boxes, strict=True)):
             code = mask.encode(np.asfortranarray(person > 0, dtype=np.uint8))
             entries.append(
                 {"image_id": image_id, "category_id": 1, "bbox": box}
@@ -95,9 +111,7 @@ class ParsingResult:
 
         See :func:`rpcnn.visualize.overlay`. Raises ValueError if the image has another size.
         """
-        from rpcnn.visualize import overlay
-
-        height, width = self.labels.shape
+        height, width = self.label_map.shape
         return overlay(Image.new("RGB", (width, height)) if image is None else image, self)
 
     def save(self, folder: str | pathlib.Path, stem: str, image=None) -> list[pathlib.Path]:
@@ -133,27 +147,25 @@ class ParsingResult:
         return [_write(folder / name, data) for name, data in contents.items()]
 
     def label_image(self) -> Image.Image:
-        """`labels` as a palette image (mode P) in the colours of the label set; pixel values are class ids."""
-        from rpcnn.visualize import flat_palette
-
-        picture = Image.fromarray(self.numpy()["labels"])
+        """label_map as a palette image (mode P) in the colours of the label set; pixel values are class ids."""
+        picture = Image.fromarray(self.numpy()["label_map"])
         picture.putpalette(flat_palette(self.label_set))
         return picture
 
     def instance_image(self) -> Image.Image:
-        """`instances` as a grey image with 8 bits, or 16 (mode I;16) where a number exceeds 255."""
-        instances = self.numpy()["instances"]
-        return Image.fromarray(instances.astype(np.uint16 if instances.max(initial=0) > 255 else np.uint8))
+        """instance_map as a grey image with 8 bits, or 16 (mode I;16) where a number exceeds 255."""
+        numbers = self.numpy()["instance_map"]
+        return Image.fromarray(numbers.astype(np.uint16 if numbers.max(initial=0) > 255 else np.uint8))
 
     def record(self) -> dict:
         """What :meth:`save` writes as JSON."""
         scores, boxes = self._scores(), self.numpy()["boxes"]
         people = []
-        for i, person in enumerate(self.numpy()["people"]):
+        for i, person in enumerate(self.numpy()["person_maps"]):
             parts = [self.label_set.names[label] for label in np.flatnonzero(np.bincount(person.ravel())) if label]
             numbers = {"instance": i + 1, "box": [_shortest(value) for value in boxes[i]]}
             people.append(numbers | {name: values[i] for name, values in scores.items()} | {"parts": parts})
-        height, width = self.labels.shape
+        height, width = self.label_map.shape
         labels = {"label_set": self.label_set.name, "labels": list(self.label_set.names)}
         return {"height": height, "width": width} | labels | {"people": people}
 

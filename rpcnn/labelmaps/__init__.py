@@ -1,1 +1,1 @@
-"""Label maps and people's maps as arrays and on disk: PNG, run lengths, boxes around maps. Needs numpy alone."""
+"""Label maps and person maps as arrays and on disk: PNG, run lengths, boxes around maps. Needs numpy alone."""

@@ -6,7 +6,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class NumberedPeople:
+class NumberedPersonMaps:
     """N people who share no pixel, as one map of labels and one of people's numbers.
 
     numpy functions see it as the maps [N, H, W] that it stands for (`np.asarray`); the counting core takes it as it is,
@@ -16,7 +16,7 @@ class NumberedPeople:
         ValueError: shapes differ, labels are no labels, or a number is outside 0..N.
     """
 
-    labels: np.ndarray
+    label_map: np.ndarray
     """uint8 [H, W]."""
     numbers: np.ndarray
     """uint8 or uint16 [H, W]: i + 1 where the label is person i's, 0 nobody's. Any integers are taken."""
@@ -24,26 +24,26 @@ class NumberedPeople:
     """N, at most 65535."""
 
     def __post_init__(self):
-        labels, numbers = as_labels("labels", self.labels), as_array(self.numbers)
-        if labels.ndim != 2 or numbers.shape != labels.shape:
+        label_map, numbers = as_labels("NumberedPersonMaps: label_map", self.label_map), as_array(self.numbers)
+        if label_map.ndim != 2 or numbers.shape != label_map.shape:
             raise ValueError(
-                "NumberedPeople: labels and numbers must have one shape [H, W], "
-                f"got {list(labels.shape)} and {list(numbers.shape)}"
+                "NumberedPersonMaps: label_map and numbers must have one shape [H, W], "
+                f"got {list(label_map.shape)} and {list(numbers.shape)}"
             )
         low, high = 0 if numbers.dtype.kind == "u" else numbers.min(initial=0), numbers.max(initial=0)
         if numbers.dtype.kind not in "iub" or low < 0 or high > self.count or self.count > 65535:
             raise ValueError(
-                f"NumberedPeople: numbers must be integers in 0..{self.count} (at most 65535), "
+                f"NumberedPersonMaps: numbers must be integers in 0..{self.count} (at most 65535), "
                 f"got {numbers.dtype} in {low}..{high}"
             )
         numbers = np.ascontiguousarray(numbers, np.uint8 if self.count <= 255 else np.uint16)
-        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "label_map", label_map)
         object.__setattr__(self, "numbers", numbers)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(N, H, W)."""
-        return (self.count, *self.labels.shape)
+        return (self.count, *self.label_map.shape)
 
     def __len__(self) -> int:
         return self.count
@@ -51,7 +51,7 @@ class NumberedPeople:
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         maps = np.zeros(self.shape, np.uint8)
         for number, person in enumerate(maps, 1):
-            np.copyto(person, self.labels, where=self.numbers == number)
+            np.copyto(person, self.label_map, where=self.numbers == number)
         return maps if dtype is None else maps.astype(dtype)
 
 
@@ -60,17 +60,17 @@ def as_array(values) -> np.ndarray:
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
-def as_people(people) -> "np.ndarray | NumberedPeople":
-    """Maps as an array; numbered people as they are."""
-    return people if isinstance(people, NumberedPeople) else as_array(people)
+def as_person_maps(person_maps) -> "np.ndarray | NumberedPersonMaps":
+    """Maps as an array; numbered ones as they are."""
+    return person_maps if isinstance(person_maps, NumberedPersonMaps) else as_array(person_maps)
 
 
 def as_labels(name: str, labels) -> np.ndarray:
-    """Labels of any integer dtype as contiguous uint8. Raises ValueError where they do not fit."""
+    """Labels of any integer dtype as contiguous uint8. Raises ValueError, which begins with `name`, for others."""
     labels = as_array(labels)
     if labels.dtype == np.uint8:
         return np.ascontiguousarray(labels)
     if labels.dtype.kind not in "iu" or (labels.size and not 0 <= labels.min() <= labels.max() <= 255):
         found = labels.dtype if labels.dtype.kind not in "iu" else f"{labels.min()}..{labels.max()}"
-        raise ValueError(f"rpcnn.metrics: {name} must hold integer labels in 0..255, got {found}")
+        raise ValueError(f"{name} must hold integer labels in 0..255, got {found}")
     return np.ascontiguousarray(labels, np.uint8)

@@ -1,6 +1,6 @@
-"""A fast way to read the label maps of human parsing: PNGs of one byte a pixel, grey or palette, not interlaced.
+"""A fast way to read the label maps of human parsing: PNGs of one byte per pixel, gray or palette, not interlaced.
 
-Some 3 times as fast as Pillow, which reads every other PNG, and says what is wrong with a broken one.
+Some 3 times as fast as Pillow, to which all other and all broken PNGs are left.
 """
 
 import struct
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rpcnn.metrics import counting
+from . import compiled
 
 try:
     from isal import isal_zlib as zlib  # inflates 3 times as fast
@@ -16,15 +16,22 @@ except ImportError:
     import zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY, PALETTE = 0, 3
+GRAY, PALETTE = 0, 3
 LARGEST = 1 << 26
-"""Pixels beyond which Pillow decides whether it is an attack."""
+"""Pixels; larger images are left to Pillow, which refuses decompression bombs."""
 
 
 def read_byte_png(path: str | Path) -> np.ndarray | None:
-    """uint8 [H,W], or None for a file that is anything but a whole PNG of one byte a pixel; palettes' indices as they
-    are. Raises OSError where it cannot be opened."""
-    if counting._metrics is None:
+    """The pixels of a PNG, for a palette their indices.
+
+    Returns:
+        uint8 [H, W], or None for any file but a complete PNG of one byte per pixel, and where rpcnn._labelmaps is not
+        built: Pillow reads those.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    if compiled.core is None:
         return None
     with open(path, "rb") as file:
         data = file.read()
@@ -34,9 +41,9 @@ def read_byte_png(path: str | Path) -> np.ndarray | None:
     width, height, packed = parts
     inflate = zlib.decompressobj()
     try:
-        rows = inflate.decompress(packed, height * (width + 1) + 1)  # a byte too many tells too large a file
-        return counting._metrics.unfilter_png(rows, height, width) if inflate.eof else None
-    except (zlib.error, ValueError):  # no such data, or another size
+        rows = inflate.decompress(packed, height * (width + 1) + 1)  # one byte more, to notice longer data
+        return compiled.core.unfilter_png(rows, height, width) if inflate.eof else None
+    except (zlib.error, ValueError):  # broken data, or another size
         return None
 
 
@@ -60,7 +67,7 @@ def _parts(data: bytes) -> tuple[int, int, bytes] | None:
             break
         elif kind[:1].isupper() and kind != b"PLTE":
             return None  # critical, and unknown
-    if header is None or header[2:] not in ((8, GREY, 0, 0, 0), (8, PALETTE, 0, 0, 0)):
+    if header is None or header[2:] not in ((8, GRAY, 0, 0, 0), (8, PALETTE, 0, 0, 0)):
         return None
     width, height = header[:2]
     if not 0 < width * height <= LARGEST or kind != b"IEND":

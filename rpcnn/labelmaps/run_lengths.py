@@ -1,12 +1,12 @@
 """COCO's compressed run lengths, painted straight into a label map.
 
-pycocotools makes a whole mask of every code, a hundred times as slow, and hands out memory that nobody wrote where a
-code is too short; here that is an error. How the code is made: csrc/metrics/run_lengths.h.
+pycocotools decodes every code to a whole mask, which is a hundred times as slow, and returns uninitialized memory where
+a code is too short; here that is an error. The code is described in csrc/labelmaps/run_lengths.h.
 """
 
 import numpy as np
 
-from rpcnn.metrics import counting
+from . import compiled
 
 MOST_DIGITS = 7  # of 5 bits: lengths below 2³¹ and their differences
 
@@ -19,19 +19,20 @@ def encode(mask: np.ndarray) -> str:
 
 
 def paint_runs(columns: np.ndarray, code: str | bytes, value: int) -> None:
-    """Writes `value` where the mask is 1.
+    """Writes `value` into `columns` where a mask is 1.
 
     Args:
         columns: uint8 [W, H], contiguous: the map by columns, as the runs go.
-        code: the compressed run lengths.
+        code: the mask's compressed run lengths.
+        value: 0..255.
 
     Raises:
-        ValueError: the code is none of W × H pixels; some pixels may be written then.
+        ValueError: the code is invalid or not of W × H pixels; some pixels may have been written.
     """
     if not isinstance(code, str | bytes):
         raise ValueError(f"run lengths must be pycocotools' compressed text, got {type(code).__name__}")
     code = code.encode("utf-8") if isinstance(code, str) else code
-    paint = counting._metrics.paint_runs if counting._metrics else _paint_numpy
+    paint = compiled.core.paint_runs if compiled.core else _paint_numpy
     if not paint(columns, code, value):
         raise ValueError(f"run lengths must make up the {columns.size} pixels of the size, got {_shortened(code)}")
 

@@ -1,26 +1,58 @@
 """The metrics of multiple human parsing, in percent: arrays in, numbers out, for anybody's predictions.
 
-:class:`ParsingEvaluator` takes one image at a time and keeps counts only; the functions beside it are what it is made
-of. Needs numpy, and pycocotools for AP^bbox; no torch.
+:class:`ParsingEvaluator` takes one image at a time and keeps counts only. What it counts is a list of metrics, each a
+:class:`Metric` in one file; DEFAULT_METRICS is the package's, and anybody's can be given beside them. The functions
+are what they are made of. Needs numpy, and pycocotools for AP^bbox; no torch.
 """
 
-from rpcnn.labelmaps.people import NumberedPeople
+from rpcnn.labelmaps.boxes import person_boxes
+from rpcnn.labelmaps.people import NumberedPersonMaps
 
-from .boxes import ap_bbox
-from .counting import confusion_matrix, person_boxes, person_counts
+from .boxes import BoxMetrics, ap_bbox
+from .counting import confusion_matrix, person_counts
+from .defaults import DEFAULT_METRICS
 from .evaluator import ParsingEvaluator
-from .instances import PERSON_THRESHOLDS, InstanceMatches, ap_h, ap_h_vol, ap_r, ap_r_vol, match_instances
-from .parsing import THRESHOLDS, PersonMatches, ap_p, ap_p_vol, average_precision, match_people, pcp
-from .semantic import class_iou, mean_accuracy, miou, pixel_accuracy
+from .image_pair import ImagePair
+from .instances import (
+    PERSON_THRESHOLDS,
+    InstanceMatches,
+    InstanceMetrics,
+    ap_h,
+    ap_h_vol,
+    ap_r,
+    ap_r_vol,
+    match_instances,
+)
+from .metric import Metric, Settings
+from .parsing import (
+    PARSING_THRESHOLDS,
+    PersonMatches,
+    PersonMetrics,
+    ap_p,
+    ap_p_vol,
+    average_precision,
+    match_people,
+    pcp,
+)
+from .semantic import ClassIoU, SemanticMetrics, class_iou, mean_accuracy, miou, pixel_accuracy
 from .table import format_table
 
 __all__ = [
+    "DEFAULT_METRICS",
+    "PARSING_THRESHOLDS",
     "PERSON_THRESHOLDS",
-    "THRESHOLDS",
+    "BoxMetrics",
+    "ClassIoU",
+    "ImagePair",
     "InstanceMatches",
-    "NumberedPeople",
+    "InstanceMetrics",
+    "Metric",
+    "NumberedPersonMaps",
     "ParsingEvaluator",
     "PersonMatches",
+    "PersonMetrics",
+    "SemanticMetrics",
+    "Settings",
     "ap_bbox",
     "ap_h",
     "ap_h_vol",

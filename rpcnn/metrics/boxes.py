@@ -7,14 +7,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rpcnn.labelmaps.people import as_array
-
+from .arrays import as_boxes, as_scores
 from .counting import take_greedily
-from .parsing import as_scores
+from .image_pair import ImagePair
+from .metric import Metric, Settings
 
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""COCO's, to the bit."""
+BOX_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+"""COCO's thresholds of IoU, to the bit."""
 MOST_BOXES = 100  # per image, the best
+
+
+class BoxMetrics(Metric):
+    """Of boxes: AP^bbox.
+
+    COCO's AP of the person boxes: IoU 0.50 … 0.95, at most 100 boxes an image. pycocotools computes the IoU and the
+    average; an image's boxes are matched where the image is read, and the tests compare with pycocotools' own
+    evaluation of a whole set. True boxes enclose the true people's maps.
+    """
+
+    columns = (("AP^bbox", "ap_bbox"),)
+    needs_people = ("ap_bbox",)
+
+    def measure(self, image: ImagePair, settings: Settings) -> "BoxMatches":
+        """The matches of one image's boxes."""
+        return match_coco_boxes(image.boxes, image.box_scores, image.true_boxes)
+
+    def summarize(self, counts: "list[BoxMatches]", settings: Settings) -> dict:
+        """ap_bbox."""
+        return {"ap_bbox": pool_ap_bbox(counts)}
 
 
 @dataclass(frozen=True)
@@ -31,7 +51,7 @@ class BoxMatches:
     """True boxes."""
 
 
-def match_boxes(boxes, scores, true_boxes) -> BoxMatches:
+def match_coco_boxes(boxes, scores, true_boxes) -> BoxMatches:
     """Matches the predicted boxes of one image with its true boxes, as COCO does.
 
     In order of score each box takes the free true box that it overlaps most (of equal ones the last), if their IoU is
@@ -53,13 +73,13 @@ def match_boxes(boxes, scores, true_boxes) -> BoxMatches:
     best = np.argsort(-scores, kind="stable")[:MOST_BOXES]
     found, scores = found[best], scores[best]
     iou = np.reshape(mask.iou(found, wanted, [0] * len(wanted)), (len(found), len(wanted), 1))
-    least = np.nextafter(THRESHOLDS, 0)  # above it is at least the threshold
+    least = np.nextafter(BOX_THRESHOLDS, 0)  # above it is at least the threshold
     matched = take_greedily(iou, np.ones((len(wanted), 1), bool), np.arange(len(found)), least)[..., 0]
     return BoxMatches(scores, matched, ~matched & (_area(found) < 0), len(wanted))
 
 
 def pool_ap_bbox(matches: Sequence[BoxMatches]) -> float:
-    """:func:`ap_bbox` from what :func:`match_boxes` gives for each image."""
+    """:func:`ap_bbox` from what :func:`match_coco_boxes` gives for each image."""
     from pycocotools.cocoeval import COCOeval
 
     if not any(image.num_true for image in matches):
@@ -80,25 +100,15 @@ def ap_bbox(boxes: Sequence, scores: Sequence, true_boxes: Sequence) -> float:
     """COCO AP: mean over IoU 0.50, 0.55, …, 0.95, at most 100 boxes per image, one class.
 
     Args:
-        boxes, scores, true_boxes: per image what :func:`match_boxes` takes.
+        boxes, scores, true_boxes: per image what :func:`match_coco_boxes` takes.
 
     Returns:
         Percent; NaN where there is no true box, 0 where there is one and no prediction.
 
     Raises:
-        ValueError: as :func:`match_boxes`.
+        ValueError: as :func:`match_coco_boxes`.
     """
-    return pool_ap_bbox([match_boxes(*image) for image in zip(boxes, scores, true_boxes, strict=True)])
-
-
-def as_boxes(name: str, boxes) -> np.ndarray:
-    """Boxes as float64 [N, 4]. Raises ValueError for another shape, and where a number is not finite."""
-    boxes = as_array(boxes).astype(np.float64)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"rpcnn.metrics: {name} must have shape [N, 4], got {list(boxes.shape)}")
-    if not np.isfinite(boxes).all():
-        raise ValueError(f"rpcnn.metrics: {name} must be finite, got {boxes[~np.isfinite(boxes).all(1)][0].tolist()}")
-    return boxes
+    return pool_ap_bbox([match_coco_boxes(*image) for image in zip(boxes, scores, true_boxes, strict=True)])
 
 
 def _to_xywh(name: str, boxes) -> np.ndarray:

@@ -8,7 +8,8 @@ import os
 
 import numpy as np
 
-from rpcnn.labelmaps.people import NumberedPeople, as_labels
+from rpcnn.labelmaps.boxes import enclosing_box
+from rpcnn.labelmaps.people import NumberedPersonMaps, as_labels
 
 try:
     from rpcnn import _metrics
@@ -27,71 +28,60 @@ def confusion_matrix(truth, prediction, num_classes: int) -> np.ndarray:
     Raises:
         ValueError: no labels, another shape, or a prediction of K or more.
     """
-    truth, prediction = as_labels("truth", truth), as_labels("prediction", prediction)
+    truth = as_labels("confusion_matrix: truth", truth)
+    prediction = as_labels("confusion_matrix: prediction", prediction)
     count = _metrics.confusion_matrix if _metrics else confusion_matrix_numpy
     return count(truth, prediction, num_classes)
 
 
-def person_counts(people, true_people, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the IoU of every class between every predicted and every true person needs, counted over the whole image.
+def person_counts(person_maps, true_person_maps, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pixel counts for the IoU of every class between every predicted and every true person.
 
     Args:
-        people: labels [N, H, W] below K, one map per predicted person; they may overlap. Or :class:`NumberedPeople`.
-        true_people: labels [G, H, W], or :class:`NumberedPeople`.
+        person_maps: labels [N, H, W] below K, one map per predicted person; they may overlap. Or
+            :class:`NumberedPersonMaps`.
+        true_person_maps: labels [G, H, W], or :class:`NumberedPersonMaps`.
         num_classes: K, 1..256.
 
     Returns:
-        int64 hits [N, G, K], pixels that both maps give class c; predicted [N, G, K], pixels that the prediction gives
-        class c, without those that true person g's map ignores; truth [G, K]. IoU = hits / (predicted + truth − hits).
+        int64 intersection [N, G, K], pixels that have class c in both maps; predicted [N, G, K], pixels of class c in
+        the prediction, without those that true person g's map ignores; truth [G, K]. IoU = intersection / (predicted +
+        truth − intersection).
 
     Raises:
         ValueError: no labels, another shape, or a prediction of K or more.
     """
+    prepare = _given if _metrics else as_labels
+    person_maps = prepare("person_counts: person_maps", person_maps)
+    true_person_maps = prepare("person_counts: true_person_maps", true_person_maps)
     if _metrics:
-        people, true_people = _given("people", people), _given("true_people", true_people)
-        return _metrics.person_counts(people, true_people, num_classes, _threads())
-    people, true_people = as_labels("people", people), as_labels("true_people", true_people)
-    return person_counts_numpy(people, true_people, num_classes)
+        return _metrics.person_counts(person_maps, true_person_maps, num_classes, _threads())
+    return person_counts_numpy(person_maps, true_person_maps, num_classes)
 
 
-def image_counts(labels, people, true_labels, true_people, num_classes: int) -> tuple[np.ndarray, ...]:
-    """(:func:`confusion_matrix` of the labels, *:func:`person_counts`); in one go where people are numbered in them.
+def image_counts(label_map, person_maps, true_label_map, true_person_maps, num_classes: int) -> tuple[np.ndarray, ...]:
+    """(:func:`confusion_matrix` of the label maps, *:func:`person_counts`).
+
+    Each pixel is read once where both sides are :class:`NumberedPersonMaps` of the label maps themselves.
 
     Raises:
         ValueError: as those two.
     """
-    numbered = isinstance(people, NumberedPeople) and isinstance(true_people, NumberedPeople)
-    if _metrics and numbered and people.labels is labels and true_people.labels is true_labels:
-        counts = _metrics.image_counts(_given("people", people), _given("true_people", true_people), num_classes)
+    numbered = isinstance(person_maps, NumberedPersonMaps) and isinstance(true_person_maps, NumberedPersonMaps)
+    if _metrics and numbered and person_maps.label_map is label_map and true_person_maps.label_map is true_label_map:
+        predicted, truth = _given("person_maps", person_maps), _given("true_person_maps", true_person_maps)
+        counts = _metrics.image_counts(predicted, truth, num_classes)
         if counts is not None:
             return counts
-    confusion = confusion_matrix(true_labels, labels, num_classes)
-    return confusion, *person_counts(people, true_people, num_classes)
-
-
-def person_boxes(people) -> np.ndarray:
-    """float64 [N, 4]: x1, y1, x2, y2 around each person's labelled pixels, x2 and y2 exclusive; zeros where none are.
-
-    people: maps [N, H, W] or :class:`NumberedPeople`.
-    """
-    if _metrics and isinstance(people, NumberedPeople):
-        return _metrics.boxes(people.labels, people.numbers, people.count)
-    return np.array([enclosing_box(person) for person in np.asarray(people)], float).reshape(-1, 4)
-
-
-def enclosing_box(labels: np.ndarray) -> tuple[float, float, float, float]:
-    """x1, y1, x2, y2 around the labelled pixels of a map [H, W]; zeros where there are none."""
-    rows, columns = np.flatnonzero(labels.any(1)), np.flatnonzero(labels.any(0))
-    if not len(rows):
-        return 0.0, 0.0, 0.0, 0.0
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+    confusion = confusion_matrix(true_label_map, label_map, num_classes)
+    return confusion, *person_counts(person_maps, true_person_maps, num_classes)
 
 
 def take_greedily(iou: np.ndarray, occurs: np.ndarray, order: np.ndarray, thresholds) -> np.ndarray:
     """Which predictions take a true instance, bool [T, N, K].
 
-    In the given order each prediction takes, in each class and at each threshold, the free true instance that it
-    overlaps most (of equal ones the first), if their IoU exceeds the threshold.
+    In the given order each prediction takes, for each class and threshold, the unmatched true instance with the largest
+    IoU (of equal ones the first), if that exceeds the threshold.
 
     Args:
         iou: float64 [N, G, K], NaN where undefined.
@@ -103,18 +93,18 @@ def take_greedily(iou: np.ndarray, occurs: np.ndarray, order: np.ndarray, thresh
         return _metrics.take_greedily(iou, occurs, order, thresholds)
     count, _, classes = iou.shape
     limits = np.array(thresholds)[:, None]
-    right = np.zeros((len(limits), count, classes), bool)
+    matched = np.zeros((len(limits), count, classes), bool)
     if not len(occurs):
-        return right
-    iou = np.where(occurs & (iou > limits[0]), iou, 0.0)  # what is undefined or too little takes nothing
+        return matched
+    iou = np.where(occurs & (iou > limits[0]), iou, 0.0)  # what is undefined or too small takes nothing
     taken = np.zeros((len(limits), *occurs.shape), bool)  # [T, G, K]
     for n in order:
         overlap = np.where(taken, 0.0, iou[n])
         best = overlap.max(1)  # [T, K]
-        right[:, n] = best > limits
-        t, k = np.nonzero(right[:, n])
+        matched[:, n] = best > limits
+        t, k = np.nonzero(matched[:, n])
         taken[t, overlap[t, :, k].argmax(1), k] = True
-    return right
+    return matched
 
 
 def confusion_matrix_numpy(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
@@ -130,43 +120,43 @@ def confusion_matrix_numpy(truth: np.ndarray, prediction: np.ndarray, num_classe
 
 
 def person_counts_numpy(
-    people: np.ndarray, true_people: np.ndarray, num_classes: int
+    person_maps: np.ndarray, true_person_maps: np.ndarray, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """:func:`person_counts` of uint8 arrays without compiled code.
 
     Only a prediction's bounding box is visited. Outside of it the prediction is background, so what is left of the true
     person's histogram falls into column 0 of the confusion matrix.
     """
-    _check("person_counts", num_classes, people=people, true_people=true_people)
-    for name, letter, maps in (("people", "N", people), ("true_people", "G", true_people)):
+    _check("person_counts", num_classes, person_maps=person_maps, true_person_maps=true_person_maps)
+    for name, letter, maps in (("person_maps", "N", person_maps), ("true_person_maps", "G", true_person_maps)):
         if maps.ndim != 3:
             raise ValueError(f"person_counts: {name} must have shape [{letter}, H, W], got {list(maps.shape)}")
-    if people.shape[1:] != true_people.shape[1:]:
+    if person_maps.shape[1:] != true_person_maps.shape[1:]:
         raise ValueError(
-            "person_counts: people and true_people must have one height and width, "
-            f"got {list(people.shape)} and {list(true_people.shape)}"
+            "person_counts: person_maps and true_person_maps must have one height and width, "
+            f"got {list(person_maps.shape)} and {list(true_person_maps.shape)}"
         )
-    _check_prediction("person_counts", "people", people, num_classes)
-    pairs = (len(people), len(true_people), num_classes)
-    hits, predicted = np.zeros(pairs, np.int64), np.zeros(pairs, np.int64)
+    _check_prediction("person_counts", "person_maps", person_maps, num_classes)
+    pairs = (len(person_maps), len(true_person_maps), num_classes)
+    intersection, predicted = np.zeros(pairs, np.int64), np.zeros(pairs, np.int64)
     truth = np.zeros(pairs[1:], np.int64)
-    for g, true_person in enumerate(true_people):
+    for g, true_person in enumerate(true_person_maps):
         truth[g] = np.bincount(true_person.ravel(), minlength=256)[:num_classes]
-    for n, person in enumerate(people):
-        rows, columns = np.flatnonzero(person.any(1)), np.flatnonzero(person.any(0))
-        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else np.s_[:0, :0]
-        for g, true_person in enumerate(true_people):
+    for n, person in enumerate(person_maps):
+        x1, y1, x2, y2 = map(int, enclosing_box(person))
+        box = np.s_[y1:y2, x1:x2]
+        for g, true_person in enumerate(true_person_maps):
             confusion = _joint_histogram(true_person[box], person[box], num_classes)
             confusion[:, 0] += truth[g] - confusion.sum(1)
-            hits[n, g], predicted[n, g] = np.diag(confusion), confusion.sum(0)
-    return hits, predicted, truth
+            intersection[n, g], predicted[n, g] = np.diag(confusion), confusion.sum(0)
+    return intersection, predicted, truth
 
 
-def _given(name: str, people) -> np.ndarray | tuple:
-    """People as rpcnn._metrics takes them."""
-    if isinstance(people, NumberedPeople):
-        return people.labels, people.numbers, people.count
-    return as_labels(name, people)
+def _given(name: str, person_maps) -> np.ndarray | tuple:
+    """Person maps as rpcnn._metrics takes them."""
+    if isinstance(person_maps, NumberedPersonMaps):
+        return person_maps.label_map, person_maps.numbers, person_maps.count
+    return as_labels(name, person_maps)
 
 
 def _joint_histogram(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:

@@ -1,43 +1,41 @@
-"""All metrics of the paper, image by image, in bounded memory."""
+"""The evaluator: any metrics, image by image, in bounded memory, over any number of processes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rpcnn.labelmaps.people import as_array, as_people
-
-from .boxes import BoxMatches, as_boxes, match_boxes, pool_ap_bbox
-from .counting import image_counts, person_counts
-from .instances import InstanceMatches, ap_h, ap_h_vol, ap_r, ap_r_vol, classes_shown, match_instances
-from .parsing import THRESHOLDS, PersonMatches, ap_p, ap_p_vol, as_scores, match_counts, pcp
-from .semantic import class_iou, mean_accuracy, miou, pixel_accuracy
+from .defaults import DEFAULT_METRICS
+from .image_pair import ImagePair, measure_arguments
+from .metric import Metric, Settings
+from .semantic import check_absent
 
 
 @dataclass(frozen=True)
 class ImageCounts:
     """What :meth:`ParsingEvaluator.measure` found in one image."""
 
-    confusion: np.ndarray | None
-    matches: PersonMatches
-    instances: InstanceMatches
-    boxes: BoxMatches
+    num_people: int
+    """True people."""
+    counts: tuple
+    """What each metric measured."""
 
 
 class ParsingEvaluator:
     """Counts image by image, gives the metrics at the end. No map is kept: some 400 bytes per predicted person stay.
 
     >>> evaluator = ParsingEvaluator(num_classes=20)
-    >>> for ... in ...: evaluator.add(labels=..., people=..., ...)    # doctest: +SKIP
+    >>> for ... in ...: evaluator.add(label_map=..., person_maps=..., ...)    # doctest: +SKIP
     >>> evaluator.summarize()["miou"]                                 # doctest: +SKIP
 
     With several processes, each adds its own images; one merges the others' `state()`.
 
     Args:
-        num_classes: K, background included.
-        skip_empty: images without a predicted person do not count in mIoU and the accuracies (released code), although
-            the prediction may hold labels and the truth people.
-        count_background, free_only: of AP^p and PCP, see :func:`match_people`.
-        absent: of mIoU, see :func:`miou`.
+        num_classes, skip_empty, count_background, free_only, absent: see :class:`Settings`.
+        metrics: what is measured; anybody's :class:`Metric` beside or in place of the package's.
+
+    Raises:
+        ValueError: absent is neither "skip" nor "zero".
     """
 
     def __init__(
@@ -47,11 +45,12 @@ class ParsingEvaluator:
         count_background: bool = True,
         free_only: bool = False,
         absent: str = "skip",
+        metrics: Sequence[Metric] = DEFAULT_METRICS,
     ):
-        miou(np.zeros((1, 1), np.int64), absent)  # refuses an unknown word now
-        self.num_classes, self.skip_empty = num_classes, skip_empty
-        self.count_background, self.free_only, self.absent = count_background, free_only, absent
-        self._confusion = np.zeros((num_classes, num_classes), np.int64)
+        check_absent(absent)
+        self.settings = Settings(num_classes, skip_empty, count_background, free_only, absent)
+        self.metrics = tuple(metrics)
+        self._sums: list = [0] * len(self.metrics)  # of the additive metrics
         self._images: dict[tuple, ImageCounts] = {}  # (0, number) without a name, (1, name) with one
 
     def add(self, *, image_id: int | str | None = None, **arrays) -> None:
@@ -67,128 +66,103 @@ class ParsingEvaluator:
         self._check_new([self._key(image_id)])
         self.put(self.measure(**arrays), image_id)
 
-    def measure(
-        self,
-        *,
-        labels,
-        people,
-        scores,
-        boxes,
-        box_scores,
-        true_labels,
-        true_people,
-        true_boxes,
-        parts=None,
-        part_scores=None,
-    ) -> "ImageCounts":
+    def add_result(self, result, truth, image_id: int | str | None = None) -> None:
+        """One image by its result and its truth, see :func:`measure_arguments`; otherwise as :meth:`add`."""
+        self.add(image_id=image_id, **measure_arguments(result, truth))
+
+    def measure(self, **arrays) -> ImageCounts:
         """What one image contributes, not yet counted: several threads may measure and one :meth:`put`.
 
-        Args:
-            labels, true_labels: [H, W] label map of the whole image; true pixels of K or more (255) do not count.
-            people, true_people: [N, H, W] and [G, H, W], a label map per person, which may overlap; or
-                :class:`NumberedPeople`.
-            scores, box_scores: [N] parsing scores, that AP^p ranks by, and box scores, that AP^bbox ranks by.
-            boxes, true_boxes: [N, 4] and [B, 4], x1 y1 x2 y2 in pixels.
-            parts, part_scores: [M, H, W] (or numbered) and [M], part instances of one label each, for AP^r in place of
-                the people's own parts.
-
-        Raises:
-            ValueError: a shape or dtype does not fit, a predicted label is K or more, a score or box is not finite.
+        Args and Raises: those of :meth:`ImagePair.of` without num_classes.
         """
-        labels, true_labels = as_array(labels), as_array(true_labels)
-        people, true_people = as_people(people), as_people(true_people)
-        shape = true_labels.shape
-        if len(shape) != 2 or labels.shape != shape:
-            raise ValueError(
-                "ParsingEvaluator: labels and true_labels must have one shape [H, W], "
-                f"got {list(labels.shape)} and {list(shape)}"
-            )
-        if true_people.shape[1:] != shape:
-            raise ValueError(
-                f"ParsingEvaluator: true_people must have shape [G, {shape[0]}, {shape[1]}], "
-                f"got {list(true_people.shape)}"
-            )
-        confusion, *counts = image_counts(labels, people, true_labels, true_people, self.num_classes)
-        scores = as_scores("scores", scores, len(counts[0]))
-        matches = match_counts(*counts, scores, count_background=self.count_background, free_only=self.free_only)
-        if parts is not None:
-            people, counts = as_people(parts), person_counts(parts, true_people, self.num_classes)
-            scores = as_scores("part_scores", part_scores, len(counts[0]))
-        instances = match_instances(*counts, classes_shown(people, counts[1]), scores)
-        boxes = as_boxes("boxes", boxes)
-        if len(boxes) != len(matches.scores):
-            raise ValueError(
-                f"ParsingEvaluator: boxes must have shape [{len(matches.scores)}, 4], one per person, "
-                f"got {list(boxes.shape)}"
-            )
-        box_scores = as_scores("box_scores", box_scores, len(boxes))
-        if not len(boxes) and self.skip_empty:
-            confusion[:] = 0
-        return ImageCounts(confusion, matches, instances, match_boxes(boxes, box_scores, true_boxes))
+        image = ImagePair.of(self.settings.num_classes, **arrays)
+        counts = tuple(metric.measure(image, self.settings) for metric in self.metrics)
+        return ImageCounts(len(image.true_person_maps), counts)
 
-    def put(self, counts: "ImageCounts", image_id: int | str | None = None) -> None:
+    def put(self, counts: ImageCounts, image_id: int | str | None = None) -> None:
         """Counts a measured image. Raises ValueError where it was added before."""
         key = self._key(image_id)
         self._check_new([key])
-        self._confusion += counts.confusion
-        self._images[key] = replace(counts, confusion=None)
-
-    def _key(self, image_id: int | str | None) -> tuple:
-        return (0, len(self._images)) if image_id is None else (1, image_id)
+        self._add_sums(counts.counts)
+        kept = (None if metric.additive else one for metric, one in zip(self.metrics, counts.counts, strict=True))
+        self._images[key] = replace(counts, counts=tuple(kept))
 
     def state(self) -> dict:
         """What another process's evaluator needs to `merge` this one; can be pickled."""
-        return {"confusion": self._confusion.copy(), "images": dict(self._images)}
+        return {
+            "num_classes": self.settings.num_classes,
+            "metrics": self._names(),
+            "sums": list(self._sums),
+            "images": dict(self._images),
+        }
 
     def merge(self, state: dict) -> None:
-        """Takes in the images of another evaluator's `state()`, which must have had the same number of classes.
+        """Takes in the images of another evaluator's `state()`, which must have had the same classes and metrics.
 
         Images that were added without a name are numbered on. Raises ValueError where an image was in both.
         """
-        if state["confusion"].shape != self._confusion.shape:
+        if state["num_classes"] != self.settings.num_classes:
             raise ValueError(
-                f"ParsingEvaluator: merge wants a state of {self.num_classes} classes, got {len(state['confusion'])}"
+                f"ParsingEvaluator: merge wants a state of {self.settings.num_classes} classes, "
+                f"got {state['num_classes']}"
+            )
+        if state["metrics"] != self._names():
+            raise ValueError(
+                f"ParsingEvaluator: merge wants a state of the metrics {', '.join(self._names())}, "
+                f"got {', '.join(state['metrics'])}"
             )
         keys = [
             (named, name if named else len(self._images) + number)
             for number, (named, name) in enumerate(state["images"])
         ]
         self._check_new(keys)
-        self._confusion += state["confusion"]
+        self._add_sums(state["sums"])
         self._images.update(zip(keys, state["images"].values(), strict=True))
 
-    def summarize(self) -> dict:
+    def summarize(self, knows_people: bool = True) -> dict:
         """All metrics in percent; None where one is undefined: without a pixel or a person in the truth.
 
+        Args:
+            knows_people: False for predictions that do not say which person a pixel belongs to; `needs_people` of every
+                metric is None then.
+
         Returns:
-            miou, pixel_accuracy, mean_accuracy, ap_p_50, ap_p_vol, pcp_50, ap_r_50, ap_r_vol, ap_h_50, ap_h_vol,
-            ap_bbox; ap_p_10 … ap_p_90 and pcp_10 … pcp_90; iou, a list with an entry per class; images and people, how
-            many the truth has.
+            The keys of each metric, in their order (docs/metrics.md): first the summaries, then the details of all;
+            images and people, how many the truth has.
         """
         images = [self._images[key] for key in sorted(self._images)]
-        matches = [PersonMatches.pool([image.matches for image in images])] if images else []
-        instances = [InstanceMatches.pool([image.instances for image in images])] if images else []
-        results: dict = {
-            "miou": miou(self._confusion, self.absent),
-            "pixel_accuracy": pixel_accuracy(self._confusion),
-            "mean_accuracy": mean_accuracy(self._confusion),
-            "ap_p_50": ap_p(matches, 0.5),
-            "ap_p_vol": ap_p_vol(matches),
-            "pcp_50": pcp(matches, 0.5),
-            "ap_r_50": ap_r(instances, 0.5),
-            "ap_r_vol": ap_r_vol(instances),
-            "ap_h_50": ap_h(instances, 0.5),
-            "ap_h_vol": ap_h_vol(instances),
-            "ap_bbox": pool_ap_bbox([image.boxes for image in images]),
-        }
-        for threshold in THRESHOLDS:
-            percent = round(100 * threshold)
-            results[f"ap_p_{percent}"], results[f"pcp_{percent}"] = ap_p(matches, threshold), pcp(matches, threshold)
-        results = {key: None if np.isnan(value) else value for key, value in results.items()}
-        results["iou"] = [None if np.isnan(value) else float(value) for value in class_iou(self._confusion)]
-        return results | {"images": len(images), "people": sum(image.num_people for image in matches)}
+        pooled = [
+            self._sums[i] if metric.additive else metric.pool([image.counts[i] for image in images])
+            for i, metric in enumerate(self.metrics)
+        ]
+        results: dict = {}
+        for metric, counts in zip(self.metrics, pooled, strict=True):
+            results |= metric.summarize(counts, self.settings)
+        for metric, counts in zip(self.metrics, pooled, strict=True):
+            results |= metric.details(counts, self.settings)
+        results = {key: _none_for_nan(value) for key, value in results.items()}
+        if not knows_people:
+            results |= {key: None for metric in self.metrics for key in metric.needs_people}
+        return results | {"images": len(images), "people": sum(image.num_people for image in images)}
+
+    def _add_sums(self, counts: Sequence) -> None:
+        for i, metric in enumerate(self.metrics):
+            if metric.additive:
+                self._sums[i] = self._sums[i] + counts[i]  # not in place: states and measured images keep theirs
+
+    def _names(self) -> list[str]:
+        return [type(metric).__name__ for metric in self.metrics]
+
+    def _key(self, image_id: int | str | None) -> tuple:
+        return (0, len(self._images)) if image_id is None else (1, image_id)
 
     def _check_new(self, keys: list[tuple]) -> None:
         for key in keys:
             if key in self._images:
                 raise ValueError(f"ParsingEvaluator: image {key[1]!r} was added before")
+
+
+def _none_for_nan(value):
+    if isinstance(value, list):
+        return [_none_for_nan(one) for one in value]
+    return None if value is None or np.isnan(value) else float(value)

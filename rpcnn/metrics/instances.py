@@ -1,18 +1,6 @@
 """AP^r and AP^h: how well part instances and whole people are segmented and ranked, in percent.
 
-AP^r (region AP of instance-level human parsing, CIHP's official metric): an instance is one class of one person. A
-predicted person gives an instance of every class in its map, with the person's score; a true person likewise. AP^h:
-an instance is a whole person, the pixels of any part.
-
-In order of score a predicted instance is compared with the true instances of its class and image that are not taken
-yet, takes the one that it overlaps most if their IoU exceeds the threshold t, and is wrong otherwise: a second
-prediction of the same instance is a false positive. AP at t is the area under the precision-recall curve with its
-envelope, all points; AP^r at t the mean over the classes that occur in the truth, the background left out; AP^r_vol its
-mean over t = 0.1, 0.2, …, 0.9, AP^h_vol the mean over t = 0.50, 0.55, …, 0.95.
-
-AP^r is that of Hariharan et al., "Simultaneous detection and segmentation" (2014), with the thresholds of AP^p. A
-script in use for human parsing takes a true instance any number of times, so that duplicates are right; here matching
-is one to one. :mod:`rpcnn.metrics.reference` computes the same step by step from the maps.
+:mod:`rpcnn.metrics.reference` computes the same step by step from the maps.
 """
 
 from collections.abc import Sequence
@@ -21,10 +9,55 @@ from dataclasses import dataclass
 import numpy as np
 
 from .counting import take_greedily
-from .parsing import THRESHOLDS, average_precision
+from .image_pair import ImagePair
+from .metric import Metric, Settings
+from .parsing import PARSING_THRESHOLDS, average_precision
 from .semantic import divide, mean_defined
 
 PERSON_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
+
+
+class InstanceMetrics(Metric):
+    """Of part instances and whole people: AP^r and AP^h.
+
+    An instance is one class c ≥ 1 of one person; its score is the person's (formats with a score per part use that). In
+    order of score a predicted instance takes, of the true instances of its class and image that are free, the one that
+    it overlaps most if their IoU exceeds t; otherwise it is wrong.
+
+    - AP_t(c) = area under the precision-recall curve of class c, envelope, all points; **AP^r_t** = mean of AP_t(c)
+      over the classes that occur in the truth; **AP^r_vol** = mean of AP^r_t over t = 0.1, 0.2, …, 0.9.
+    - **AP^h_t**: the same for whole people, the pixels of any part; **AP^h_vol** = mean over t = 0.50, 0.55, …, 0.95.
+
+    Source: Hariharan et al., "Simultaneous detection and segmentation" (2014), where AP^r is defined with one-to-one
+    matching; CIHP's challenge reports it. One public script for human parsing compares every prediction with all true
+    instances, taken or not, so that duplicates are right and its AP^r is higher; numbers from it cannot be compared
+    with these.
+    """
+
+    columns = (("AP^r_50", "ap_r_50"), ("AP^r_vol", "ap_r_vol"), ("AP^h_vol", "ap_h_vol"))
+    needs_people = ("ap_h_50", "ap_h_vol")
+
+    def measure(self, image: ImagePair, settings: Settings) -> "InstanceMatches":
+        """The matches of one image's instances, of its part maps where it has them."""
+        if image.part_counts is None:
+            maps, counts, scores = image.person_maps, image.person_counts, image.scores
+        else:
+            maps, counts, scores = image.part_maps, image.part_counts, image.part_scores
+        intersection, predicted, truth = counts
+        return match_instances(intersection, predicted, truth, classes_shown(maps, predicted), scores)
+
+    def pool(self, counts: "list[InstanceMatches]") -> "list[InstanceMatches]":
+        """The matches of all images as those of one; an empty list where there is no image."""
+        return [InstanceMatches.pool(counts)] if counts else []
+
+    def summarize(self, counts: "list[InstanceMatches]", settings: Settings) -> dict:
+        """ap_r_50, ap_r_vol, ap_h_50, ap_h_vol."""
+        return {
+            "ap_r_50": ap_r(counts),
+            "ap_r_vol": ap_r_vol(counts),
+            "ap_h_50": ap_h(counts),
+            "ap_h_vol": ap_h_vol(counts),
+        }
 
 
 @dataclass(frozen=True)
@@ -36,7 +69,7 @@ class InstanceMatches:
     found: np.ndarray
     """bool [N, K]: which classes each prediction shows; column 0 stands for the person as a whole."""
     right_parts: np.ndarray
-    """bool [T, N, K]: which of them take a true instance at each of THRESHOLDS; column 0 is unused."""
+    """bool [T, N, K]: which of them take a true instance at each of PARSING_THRESHOLDS; column 0 is unused."""
     right_people: np.ndarray
     """bool [10, N]: which predictions take a true person at each of PERSON_THRESHOLDS."""
     truth: np.ndarray
@@ -58,7 +91,7 @@ class InstanceMatches:
         )
 
 
-def classes_shown(people, predicted: np.ndarray) -> np.ndarray:
+def classes_shown(person_maps, predicted: np.ndarray) -> np.ndarray:
     """bool [N, K]: the classes that occur in each person's map; `predicted` [N, G, K] as from person_counts.
 
     A class that every true person ignores everywhere does not occur.
@@ -66,27 +99,27 @@ def classes_shown(people, predicted: np.ndarray) -> np.ndarray:
     if predicted.shape[1]:
         return predicted.max(1) > 0
     classes = range(predicted.shape[2])
-    shown = [np.isin(classes, np.unique(person)) for person in np.asarray(people)]
-    return np.array(shown, bool).reshape(len(people), len(classes))
+    shown = [np.isin(classes, np.unique(person)) for person in np.asarray(person_maps)]
+    return np.array(shown, bool).reshape(len(person_maps), len(classes))
 
 
 def match_instances(
-    hits: np.ndarray, predicted: np.ndarray, truth: np.ndarray, shown: np.ndarray, scores: np.ndarray
+    intersection: np.ndarray, predicted: np.ndarray, truth: np.ndarray, shown: np.ndarray, scores: np.ndarray
 ) -> InstanceMatches:
     """Matches one image's instances.
 
     Args:
-        hits, predicted, truth: [N, G, K], [N, G, K] and [G, K] as from :func:`person_counts`.
+        intersection, predicted, truth: [N, G, K], [N, G, K] and [G, K] as from :func:`person_counts`.
         shown: bool [N, K], the classes that occur in each prediction.
         scores: float64 [N].
     """
     # Background is never counted as a part; whole people come from it: what is background in neither map is the union.
-    both_background = hits[..., 0]
+    both_background = intersection[..., 0]
     counted = predicted.sum(-1)
     true_person, predicted_person = truth[:, 1:].sum(-1), predicted[..., 1:].sum(-1)
     union = counted - both_background
     whole = divide(true_person + predicted_person - union, union)  # [N, G]
-    parts = divide(hits, predicted + truth - hits)  # [N, G, K]
+    parts = divide(intersection, predicted + truth - intersection)  # [N, G, K]
     order = np.argsort(-scores, kind="stable")
     found = shown.copy()
     found[:, 0] = shown[:, 1:].any(1)
@@ -95,31 +128,31 @@ def match_instances(
     return InstanceMatches(
         scores,
         found,
-        take_greedily(parts, occurs, order, THRESHOLDS),
+        take_greedily(parts, occurs, order, PARSING_THRESHOLDS),
         take_greedily(whole[..., None], occurs[:, :1], order, PERSON_THRESHOLDS)[..., 0],
         occurs.sum(0),
     )
 
 
 def ap_r(matches: Sequence[InstanceMatches], threshold: float = 0.5) -> float:
-    """AP^r at one of THRESHOLDS over all images; NaN where the truth shows no part.
+    """AP^r at one of PARSING_THRESHOLDS over all images; NaN where the truth shows no part.
 
     Equal scores rank in the order of the images and their predictions.
 
     Raises:
-        ValueError: the threshold is none of THRESHOLDS.
+        ValueError: the threshold is none of PARSING_THRESHOLDS.
     """
-    if threshold not in THRESHOLDS:
-        raise ValueError(f"ap_r: threshold must be one of {THRESHOLDS}, got {threshold}")
+    if threshold not in PARSING_THRESHOLDS:
+        raise ValueError(f"ap_r: threshold must be one of {PARSING_THRESHOLDS}, got {threshold}")
     if not matches:
         return float("nan")
     found = InstanceMatches.pool(matches)
-    return 100 * mean_defined(_class_precisions(found, found.right_parts[THRESHOLDS.index(threshold)])[1:])
+    return 100 * mean_defined(_class_precisions(found, found.right_parts[PARSING_THRESHOLDS.index(threshold)])[1:])
 
 
 def ap_r_vol(matches: Sequence[InstanceMatches]) -> float:
     """Mean of :func:`ap_r` at 0.1, 0.2, …, 0.9."""
-    return float(np.mean([ap_r(matches, threshold) for threshold in THRESHOLDS]))
+    return float(np.mean([ap_r(matches, threshold) for threshold in PARSING_THRESHOLDS]))
 
 
 def ap_h(matches: Sequence[InstanceMatches], threshold: float = 0.5) -> float:

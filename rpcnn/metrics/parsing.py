@@ -1,16 +1,5 @@
 """AP^p and PCP: how well whole people are parsed, and how well they are ranked (Sec. 4.1), in percent.
 
-A prediction is a label map of one person over the whole image, 0 where the person is not, and a score; the maps of an
-image may overlap. Its overlap with a true person is the mean over the classes of their IoU over all pixels of the
-image: the background is a class, classes in neither map are passed over. A prediction is compared with the one person
-of its image that it overlaps most (of equal ones the first), whether or not another prediction took that person before.
-In order of score it is right at threshold t if the overlap exceeds t and the person is not yet taken, and wrong
-otherwise; predictions that score less than 0.001 are neither (released code).
-
-AP^p at t is the area under the precision-recall curve with its envelope, all points; AP^p_vol its mean over 0.1 … 0.9.
-PCP at t is the mean over all true people of the share of their parts that have an IoU above t in the prediction that
-took them at t; people whom nobody took count 0.
-
 :mod:`rpcnn.metrics.reference` computes the same step by step from the maps.
 """
 
@@ -19,13 +8,75 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rpcnn.labelmaps.people import as_array
+from rpcnn.labels import LabelSet
 
+from .arrays import as_scores
 from .counting import person_counts
+from .image_pair import ImagePair
+from .metric import Metric, Settings, format_percent
 from .semantic import divide
 
-THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+PARSING_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+PERCENTS = tuple(round(100 * threshold) for threshold in PARSING_THRESHOLDS)
 LEAST_SCORE = 0.001
+
+
+class PersonMetrics(Metric):
+    """Of people: AP^p and PCP.
+
+    The overlap of a predicted person's map with a true person's is the mean over the classes of their IoU over all
+    pixels of the image: the background is a class (`count_background=False` leaves it out, which is harder), classes in
+    neither map are passed over. In order of score over all images, a prediction is compared with the person of its
+    image that it overlaps most (of equal ones the first), taken or not; at threshold t it is right if the overlap
+    exceeds t and the person is not taken, and takes the person. (`free_only=True` compares with people not yet taken
+    only, as COCO does.) Scores below 0.001 are left out.
+
+    - **AP^p_t**: area under the precision-recall curve with its envelope, all points. **AP^p_vol**: mean over
+      t = 0.1 … 0.9.
+    - **PCP_t**: mean over all true people of the share of their parts whose IoU in the prediction that took them
+      exceeds t; 0 for people whom nobody took.
+
+    Source: the released code's evaluation, and Zhao et al., "Understanding humans in crowded scenes" (2018), for
+    MHP-v2. MHP-v2's own script leaves out true people without a part and reads maps that do not overlap: see
+    [formats](formats.md). Equal scores rank in the order of images and predictions, where the released code leaves it
+    to an unstable sort.
+    """
+
+    columns = (("AP^p_50", "ap_p_50"), ("AP^p_vol", "ap_p_vol"), ("PCP_50", "pcp_50"))
+    needs_people = ("ap_p_vol", *(f"{name}_{percent}" for percent in PERCENTS for name in ("ap_p", "pcp")))
+
+    def measure(self, image: ImagePair, settings: Settings) -> "PersonMatches":
+        """The matches of one image's people."""
+        return match_counts(
+            *image.person_counts,
+            image.scores,
+            count_background=settings.count_background,
+            free_only=settings.free_only,
+        )
+
+    def pool(self, counts: "list[PersonMatches]") -> "list[PersonMatches]":
+        """The matches of all images as those of one; an empty list where there is no image."""
+        return [PersonMatches.pool(counts)] if counts else []
+
+    def summarize(self, counts: "list[PersonMatches]", settings: Settings) -> dict:
+        """ap_p_50, ap_p_vol, pcp_50."""
+        return {"ap_p_50": ap_p(counts), "ap_p_vol": ap_p_vol(counts), "pcp_50": pcp(counts)}
+
+    def details(self, counts: "list[PersonMatches]", settings: Settings) -> dict:
+        """ap_p_10, pcp_10, …, ap_p_90, pcp_90."""
+        results = {}
+        for percent, threshold in zip(PERCENTS, PARSING_THRESHOLDS, strict=True):
+            results[f"ap_p_{percent}"], results[f"pcp_{percent}"] = ap_p(counts, threshold), pcp(counts, threshold)
+        return results
+
+    def lines(self, results: dict, labels: LabelSet) -> list[str]:
+        """Both at every threshold."""
+        row = lambda key: "".join(f"{format_percent(results[f'{key}_{percent}'], 1):>8}" for percent in PERCENTS)
+        return [
+            "threshold " + "".join(f"{threshold:>8.1f}" for threshold in PARSING_THRESHOLDS),
+            "AP^p      " + row("ap_p"),
+            "PCP       " + row("pcp"),
+        ]
 
 
 @dataclass(frozen=True)
@@ -40,7 +91,7 @@ class PersonMatches:
     overlap: np.ndarray
     """float64 in 0..1, of the same shape: mean IoU with that person."""
     parts: np.ndarray
-    """float64 [N, T] in 0..1: share of that person's parts with an IoU above each of THRESHOLDS."""
+    """float64 [N, T] in 0..1: share of that person's parts with an IoU above each of PARSING_THRESHOLDS."""
     num_people: int
     """G."""
 
@@ -64,14 +115,14 @@ class PersonMatches:
 
 
 def match_people(
-    people, scores, true_people, num_classes: int, *, count_background: bool = True, free_only: bool = False
+    person_maps, scores, true_person_maps, num_classes: int, *, count_background: bool = True, free_only: bool = False
 ) -> PersonMatches:
     """Compares the predicted people of one image with its true people.
 
     Args:
-        people: labels [N, H, W] in 0..K−1.
+        person_maps: labels [N, H, W] in 0..K−1, or :class:`NumberedPersonMaps`.
         scores: [N] finite floats.
-        true_people: labels [G, H, W]; pixels of K or more (255) are ignored for that person.
+        true_person_maps: labels [G, H, W], or numbered; pixels of K or more (255) are ignored for that person.
         num_classes: K, background included.
         count_background: the background is a class of the mean IoU (released code); without it AP^p is harder.
         free_only: a prediction is compared with the people that no better prediction took (as COCO matches), instead
@@ -80,13 +131,13 @@ def match_people(
     Raises:
         ValueError: shapes or dtypes do not fit, a label is out of range, or a score is not finite.
     """
-    counts = person_counts(people, true_people, num_classes)
+    counts = person_counts(person_maps, true_person_maps, num_classes)
     scores = as_scores("scores", scores, len(counts[0]))
     return match_counts(*counts, scores, count_background=count_background, free_only=free_only)
 
 
 def match_counts(
-    hits: np.ndarray,
+    intersection: np.ndarray,
     predicted: np.ndarray,
     truth: np.ndarray,
     scores: np.ndarray,
@@ -97,25 +148,27 @@ def match_counts(
     """:func:`match_people` from what :func:`person_counts` gives: [N, G, K], [N, G, K], [G, K] and scores [N]."""
     people = len(truth)
     if not people:
-        nobody = np.full(len(scores), -1)
-        return PersonMatches(scores, nobody, np.zeros(len(scores)), np.zeros((len(scores), len(THRESHOLDS))), 0)
-    iou = divide(hits, predicted + truth - hits)  # [N, G, K]
+        shape = (len(PARSING_THRESHOLDS), len(scores))
+        nobody = np.full(shape if free_only else shape[1:], -1)
+        return PersonMatches(scores, nobody, np.zeros(nobody.shape), np.zeros(shape[::-1]), 0)
+    iou = divide(intersection, predicted + truth - intersection)  # [N, G, K]
     means = mean_overlap(iou if count_background else iou[..., 1:])  # [N, G]
     num_parts = np.maximum((truth[:, 1:] > 0).sum(1), 1)  # [G]
-    above = (iou[..., 1:, None] > np.array(THRESHOLDS)).sum(2) / num_parts[:, None]  # [N, G, T]; NaN is not above
+    above = (iou[..., 1:, None] > np.array(PARSING_THRESHOLDS)).sum(2)  # NaN is not above
+    above = above / num_parts[:, None]  # [N, G, T]
     rows = np.arange(len(scores))
     if not free_only:
         person = means.argmax(1)  # the first of equals
         return PersonMatches(scores, person, means[rows, person], above[rows, person], people)
     person, overlap = _free_people(means, scores)  # [T, N]
-    steps = np.arange(len(THRESHOLDS))[:, None]
+    steps = np.arange(len(PARSING_THRESHOLDS))[:, None]
     return PersonMatches(scores, person, overlap, above[rows, person, steps].T, people)
 
 
 def _free_people(means: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At each of THRESHOLDS the free person that each prediction overlaps most, int64 [T, N], and how much, float64."""
-    person, overlap = np.full((2, len(THRESHOLDS), len(scores)), -1.0)
-    for t, threshold in enumerate(THRESHOLDS):
+    """The free person that each prediction overlaps most at each of PARSING_THRESHOLDS, int64 [T, N], and how much."""
+    person, overlap = np.full((2, len(PARSING_THRESHOLDS), len(scores)), -1.0)
+    for t, threshold in enumerate(PARSING_THRESHOLDS):
         free = means.copy()
         for n in np.argsort(-scores, kind="stable"):
             best = free[n].argmax()
@@ -136,23 +189,26 @@ def ap_p(matches: Sequence[PersonMatches], threshold: float = 0.5) -> float:
     """AP^p at one threshold over all images. Equal scores rank in the order of the images and their predictions.
 
     NaN where there is no true person; 0 where there is one and no prediction. Matches that were made with `free_only`
-    know THRESHOLDS alone.
+    know PARSING_THRESHOLDS alone.
     """
-    if threshold not in THRESHOLDS and any(image.person.ndim == 2 for image in matches):
-        raise ValueError(f"ap_p: threshold must be one of {THRESHOLDS} with free_only, got {threshold}")
+    if threshold not in PARSING_THRESHOLDS and any(image.person.ndim == 2 for image in matches):
+        raise ValueError(f"ap_p: threshold must be one of {PARSING_THRESHOLDS} with free_only, got {threshold}")
     right, _ = _take_people(matches, threshold)
     return 100 * average_precision(right, sum(image.num_people for image in matches))
 
 
 def ap_p_vol(matches: Sequence[PersonMatches]) -> float:
     """Mean of :func:`ap_p` at 0.1, 0.2, …, 0.9."""
-    return float(np.mean([ap_p(matches, threshold) for threshold in THRESHOLDS]))
+    return float(np.mean([ap_p(matches, threshold) for threshold in PARSING_THRESHOLDS]))
 
 
 def pcp(matches: Sequence[PersonMatches], threshold: float = 0.5) -> float:
-    """Percentage of correctly parsed parts at one of THRESHOLDS over all images; NaN where there is no true person."""
-    if threshold not in THRESHOLDS:
-        raise ValueError(f"pcp: threshold must be one of {THRESHOLDS}, got {threshold}")
+    """Percentage of correctly parsed parts at one of PARSING_THRESHOLDS over all images.
+
+    NaN where there is no true person.
+    """
+    if threshold not in PARSING_THRESHOLDS:
+        raise ValueError(f"pcp: threshold must be one of {PARSING_THRESHOLDS}, got {threshold}")
     _, parts = _take_people(matches, threshold)
     num_people = sum(image.num_people for image in matches)
     return 100 * float(parts.sum() / num_people) if num_people else float("nan")
@@ -174,24 +230,12 @@ def average_precision(right: np.ndarray, num_people: int) -> float:
     return float((np.diff(recall) * envelope[1:]).sum())
 
 
-def as_scores(name: str, scores, count: int) -> np.ndarray:
-    """Scores as float64 [count]. Raises ValueError for another number of them, and where one is not finite."""
-    scores = as_array(scores).astype(np.float64)
-    if scores.shape != (count,):
-        raise ValueError(
-            f"rpcnn.metrics: {name} must have shape [{count}], one per prediction, got {list(scores.shape)}"
-        )
-    if not np.isfinite(scores).all():
-        raise ValueError(f"rpcnn.metrics: {name} must be finite, got {scores[~np.isfinite(scores)][0]}")
-    return scores
-
-
 def _take_people(matches: Sequence[PersonMatches], threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Predictions in order of score: bool [D], whether each is right; and [≤ D] parts' shares of the right ones."""
     if not matches:
         return np.zeros(0, bool), np.zeros(0)
     found = PersonMatches.pool(matches)
-    at = lambda values: values[THRESHOLDS.index(threshold)] if values.ndim == 2 else values  # [T, N] or [N]
+    at = lambda values: values[PARSING_THRESHOLDS.index(threshold)] if values.ndim == 2 else values  # [T, N] or [N]
     scores, person, overlap = found.scores, at(found.person), at(found.overlap)
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= LEAST_SCORE]
@@ -200,6 +244,6 @@ def _take_people(matches: Sequence[PersonMatches], threshold: float) -> tuple[np
     taking = able[np.sort(earliest)]  # by rank, so that sums do not depend on how images were numbered
     right = np.zeros(len(scores), bool)
     right[taking] = True
-    if threshold not in THRESHOLDS:
+    if threshold not in PARSING_THRESHOLDS:
         return right[order], np.zeros(0)
-    return right[order], found.parts[taking, THRESHOLDS.index(threshold)]
+    return right[order], found.parts[taking, PARSING_THRESHOLDS.index(threshold)]

@@ -14,23 +14,23 @@ def person_iou_reference(person: np.ndarray, true_person: np.ndarray, num_classe
     counted = true_person < num_classes
     pairs = num_classes * true_person[counted].astype(np.int64) + person[counted]
     confusion = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-    hits = np.diag(confusion)
+    intersection = np.diag(confusion)
     with np.errstate(invalid="ignore"):
-        return hits / (confusion.sum(0) + confusion.sum(1) - hits)
+        return intersection / (confusion.sum(0) + confusion.sum(1) - intersection)
 
 
 def ap_p_and_pcp_reference(images: list[tuple], num_classes: int, threshold: float) -> tuple[float, float]:
     """AP^p and PCP in percent at one threshold.
 
     Args:
-        images: (people uint8 [N, H, W], scores [N], true_people uint8 [G, H, W]) for each image.
+        images: (person_maps uint8 [N, H, W], scores [N], true_person_maps uint8 [G, H, W]) for each image.
     """
-    num_people = sum(len(true_people) for _, _, true_people in images)
+    num_people = sum(len(true_person_maps) for _, _, true_person_maps in images)
     if num_people == 0:
         return float("nan"), float("nan")
     predictions = []
-    for i, (people, scores, _) in enumerate(images):
-        predictions += [(score, i, person) for person, score in zip(people, scores, strict=True)]
+    for i, (person_maps, scores, _) in enumerate(images):
+        predictions += [(score, i, person) for person, score in zip(person_maps, scores, strict=True)]
     predictions.sort(key=lambda prediction: -prediction[0])  # stable
     taken, right, shares = set(), [], []
     for score, i, person in predictions:
@@ -62,13 +62,15 @@ def instance_ap_reference(images: list[tuple], num_classes: int, threshold: floa
     """Average precision in percent of the instances of one part, or of whole people where `part` is None.
 
     Args:
-        images: (people uint8 [N, H, W], scores [N], true_people uint8 [G, H, W]) for each image.
+        images: (person_maps uint8 [N, H, W], scores [N], true_person_maps uint8 [G, H, W]) for each image.
     """
     mask = lambda person: (person > 0) & (person < num_classes) if part is None else person == part
     predictions, truth = [], 0
-    for i, (people, scores, true_people) in enumerate(images):
-        predictions += [(score, i, person) for person, score in zip(people, scores, strict=True) if mask(person).any()]
-        truth += sum(bool(mask(true_person).any()) for true_person in true_people)
+    for i, (person_maps, scores, true_person_maps) in enumerate(images):
+        predictions += [
+            (score, i, person) for person, score in zip(person_maps, scores, strict=True) if mask(person).any()
+        ]
+        truth += sum(bool(mask(true_person).any()) for true_person in true_person_maps)
     if truth == 0:
         return float("nan")
     predictions.sort(key=lambda prediction: -prediction[0])  # stable

@@ -1,5 +1,6 @@
 """BBox branch (Sec. 3.2, Fig. 2): which proposals are people, and where exactly."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -7,22 +8,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rpcnn import ops
+from rpcnn.box_convention import EDGES, BoxConvention
+from rpcnn.labels import IGNORE
 
 from .boxes import (
     IGNORED,
     box_iou,
-    clip_boxes,
     decode_boxes,
     draw_samples,
-    last_pixels,
     match_boxes,
     regression_targets,
 )
 from .layers import linear
-from .losses import IGNORE, Terms, masked_smooth_l1
+from .losses import Terms, masked_smooth_l1
 
 PERSON = 1  # class 0 is background
-CODER_WEIGHTS = (10.0, 5.0)  # of the centre, of the size
+CODER_WEIGHTS = (10.0, 5.0)  # of the center, of the size
 
 
 class SampledRoIs(NamedTuple):
@@ -35,35 +36,40 @@ class SampledRoIs(NamedTuple):
 class BoxHead(nn.Module):
     """RoI features over all levels, two fully connected layers, class scores and class-specific box deltas.
 
-    channels: width of the pyramid; strides: of its levels; hidden: width of the two layers; resolution: of the RoI
-    features; canonical_size: the RoI size, pixels, that is read from the stride-16 level; samples: RoIs per image in
-    training, of which positive_fraction at most overlap a person by IoU >= 0.5; score_threshold, nms_threshold,
-    max_detections: of the detections at test; aligned: RoIAlign with the half pixel shift; inclusive_boxes: see
-    `clip_boxes` and `last_pixels`.
+    Args:
+        channels: width of the pyramid.
+        strides: pixels, of its levels.
+        hidden: width of the two layers.
+        resolution: of the RoI features, cells a side.
+        canonical_size: RoIs of this side in pixels are read from the stride-16 level.
+        samples: RoIs per image in training, of which positive_fraction at most overlap a person by IoU >= 0.5.
+        min_score, nms_threshold, max_detections: of the detections at test.
+        aligned: RoIAlign with the half-pixel shift.
+        boxes: what corners are.
     """
 
     def __init__(
         self,
-        channels: int = 256,
-        strides=(4, 8, 16, 32, 64),
-        hidden: int = 1024,
+        channels: int,
+        *,
+        strides: Sequence[int],
+        hidden: int,
+        canonical_size: int,
+        samples: int,
+        min_score: float,
+        nms_threshold: float,
+        max_detections: int,
         resolution: int = 7,
-        canonical_size: int = 224,
-        samples: int = 512,
         positive_fraction: float = 0.25,
-        score_threshold: float = 0.05,
-        nms_threshold: float = 0.5,
-        max_detections: int = 100,
         aligned: bool = True,
-        inclusive_boxes: bool = False,
+        boxes: BoxConvention = EDGES,
     ):
         super().__init__()
         self.scales = [1 / stride for stride in strides]
         self.resolution, self.canonical_size, self.aligned = resolution, canonical_size, aligned
         self.samples, self.positive_fraction = samples, positive_fraction
-        self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
-        self.max_detections = max_detections
-        self.inclusive_boxes = inclusive_boxes
+        self.min_score, self.nms_threshold, self.max_detections = min_score, nms_threshold, max_detections
+        self.boxes = boxes
         self.fc6 = linear(channels * resolution**2, hidden)
         self.fc7 = linear(hidden, hidden)
         self.classes = linear(hidden, 2, std=0.01)
@@ -73,13 +79,13 @@ class BoxHead(nn.Module):
         """Boxes [R_i, 4] of each image to class logits [R, 2] and deltas [R, 2, 4], R over all images."""
         x = ops.multilevel_roi_align(
             features,
-            [last_pixels(b) for b in boxes] if self.inclusive_boxes else boxes,
+            [self.boxes.to_roi(b) for b in boxes],
             self.resolution,
             self.scales,
             sampling_ratio=2,
             aligned=self.aligned,
             canonical_size=self.canonical_size,
-            area_offset=int(self.inclusive_boxes),
+            area_offset=self.boxes.area_offset,
         )
         x = F.relu(self.fc6(x.flatten(1)), inplace=True)
         x = F.relu(self.fc7(x), inplace=True)
@@ -113,7 +119,7 @@ class BoxHead(nn.Module):
 
     @torch.no_grad()
     def candidates(self, class_logits: Tensor, deltas: Tensor, proposals: list[Tensor], image_sizes):
-        """Boxes [n, 4] clipped to their images, scores [n] > score_threshold, index of the image [n], of all images.
+        """Boxes [n, 4] clipped to their images, scores [n] > min_score, index of the image [n], of all images.
 
         In order of the proposals and before any suppression; boxes without area are no candidates.
         """
@@ -121,12 +127,12 @@ class BoxHead(nn.Module):
         boxes = decode_boxes(deltas[:, PERSON], torch.cat(proposals), CODER_WEIGHTS)
         counts = [len(p) for p in proposals]
         split = zip(boxes.split(counts), image_sizes, strict=True)
-        boxes = torch.cat([clip_boxes(b, size, self.inclusive_boxes) for b, size in split])
+        boxes = torch.cat([self.boxes.clip(b, size) for b, size in split])
         images = torch.repeat_interleave(
             torch.arange(len(counts), device=boxes.device), torch.tensor(counts, device=boxes.device)
         )
         wide_enough = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        kept = ((scores > self.score_threshold) & wide_enough).nonzero()[:, 0]
+        kept = ((scores > self.min_score) & wide_enough).nonzero()[:, 0]
         return boxes[kept], scores[kept], images[kept]
 
     @torch.no_grad()

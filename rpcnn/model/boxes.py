@@ -34,47 +34,7 @@ def box_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
     return torch.where(union > 0, intersection / union, 0)
 
 
-def clip_boxes(boxes: Tensor, image_size: tuple[int, int], inclusive: bool = False) -> Tensor:
-    """Boxes [..., 4] cut to an image of (height, width) pixels.
-
-    inclusive: the first and the last pixel of each are pixels of the image, so that none is empty (released code).
-    """
-    height, width = image_size
-    one = int(inclusive)
-    x1, y1, x2, y2 = boxes.unbind(dim=-1)
-    corners = x1.clamp(0, width - one), y1.clamp(0, height - one), x2.clamp(one, width), y2.clamp(one, height)
-    return torch.stack(corners, dim=-1)
-
-
-def last_pixels(boxes: Tensor) -> Tensor:
-    """Boxes [..., 4] that end at their last pixel: x2 - 1, y2 - 1, the "+1" boxes of the released code.
-
-    Of width x2 - x1 + 1, such boxes have our areas, overlaps, anchors and regression targets. Where corners are taken
-    for points they are others: when they are clipped, scaled, rounded or handed to RoIAlign.
-    """
-    return torch.cat([boxes[..., :2], boxes[..., 2:] - 1], dim=-1)
-
-
-def mirror_boxes(boxes: Tensor, width: float) -> Tensor:
-    """Boxes [n, 4] as they lie in the mirror image of an image of `width` pixels."""
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack([width - x2, y1, width - x1, y2], dim=-1)
-
-
-def resize_boxes(
-    boxes: Tensor, old_size: tuple[int, int], new_size: tuple[int, int], inclusive: bool = False
-) -> Tensor:
-    """Boxes [n, 4] of an image of (height, width) pixels as they lie after its resizing, each axis by its own ratio.
-
-    inclusive: the first and the last pixel are multiplied by the ratio, not the edges (released code).
-    """
-    ratio_y, ratio_x = (new / old for new, old in zip(new_size, old_size, strict=True))
-    ratios = boxes.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
-    ends = boxes.new_tensor([0, 0, 1, 1]) * inclusive
-    return (boxes - ends) * ratios + ends
-
-
-def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
+def _center_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
     size = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + 0.5 * size, size
 
@@ -82,11 +42,11 @@ def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
 def encode_boxes(boxes: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tensor:
     """Regression targets [n, 4] that carry each reference box to its box: (dx, dy) and (dw, dh), times a weight each.
 
-    dx, dy are shifts of the centre in units of the reference's size, dw, dh logarithms of the size ratio.
+    dx, dy are shifts of the center in units of the reference's size, dw, dh logarithms of the size ratio.
     """
-    centre, size = _centre_and_size(boxes)
-    reference_centre, reference_size = _centre_and_size(references)
-    shift = (centre - reference_centre) / reference_size
+    center, size = _center_and_size(boxes)
+    reference_center, reference_size = _center_and_size(references)
+    shift = (center - reference_center) / reference_size
     scale = torch.log(size / reference_size)
     return torch.cat([shift * weights[0], scale * weights[1]], dim=-1)
 
@@ -102,14 +62,14 @@ def regression_targets(people: Tensor, matched: Tensor, references: Tensor, weig
 def decode_boxes(deltas: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tensor:
     """Boxes [..., 4] reached from the references by the deltas; the inverse of `encode_boxes`."""
     shift, log_scale = deltas[..., :2] / weights[0], deltas[..., 2:] / weights[1]
-    reference_centre, reference_size = _centre_and_size(references)
-    centre = reference_centre + shift * reference_size
+    reference_center, reference_size = _center_and_size(references)
+    center = reference_center + shift * reference_size
     half_size = 0.5 * reference_size * torch.exp(log_scale.clamp(max=MAX_LOG_SCALE))
-    return torch.cat([centre - half_size, centre + half_size], dim=-1)
+    return torch.cat([center - half_size, center + half_size], dim=-1)
 
 
 def cell_anchors(size: float, stride: int, ratios=(0.5, 1.0, 2.0)) -> Tensor:
-    """Anchors [len(ratios), 4] of the grid cell whose top left pixel is the image's, centred on the cell.
+    """Anchors [len(ratios), 4] of the grid cell whose top left pixel is the image's, centerd on the cell.
 
     The sizes are those of the R-CNN line: round on the stride's own scale first, then enlarge. At stride 4 and size
     32, ratios height / width of 0.5, 1, 2 give 48x24, 32x32 and 24x48 pixels.
@@ -119,8 +79,8 @@ def cell_anchors(size: float, stride: int, ratios=(0.5, 1.0, 2.0)) -> Tensor:
         width = round(math.sqrt(stride * stride / ratio))
         height = round(width * ratio)
         half_width, half_height = 0.5 * width * size / stride, 0.5 * height * size / stride
-        centre = 0.5 * stride
-        anchors.append([centre - half_width, centre - half_height, centre + half_width, centre + half_height])
+        center = 0.5 * stride
+        anchors.append([center - half_width, center - half_height, center + half_width, center + half_height])
     return torch.tensor(anchors, dtype=torch.float32)
 
 

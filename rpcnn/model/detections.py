@@ -15,15 +15,15 @@ class Detections:
     """float32 [n] in [0, 1]: S_cls."""
     iou_scores: Tensor | None
     """float32 [n]: S_iou of the re-scoring network, in [0, 1] unless the model has clamp_iou=False; or None."""
-    probabilities: Tensor
+    person_probs: Tensor
     """float32 [n, K, output, output] over each box (output 128 in the paper); sums to 1 over K."""
-    semantic: Tensor | None
-    """float32 [K, hs, ws]: global probabilities, None without GSE-FPN. One pass gives ceil(height / 4) rows and
-    ceil(width / 4) columns of 4 x 4 pixels (padding cut off)."""
+    label_probs: Tensor | None
+    """float32 [K, hs, ws]: probabilities of the whole image's labels, None without GSE-FPN. One pass gives
+    ceil(height / 4) rows and ceil(width / 4) columns of 4 x 4 pixels (padding cut off)."""
     image_size: tuple[int, int]
     """(height, width) of the image that the network saw, without padding."""
-    semantic_size: tuple[float, float] | None = None
-    """(height, width) that `semantic` covers from the top left corner, at least image_size; None is (4 hs, 4 ws)."""
+    label_probs_size: tuple[float, float] | None = None
+    """(height, width) that label_probs covers from the top left corner, at least image_size; None is (4 hs, 4 ws)."""
 
     @property
     def scores(self) -> Tensor:

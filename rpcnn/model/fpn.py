@@ -1,5 +1,7 @@
 """Feature pyramid (Fig. 2): C2..C5 of the backbone to P2..P6, all of one width."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,10 +11,13 @@ from .layers import conv_gn
 class FPN(nn.Module):
     """Lateral 1x1 and output 3x3 convolutions, each with GroupNorm and no ReLU (released code; the paper is silent).
 
-    in_channels: widths of C2..C5; channels: width of every level; num_groups: of each GroupNorm.
+    Args:
+        in_channels: widths of C2..C5.
+        channels: width of every level.
+        num_groups: of each GroupNorm.
     """
 
-    def __init__(self, in_channels, channels: int = 256, num_groups: int = 32):
+    def __init__(self, in_channels: Sequence[int], channels: int, *, num_groups: int):
         super().__init__()
         self.lateral = nn.ModuleList(conv_gn(c, channels, 1, num_groups, relu=False) for c in in_channels)
         self.output = nn.ModuleList(conv_gn(channels, channels, 3, num_groups, relu=False) for _ in in_channels)

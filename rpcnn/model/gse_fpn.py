@@ -10,18 +10,22 @@ from .layers import conv_gn
 class GSEFPN(nn.Module):
     """P2..P6 to the global semantic segmentation and the enhanced pyramid S2..S6.
 
-    channels: width of the pyramid; num_classes: semantic classes K, background included; num_convs: 3x3 convolutions
-    that make the global semantic feature; levels: how many levels are enhanced and returned (5: S2..S6);
-    embedding: add a further 3x3 block of the feature to the pyramid instead of the feature itself, as the released
-    code does (with levels=4).
+    Args:
+        channels: width of the pyramid.
+        num_classes: semantic classes K, background included.
+        num_groups: of each GroupNorm.
+        num_convs: 3x3 convolutions that make the global semantic feature.
+        levels: how many levels are enhanced and returned (5: S2..S6).
+        embedding: add a further 3x3 block of the feature to the pyramid, not the feature itself (released code).
     """
 
     def __init__(
         self,
-        channels: int = 256,
-        num_classes: int = 20,
-        num_groups: int = 32,
-        num_convs: int = 4,
+        channels: int,
+        num_classes: int,
+        *,
+        num_groups: int,
+        num_convs: int,
         levels: int = 5,
         embedding: bool = False,
     ):

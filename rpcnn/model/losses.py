@@ -1,4 +1,4 @@
-"""Loss terms of Eq. 1 and their common normalisation.
+"""Loss terms of Eq. 1 and their common normalization.
 
 A term is a pair (sum, count): a sum of errors with gradient and the number of samples it is taken over. Keeping the two
 apart until the end lets the mean run over the samples of all processes, so that several processes train on exactly
@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rpcnn.data.sample import Target
+from rpcnn.labels import IGNORE
 from rpcnn.runtime.distributed import all_reduce_sum, world_size
-
-IGNORE = 255
 
 Terms = dict[str, tuple[Tensor, Tensor]]
 
 
-def normalise(terms: Terms, weights: dict[str, float], per_process: bool = False) -> dict[str, Tensor]:
+def normalize(terms: Terms, weights: dict[str, float], per_process: bool = False) -> dict[str, Tensor]:
     """Weighted means of the terms, one scalar each, in the same order.
 
     weights: factor by name, 1 where a name is missing. per_process: divide by this process's own counts, as the
@@ -50,28 +50,20 @@ def masked_smooth_l1(values: Tensor, wanted: Tensor, mask: Tensor, beta: float) 
     return torch.where(mask[:, None], F.smooth_l1_loss(values, wanted, beta=beta, reduction="none"), 0).sum()
 
 
-def semantic_target(targets, size: tuple[int, int], padding_label: int = IGNORE) -> Tensor:
+def semantic_target(targets: list[Target], size: tuple[int, int], padding_label: int = IGNORE) -> Tensor:
     """Labels uint8 [N, H/4, W/4] for the global segmentation of a batch padded to `size` = (H, W).
 
     Each stride-4 cell takes the label of its top left pixel; cells of the padding take `padding_label`.
     """
     height, width = size
-    labels = targets[0]["semantic"].new_full((len(targets), height // 4, width // 4), padding_label)
+    labels = targets[0]["label_map"].new_full((len(targets), height // 4, width // 4), padding_label)
     for i, target in enumerate(targets):
-        cells = target["semantic"][::4, ::4]
+        cells = target["label_map"][::4, ::4]
         labels[i, : cells.shape[0], : cells.shape[1]] = cells
     return labels
 
 
-def rescoring_error(predicted: Tensor, iou: Tensor, valid: Tensor, kind: str = "mse") -> tuple[Tensor, Tensor]:
-    """Squared error of predicted [R] against true mIoU [R]: (sum, number of RoIs counted).
-
-    valid [R] bool: RoIs that have a truth. kind "mse" (the paper's) counts all of those; "half_positive" is the
-    released code's half squared error over those with a true mIoU above 0.
-    """
+def squared_error(predicted: Tensor, iou: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared error of predicted [R] against true mIoU [R] over the RoIs known [R]: (sum, number of RoIs counted)."""
     error = (predicted.float() - iou) ** 2
-    if kind == "half_positive":
-        error, valid = 0.5 * error, valid & (iou > 0)
-    elif kind != "mse":
-        raise ValueError(f"rescoring_error: kind must be 'mse' or 'half_positive', got {kind!r}")
-    return torch.where(valid, error, 0).sum(), valid.sum()
+    return torch.where(known, error, 0).sum(), known.sum()

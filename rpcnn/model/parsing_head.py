@@ -1,11 +1,18 @@
 """Parsing branch (Fig. 2): geometric and context encoding (GCE) of each person's RoI, and the parsing map."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .boxes import last_pixels
+from rpcnn import ops
+from rpcnn.box_convention import EDGES, BoxConvention
+from rpcnn.labels import IGNORE
+
+from .boxes import draw
 from .layers import conv_gn
+from .parsing_targets import crop_parsing
 
 
 class ASPP(nn.Module):
@@ -47,25 +54,55 @@ class NonLocal(nn.Module):
 
 
 class ParsingHead(nn.Module):
-    """RoI features to a parsing feature and a parsing map.
+    """RoI features of the finest level to a parsing feature and a parsing map.
 
-    in_channels: width of the pyramid; channels: of the branch; num_classes: K, background included; aspp_channels,
-    aspp_dilations: of the ASPP; num_convs: 3x3 convolutions after the non-local block; output_size: of the map.
+    Args:
+        in_channels: width of the pyramid.
+        channels: width of the branch.
+        num_classes: K, background included.
+        aspp_channels, aspp_dilations: of the ASPP.
+        num_convs: 3x3 convolutions after the non-local block.
+        resolution: of the RoI features, cells a side.
+        output_size: side of the parsing map.
+        samples: people per image in training.
+        num_groups: of each GroupNorm.
+        stride: pixels, of the finest level.
+        aligned: RoIAlign with the half-pixel shift.
+        boxes: what corners are.
+        crop: makes the targets of training.
     """
 
     def __init__(
         self,
-        in_channels: int = 256,
-        channels: int = 512,
-        num_classes: int = 20,
-        aspp_channels: int = 256,
-        aspp_dilations=(6, 12, 18),
-        num_convs: int = 4,
-        output_size: int = 128,
-        num_groups: int = 32,
+        in_channels: int,
+        channels: int,
+        num_classes: int,
+        *,
+        aspp_channels: int,
+        num_convs: int,
+        resolution: int,
+        output_size: int,
+        samples: int,
+        num_groups: int,
+        aspp_dilations: Sequence[int] = (6, 12, 18),
+        stride: int = 4,
+        aligned: bool = True,
+        boxes: BoxConvention = EDGES,
+        crop: Callable[[Tensor, Tensor, Tensor, int], Tensor] = crop_parsing,
     ):
         super().__init__()
-        self.output_size = output_size
+        if output_size % resolution:
+            raise ValueError(
+                f"ParsingHead: output_size must be a multiple of resolution, got {output_size} and {resolution}"
+            )
+        self.num_classes, self.resolution, self.output_size, self.samples = (
+            num_classes,
+            resolution,
+            output_size,
+            samples,
+        )
+        self.scale, self.aligned, self.boxes = 1 / stride, aligned, boxes
+        self.crop = crop
         self.aspp = ASPP(in_channels, aspp_channels, aspp_dilations, num_groups)
         self.reduce = conv_gn(self.aspp.out_channels, channels, 1, num_groups)
         self.non_local = NonLocal(channels, num_groups)
@@ -90,28 +127,32 @@ class ParsingHead(nn.Module):
         everywhere, local = conv.weight.split([pooled.shape[1], branches.shape[1]], dim=1)
         return norm_relu(F.conv2d(branches, local).add_(F.conv2d(pooled, everywhere)))
 
+    def roi_features(self, feature: Tensor, boxes: list[Tensor]) -> Tensor:
+        """Features [R, C, resolution, resolution] of the boxes of each image, from the finest level (Sec. 3.3)."""
+        rois = [self.boxes.to_roi(b) for b in boxes]
+        return ops.roi_align(feature, rois, self.resolution, self.scale, 2, self.aligned)
 
-def crop_parsing(parsing: Tensor, people: Tensor, boxes: Tensor, size: int, crop: str = "exact") -> Tensor:
-    """The people's own label maps inside boxes, uint8 [R, size, size], nearest pixel to each point.
+    @torch.no_grad()
+    def sample(self, rois, image_sizes, targets, generators) -> tuple[list[Tensor], Tensor]:
+        """Draws each image's RoIs for training: boxes [R_i, 4] per image, labels uint8 [R, output, output].
 
-    parsing [n, H, W] one map per person; people [R] indices into it; boxes [R, 4] pixels. Point (i, j) lies at
-    y1 + (i + 0.5) h / size, x1 + (j + 0.5) w / size; points outside the image take the nearest pixel of its border.
-    Reads only the R size^2 pixels wanted, on the device where the maps are; the result is on the boxes' device.
-
-    crop "rounded" is the released code's: the corners of `last_pixels` are rounded (halves to even) and cut off at 0,
-    the crop ends before the last pixel, and its pixel floor(i h / size) is taken, not the one nearest to the point. A
-    crop without a pixel, at which the released code stops, has one.
-    """
-    people, corners = people.to(parsing.device), boxes.to(parsing.device)
-    if crop == "rounded":
-        # In double and in this order, as OpenCV's nearest neighbour: h / size itself may floor to another pixel.
-        first, end = last_pixels(corners).double().round().clamp(min=0).split(2, dim=1)
-        scale = 1 / (size / (end - first).clamp(min=1))
-        steps = torch.arange(size, device=parsing.device, dtype=torch.float64)
-        points = first[:, :, None] + (scale[:, :, None] * steps).floor()
-    else:
-        steps = (torch.arange(size, device=parsing.device, dtype=corners.dtype) + 0.5) / size
-        points = corners[:, :2, None] + (corners[:, 2:] - corners[:, :2])[:, :, None] * steps  # [R, 2 (x, y), size]
-    columns = points[:, 0].floor().long().clamp(0, parsing.shape[2] - 1)
-    rows = points[:, 1].floor().long().clamp(0, parsing.shape[1] - 1)
-    return parsing[people[:, None, None], rows[:, :, None], columns[:, None, :]].to(boxes.device)
+        Drawn first and cropped after: of up to 128 positives only 16 are ever looked at. A batch without any person
+        gets one RoI whose labels are all ignored, so that every parameter has a gradient (zero) in every step.
+        """
+        boxes, labels = [], []
+        for roi, target, generator in zip(rois, targets, generators, strict=True):
+            chosen, valid = draw(roi.people >= 0, self.samples, generator)
+            if len(target["boxes"]) == 0:
+                chosen, valid = chosen[:0], valid[:0]
+            boxes.append(roi.boxes[chosen])
+            if len(chosen):
+                people = roi.people[chosen].clamp(min=0)
+                crops = self.crop(target["person_maps"], people, boxes[-1], self.output_size)
+                labels.append(torch.where(valid[:, None, None], crops, IGNORE))
+        if not labels:
+            height, width = image_sizes[0]
+            boxes[0] = boxes[0].new_zeros(1, 4)
+            boxes[0][:, 2], boxes[0][:, 3] = width, height
+            size = (1, self.output_size, self.output_size)
+            labels.append(torch.full(size, IGNORE, dtype=torch.uint8, device=boxes[0].device))
+        return boxes, torch.cat(labels)

@@ -10,17 +10,22 @@ from .layers import channel_softmax, conv_relu, linear
 class PRSN(nn.Module):
     """Regresses the mIoU of each parsing map from the parsing feature and the map itself.
 
-    parsing_channels: width of the parsing feature; num_classes: K; channels: of the two 3x3 convolutions; hidden: of
-    the two fully connected layers. The paper feeds probabilities and keeps the resolution; input="logits" and
-    second_stride=2 are the released code's.
+    Args:
+        parsing_channels: width of the parsing feature.
+        num_classes: K, background included.
+        channels: width of the two 3x3 convolutions.
+        hidden: width of the two fully connected layers.
+        input: "probabilities", or "logits" (released code).
+        second_stride: stride of the second convolution: 1, or 2 (released code).
     """
 
     def __init__(
         self,
-        parsing_channels: int = 512,
-        num_classes: int = 20,
-        channels: int = 128,
-        hidden: int = 256,
+        parsing_channels: int,
+        num_classes: int,
+        *,
+        channels: int,
+        hidden: int,
         input: str = "probabilities",
         second_stride: int = 1,
     ):

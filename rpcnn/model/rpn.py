@@ -1,16 +1,18 @@
 """Region proposal network on the enhanced pyramid (Sec. 3.2): where people may be."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rpcnn import ops
+from rpcnn.box_convention import EDGES, BoxConvention
 
 from .boxes import (
     IGNORED,
     box_iou,
     cell_anchors,
-    clip_boxes,
     decode_boxes,
     draw_samples,
     grid_anchors,
@@ -25,27 +27,30 @@ from .losses import Terms, masked_smooth_l1
 class RPN(nn.Module):
     """A 3x3 convolution and two 1x1 convolutions, shared by the levels: objectness and box deltas of every anchor.
 
-    channels: width of the pyramid; strides and anchor_sizes: pixels, one of each per level; anchor_ratios: height /
-    width; top_train and top_test: proposals kept per level before suppression and per image after it;
-    nms_threshold: IoU above which the weaker proposal goes; samples: anchors per image in the loss, at most half of
-    them positive; ignore_border_anchors: anchors that leave the image take no part in the loss; inclusive_boxes: see
-    `clip_boxes`; top_per_batch: in training top_train counts the proposals of all images together, best first, so that
-    crowded images get more of them (released code).
+    Args:
+        channels: width of the pyramid.
+        strides, anchor_sizes: pixels, one of each per level.
+        anchor_ratios: height / width.
+        top_train, top_test: proposals kept per level before suppression and per image after it.
+        nms_threshold: IoU above which the weaker proposal is dropped.
+        samples: anchors per image in the loss, at most half of them positive.
+        ignore_border_anchors: anchors that leave the image take no part in the loss.
+        boxes: what corners are.
     """
 
     def __init__(
         self,
-        channels: int = 256,
-        strides=(4, 8, 16, 32, 64),
-        anchor_sizes=(32, 64, 128, 256, 512),
-        anchor_ratios=(0.5, 1.0, 2.0),
-        top_train: int = 2000,
-        top_test: int = 1000,
+        channels: int,
+        *,
+        strides: Sequence[int],
+        anchor_sizes: Sequence[int],
+        top_train: int,
+        top_test: int,
+        ignore_border_anchors: bool,
+        anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         nms_threshold: float = 0.7,
         samples: int = 256,
-        ignore_border_anchors: bool = True,
-        inclusive_boxes: bool = False,
-        top_per_batch: bool = False,
+        boxes: BoxConvention = EDGES,
     ):
         super().__init__()
         if len(strides) != len(anchor_sizes):
@@ -57,7 +62,7 @@ class RPN(nn.Module):
         self.nms_threshold = nms_threshold
         self.samples = samples
         self.ignore_border_anchors = ignore_border_anchors
-        self.inclusive_boxes, self.top_per_batch = inclusive_boxes, top_per_batch
+        self.boxes = boxes
         cells = torch.stack([cell_anchors(a, s, anchor_ratios) for a, s in zip(anchor_sizes, strides, strict=True)])
         self.register_buffer("cells", cells, persistent=False)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
@@ -95,25 +100,25 @@ class RPN(nn.Module):
             boxes.append(decode_boxes(delta, anchor[best]))
             levels.append(torch.full_like(best, level))
         scores, boxes, levels = torch.cat(scores, 1), torch.cat(boxes, 1), torch.cat(levels, 1)  # [N, n], [N, n, 4]
-        clipped = [clip_boxes(b, size, self.inclusive_boxes) for b, size in zip(boxes, image_sizes, strict=True)]
-        boxes = torch.stack(clipped)
+        boxes = torch.stack([self.boxes.clip(b, size) for b, size in zip(boxes, image_sizes, strict=True)])
         images = torch.arange(len(boxes), device=boxes.device)[:, None].expand_as(levels).flatten()
         boxes = boxes.flatten(0, 1)
         # Suppression inside each level of each image, all of them in one call.
         groups = images * len(self.strides) + levels.flatten()
-        scores = scores.flatten()
-        if boxes.device.type == "cpu":
-            keep = ops.batched_nms(boxes, scores, groups, self.nms_threshold)
-        else:
-            keep, _ = ops.nms_padded(boxes, scores, groups, self.nms_threshold, len(boxes))
-        if self.top_per_batch and self.training:
-            keep = keep[:top]  # the best of all images
+        keep = self.suppress(boxes, scores.flatten(), groups)
         rank = torch.arange(len(keep), device=keep.device, dtype=torch.float32)
         proposals = []
         for i in range(len(image_sizes)):
             mine, valid = slots(torch.where((keep >= 0) & (images[keep] == i), rank, torch.inf), top)
             proposals.append(torch.where(valid[:, None], boxes[keep[mine]], 0))
         return proposals
+
+    def suppress(self, boxes: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
+        """Indices of the boxes [n, 4] that no better one of their group suppresses, best first; -1 fills up."""
+        if boxes.device.type == "cpu":
+            return ops.batched_nms(boxes, scores, groups, self.nms_threshold)
+        keep, _ = ops.nms_padded(boxes, scores, groups, self.nms_threshold, len(boxes))
+        return keep
 
     def loss(self, objectness, deltas, anchors, image_sizes, targets, generators) -> Terms:
         """Binary cross entropy over the sampled anchors, smooth L1 (beta 1/9) over the positive ones.
@@ -127,7 +132,7 @@ class RPN(nn.Module):
             people = target["boxes"]
             matched = match_boxes(box_iou(people, anchors), positive=0.7, negative=0.3, promote_best=True)
             if self.ignore_border_anchors:
-                inside = (anchors == clip_boxes(anchors, size, self.inclusive_boxes)).all(dim=1)
+                inside = (anchors == self.boxes.clip(anchors, size)).all(dim=1)
                 matched = torch.where(inside, matched, IGNORED)
             samples, valid = draw_samples(matched, self.samples, 0.5, generator)
             positive = valid & (matched[samples] >= 0)

@@ -1,13 +1,15 @@
 """The operators of rpcnn. Each has a ``<op>_reference`` beside it: plain PyTorch, its definition and its fallback."""
 
-from .downsample_add import downsample_add, downsample_add_reference
-from .gse_fuse import gse_fuse, gse_fuse_reference
+# In the order of csrc/register.cpp: so python -m rpcnn.info and the benchmarks list the ops.
+# isort: off
+from .roi_align import roi_align, roi_align_reference
 from .multilevel_roi_align import multilevel_roi_align, multilevel_roi_align_reference, roi_levels
 from .nms import batched_nms, batched_nms_reference, nms, nms_padded, nms_padded_reference, nms_reference
+from .upsample_sum import upsample_sum, upsample_sum_reference
+from .gse_fuse import gse_fuse, gse_fuse_reference
+from .downsample_add import downsample_add, downsample_add_reference
 from .parsing_miou import parsing_miou, parsing_miou_reference
 from .paste_parsing import paste_parsing, paste_parsing_reference
-from .roi_align import roi_align, roi_align_reference
-from .upsample_sum import upsample_sum, upsample_sum_reference
 
 __all__ = [
     "batched_nms",

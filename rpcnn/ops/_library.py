@@ -1,12 +1,15 @@
-"""Loads the compiled kernels, and the small checks that every op shares."""
+"""Loads the compiled kernels and registers what Python adds to them."""
 
 import functools
 import importlib
 import importlib.util
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch.autograd import forward_ad
+
+from ._examples import Example
 
 
 def _load(name: str) -> str | None:
@@ -48,26 +51,32 @@ def compiled(tensor: torch.Tensor) -> bool:
     return tensor.device.type in ("cpu", "cuda", "meta")
 
 
-def check(condition: bool, message: str) -> None:
-    """Raises ValueError(message), which names op, argument, what was wanted and what came."""
-    if not condition:
-        raise ValueError(message)
+OPS: dict[str, Callable[[bool], Example]] = {}
+"""Every op by name, with the function that makes its example, small or of the paper's size. Filled by `register`."""
 
 
-def check_maps(op: str, name: str, tensor: torch.Tensor) -> None:
-    """A floating-point feature map [N, C, H, W]."""
-    check(isinstance(tensor, torch.Tensor), f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
-    check(tensor.dim() == 4, f"{op}: {name} must have shape [N, C, H, W], got {list(tensor.shape)}")
-    check(
-        tensor.dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16),
-        f"{op}: {name} must be float32, float64, float16 or bfloat16, got {tensor.dtype}",
-    )
+def register(
+    op: str,
+    *,
+    fake: Callable,
+    setup_context: Callable | None = None,
+    backward: Callable | None = None,
+    example: Callable[[bool], Example] | None = None,
+) -> None:
+    """Adds what is written in Python to rpcnn::<op> of csrc/register.cpp; without compiled kernels only OPS grows.
 
-
-def promote(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """All tensors in their common dtype: under autocast some maps may be half and others float."""
-    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
-    return [tensor.to(dtype) for tensor in tensors]
+    Args:
+        fake: the shapes, dtypes and layouts of the results, for meta and fake tensors.
+        setup_context, backward: see torch.library.register_autograd; None where the op has no gradient.
+        example: makes a call of the op; None for an op that only computes another one's gradient.
+    """
+    if example is not None:
+        OPS[op] = example
+    if CPU_MISSING:
+        return
+    torch.library.register_fake(f"rpcnn::{op}", fake)
+    if backward is not None:
+        torch.library.register_autograd(f"rpcnn::{op}", backward, setup_context=setup_context)
 
 
 def dense_layout(maps: torch.Tensor) -> torch.memory_format:

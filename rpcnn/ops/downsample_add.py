@@ -4,7 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, check_maps, compiled, dense_layout, promote, refuse_forward_ad
+from ._arguments import as_list, check, check_maps, promote
+from ._examples import Example, pyramid
+from ._library import compiled, dense_layout, refuse_forward_ad, register
 
 
 def downsample_add(feature: Tensor, pyramid: list[Tensor]) -> list[Tensor]:
@@ -26,6 +28,7 @@ def downsample_add(feature: Tensor, pyramid: list[Tensor]) -> list[Tensor]:
     """
     check_maps("downsample_add", "feature", feature)
     check(min(feature.shape[2:]) > 0, f"downsample_add: feature must have pixels, got {list(feature.shape)}")
+    pyramid = as_list("downsample_add", "pyramid", pyramid)
     for level, maps in enumerate(pyramid):
         check_maps("downsample_add", f"pyramid[{level}]", maps)
         check(
@@ -46,33 +49,40 @@ def downsample_add_reference(feature: Tensor, pyramid: list[Tensor]) -> list[Ten
     return [maps + resize(maps.shape[2:]) if maps.numel() else maps.clone() for maps in pyramid]
 
 
-if not CPU_MISSING:
+def _fake(feature, pyramid):
+    layout = dense_layout(feature)
+    return [torch.empty_like(maps, memory_format=layout) for maps in pyramid]
 
-    @torch.library.register_fake("rpcnn::downsample_add")
-    def _(feature, pyramid):
-        layout = dense_layout(feature)
-        return [torch.empty_like(maps, memory_format=layout) for maps in pyramid]
 
-    @torch.library.register_fake("rpcnn::downsample_add_backward")
-    def _(grads, height, width):
-        layout = dense_layout(grads[0])
-        images, channels = grads[0].shape[:2]
-        return torch.empty_like(grads[0].new_empty(images, channels, height, width), memory_format=layout)
+def _fake_backward(grads, height, width):
+    layout = dense_layout(grads[0])
+    images, channels = grads[0].shape[:2]
+    return torch.empty_like(grads[0].new_empty(images, channels, height, width), memory_format=layout)
 
-    def _setup_context(ctx, inputs, output):
-        ctx.size = inputs[0].shape[2:]
 
-    def _backward(ctx, grads):
-        return torch.ops.rpcnn.downsample_add_backward(grads, *ctx.size), grads
+def _setup_context(ctx, inputs, output):
+    ctx.size = inputs[0].shape[2:]
 
-    def _setup_context_backward(ctx, inputs, output):
-        ctx.save_for_backward(*inputs[0])
 
-    def _double_backward(ctx, grad_feature):
-        pyramid = [torch.zeros_like(maps) for maps in ctx.saved_tensors]
-        return torch.ops.rpcnn.downsample_add(grad_feature, pyramid), None, None
+def _backward(ctx, grads):
+    return torch.ops.rpcnn.downsample_add_backward(grads, *ctx.size), grads
 
-    torch.library.register_autograd("rpcnn::downsample_add", _backward, setup_context=_setup_context)
-    torch.library.register_autograd(
-        "rpcnn::downsample_add_backward", _double_backward, setup_context=_setup_context_backward
-    )
+
+def _setup_context_backward(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[0])
+
+
+def _double_backward(ctx, grad_feature):
+    pyramid = [torch.zeros_like(maps) for maps in ctx.saved_tensors]
+    return torch.ops.rpcnn.downsample_add(grad_feature, pyramid), None, None
+
+
+def _example(small: bool) -> Example:
+    arguments = {"feature": pyramid(small)[0], "pyramid": pyramid(small)}
+    return Example(downsample_add, downsample_add_reference, arguments, maps=("feature", "pyramid"))
+
+
+register("downsample_add", fake=_fake, setup_context=_setup_context, backward=_backward, example=_example)
+register(
+    "downsample_add_backward", fake=_fake_backward, setup_context=_setup_context_backward, backward=_double_backward
+)

@@ -4,7 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, compiled, dense_layout, refuse_forward_ad
+from ._arguments import as_float, as_int, as_list, check, check_tensor
+from ._examples import Example, pyramid
+from ._library import compiled, dense_layout, refuse_forward_ad, register
 from .upsample_sum import check_pyramid, resize
 
 
@@ -40,11 +42,14 @@ def gse_fuse(
     op = "gse_fuse"
     features = check_pyramid(op, features)
     channels = features[0].shape[1]
+    num_groups, eps = as_int(op, "num_groups", num_groups), as_float(op, "eps", eps)
     check(num_groups > 0 and channels % num_groups == 0, f"{op}: num_groups must divide {channels}, got {num_groups}")
     affine = torch.float64 if features[0].dtype == torch.float64 else torch.float32
+    gn_weights, gn_biases = as_list(op, "gn_weights", gn_weights), as_list(op, "gn_biases", gn_biases)
     for name, vectors in (("gn_weights", gn_weights), ("gn_biases", gn_biases)):
         check(len(vectors) == len(features), f"{op}: {name} must hold {len(features)} vectors, got {len(vectors)}")
         for level, vector in enumerate(vectors):
+            check_tensor(op, f"{name}[{level}]", vector)
             check(
                 list(vector.shape) == [channels] and vector.is_floating_point() and vector.device == features[0].device,
                 f"{op}: {name}[{level}] must be [{channels}] floats on {features[0].device}, "
@@ -54,7 +59,7 @@ def gse_fuse(
     if not compiled(features[0]):
         return gse_fuse_reference(features, gn_weights, gn_biases, num_groups, eps, align_corners)
     refuse_forward_ad(op, *features, *gn_weights, *gn_biases)
-    return torch.ops.rpcnn.gse_fuse(features, gn_weights, gn_biases, num_groups, float(eps), bool(align_corners))[0]
+    return torch.ops.rpcnn.gse_fuse(features, gn_weights, gn_biases, num_groups, eps, bool(align_corners))[0]
 
 
 def gse_fuse_reference(
@@ -77,39 +82,47 @@ def gse_fuse_reference(
     return total.to(dtype)
 
 
-if not CPU_MISSING:
+def _fake(features, gn_weights, gn_biases, num_groups, eps, align_corners):
+    statistics = gn_weights[0].new_empty(features[0].shape[0], len(features), num_groups)
+    out = torch.empty_like(features[0], memory_format=dense_layout(features[0]))
+    return out, statistics, torch.empty_like(statistics)
 
-    @torch.library.register_fake("rpcnn::gse_fuse")
-    def _(features, gn_weights, gn_biases, num_groups, eps, align_corners):
-        statistics = gn_weights[0].new_empty(features[0].shape[0], len(features), num_groups)
-        out = torch.empty_like(features[0], memory_format=dense_layout(features[0]))
-        return out, statistics, torch.empty_like(statistics)
 
-    @torch.library.register_fake("rpcnn::gse_fuse_backward")
-    def _(grad, features, gn_weights, gn_biases, mean, rstd, num_groups, align_corners):
-        layout = dense_layout(features[0])
-        maps = [torch.empty_like(feature, memory_format=layout) for feature in features]
-        return maps, [torch.empty_like(w) for w in gn_weights], [torch.empty_like(b) for b in gn_biases]
+def _fake_backward(grad, features, gn_weights, gn_biases, mean, rstd, num_groups, align_corners):
+    layout = dense_layout(features[0])
+    maps = [torch.empty_like(feature, memory_format=layout) for feature in features]
+    return maps, [torch.empty_like(w) for w in gn_weights], [torch.empty_like(b) for b in gn_biases]
 
-    def _setup_context(ctx, inputs, output):
-        features, weights, biases, ctx.num_groups, _, ctx.align_corners = inputs
-        ctx.levels = len(features)
-        ctx.mark_non_differentiable(*output[1:])  # the gradient through the statistics is part of the map's
-        ctx.set_materialize_grads(False)  # no zeros for theirs
-        ctx.save_for_backward(*features, *weights, *biases, *output[1:])
 
-    def _backward(ctx, grad, grad_mean, grad_rstd):
-        if grad is None:
-            return *([None] * ctx.levels for _ in range(3)), None, None, None
-        *tensors, mean, rstd = ctx.saved_tensors
-        features, weights, biases = (tensors[i * ctx.levels : (i + 1) * ctx.levels] for i in range(3))
-        grads = torch.ops.rpcnn.gse_fuse_backward(
-            grad, features, weights, biases, mean, rstd, ctx.num_groups, ctx.align_corners
-        )
-        return *grads, None, None, None
+def _setup_context(ctx, inputs, output):
+    features, weights, biases, ctx.num_groups, _, ctx.align_corners = inputs
+    ctx.levels = len(features)
+    ctx.mark_non_differentiable(*output[1:])  # the gradient through the statistics is part of the map's
+    ctx.set_materialize_grads(False)  # no zeros for theirs
+    ctx.save_for_backward(*features, *weights, *biases, *output[1:])
 
-    def _double_backward(ctx, *grads):
-        raise NotImplementedError("gse_fuse: double backward is not supported")
 
-    torch.library.register_autograd("rpcnn::gse_fuse", _backward, setup_context=_setup_context)
-    torch.library.register_autograd("rpcnn::gse_fuse_backward", _double_backward)
+def _backward(ctx, grad, grad_mean, grad_rstd):
+    if grad is None:
+        return *([None] * ctx.levels for _ in range(3)), None, None, None
+    *tensors, mean, rstd = ctx.saved_tensors
+    features, weights, biases = (tensors[i * ctx.levels : (i + 1) * ctx.levels] for i in range(3))
+    grads = torch.ops.rpcnn.gse_fuse_backward(
+        grad, features, weights, biases, mean, rstd, ctx.num_groups, ctx.align_corners
+    )
+    return *grads, None, None, None
+
+
+def _double_backward(ctx, *grads):
+    raise NotImplementedError("gse_fuse: double backward is not supported")
+
+
+def _example(small: bool) -> Example:
+    features = pyramid(small)
+    ramps = [torch.linspace(-0.5, 0.5, feature.shape[1]) for feature in features]
+    arguments = {"features": features, "gn_weights": [1 + ramp for ramp in ramps], "gn_biases": ramps}
+    return Example(gse_fuse, gse_fuse_reference, arguments | {"num_groups": 32, "eps": 1e-5}, maps=("features",))
+
+
+register("gse_fuse", fake=_fake, setup_context=_setup_context, backward=_backward, example=_example)
+register("gse_fuse_backward", fake=_fake_backward, backward=_double_backward)

@@ -1,10 +1,13 @@
 """RoIAlign over a whole pyramid in one call: each box pools from the level that fits its size (Sec. 3.3)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, check_maps, compiled, dense_layout, promote, refuse_forward_ad
-from .roi_align import _pair, boxes_with_index, roi_align_reference
+from ._arguments import as_float, as_int, as_list, as_size, check, check_maps, check_tensor, promote
+from ._examples import SCALES, Example, people, pyramid
+from ._library import compiled, dense_layout, refuse_forward_ad, register
+from .roi_align import boxes_with_index, roi_align_reference
 
 
 def multilevel_roi_align(
@@ -35,6 +38,7 @@ def multilevel_roi_align(
         ValueError, NotImplementedError: as :func:`roi_align`.
     """
     op = "multilevel_roi_align"
+    features = as_list(op, "features", features)
     check(len(features) > 0, f"{op}: features must hold at least one level")
     for level, feature in enumerate(features):
         check_maps(op, f"features[{level}]", feature)
@@ -44,20 +48,36 @@ def multilevel_roi_align(
             f"{op}: features[{level}] must be [{want.shape[0]}, {want.shape[1]}, H, W] on {want.device}, "
             f"got {list(got.shape)} on {got.device}",
         )
+    scales = _scales(op, spatial_scales)
     check(
-        len(spatial_scales) == len(features),
-        f"{op}: spatial_scales must have one entry per level ({len(features)}), got {len(spatial_scales)}",
+        len(scales) == len(features),
+        f"{op}: spatial_scales must have one entry per level ({len(features)}), got {len(scales)}",
     )
-    check(all(s > 0 for s in spatial_scales), f"{op}: spatial_scales must be positive, got {list(spatial_scales)}")
     boxes = boxes_with_index(op, boxes, features[0])
-    height, width = _pair(op, output_size)
-    features, scales = promote(list(features)), [float(s) for s in spatial_scales]
-    rule = (float(canonical_size), int(canonical_level), float(area_offset))
+    size = as_size(op, "output_size", output_size, one_for_both=True)
+    ratio = as_int(op, "sampling_ratio", sampling_ratio)
+    rule = _rule(op, canonical_size, canonical_level, area_offset)
+    features = promote(features)
     if not compiled(features[0]):
-        return multilevel_roi_align_reference(features, boxes, (height, width), scales, sampling_ratio, aligned, *rule)
+        return multilevel_roi_align_reference(features, boxes, size, scales, ratio, aligned, *rule)
     refuse_forward_ad(op, *features, boxes)
-    return torch.ops.rpcnn.multilevel_roi_align(
-        features, boxes, scales, height, width, int(sampling_ratio), bool(aligned), *rule
+    return torch.ops.rpcnn.multilevel_roi_align(features, boxes, scales, *size, ratio, bool(aligned), *rule)
+
+
+def _scales(op: str, spatial_scales) -> list[float]:
+    """One positive number per level, checked."""
+    scales = as_list(op, "spatial_scales", spatial_scales, "a list of numbers")
+    scales = [as_float(op, f"spatial_scales[{level}]", scale) for level, scale in enumerate(scales)]
+    check(all(scale > 0 for scale in scales), f"{op}: spatial_scales must be positive, got {scales}")
+    return scales
+
+
+def _rule(op: str, canonical_size, canonical_level, area_offset) -> tuple[float, int, float]:
+    """How areas become levels, checked."""
+    return (
+        as_float(op, "canonical_size", canonical_size),
+        as_int(op, "canonical_level", canonical_level),
+        as_float(op, "area_offset", area_offset),
     )
 
 
@@ -73,9 +93,18 @@ def roi_levels(
     level = floor(canonical_level + log2(sqrt(area) / canonical_size + 1e-6)), clamped to the pyramid, whose finest
     level is number -log2(spatial_scales[0]); area = (w + area_offset)(h + area_offset). A box without positive, finite
     area goes to the finest level. Computed in float32, whatever the boxes' dtype, so that every device agrees.
+
+    Raises:
+        ValueError: a shape or number does not fit.
     """
+    op = "roi_levels"
+    check_tensor(op, "boxes", boxes)
+    check(boxes.dim() == 2 and boxes.shape[1] == 4, f"{op}: boxes must have shape [R, 4], got {list(boxes.shape)}")
+    spatial_scales = _scales(op, spatial_scales)
+    check(len(spatial_scales) > 0, f"{op}: spatial_scales must hold at least one number")
+    canonical_size, canonical_level, area_offset = _rule(op, canonical_size, canonical_level, area_offset)
     boxes = boxes.float()
-    finest = -torch.tensor(float(spatial_scales[0])).log2().round().int().item()
+    finest = -torch.tensor(spatial_scales[0]).log2().round().int().item()
     area = (boxes[:, 2] - boxes[:, 0] + area_offset) * (boxes[:, 3] - boxes[:, 1] + area_offset)
     level = torch.floor(canonical_level + torch.log2(area.clamp(min=0).sqrt() / canonical_size + 1e-6)) - finest
     level = torch.where(area.isfinite() & (area > 0), level, 0)
@@ -104,43 +133,56 @@ def multilevel_roi_align_reference(
     return torch.cat(pooled)[torch.cat(order).argsort()]
 
 
-if not CPU_MISSING:
+def _fake(features, boxes, spatial_scales, output_height, output_width, *rule):
+    out = features[0].new_empty(boxes.shape[0], features[0].shape[1], output_height, output_width)
+    return torch.empty_like(out, memory_format=dense_layout(features[0]))
 
-    @torch.library.register_fake("rpcnn::multilevel_roi_align")
-    def _(features, boxes, spatial_scales, output_height, output_width, *rule):
-        out = features[0].new_empty(boxes.shape[0], features[0].shape[1], output_height, output_width)
-        return torch.empty_like(out, memory_format=dense_layout(features[0]))
 
-    @torch.library.register_fake("rpcnn::multilevel_roi_align_backward")
-    def _(grad, boxes, spatial_scales, batch, heights, widths, *rule):
-        layout = torch.channels_last if rule[-1] else torch.contiguous_format
-        maps = [grad.new_empty(batch, grad.shape[1], h, w) for h, w in zip(heights, widths, strict=True)]
-        return [torch.empty_like(m, memory_format=layout) for m in maps]
+def _fake_backward(grad, boxes, spatial_scales, batch, heights, widths, *rule):
+    layout = torch.channels_last if rule[-1] else torch.contiguous_format
+    maps = [grad.new_empty(batch, grad.shape[1], h, w) for h, w in zip(heights, widths, strict=True)]
+    return [torch.empty_like(m, memory_format=layout) for m in maps]
 
-    def _setup_context(ctx, inputs, output):
-        features, boxes, ctx.scales, _, _, *ctx.rule = inputs
-        ctx.batch = features[0].shape[0]
-        ctx.heights, ctx.widths = [f.shape[2] for f in features], [f.shape[3] for f in features]
-        ctx.channels_last = dense_layout(features[0]) == torch.channels_last
-        ctx.save_for_backward(boxes)
 
-    def _backward(ctx, grad):
-        size = (ctx.batch, ctx.heights, ctx.widths)
-        grads = torch.ops.rpcnn.multilevel_roi_align_backward(
-            grad, *ctx.saved_tensors, ctx.scales, *size, *ctx.rule, ctx.channels_last
-        )
-        return grads, *([None] * 9)
+def _setup_context(ctx, inputs, output):
+    features, boxes, ctx.scales, _, _, *ctx.rule = inputs
+    ctx.batch = features[0].shape[0]
+    ctx.heights, ctx.widths = [f.shape[2] for f in features], [f.shape[3] for f in features]
+    ctx.channels_last = dense_layout(features[0]) == torch.channels_last
+    ctx.save_for_backward(boxes)
 
-    def _setup_context_backward(ctx, inputs, output):
-        grad, boxes, ctx.scales, _, _, _, *ctx.rule, _ = inputs
-        ctx.size = grad.shape[2:]
-        ctx.save_for_backward(boxes)
 
-    def _double_backward(ctx, grads):
-        grad = torch.ops.rpcnn.multilevel_roi_align(grads, *ctx.saved_tensors, ctx.scales, *ctx.size, *ctx.rule)
-        return grad, *([None] * 11)
-
-    torch.library.register_autograd("rpcnn::multilevel_roi_align", _backward, setup_context=_setup_context)
-    torch.library.register_autograd(
-        "rpcnn::multilevel_roi_align_backward", _double_backward, setup_context=_setup_context_backward
+def _backward(ctx, grad):
+    size = (ctx.batch, ctx.heights, ctx.widths)
+    grads = torch.ops.rpcnn.multilevel_roi_align_backward(
+        grad, *ctx.saved_tensors, ctx.scales, *size, *ctx.rule, ctx.channels_last
     )
+    return grads, *([None] * 9)
+
+
+def _setup_context_backward(ctx, inputs, output):
+    grad, boxes, ctx.scales, _, _, _, *ctx.rule, _ = inputs
+    ctx.size = grad.shape[2:]
+    ctx.save_for_backward(boxes)
+
+
+def _double_backward(ctx, grads):
+    grad = torch.ops.rpcnn.multilevel_roi_align(grads, *ctx.saved_tensors, ctx.scales, *ctx.size, *ctx.rule)
+    return grad, *([None] * 11)
+
+
+def _example(small: bool) -> Example:
+    boxes = F.pad(people(small), (1, 0))  # all in image 0
+    arguments = {"features": pyramid(small), "boxes": boxes, "output_size": 7, "spatial_scales": SCALES}
+    arguments |= {"sampling_ratio": 2, "aligned": True}
+    arguments |= {"canonical_size": 224.0, "canonical_level": 4, "area_offset": 0.0}
+    return Example(multilevel_roi_align, multilevel_roi_align_reference, arguments, maps=("features",))
+
+
+register("multilevel_roi_align", fake=_fake, setup_context=_setup_context, backward=_backward, example=_example)
+register(
+    "multilevel_roi_align_backward",
+    fake=_fake_backward,
+    setup_context=_setup_context_backward,
+    backward=_double_backward,
+)

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, compiled
+from ._arguments import as_float, as_int, check, check_tensor
+from ._examples import Example, people
+from ._library import compiled, register
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_keep: int | None = None) -> Tensor:
@@ -42,6 +44,7 @@ def batched_nms(
     Returns:
         int64 [≤ R] indices, best score first over all groups.
     """
+    check_tensor("batched_nms", "idxs", idxs)
     return _nms("batched_nms", boxes, scores, idxs, iou_threshold, max_keep)
 
 
@@ -54,26 +57,26 @@ def nms_padded(
         indices int64 [max_keep], best score first, then -1; count int64 [], how many there are.
     """
     check(max_keep is not None, "nms_padded: max_keep must be an int >= 0, got None")
-    idxs = _checked("nms_padded", boxes, scores, idxs, iou_threshold, max_keep)
+    idxs, threshold, max_keep = _checked("nms_padded", boxes, scores, idxs, iou_threshold, max_keep)
     if not compiled(boxes):
-        return nms_padded_reference(boxes, scores, idxs, iou_threshold, max_keep)
-    return torch.ops.rpcnn.nms_padded(boxes.detach(), scores.detach(), idxs, float(iou_threshold), max_keep)
+        return nms_padded_reference(boxes, scores, idxs, threshold, max_keep)
+    return torch.ops.rpcnn.nms_padded(boxes.detach(), scores.detach(), idxs, threshold, max_keep)
 
 
 def _nms(op: str, boxes: Tensor, scores: Tensor, idxs: Tensor | None, threshold: float, max_keep: int | None) -> Tensor:
-    idxs = _checked(op, boxes, scores, idxs, threshold, max_keep)
+    idxs, threshold, max_keep = _checked(op, boxes, scores, idxs, threshold, max_keep)
     if not compiled(boxes):
         return nms_reference(boxes, scores, threshold, max_keep, idxs)
     limit = -1 if max_keep is None else max_keep
-    return torch.ops.rpcnn.nms(boxes.detach(), scores.detach(), idxs, float(threshold), limit)
+    return torch.ops.rpcnn.nms(boxes.detach(), scores.detach(), idxs, threshold, limit)
 
 
-def _checked(op, boxes, scores, idxs, threshold, max_keep) -> Tensor | None:
-    """idxs as int64, all arguments checked."""
+def _checked(op, boxes, scores, idxs, threshold, max_keep) -> tuple[Tensor | None, float, int | None]:
+    """idxs as int64, the threshold as a float and max_keep as an int, all arguments checked."""
     floats = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
     for name, tensor in (("boxes", boxes), ("scores", scores), ("idxs", idxs)):
-        wanted = isinstance(tensor, Tensor) or (name == "idxs" and tensor is None)
-        check(wanted, f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
+        if name != "idxs" or tensor is not None:
+            check_tensor(op, name, tensor)
     check(boxes.dim() == 2 and boxes.shape[1] == 4, f"{op}: boxes must have shape [R, 4], got {list(boxes.shape)}")
     check(boxes.dtype in floats, f"{op}: boxes must be float32, float64, float16 or bfloat16, got {boxes.dtype}")
     check(scores.dtype in floats, f"{op}: scores must be float32, float64, float16 or bfloat16, got {scores.dtype}")
@@ -84,16 +87,16 @@ def _checked(op, boxes, scores, idxs, threshold, max_keep) -> Tensor | None:
                 f"{op}: {name} must be [{boxes.shape[0]}] on {boxes.device}, "
                 f"got {list(tensor.shape)} on {tensor.device}",
             )
+    threshold = as_float(op, "iou_threshold", threshold)
     check(0 <= threshold <= 1, f"{op}: iou_threshold must lie in 0..1, got {threshold}")
-    check(
-        max_keep is None or (isinstance(max_keep, int) and max_keep >= 0),
-        f"{op}: max_keep must be None or an int >= 0, got {max_keep}",
-    )
-    if idxs is None:
-        return None
-    integer = not idxs.is_floating_point() and not idxs.is_complex() and idxs.dtype != torch.bool
-    check(integer, f"{op}: idxs must be integers, got {idxs.dtype}")
-    return idxs.long()
+    if max_keep is not None:
+        max_keep = as_int(op, "max_keep", max_keep, "None or an int >= 0")
+        check(max_keep >= 0, f"{op}: max_keep must be None or an int >= 0, got {max_keep}")
+    if idxs is not None:
+        integers = not idxs.is_floating_point() and not idxs.is_complex() and idxs.dtype != torch.bool
+        check(integers, f"{op}: idxs must be integers, got {idxs.dtype}")
+        idxs = idxs.long()
+    return idxs, threshold, max_keep
 
 
 @torch.no_grad()
@@ -156,13 +159,33 @@ def overlaps(a: Tensor, b: Tensor, threshold: float) -> Tensor:
     return finite & (width > 0) & (height > 0) & (inter > threshold * (1 + 1e-12) * union)
 
 
-if not CPU_MISSING:
+def _fake(boxes, scores, idxs, iou_threshold, max_keep):
+    kept = torch.library.get_ctx().new_dynamic_size(max=max_keep if max_keep >= 0 else None)
+    return boxes.new_empty(kept, dtype=torch.int64)
 
-    @torch.library.register_fake("rpcnn::nms")
-    def _(boxes, scores, idxs, iou_threshold, max_keep):
-        kept = torch.library.get_ctx().new_dynamic_size(max=max_keep if max_keep >= 0 else None)
-        return boxes.new_empty(kept, dtype=torch.int64)
 
-    @torch.library.register_fake("rpcnn::nms_padded")
-    def _(boxes, scores, idxs, iou_threshold, max_keep):
-        return boxes.new_empty(max_keep, dtype=torch.int64), boxes.new_empty((), dtype=torch.int64)
+def _fake_padded(boxes, scores, idxs, iou_threshold, max_keep):
+    return boxes.new_empty(max_keep, dtype=torch.int64), boxes.new_empty((), dtype=torch.int64)
+
+
+def _crowd(small: bool) -> dict[str, Tensor]:
+    """Four boxes about each person, and their scores."""
+    boxes, generator = people(small).repeat(4, 1), torch.Generator().manual_seed(0)
+    moved = 0.2 * (boxes[:, 2:] - boxes[:, :2]) * torch.rand(len(boxes), 2, generator=generator)
+    return {"boxes": boxes + moved.repeat(1, 2), "scores": torch.rand(len(boxes), generator=generator)}
+
+
+def _example(small: bool) -> Example:
+    crowd = _crowd(small)
+    arguments = crowd | {"iou_threshold": 0.5, "max_keep": len(crowd["boxes"])}
+    return Example(nms, nms_reference, arguments, differentiable=False, exact=True, fixed_size=False)
+
+
+def _example_padded(small: bool) -> Example:
+    crowd = _crowd(small)
+    arguments = crowd | {"idxs": torch.arange(len(crowd["boxes"])) % 5, "iou_threshold": 0.5, "max_keep": 300}
+    return Example(nms_padded, nms_padded_reference, arguments, differentiable=False, exact=True)
+
+
+register("nms", fake=_fake, example=_example)
+register("nms_padded", fake=_fake_padded, example=_example_padded)

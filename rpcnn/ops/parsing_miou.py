@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, compiled
+from ._arguments import as_int, check, check_tensor
+from ._examples import Example, parsing_logits
+from ._library import compiled, register
 
 MOST_CLASSES = 4096  # what the CUDA kernel counts in shared memory
 
@@ -30,16 +32,19 @@ def parsing_miou(
         ValueError: a shape, dtype or device does not fit.
     """
     num_classes = _checked_classes(logits_or_labels, target, num_classes)
+    ignore_index = as_int("parsing_miou", "ignore_index", ignore_index)
     if not compiled(logits_or_labels):
         return parsing_miou_reference(logits_or_labels, target, num_classes, ignore_index)
-    return torch.ops.rpcnn.parsing_miou(logits_or_labels.detach(), target, num_classes, int(ignore_index))
+    return torch.ops.rpcnn.parsing_miou(logits_or_labels.detach(), target, num_classes, ignore_index)
 
 
 def _checked_classes(logits_or_labels, target, num_classes) -> int:
     """K, all arguments checked."""
     op, integers = "parsing_miou", (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
     for name, tensor in (("logits_or_labels", logits_or_labels), ("target", target)):
-        check(isinstance(tensor, Tensor), f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
+        check_tensor(op, name, tensor)
+    if num_classes is not None:
+        num_classes = as_int(op, "num_classes", num_classes)
     shape = list(logits_or_labels.shape)
     check(target.dim() == 3, f"{op}: target must have shape [N, H, W], got {list(target.shape)}")
     check(target.dtype in integers, f"{op}: target must hold integers, got {target.dtype}")
@@ -69,7 +74,7 @@ def _checked_classes(logits_or_labels, target, num_classes) -> int:
         target.device == logits_or_labels.device,
         f"{op}: target must be on {logits_or_labels.device}, got {target.device}",
     )
-    return int(num_classes)
+    return num_classes
 
 
 @torch.no_grad()
@@ -98,8 +103,15 @@ def parsing_miou_reference(
     return (iou.sum(1) / present.sum(1).clamp(min=1)).float()
 
 
-if not CPU_MISSING:
+def _fake(logits_or_labels, target, num_classes, ignore_index):
+    return logits_or_labels.new_empty(logits_or_labels.shape[0], dtype=torch.float32)
 
-    @torch.library.register_fake("rpcnn::parsing_miou")
-    def _(logits_or_labels, target, num_classes, ignore_index):
-        return logits_or_labels.new_empty(logits_or_labels.shape[0], dtype=torch.float32)
+
+def _example(small: bool) -> Example:
+    logits = parsing_logits(small)
+    target = parsing_logits(small).roll(1, 0).argmax(1)
+    arguments = {"logits_or_labels": logits, "target": target, "num_classes": logits.shape[1], "ignore_index": 255}
+    return Example(parsing_miou, parsing_miou_reference, arguments, maps=("logits_or_labels",), differentiable=False)
+
+
+register("parsing_miou", fake=_fake, example=_example)

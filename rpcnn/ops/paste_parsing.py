@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, compiled
-
-# The reference holds class probabilities at full resolution for this many numbers at a time (32 MB).
-STRIP_NUMBERS = 1 << 23
+from ._arguments import as_float, as_list, as_size, check, check_tensor
+from ._examples import Example, image_size, parsing_logits, people, pyramid
+from ._library import compiled, register
+from .sampling import global_window, map_coordinates, pixels_inside, sample_grid, strips
 
 
 def paste_parsing(
@@ -52,23 +52,26 @@ def paste_parsing(
     """
     op = "paste_parsing"
     for name, tensor in (("probabilities", probabilities), ("boxes", boxes)):
-        check(isinstance(tensor, Tensor), f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
+        check_tensor(op, name, tensor)
         check(tensor.is_floating_point(), f"{op}: {name} must be floating point, got {tensor.dtype}")
     shape = list(probabilities.shape)
     check(len(shape) == 4 and 0 not in shape[1:], f"{op}: probabilities must be [R, K, h, w], got {shape}")
     people, classes = shape[:2]
     check(classes <= 256, f"{op}: probabilities must have at most 256 classes, got {classes}")
     check(list(boxes.shape) == [people, 4], f"{op}: boxes must be [{people}, 4], got {list(boxes.shape)}")
-    height, width = (int(side) for side in image_size)
-    check(height > 0 and width > 0, f"{op}: image_size must be positive (height, width), got {image_size}")
+    height, width = as_size(op, "image_size", image_size)
     if painted is None:
         painted = torch.ones(people, dtype=torch.bool, device=boxes.device)
+    check_tensor(op, "painted", painted)
     check(
         painted.dtype == torch.bool and list(painted.shape) == [people],
         f"{op}: painted must be bool [{people}], got {painted.dtype} {list(painted.shape)}",
     )
-    covered = tuple(float(side) for side in semantic_size or (height, width))
+    covered = (height, width) if semantic_size is None else as_list(op, "semantic_size", semantic_size, "two numbers")
+    covered = tuple(as_float(op, "semantic_size", side) for side in covered)
+    check(len(covered) == 2, f"{op}: semantic_size must be two numbers, got {semantic_size!r}")
     if semantic is not None:
+        check_tensor(op, "semantic", semantic)
         check(
             semantic.is_floating_point() and semantic.dim() == 3 and len(semantic) == classes and semantic.numel() > 0,
             f"{op}: semantic must be floating point [{classes}, hs, ws], got {semantic.dtype} {list(semantic.shape)}",
@@ -84,9 +87,11 @@ def paste_parsing(
             tensor.device == probabilities.device,
             f"{op}: {name} must be on {probabilities.device}, got {tensor.device}",
         )
+    semantic_weight = as_float(op, "semantic_weight", semantic_weight)
+    semantic_gate = as_float(op, "semantic_gate", semantic_gate)
     check(not math.isnan(semantic_weight + semantic_gate), f"{op}: semantic_weight and semantic_gate must be numbers")
     arguments = (probabilities.detach().float(), boxes.detach().float(), painted.to(torch.uint8), semantic, *covered)
-    knobs = (height, width, float(semantic_weight), float(semantic_gate), bool(paint_labels), bool(with_people))
+    knobs = (height, width, semantic_weight, semantic_gate, bool(paint_labels), bool(with_people))
     paste = torch.ops.rpcnn.paste_parsing if compiled(probabilities) else paste_parsing_reference
     return paste(*arguments, *knobs)
 
@@ -141,66 +146,47 @@ def paste_parsing_reference(
     return labels, instances, people
 
 
-def pixels_inside(low: float, high: float, size: int) -> tuple[int, int]:
-    """The pixels [first, last) of 0..size whose centres lie in [low, high)."""
-    return max(math.ceil(low - 0.5), 0), min(math.ceil(high - 0.5), size)
+def _fake(
+    probabilities,
+    boxes,
+    painted,
+    semantic,
+    semantic_height,
+    semantic_width,
+    height,
+    width,
+    semantic_weight,
+    semantic_gate,
+    paint_labels,
+    with_people,
+):
+    new = lambda *sizes, dtype: probabilities.new_empty(sizes, dtype=dtype)
+    return (
+        new(height, width, dtype=torch.uint8),
+        new(height, width, dtype=torch.int32),
+        new(len(boxes) if with_people else 0, height, width, dtype=torch.uint8),
+    )
 
 
-def strips(first: int, last: int, numbers_per_row: int):
-    """Cuts rows [first, last) into ranges of at most STRIP_NUMBERS numbers each, one row at the least."""
-    step = max(STRIP_NUMBERS // numbers_per_row, 1)
-    for start in range(first, last, step):
-        yield start, min(start + step, last)
+def _example(small: bool) -> Example:
+    probabilities, size = parsing_logits(small).softmax(1), image_size(small)
+    arguments = {
+        "probabilities": probabilities,
+        "boxes": people(small)[: len(probabilities)],
+        "image_size": size,
+        "painted": torch.ones(len(probabilities), dtype=torch.bool),
+        "semantic": pyramid(small)[0][0, :20].softmax(0),
+        "semantic_size": tuple(map(float, size)),
+        "semantic_weight": 0.2,
+        "semantic_gate": 0.7,
+    }
+
+    def reference(probabilities, boxes, image_size, painted, semantic, semantic_size, semantic_weight, semantic_gate):
+        maps = (probabilities.float(), boxes, painted.to(torch.uint8), semantic)
+        knobs = (*semantic_size, *image_size, semantic_weight, semantic_gate, True, True)
+        return paste_parsing_reference(*maps, *knobs)
+
+    return Example(paste_parsing, reference, arguments, maps=("probabilities",), differentiable=False, exact=True)
 
 
-def map_coordinates(pixels: tuple[int, int], low: float, high: float, size: int, device) -> Tensor:
-    """Where the centres of pixels [first, last) lie on a map of `size` cells over [low, high); cells are at 0, 1, …"""
-    centres = torch.arange(*pixels, dtype=torch.float64, device=device) + 0.5
-    return (centres - low) * (size / (high - low)) - 0.5
-
-
-def sample_grid(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Bilinear samples [K, len(rows), len(columns)] of maps [K, h, w]; beyond the border, the border's values."""
-    for axis, coordinates in ((1, rows), (2, columns)):
-        last = maps.shape[axis] - 1
-        coordinates = coordinates.clamp(0, last)
-        lower = coordinates.floor().long()
-        weight = (coordinates - lower).to(maps.dtype)
-        weight = weight[:, None] if axis == 1 else weight
-        upper = (lower + 1).clamp(max=last)
-        maps = torch.lerp(maps.index_select(axis, lower), maps.index_select(axis, upper), weight)
-    return maps
-
-
-def global_window(
-    semantic: Tensor, covered: tuple[float, float], rows: tuple[int, int], columns: tuple[int, int]
-) -> Tensor:
-    """Global probabilities [K, rows, columns] in a window of the image."""
-    y = map_coordinates(rows, 0.0, covered[0], semantic.shape[1], semantic.device)
-    x = map_coordinates(columns, 0.0, covered[1], semantic.shape[2], semantic.device)
-    return sample_grid(semantic, y, x)
-
-
-if not CPU_MISSING:
-
-    @torch.library.register_fake("rpcnn::paste_parsing")
-    def _(
-        probabilities,
-        boxes,
-        painted,
-        semantic,
-        semantic_height,
-        semantic_width,
-        height,
-        width,
-        semantic_weight,
-        semantic_gate,
-        paint_labels,
-        with_people,
-    ):
-        new = lambda *sizes, dtype: probabilities.new_empty(sizes, dtype=dtype)
-        return (
-            new(height, width, dtype=torch.uint8),
-            new(height, width, dtype=torch.int32),
-            new(len(boxes) if with_people else 0, height, width, dtype=torch.uint8),
-        )
+register("paste_parsing", fake=_fake, example=_example)

@@ -4,9 +4,12 @@ import math
 import os
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, check_maps, compiled, dense_layout, refuse_forward_ad
+from ._arguments import as_float, as_int, as_size, check, check_maps, check_tensor, shown
+from ._examples import Example, people, pyramid
+from ._library import compiled, dense_layout, refuse_forward_ad, register
 
 
 def roi_align(
@@ -39,20 +42,15 @@ def roi_align(
             (on CUDA such a row gives zeros, and an error where the environment holds RPCNN_CHECK=1).
         NotImplementedError: forward-mode differentiation.
     """
-    check_maps("roi_align", "input", input)
-    boxes = boxes_with_index("roi_align", boxes, input)
-    height, width = _pair("roi_align", output_size)
-    arguments = (input, boxes, float(spatial_scale), height, width, int(sampling_ratio), bool(aligned))
+    op = "roi_align"
+    check_maps(op, "input", input)
+    boxes = boxes_with_index(op, boxes, input)
+    size = as_size(op, "output_size", output_size, one_for_both=True)
+    scale, ratio = as_float(op, "spatial_scale", spatial_scale), as_int(op, "sampling_ratio", sampling_ratio)
     if not compiled(input):
-        return roi_align_reference(input, boxes, (height, width), spatial_scale, sampling_ratio, aligned)
-    refuse_forward_ad("roi_align", input, boxes)
-    return torch.ops.rpcnn.roi_align(*arguments)
-
-
-def _pair(op: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    check(len(pair) == 2 and min(pair) > 0, f"{op}: output_size must be one or two positive integers, got {size!r}")
-    return pair
+        return roi_align_reference(input, boxes, size, scale, ratio, aligned)
+    refuse_forward_ad(op, input, boxes)
+    return torch.ops.rpcnn.roi_align(input, boxes, scale, *size, ratio, bool(aligned))
 
 
 def boxes_with_index(op: str, boxes: Tensor | list[Tensor], features: Tensor) -> Tensor:
@@ -63,10 +61,16 @@ def boxes_with_index(op: str, boxes: Tensor | list[Tensor], features: Tensor) ->
             f"{op}: boxes must be a list of one [R, 4] tensor per image, got {len(boxes)} for {len(features)} images",
         )
         for n, b in enumerate(boxes):
-            shape = list(b.shape)
+            check_tensor(op, f"boxes[{n}]", b)
+            shape, device = list(b.shape), features.device
             check(b.dim() == 2 and shape[1] == 4, f"{op}: boxes[{n}] must have shape [R, 4], got {shape}")
+            check(b.device == device, f"{op}: boxes[{n}] must be on {device}, got {b.device}")
         index = [b.new_full((len(b), 1), n) for n, b in enumerate(boxes)]
         boxes = torch.cat([torch.cat(index), torch.cat(list(boxes))], 1) if boxes else features.new_zeros(0, 5)
+    check(
+        isinstance(boxes, Tensor),
+        f"{op}: boxes must be a tensor [R, 5] or a list of tensors [R, 4], got {shown(boxes)}",
+    )
     shape = list(boxes.shape)
     check(boxes.dim() == 2 and shape[1] == 5, f"{op}: boxes must have shape [R, 5] or be a list of [R, 4], got {shape}")
     check(boxes.is_floating_point(), f"{op}: boxes must be floating point, got {boxes.dtype}")
@@ -101,7 +105,7 @@ def roi_align_reference(
     RoIAlign is linear in the input and separable: out[r, c] = Wy[r] · input[b, c] · Wx[r]ᵀ, where a row of Wy holds the
     mean of one cell's bilinear weights over the map's rows.
     """
-    height, width = _pair("roi_align", output_size)
+    height, width = as_size("roi_align", "output_size", output_size, one_for_both=True)
     boxes = boxes_with_index("roi_align", boxes, input)
     wide = torch.float64 if input.dtype == torch.float64 or boxes.dtype == torch.float64 else torch.float32
     outputs = []
@@ -150,42 +154,49 @@ def _axis_weights(start, end, scale, cells, size, ratio, aligned) -> Tensor:
     return weights
 
 
-if not CPU_MISSING:
+def _fake(input, boxes, spatial_scale, output_height, output_width, sampling_ratio, aligned):
+    out = input.new_empty(boxes.shape[0], input.shape[1], output_height, output_width)
+    return torch.empty_like(out, memory_format=dense_layout(input))
 
-    @torch.library.register_fake("rpcnn::roi_align")
-    def _(input, boxes, spatial_scale, output_height, output_width, sampling_ratio, aligned):
-        out = input.new_empty(boxes.shape[0], input.shape[1], output_height, output_width)
-        return torch.empty_like(out, memory_format=dense_layout(input))
 
-    @torch.library.register_fake("rpcnn::roi_align_backward")
-    def _(grad, boxes, spatial_scale, batch, height, width, sampling_ratio, aligned, channels_last):
-        out = grad.new_empty(batch, grad.shape[1], height, width)
-        return torch.empty_like(out, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+def _fake_backward(grad, boxes, spatial_scale, batch, height, width, sampling_ratio, aligned, channels_last):
+    out = grad.new_empty(batch, grad.shape[1], height, width)
+    return torch.empty_like(out, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
-    def _setup_context(ctx, inputs, output):
-        input, boxes, ctx.scale, _, _, *ctx.rule = inputs
-        ctx.batch, _, ctx.height, ctx.width = input.shape
-        ctx.channels_last = dense_layout(input) == torch.channels_last
-        ctx.save_for_backward(boxes)
 
-    def _backward(ctx, grad):
-        size = (ctx.batch, ctx.height, ctx.width)
-        grad_input = torch.ops.rpcnn.roi_align_backward(
-            grad, *ctx.saved_tensors, ctx.scale, *size, *ctx.rule, ctx.channels_last
-        )
-        return grad_input, None, None, None, None, None, None
+def _setup_context(ctx, inputs, output):
+    input, boxes, ctx.scale, _, _, *ctx.rule = inputs
+    ctx.batch, _, ctx.height, ctx.width = input.shape
+    ctx.channels_last = dense_layout(input) == torch.channels_last
+    ctx.save_for_backward(boxes)
 
-    def _setup_context_backward(ctx, inputs, output):
-        grad, boxes, ctx.scale, _, _, _, *ctx.rule, _ = inputs
-        ctx.size = grad.shape[2:]
-        ctx.save_for_backward(boxes)
 
-    def _double_backward(ctx, grad_input):
-        # The backward is linear in the incoming gradient; its adjoint is the forward itself.
-        grad = torch.ops.rpcnn.roi_align(grad_input, *ctx.saved_tensors, ctx.scale, *ctx.size, *ctx.rule)
-        return grad, *([None] * 8)
-
-    torch.library.register_autograd("rpcnn::roi_align", _backward, setup_context=_setup_context)
-    torch.library.register_autograd(
-        "rpcnn::roi_align_backward", _double_backward, setup_context=_setup_context_backward
+def _backward(ctx, grad):
+    size = (ctx.batch, ctx.height, ctx.width)
+    grad_input = torch.ops.rpcnn.roi_align_backward(
+        grad, *ctx.saved_tensors, ctx.scale, *size, *ctx.rule, ctx.channels_last
     )
+    return grad_input, None, None, None, None, None, None
+
+
+def _setup_context_backward(ctx, inputs, output):
+    grad, boxes, ctx.scale, _, _, _, *ctx.rule, _ = inputs
+    ctx.size = grad.shape[2:]
+    ctx.save_for_backward(boxes)
+
+
+def _double_backward(ctx, grad_input):
+    # The backward is linear in the incoming gradient; its adjoint is the forward itself.
+    grad = torch.ops.rpcnn.roi_align(grad_input, *ctx.saved_tensors, ctx.scale, *ctx.size, *ctx.rule)
+    return grad, *([None] * 8)
+
+
+def _example(small: bool) -> Example:
+    boxes = F.pad(people(small), (1, 0))  # all in image 0
+    arguments = {"input": pyramid(small)[0], "boxes": boxes, "output_size": (7, 7), "spatial_scale": 0.25}
+    arguments |= {"sampling_ratio": 2, "aligned": True}
+    return Example(roi_align, roi_align_reference, arguments, maps=("input",))
+
+
+register("roi_align", fake=_fake, setup_context=_setup_context, backward=_backward, example=_example)
+register("roi_align_backward", fake=_fake_backward, setup_context=_setup_context_backward, backward=_double_backward)

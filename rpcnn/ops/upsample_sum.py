@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._library import CPU_MISSING, check, check_maps, compiled, dense_layout, promote, refuse_forward_ad
+from ._arguments import as_list, check, check_maps, promote
+from ._examples import Example, pyramid
+from ._library import compiled, dense_layout, refuse_forward_ad, register
 
 
 def upsample_sum(features: list[Tensor], align_corners: bool = False, relu: bool = False) -> Tensor:
@@ -33,6 +35,7 @@ def upsample_sum(features: list[Tensor], align_corners: bool = False, relu: bool
 
 def check_pyramid(op: str, features: list[Tensor]) -> list[Tensor]:
     """The levels in their common dtype, after checks. Raises ValueError."""
+    features = as_list(op, "features", features)
     check(len(features) > 0, f"{op}: features must hold at least one map")
     for level, feature in enumerate(features):
         check_maps(op, f"features[{level}]", feature)
@@ -43,7 +46,7 @@ def check_pyramid(op: str, features: list[Tensor]) -> list[Tensor]:
             f"got {list(feature.shape)} on {feature.device}",
         )
         check(min(feature.shape[2:]) > 0, f"{op}: features[{level}] must have pixels, got {list(feature.shape)}")
-    return promote(list(features))
+    return promote(features)
 
 
 def upsample_sum_reference(features: list[Tensor], align_corners: bool = False, relu: bool = False) -> Tensor:
@@ -62,41 +65,45 @@ def resize(feature: Tensor, size, align_corners: bool) -> Tensor:
     return F.interpolate(feature, size, mode="bilinear", align_corners=align_corners)
 
 
-if not CPU_MISSING:
+def _fake(features, align_corners, relu):
+    return torch.empty_like(features[0], memory_format=dense_layout(features[0]))
 
-    @torch.library.register_fake("rpcnn::upsample_sum")
-    def _(features, align_corners, relu):
-        return torch.empty_like(features[0], memory_format=dense_layout(features[0]))
 
-    @torch.library.register_fake("rpcnn::upsample_sum_backward")
-    def _(grad, features, align_corners, relu):
-        layout = dense_layout(grad)
-        return [torch.empty_like(feature, memory_format=layout) for feature in features]
+def _fake_backward(grad, features, align_corners, relu):
+    layout = dense_layout(grad)
+    return [torch.empty_like(feature, memory_format=layout) for feature in features]
 
-    def _setup_context(ctx, inputs, output):
-        features, ctx.align_corners, ctx.relu = inputs
-        ctx.save_for_backward(*features)
 
-    def _backward(ctx, grad):
-        features, first = list(ctx.saved_tensors), []
-        if not ctx.relu:  # the finest level is added as it is
-            features, first = features[1:], [grad]
-        rest = torch.ops.rpcnn.upsample_sum_backward(grad, features, ctx.align_corners, ctx.relu) if features else []
-        return [*first, *rest], None, None
+def _setup_context(ctx, inputs, output):
+    features, ctx.align_corners, ctx.relu = inputs
+    ctx.save_for_backward(*features)
 
-    def _setup_context_backward(ctx, inputs, output):
-        grad, features, ctx.align_corners, ctx.relu = inputs
-        ctx.size, ctx.levels = grad.shape, len(features)
 
-    def _double_backward(ctx, grads):
-        if ctx.relu:
-            raise NotImplementedError("upsample_sum: double backward is not supported with relu=True")
-        # The backward is linear in the incoming gradient; its adjoint is the forward itself, here without finest level.
-        nothing = grads[0].new_zeros(1, 1, 1, 1).expand(ctx.size)
-        grad = torch.ops.rpcnn.upsample_sum([nothing, *grads], ctx.align_corners, False)
-        return grad, [None] * ctx.levels, None, None
+def _backward(ctx, grad):
+    features, first = list(ctx.saved_tensors), []
+    if not ctx.relu:  # the finest level is added as it is
+        features, first = features[1:], [grad]
+    rest = torch.ops.rpcnn.upsample_sum_backward(grad, features, ctx.align_corners, ctx.relu) if features else []
+    return [*first, *rest], None, None
 
-    torch.library.register_autograd("rpcnn::upsample_sum", _backward, setup_context=_setup_context)
-    torch.library.register_autograd(
-        "rpcnn::upsample_sum_backward", _double_backward, setup_context=_setup_context_backward
-    )
+
+def _setup_context_backward(ctx, inputs, output):
+    grad, features, ctx.align_corners, ctx.relu = inputs
+    ctx.size, ctx.levels = grad.shape, len(features)
+
+
+def _double_backward(ctx, grads):
+    if ctx.relu:
+        raise NotImplementedError("upsample_sum: double backward is not supported with relu=True")
+    # The backward is linear in the incoming gradient; its adjoint is the forward itself, here without finest level.
+    nothing = grads[0].new_zeros(1, 1, 1, 1).expand(ctx.size)
+    grad = torch.ops.rpcnn.upsample_sum([nothing, *grads], ctx.align_corners, False)
+    return grad, [None] * ctx.levels, None, None
+
+
+def _example(small: bool) -> Example:
+    return Example(upsample_sum, upsample_sum_reference, {"features": pyramid(small)}, maps=("features",))
+
+
+register("upsample_sum", fake=_fake, setup_context=_setup_context, backward=_backward, example=_example)
+register("upsample_sum_backward", fake=_fake_backward, setup_context=_setup_context_backward, backward=_double_backward)

@@ -9,12 +9,14 @@ import json
 import os
 import pathlib
 import re
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from rpcnn.config import Config, from_dict, to_dict
+from rpcnn.labels import CIHP, MHP_V2, LabelSet
 
 WEIGHTS = "model.safetensors"
 
@@ -64,16 +66,29 @@ def replace_file(path: pathlib.Path, write) -> None:
     os.replace(partial, path)
 
 
-def save_weights(path: pathlib.Path, model: torch.nn.Module, config: Config) -> None:
-    """Writes the model's state dict as safetensors, the configuration and the label names in its metadata."""
+class Weights(NamedTuple):
+    """What a model.safetensors holds."""
+
+    state: dict[str, torch.Tensor]
+    config: Config
+    """Of the run that wrote it, but for `model.backbone_weights`, `train.init_weights` and `run.output`: all weights
+    are here."""
+    label_set: LabelSet
+
+
+def save_weights(path: pathlib.Path, model: torch.nn.Module, config: Config, label_set: LabelSet) -> None:
+    """Writes the model's state dict as safetensors, the configuration and the label set in its metadata."""
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    labels = {"name": config.labels.name, "names": list(config.labels.names)}
-    metadata = {"format": "rpcnn", "config": json.dumps(to_dict(config)), "labels": json.dumps(labels)}
+    metadata = {
+        "format": "rpcnn",
+        "config": json.dumps(to_dict(config)),
+        "labels": json.dumps(label_set.to_dict()),
+    }
     replace_file(path, lambda partial: save_file(state, partial, metadata))
 
 
-def load_weights(path: str | pathlib.Path) -> tuple[dict[str, torch.Tensor], Config]:
-    """The state dict and the configuration of a model.safetensors, or of a run folder that holds one.
+def load_weights(path: str | pathlib.Path) -> Weights:
+    """What a model.safetensors holds, or that of a run folder.
 
     Raises:
         ValueError: no such file, not a safetensors file, not written by rpcnn, or numbers in it that are not finite.
@@ -95,7 +110,14 @@ def load_weights(path: str | pathlib.Path) -> tuple[dict[str, torch.Tensor], Con
     broken = [key for key, value in state.items() if not value.isfinite().all()]
     if broken:
         raise ValueError(f"weights: {path} holds numbers that are not finite, in {', '.join(broken[:3])}")
-    return state, config
+    config.model.backbone_weights = config.train.init_weights = config.run.output = ""
+    return Weights(state, config, _label_set(json.loads(metadata["labels"])))
+
+
+def _label_set(values: dict) -> LabelSet:
+    """That of the metadata; version 0.1 wrote the names alone."""
+    known = {label_set.name: label_set for label_set in (CIHP, MHP_V2)}
+    return known[values["name"]] if "palette" not in values else LabelSet.from_dict(values)
 
 
 def save_snapshot(folder: pathlib.Path, iteration: int, state: dict, keep: int = 2) -> None:

@@ -1,6 +1,8 @@
 """The few collective operations that training and evaluation need, harmless in one process."""
 
+import contextlib
 import os
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed as dist
@@ -43,24 +45,79 @@ def gather_objects(value) -> list:
     return values
 
 
-def barrier() -> None:
-    """Waits for every process."""
+@contextlib.contextmanager
+def failing_together():
+    """An error in one process's block is raised in every process when all are through; every process must enter it.
+
+    Otherwise the others would go on to the next collective operation and wait there for the one that has gone.
+
+    Raises:
+        ValueError: another process had a ValueError or OSError, a fault of its input; names the process.
+        RuntimeError: another process had another error.
+    """
+    error = None
+    try:
+        yield
+    except Exception as raised:
+        error = raised
+    told = gather_objects(error and (isinstance(error, ValueError | OSError), f"{type(error).__name__}: {error}"))
+    if error:
+        raise error
+    for number, other in enumerate(told):
+        if other:
+            of_input, text = other
+            raise (ValueError if of_input else RuntimeError)(f"process {number}: {text}")
+
+
+def on_main(work: Callable):
+    """What work() gives in the main process, on every process; its error is raised in all, as failing_together does."""
+    value = None
+    with failing_together():
+        if is_main():
+            value = work()
+    return gather_objects(value)[0]
+
+
+def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
+    """Overwrites the tensors with those of the main process."""
     if is_initialized():
-        dist.barrier()
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
+
+def only_one(program: str) -> None:
+    """Raises ValueError where torchrun started several processes, all of which would do the same work."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1:
+        raise ValueError(f"{program} runs in one process, got {processes}")
+
+
+def pick_device(device: str) -> torch.device:
+    """The device of a name: "auto" (CUDA where available), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ValueError: no such device here.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device: must be auto, cpu, cuda or cuda:N, got {device!r}") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device: {device!r} was asked for, but torch sees no CUDA device; use --device cpu")
+    return chosen
 
 
 def start(device: str) -> torch.device:
-    """Joins the process group that torchrun announces (NCCL for CUDA, gloo for the CPU) and picks this rank's device.
+    """Picks this rank's device and joins the process group that torchrun announces: NCCL for CUDA, gloo for the CPU.
 
     Args:
-        device: "auto" (CUDA where available), "cpu", "cuda" or "cuda:N".
+        device: see `pick_device`; "cuda" is the one of this process's local rank.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("device: 'cuda' was asked for, but torch sees no CUDA device; use --run.device cpu")
-    chosen = torch.device("cuda", local_rank) if device == "cuda" else torch.device(device)
+    chosen = pick_device(device)
+    if chosen == torch.device("cuda"):
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not is_initialized():

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+WARMUP_FACTOR = 1e-4  # released code
+
 
 def learning_rate(
     iteration: int,
@@ -10,7 +12,6 @@ def learning_rate(
     batch_size: int,
     steps: Sequence[int],
     warmup_iterations: int,
-    warmup_factor: float,
     cosine_over: int | None = None,
 ) -> float:
     """The rate of an iteration, counted from 1.
@@ -18,13 +19,13 @@ def learning_rate(
     Args:
         base: rate for 16 images per step; the linear rule scales it by batch_size / 16.
         steps: iterations from which on (included) the rate is a further tenth.
-        warmup_iterations: the rate rises from warmup_factor · base to base over these.
+        warmup_iterations: the rate rises from WARMUP_FACTOR · base to base over these.
         cosine_over: in place of the steps, fall along half a cosine to 0 at this last iteration.
     """
     rate = base * batch_size / 16
     if iteration <= warmup_iterations:
         progress = iteration / warmup_iterations
-        return rate * (warmup_factor * (1 - progress) + progress)
+        return rate * (WARMUP_FACTOR * (1 - progress) + progress)
     if cosine_over is not None:
         progress = (iteration - warmup_iterations) / max(cosine_over - warmup_iterations, 1)
         return rate * (1 + math.cos(math.pi * progress)) / 2

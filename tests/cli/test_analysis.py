@@ -1,19 +1,24 @@
 """The paper's analyses on constructed detections with known answers."""
 
-import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
 import torch
+from helpers.inference import combined
+from helpers.models import configured
 
 from rpcnn.analysis import bounds, modes, scores
 from rpcnn.analysis.report import mathtext, table, with_change
-from rpcnn.config import Config
-from rpcnn.inference.combine import combine
+from rpcnn.box_convention import EDGES
+from rpcnn.config import Config, load_config
+from rpcnn.data.sample import Truth
+from rpcnn.inference.pipeline import Pipeline
 from rpcnn.labels import CIHP
 from rpcnn.metrics import ParsingEvaluator, ap_p, match_people
 from rpcnn.model import Detections
+from rpcnn.model.build import build_model
 
 HEIGHT, WIDTH, CLASSES = 60, 80, 20
 
@@ -29,8 +34,8 @@ def scene(boxes, parts=(2, 5, 9, 16)):
         "id": "1",
         "image": torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8),
         "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        "parsing": people,
-        "semantic": people.amax(dim=0) if len(boxes) else torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8),
+        "person_maps": people,
+        "label_map": people.amax(dim=0) if len(boxes) else torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8),
     }
 
 
@@ -45,14 +50,14 @@ def detections(boxes, box_scores, people, iou_scores=None, semantic=None):
         boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         box_scores=torch.tensor(box_scores),
         iou_scores=None if iou_scores is None else torch.tensor(iou_scores),
-        probabilities=probabilities,
-        semantic=semantic,
+        person_probs=probabilities,
+        label_probs=semantic,
         image_size=(HEIGHT, WIDTH),
     )
 
 
 def result_of(found, threshold=0.3, mode="parsing"):
-    return combine(found, (HEIGHT, WIDTH), CIHP, score_threshold=threshold, semantic_mode=mode)
+    return combined(found, (HEIGHT, WIDTH), CIHP, min_score=threshold, semantic_mode=mode)
 
 
 TWO = [(4, 6, 30, 54), (40, 4, 70, 56)]
@@ -63,38 +68,38 @@ def two():
     """Two people: the second parsed well, the first with two of its four parts wrong, yet with the better box score;
     then the second again, cut off at its knees, and a box beside everybody."""
     sample = scene(TWO)
-    wrong = sample["parsing"][0].clone()
+    wrong = sample["person_maps"][0].clone()
     wrong[wrong == 9] = 12
     wrong[wrong == 16] = 17
     boxes = [*TWO, (40, 4, 70, 44), (2, 0, 9, 5)]
-    other = torch.where(sample["parsing"][1] > 0, 7, 0).to(torch.uint8)
+    other = torch.where(sample["person_maps"][1] > 0, 7, 0).to(torch.uint8)
     beside = torch.full((HEIGHT, WIDTH), 3, dtype=torch.uint8)
-    maps = torch.stack([wrong, sample["parsing"][1], other, beside])
+    maps = torch.stack([wrong, sample["person_maps"][1], other, beside])
     return sample, result_of(detections(boxes, [0.9, 0.8, 0.95, 0.5], maps))
 
 
 def matches_of(sample, result):
-    return match_people(result.people, result.scores, sample["parsing"], CLASSES)
+    return match_people(result.person_maps, result.scores, sample["person_maps"], CLASSES)
 
 
 def test_true_parsing_makes_the_overlap_of_found_people_1(two):
     sample, result = two
-    truth = bounds.with_true_parsing(result, matches_of(sample, result), sample["parsing"])
+    truth = bounds.with_true_parsing(result, matches_of(sample, result), sample["person_maps"])
     assert torch.equal(truth.scores, result.scores) and torch.equal(truth.boxes, result.boxes)
     overlap = matches_of(sample, truth).overlap
     whole = [i for i, box in enumerate(result.boxes.tolist()) if tuple(map(round, box)) in TWO]
     assert len(whole) == 2 and overlap[whole] == pytest.approx(1)
-    assert not truth.people[3].any()  # the box beside everybody
+    assert not truth.person_maps[3].any()  # the box beside everybody
     cut = [i for i, box in enumerate(result.boxes.tolist()) if round(box[3]) == 44]
     assert 0.5 < overlap[cut[0]] < 1  # the parsing branch sees no further than its box
-    assert not truth.people[cut[0]][44:].any()
+    assert not truth.person_maps[cut[0]][44:].any()
 
 
 def test_true_parsing_makes_unknown_pixels_background(two):
     sample, result = two
-    sample["parsing"][1, 20:24, 45:60] = 255
-    truth = bounds.with_true_parsing(result, matches_of(sample, result), sample["parsing"])
-    assert int(truth.people.max()) < CLASSES
+    sample["person_maps"][1, 20:24, 45:60] = 255
+    truth = bounds.with_true_parsing(result, matches_of(sample, result), sample["person_maps"])
+    assert int(truth.person_maps.max()) < CLASSES
 
 
 def test_true_scores_rank_perfectly(two):
@@ -118,31 +123,46 @@ def test_people_are_painted_again_best_last_and_from_the_threshold_on(two):
     background = torch.full((HEIGHT, WIDTH), 11, dtype=torch.uint8)
     shown = bounds.painted(bounds.with_scores(result, np.array([0.2, 0.9, 0.6, 0.0])), background, 0.3)
     assert shown.scores.tolist() == pytest.approx([0.9, 0.6, 0.2, 0.0])
-    best, second = shown.people[0] > 0, shown.people[1] > 0
-    assert (shown.instances[best] == 1).all() and (shown.labels[best] == shown.people[0][best]).all()
-    assert (shown.instances[second & ~best] == 2).all()
-    assert (shown.labels[~best & ~second] == 11).all() and (shown.instances[~best & ~second] == 0).all()
+    best, second = shown.person_maps[0] > 0, shown.person_maps[1] > 0
+    assert (shown.instance_map[best] == 1).all() and (shown.label_map[best] == shown.person_maps[0][best]).all()
+    assert (shown.instance_map[second & ~best] == 2).all()
+    assert (shown.label_map[~best & ~second] == 11).all() and (shown.instance_map[~best & ~second] == 0).all()
 
 
 def test_painting_what_was_predicted_gives_the_predicted_map(two):
     _, result = two
     again = bounds.painted(result, torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8), 0.3)
-    assert torch.equal(again.labels, result.labels) and torch.equal(again.instances, result.instances)
+    assert torch.equal(again.label_map, result.label_map) and torch.equal(again.instance_map, result.instance_map)
+
+
+class SyntheticPipeline(Pipeline):
+    """A pipeline whose network says of each of `images` what `found` holds."""
+
+    def __init__(self, config):
+        model = torch.nn.Module()
+        model.pixel_mean, model.box_head = torch.zeros(3), types.SimpleNamespace(boxes=EDGES)
+        super().__init__(model, config, CIHP)
+        self.images, self.found = [], []
+
+    def detect(self, image):
+        return next(found for sample, found in zip(self.images, self.found, strict=True) if sample["image"] is image)
+
+    def __call__(self, image):
+        return self.finish(self.detect(image), image)
 
 
 class Synthetic:
     """A trained model's place taken by perturbed truth: shifted boxes, swapped parts, doubles, boxes beside people."""
 
     def __init__(self, images=24, seed=0):
-        self.config = Config()
-        self.config.model.gse = False
+        self.pipeline = SyntheticPipeline(configured(Config(), gse=False))
         random = np.random.default_rng(seed)
-        self.images, self.found = [], []
+        self.images, self.found = self.pipeline.images, self.pipeline.found
         for number in range(images):
             people = [(4, 6, 30, 54), (32, 4, 50, 56), (54, 8, 76, 50)][: random.integers(1, 4)]
             sample = scene(people) | {"id": str(number)}
             boxes, maps, box_scores = [], [], []
-            for person, box in zip(sample["parsing"], people, strict=True):
+            for person, box in zip(sample["person_maps"], people, strict=True):
                 for _ in range(random.integers(1, 3)):
                     map_ = person.clone()
                     for part in random.choice([2, 5, 9, 16], random.integers(0, 4), replace=False):
@@ -157,18 +177,19 @@ class Synthetic:
             self.images.append(sample)
             self.found.append(detections(boxes, box_scores, torch.stack(maps)))
 
+    @property
+    def config(self):
+        return self.pipeline.config
+
     def samples(self):
-        yield from self.images
-
-    def detect(self, image):
-        return next(found for sample, found in zip(self.images, self.found, strict=True) if sample["image"] is image)
+        yield from self.pipeline.images
 
 
-def parse_true_boxes(trained, image, boxes):
+def parse_true_boxes(pipeline, image, boxes):
     """As bounds.detect, for a network that gives all people the right first and a wrong second half."""
-    sample = next(sample for sample in trained.images if sample["image"] is image)
-    half = torch.where(sample["parsing"] > 5, 11, sample["parsing"])
-    return trained.detect(image), detections([tuple(map(int, box)) for box in boxes], [1.0] * len(boxes), half)
+    sample = next(sample for sample in pipeline.images if sample["image"] is image)
+    half = torch.where(sample["person_maps"] > 5, 11, sample["person_maps"])
+    return pipeline.detect(image), detections([tuple(map(int, box)) for box in boxes], [1.0] * len(boxes), half)
 
 
 def test_truth_raises_what_the_paper_says_it_raises(monkeypatch):
@@ -188,24 +209,20 @@ def test_truth_raises_what_the_paper_says_it_raises(monkeypatch):
 
 def test_true_boxes_have_box_score_1_and_the_networks_own_parsing():
     """On a network of random weights: what it says about the true boxes is what it says about these boxes anyway."""
-    from rpcnn import RPRCNN, load_config
-    from rpcnn.analysis.trained import Trained
-
-    config = load_config("painted", ["--model.fpn-channels", "16", "--model.parsing-channels", "16"])
-    config.data.test_short_side = 96
-    model = RPRCNN.from_config(config).eval()
-    trained = Trained(None, model, config, torch.device("cpu"))
+    config = configured(load_config("painted"), fpn_channels=16, parsing_channels=16, test_short_side=96)
+    model = build_model(config, CLASSES).eval()
+    pipeline = Pipeline(model, config, CIHP)
     image = torch.randint(0, 256, (3, HEIGHT, WIDTH), dtype=torch.uint8)
     boxes = torch.tensor([[4.0, 6.0, 30.0, 54.0], [40.0, 4.0, 70.0, 56.0]])
-    found, parsed = bounds.detect(trained, image, boxes)
+    found, parsed = bounds.detect(pipeline, image, boxes)
     assert parsed.box_scores.tolist() == [1, 1] and parsed.image_size == found.image_size == (96, 128)
     assert torch.allclose(parsed.boxes, boxes * 1.6)
     assert torch.allclose(parsed.scores, parsed.iou_scores.sqrt())
     with torch.inference_mode():
-        pyramid, _, _ = model.encode([bounds.test_transform(config)(image)])
-        probabilities, iou_scores = model.parse(pyramid, boxes * 1.6)
-    assert torch.allclose(parsed.probabilities, probabilities) and torch.allclose(parsed.iou_scores, iou_scores)
-    assert torch.equal(parsed.semantic, found.semantic)
+        pyramid, _, _ = model.encode([pipeline.transform(image)])
+        probabilities, iou_scores = model.parse(pyramid[0], boxes * 1.6)
+    assert torch.allclose(parsed.person_probs, probabilities) and torch.allclose(parsed.iou_scores, iou_scores)
+    assert torch.equal(parsed.label_probs, found.label_probs)
     assert len(bounds.without_people(found).boxes) == 0
 
 
@@ -215,7 +232,7 @@ def test_bounds_refuses_what_it_cannot_mean():
         ({"semantic_mode": "semseg"}, "must be 'combine' or 'parsing'"),
     ):
         trained = Synthetic(images=1)
-        trained.config.test = dataclasses.replace(trained.config.test, **changes)
+        trained.pipeline.config = configured(trained.config, **changes)
         with pytest.raises(ValueError, match=message):
             bounds.bounds(trained)
 
@@ -247,8 +264,8 @@ def test_spearman_sees_order_alone_and_shares_ranks():
 def test_a_point_per_detection(two):
     sample, _ = two
     trained = Synthetic(images=1)
-    perfect = detections([TWO[1], (0, 0, 8, 8)], [0.25, 0.5], sample["parsing"][[1, 1]], iou_scores=[0.81, 0.5])
-    trained.images, trained.found = [sample, scene([]) | {"id": "2"}], [perfect, perfect]
+    perfect = detections([TWO[1], (0, 0, 8, 8)], [0.25, 0.5], sample["person_maps"][[1, 1]], iou_scores=[0.81, 0.5])
+    trained.pipeline.images, trained.pipeline.found = [sample, scene([]) | {"id": "2"}], [perfect, perfect]
     points = scores.score_points(trained)
     assert [p["image"] for p in points] == ["1", "1"]  # the image without people has no true mIoU
     first = next(p for p in points if p["matched"])
@@ -260,15 +277,15 @@ def test_a_point_per_detection(two):
 def test_modes_see_one_pass_of_the_network_three_ways(two):
     """A global map that knows one half of the picture and people of the other: combined they are right."""
     sample, _ = two
-    semantic = torch.nn.functional.one_hot(sample["semantic"].long(), CLASSES).permute(2, 0, 1).float()
+    semantic = torch.nn.functional.one_hot(sample["label_map"].long(), CLASSES).permute(2, 0, 1).float()
     semantic[:, :, 40:] = 0
     semantic[0, :, 40:] = 1
     trained = Synthetic(images=1)
-    trained.images = [sample]
-    found = detections(TWO[1:], [0.9], sample["parsing"][1:], semantic=semantic)
-    found.semantic_size = (HEIGHT, WIDTH)
+    trained.pipeline.images = [sample]
+    found = detections(TWO[1:], [0.9], sample["person_maps"][1:], semantic=semantic)
+    found.label_probs_size = (HEIGHT, WIDTH)
     calls = []
-    trained.detect = lambda image: calls.append(image) or found
+    trained.pipeline.detect = lambda image: calls.append(image) or found
     results = modes.modes(trained, ["semseg", "parsing", "combine"])
     assert len(calls) == 1
     assert results["combine"]["miou"] == pytest.approx(100) and results["combine"]["pixel_accuracy"] == 100
@@ -276,18 +293,18 @@ def test_modes_see_one_pass_of_the_network_three_ways(two):
     assert results["semseg"]["pixel_accuracy"] == pytest.approx(100 * right)
     assert results["parsing"]["pixel_accuracy"] == pytest.approx(100 * (HEIGHT * WIDTH - 26 * 48) / (HEIGHT * WIDTH))
     evaluator = ParsingEvaluator(CLASSES)
-    bounds.add_result(evaluator, result_of(found, mode="parsing"), sample)
+    evaluator.add_result(result_of(found, mode="parsing"), Truth.of(sample))
     assert results["parsing"]["mean_accuracy"] == pytest.approx(evaluator.summarize()["mean_accuracy"])
 
 
 def test_modes_pass_over_empty_images_where_the_metrics_do(two):
-    """test.skip_empty (released code): of two images the one without a detection does not count."""
+    """variant.skip_empty (released code): of two images the one without a detection does not count."""
     trained = Synthetic(images=1)
-    trained.images = [scene(TWO), scene(TWO) | {"id": "2"}]
-    maps = trained.images[0]["parsing"]
-    trained.found = [detections(TWO, [0.9, 0.9], maps), detections([], [], maps)]
+    trained.pipeline.images = [scene(TWO), scene(TWO) | {"id": "2"}]
+    maps = trained.pipeline.images[0]["person_maps"]
+    trained.pipeline.found = [detections(TWO, [0.9, 0.9], maps), detections([], [], maps)]
     half = modes.modes(trained, ["parsing"])["parsing"]["mean_accuracy"]
-    trained.config.test.skip_empty = True
+    trained.pipeline.config = configured(trained.config, skip_empty=True)
     assert half < 70 and modes.modes(trained, ["parsing"])["parsing"]["mean_accuracy"] == pytest.approx(100)
 
 

@@ -12,18 +12,28 @@ import torch
 from PIL import Image
 
 from rpcnn import RPRCNN, load_config
-from rpcnn.analysis import ablation, gallery, paper, variants
+from rpcnn.analysis import ablation, gallery, paper, runs
 from rpcnn.analyze import COMMANDS, main
 from rpcnn.config import preset_names, to_dict, to_toml
+from rpcnn.labels import CIHP
 from rpcnn.runtime.checkpoint import save_weights
 from rpcnn.train import main as train
 
 TINY = [
-    *("--data.painted-train", "1", "--data.painted-val", "4", "--data.painted-short-side", "80", "96"),
-    *("--data.test-short-side", "80", "--data.workers", "0", "--model.backbone-width", "0.25"),
+    *("--data.options", "train=1", "val=4", "short_side=[80, 96]"),
+    *("--inference.test-short-side", "80", "--data.workers", "0", "--model.backbone-width", "0.25"),
     *("--model.fpn-channels", "16", "--model.parsing-channels", "16", "--model.aspp-channels", "16"),
-    *("--model.box-channels", "32", "--model.rpn-top-test", "20", "--test.score-threshold", "0", "--device", "cpu"),
-    *("--model.score-threshold", "0"),
+    *(
+        "--model.box-channels",
+        "32",
+        "--inference.rpn-top-test",
+        "20",
+        "--inference.min-parsing-score",
+        "0",
+        "--device",
+        "cpu",
+    ),
+    *("--inference.min-box-score", "0"),
 ]
 
 
@@ -37,7 +47,7 @@ def make_run(folder, data, *changes, results=None):
     config = load_config("painted", [*TINY, "--data-root", data, *changes])
     torch.manual_seed(config.run.seed)
     folder.mkdir(parents=True)
-    save_weights(folder / "model.safetensors", RPRCNN.from_config(config), config)
+    save_weights(folder / "model.safetensors", RPRCNN.from_config(config), config, CIHP)
     (folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
     if results is not None:
         keys = (*paper.METRICS, "ap_bbox")
@@ -45,7 +55,7 @@ def make_run(folder, data, *changes, results=None):
     return folder
 
 
-BASELINE = ("--model.no-gse", "--model.no-prsn", "--test.semantic-mode", "parsing")
+BASELINE = ("--model.no-gse", "--model.no-prsn", "--inference.semantic-mode", "parsing")
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +92,12 @@ def test_modes_beside_a_baseline(run, baseline, tmp_path):
 
 def test_without_output_it_is_written_into_the_run_folder(data, tmp_path):
     folder = make_run(tmp_path / "r", data, *BASELINE)
-    main(["gallery", str(folder), "--test.pictures", "1"])
+    main(["gallery", str(folder), "--run.pictures", "1"])
     assert {path.name for path in (folder / "analysis").iterdir()} == {"gallery.md", "gallery.png"}
 
 
 def test_gallery_shows_images_at_even_steps(run, tmp_path):
-    records = main(["gallery", str(run), "--test.pictures", "3", "--output", str(tmp_path)])
+    records = main(["gallery", str(run), "--run.pictures", "3", "--output", str(tmp_path)])
     assert len({record["image"] for record in records}) == 3
     assert all(record["people"] > 0 for record in records)
     assert Image.open(tmp_path / "gallery.png").height > gallery.HEIGHT
@@ -96,7 +106,7 @@ def test_gallery_shows_images_at_even_steps(run, tmp_path):
 
 def test_a_sheet_breaks_lines_before_they_are_too_wide():
     triples = [Image.new("RGB", (900, gallery.HEIGHT)) for _ in range(5)]
-    labels = load_config("painted").labels
+    labels = CIHP
     three_lines, one_line = gallery.sheet(triples, [1], labels), gallery.sheet(triples[:2], [1], labels)
     assert three_lines.width <= gallery.WIDEST
     assert three_lines.height - one_line.height == 2 * (gallery.HEIGHT + gallery.GAP)
@@ -110,8 +120,8 @@ def test_a_sheet_breaks_lines_before_they_are_too_wide():
         (["bounds", "nowhere"], "weights: nowhere does not exist"),
         (["scores", "a", "b"], "wants one run folder or model.safetensors, got 2"),
         (["modes", "{baseline}"], "trained without GSE-FPN: it has no global segmentation"),
-        (["bounds", "{run}", "--test.augment"], "test.augment must be false"),
-        (["gallery", "{run}", "--test.pictures", "0"], "test.pictures must be at least 1"),
+        (["bounds", "{run}", "--inference.augment"], "inference.augment must be false"),
+        (["gallery", "{run}", "--run.pictures", "0"], "run.pictures must be at least 1"),
         (["bounds", "{run}", "--data.dataset", "cihp", "--data-root", "nowhere"], "no folder nowhere"),
         (["ablation", "{run}"], "holds no results.json"),
     ],
@@ -135,7 +145,7 @@ def test_help_explains_every_command(command, capsys):
 @pytest.mark.slow
 def test_on_a_trained_model_true_parsing_and_true_scores_raise_ap(data, tmp_path):
     """Ninety iterations on painted people: people are found, their maps and scores are poor."""
-    size = ["--data.painted-train", "60", "--data.painted-val", "20", "--data.workers", "0", "--data-root", data]
+    size = ["--data.options", "train=60", "val=20", "--data.workers", "0", "--data-root", data]
     folder = train(["painted", *size, "--iterations", "90", "--device", "cpu", "--output", str(tmp_path / "run")])
     results = main(["bounds", str(folder), "--output", str(tmp_path / "bounds")])
     plain = results["as predicted"]
@@ -152,7 +162,7 @@ def known(monkeypatch):
     """Correlations that need no network: those of a run are a tenth of its seed."""
     part = lambda seed: {score: {"pearson": seed / 10, "spearman": None} for score in ("box_score", "score")}
     found = lambda folder, config, arguments, prog: {"matched": part(config.run.seed)}
-    monkeypatch.setattr(variants, "cached_correlations", found)
+    monkeypatch.setattr(runs, "cached_correlations", found)
 
 
 def known_run(folder, results, *changes):
@@ -173,7 +183,7 @@ def test_ablation_of_known_numbers(known, tmp_path, capsys):
     ]
     results = main(["ablation", *folders, "--output", str(tmp_path / "out")])
     assert results["baseline"] == "plain" and list(results["variants"]) == ["plain", "both"]
-    assert set(results["differ_in"]) == {"model.gse", "model.prsn", "test.semantic_mode"}
+    assert set(results["differ_in"]) == {"model.gse", "model.prsn", "inference.semantic_mode"}
     both = results["variants"]["both"]
     assert both["seeds"] == [0, 1]
     assert both["mean"]["miou"] == 43 and both["std"]["miou"] == pytest.approx(2**0.5)
@@ -220,13 +230,13 @@ def test_ablation_refuses(known, options, message, tmp_path):
 
 def test_correlations_are_computed_once_and_again_for_other_weights(data, tmp_path, monkeypatch, capsys):
     folder = make_run(tmp_path / "r-s0", data, results=[1, 2, 3, 4, 5])
-    read = lambda: variants.read_run(folder, ["--device", "cpu"], "test").values
+    read = lambda: runs.read_run(folder, ["--device", "cpu"], "test").values
     first = read()
     assert (folder / "analysis.json").exists() and "computing its correlations" in capsys.readouterr().out
     assert read() == first and "computing" not in capsys.readouterr().out
     config = load_config(folder / "config.toml")
     torch.manual_seed(5)
-    save_weights(folder / "model.safetensors", RPRCNN.from_config(config), config)
+    save_weights(folder / "model.safetensors", RPRCNN.from_config(config), config, CIHP)
     read()
     assert "computing" in capsys.readouterr().out
 
@@ -250,15 +260,16 @@ def test_an_ablation_changes_what_its_table_says_and_nothing_else(name):
     stem = pathlib.PurePath(name).name
     base = "painted" if stem.startswith("painted") else "mhpv2_r50" if stem.startswith("mhpv2") else "cihp_r50"
     one, other = to_dict(load_config(name)), to_dict(load_config(base))
+    assert one.pop("variant") == other.pop("variant")
     changed = {f"{g}.{k}" for g in one for k in one[g] if one[g][k] != other[g][k]}
-    allowed = {"model.gse", "model.prsn", "test.semantic_mode"}
+    allowed = {"model.gse", "model.prsn", "inference.semantic_mode"}
     if stem.startswith("lambda"):
-        allowed |= {f"model.{stem[:-4]}"}
-        assert one["model"][stem[:-4]] == float(stem[-3:].replace("_", "."))
+        allowed |= {f"loss.{stem[:-4]}"}
+        assert one["loss"][stem[:-4]] == float(stem[-3:].replace("_", "."))
     if stem.startswith("painted"):
-        allowed |= {"data.dataset", "data.root", "train.iterations"}
+        allowed |= {"data.dataset", "data.root", "data.options", "train.iterations"}
     assert changed <= allowed
-    assert (one["test"]["semantic_mode"] == "combine") == one["model"]["gse"]
+    assert (one["inference"]["semantic_mode"] == "combine") == one["model"]["gse"]
 
 
 def test_the_papers_changes_are_those_it_prints():
@@ -281,9 +292,9 @@ def test_the_papers_changes_are_those_it_prints():
 
 
 def test_changes_of_a_variant_without_a_row_are_unknown():
-    config = load_config("ablations/cihp_both", ["--model.lambda-parsing", "7"])
+    config = load_config("ablations/cihp_both", ["--loss.lambda-parsing", "7"])
     assert paper.variant_row(config) is None
-    runs = [variants.Run(pathlib.Path("x"), config, dict.fromkeys((*ablation.COLUMNS, *variants.CORRELATIONS), 1.0))]
-    found = ablation.summarize(variants.group(runs), variants.group(runs)[0])
+    finished = [runs.Run(pathlib.Path("x"), config, dict.fromkeys((*ablation.COLUMNS, *runs.CORRELATIONS), 1.0))]
+    found = ablation.summarize(runs.group(finished), runs.group(finished)[0])
     assert set(found["variants"]["x"]["paper_change"].values()) == {None}
     assert np.isfinite(found["variants"]["x"]["mean"]["miou"]) and dataclasses.is_dataclass(config)

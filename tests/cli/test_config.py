@@ -1,10 +1,11 @@
 import dataclasses
 import inspect
+import tomllib
 
 import pytest
 
 from rpcnn.config import Config, from_dict, load_config, preset_names, to_dict, to_toml
-from rpcnn.model import RPRCNN
+from rpcnn.variant import PAPER, RELEASED, Variant
 
 
 def test_the_defaults_are_the_papers_cihp_run():
@@ -12,10 +13,11 @@ def test_the_defaults_are_the_papers_cihp_run():
     assert load_config("cihp_r50") == config
     assert (config.train.iterations, config.train.batch_size, config.train.learning_rate) == (135_000, 16, 0.02)
     assert config.train.steps == (105_000, 125_000)
-    assert (config.data.short_side_min, config.data.short_side_max, config.data.long_side_max) == (512, 864, 1400)
-    model = config.model
-    assert (model.lambda_parsing, model.lambda_semantic, model.lambda_rescoring) == (2, 2, 1)
-    assert (model.box_samples, model.parsing_samples, model.max_detections) == (512, 16, 100)
+    assert (*config.data.short_side, config.data.long_side_max) == (512, 864, 1400)
+    loss, sampling = config.loss, config.sampling
+    assert (loss.lambda_parsing, loss.lambda_semantic, loss.lambda_rescoring) == (2, 2, 1)
+    assert (sampling.box_samples, sampling.parsing_samples, config.inference.max_detections) == (512, 16, 100)
+    assert config.variant == PAPER
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -23,19 +25,59 @@ def test_every_preset_loads(name):
     assert isinstance(load_config(name), Config)
 
 
-def test_every_model_field_is_an_argument_of_the_network_with_the_same_default():
-    arguments = {k: v.default for k, v in inspect.signature(RPRCNN.__init__).parameters.items() if k != "self"}
-    fields = dataclasses.asdict(Config().model)
-    assert fields == {k: v for k, v in arguments.items() if k != "num_classes"}
+def groups() -> list:
+    return [part for part in vars(Config()).values() if part != PAPER]
+
+
+def test_at_most_75_fields_and_no_two_of_one_name():
+    names = [field.name for group in groups() for field in dataclasses.fields(group)]
+    variant = [field.name for field in dataclasses.fields(Variant)]
+    assert len(names) <= 75 and len(set(names + variant)) == len(names) + len(variant)
+
+
+def test_the_variant_is_a_name_or_a_table_over_one(tmp_path):
+    assert load_config("painted", ["--variant", "released"]).variant == RELEASED
+    (tmp_path / "mine.toml").write_text('[variant]\nbase = "released"\nclamp_iou = true\n')
+    config = load_config(tmp_path / "mine.toml")
+    assert config.variant == dataclasses.replace(RELEASED, clamp_iou=True)
+    assert from_dict(tomllib.loads(to_toml(config))) == config
+    (tmp_path / "bad.toml").write_text("[variant]\nclamp = true\n")
+    with pytest.raises(ValueError, match=r"\[variant\]: unknown key 'clamp'; did you mean 'clamp_iou'"):
+        load_config(tmp_path / "bad.toml")
+    (tmp_path / "bad.toml").write_text('variant = "mine"\n')
+    with pytest.raises(ValueError, match="variant must be one of paper, released, or a table, got 'mine'"):
+        load_config(tmp_path / "bad.toml")
+
+
+def test_options_of_a_data_set_are_words_or_a_table():
+    words = ["--data.options", "difficulty=0.3", "short_side=[64, 96]", "look=plain"]
+    assert load_config("painted", words).data.options == {"difficulty": 0.3, "short_side": [64, 96], "look": "plain"}
+    assert load_config("painted").data.options["train"] == 600
+
+
+def test_fields_of_version_0_1_are_read_as_what_they_are_now():
+    old = {
+        "data": {"dataset": "painted", "short_side_min": 100, "short_side_max": 120, "painted_train": 7, "workers": 2},
+        "model": {"score_threshold": 0.1, "lambda_parsing": 3.0, "inclusive_boxes": True, "parsing_chunk": 8},
+        "test": {"score_threshold": 0.2, "pictures": 3, "semantic_mode": "parsing", "skip_empty": True},
+        "run": {"channels_last": False},
+    }
+    config = from_dict(old)
+    assert (config.data.short_side, config.data.options, config.data.workers) == ((100, 120), {"train": 7}, 2)
+    assert (config.inference.min_box_score, config.inference.min_parsing_score) == (0.1, 0.2)
+    assert (config.loss.lambda_parsing, config.run.pictures, config.inference.semantic_mode) == (3.0, 3, "parsing")
+    assert config.variant == dataclasses.replace(PAPER, inclusive_boxes=True, skip_empty=True)
+    assert from_dict({"model": {"box_resolution": 14, "rpn_samples": 256}}).model.parts == {"box_resolution": 14}
+    with pytest.raises(ValueError, match="unknown key 'test'"):
+        from_dict({"test": {"skip_emty": True}})
 
 
 def test_every_field_is_documented():
-    for group in dataclasses.fields(Config):
-        section = type(getattr(Config(), group.name))
+    for section in [Variant, *map(type, groups())]:
         source = inspect.getsource(section)
         for field in dataclasses.fields(section):
             line = next(i for i, text in enumerate(source.split("\n")) if text.startswith(f"    {field.name}:"))
-            assert source.split("\n")[line + 1].strip().startswith('"""'), f"{group.name}.{field.name}"
+            assert source.split("\n")[line + 1].strip().startswith('"""'), f"{section.__name__}.{field.name}"
 
 
 def test_without_a_name_it_is_the_painted_run():
@@ -53,7 +95,7 @@ def test_a_file_wins_over_its_base(tmp_path):
     (tmp_path / "mine.toml").write_text('base = "parsing_rcnn"\n[model]\nprsn = true\n[train]\niterations = 5\n')
     config, base = load_config(tmp_path / "mine.toml"), load_config("parsing_rcnn")
     assert (config.model.gse, config.model.prsn, config.train.iterations) == (False, True, 5)
-    assert config.test == base.test and config.test.semantic_mode == "parsing"
+    assert config.inference == base.inference and config.inference.semantic_mode == "parsing"
 
 
 def test_a_base_has_no_base_and_must_be_there(tmp_path):
@@ -77,11 +119,12 @@ def test_the_command_line_wins_over_the_file():
         ("[train]\niteration = 1", "unknown key 'iteration'; did you mean 'iterations'"),
         ("[train]\niterations = 'many'", "train.iterations: must be int, got 'many'"),
         ("[train]\niterations = true", "train.iterations: must be int, got True"),
-        ("[model]\nbackbone = 'vgg'", "model.backbone: must be one of resnet18, .*, got 'vgg'"),
+        ("[model]\nbackbone_norm = 'ln'", "model.backbone_norm: must be one of frozen_bn, .*, got 'ln'"),
         ("[model]\nanchor_sizes = [1.5]", "model.anchor_sizes: must be int, got 1.5"),
         ("train = 3", r"\[train\] must be a table, got 3"),
         ("[train", "is not TOML"),
-        ("[data]\nshort_side_min = 900", "data.short_side_min must not exceed"),
+        ("[data]\nshort_side = [900, 864]", "data.short_side must be a range"),
+        ("[data]\nshort_side = [900]", "data.short_side: must hold 2 values"),
         ("[train]\nsteps = [20, 10]", "train.steps must ascend"),
     ],
 )

@@ -20,7 +20,8 @@ from rpcnn.convert import change_pixels, convert_imagenet, convert_released, mai
 from rpcnn.model import RPRCNN
 from rpcnn.model.backbone import Backbone
 from rpcnn.model.boxes import decode_boxes, grid_anchors
-from rpcnn.model.rp_rcnn import PIXEL_STATISTICS
+from rpcnn.model.build import build_model
+from rpcnn.model.released import PIXEL_STATISTICS
 from rpcnn.runtime.checkpoint import load_weights
 
 
@@ -70,9 +71,9 @@ def converted(source, tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(converted) -> RPRCNN:
     """The converted file as rpcnn.predict loads it."""
-    state, config = load_weights(converted[0])
-    model = RPRCNN.from_config(config)
-    model.load_state_dict(state)
+    weights = load_weights(converted[0])
+    model = build_model(weights.config, weights.label_set.num_classes)
+    model.load_state_dict(weights.state)
     return model.eval()
 
 
@@ -93,7 +94,7 @@ def close(got, expected):
 
 
 def test_the_file_is_a_model_of_the_released_variant(converted):
-    assert load_weights(converted[0])[1] == load_config("released")
+    assert load_weights(converted[0]).config == load_config("released")
 
 
 def test_every_number_of_the_checkpoint_arrives_once(source, model):
@@ -169,7 +170,7 @@ def test_box_head(model, released):
         close(classes, expected_classes)
         close(deltas[:, 1], expected_deltas)
         # Where a box goes: weights 10, 10, 5, 5 and class 1 are the person's.
-        model.box_head.score_threshold = -1.0
+        model.box_head.min_score = -1.0
         moved = model.box_head.candidates(classes, deltas / 10, [boxes], [(10_000, 10_000)])[0]
         wanted = decode_boxes(expected_deltas / 10 / torch.tensor([10.0, 10, 5, 5]), boxes)
         close(moved, wanted.clamp(min=0).maximum(torch.tensor([0, 0, 1.0, 1.0])))

@@ -6,12 +6,13 @@ import pathlib
 
 import numpy as np
 import pytest
+from helpers.metrics import RightNumber
 
 from rpcnn.data.painted.scene import write_cihp
 from rpcnn.evaluate import main
-from rpcnn.evaluate_predictions import evaluate_predictions, open_split
+from rpcnn.evaluation.predictions import evaluate_predictions, open_split
 from rpcnn.formats import FORMATS, Prediction, make_format
-from rpcnn.metrics import ParsingEvaluator
+from rpcnn.metrics import DEFAULT_METRICS, ParsingEvaluator, format_table
 
 PEOPLE = ("ap_p_50", "ap_p_vol", "pcp_50", "ap_h_50", "ap_h_vol", "ap_bbox")
 
@@ -24,15 +25,15 @@ def scenes(tmp_path_factory):
 
 
 def write(name, folder, dataset, change=lambda prediction: prediction, skip=()):
-    form = make_format(name)
+    format = make_format(name)
     for i, entry in enumerate(dataset.entries):
         if i in skip:
             continue
         truth = dataset.load(i, with_image=False)
-        people = truth["parsing"].numpy()
-        perfect = Prediction(truth["semantic"].numpy(), people, np.ones(len(people)))
-        form.write(folder, entry.id, change(perfect))
-    form.finish(folder)
+        people = truth["person_maps"].numpy()
+        perfect = Prediction(truth["label_map"].numpy(), people, np.ones(len(people)))
+        format.write(folder, entry.id, change(perfect))
+    format.finish(folder)
 
 
 def checked_hundred(results, name):
@@ -44,10 +45,10 @@ def checked_hundred(results, name):
 @pytest.mark.parametrize("name", FORMATS)
 def test_truth_as_prediction_gives_100(name, scenes, tmp_path, capsys):
     write(name, tmp_path, open_split(scenes, "val"))
-    output = tmp_path / "out" / "results.json"
-    results = main(["--predictions", str(tmp_path), "--data", str(scenes), "--output", str(output)])
+    output = tmp_path / "out" / "of_mine"
+    results = main(["--predictions", str(tmp_path), "--data-root", str(scenes), "--output", str(output)])
     checked_hundred(results, name)
-    assert json.loads(output.read_text()) == results | {"format": name}
+    assert json.loads((output / "results.json").read_text()) == results | {"format": name}
     printed = capsys.readouterr().out
     assert "AP^r_vol" in printed and ("differ from overlapping" in printed) == (name not in ("people", "coco"))
 
@@ -66,8 +67,8 @@ def test_formats_without_overlaps_change_ap_p(scenes, tmp_path):
     dataset = open_split(scenes, "val")
 
     def doubled(perfect):  # a second person over all of the first one, with a better score
-        people = np.concatenate([perfect.people, np.where(perfect.people[:1] > 0, 1, 0).astype(np.uint8)])
-        return Prediction(perfect.labels, people, np.append(perfect.scores / 2, 0.9))
+        people = np.concatenate([perfect.person_maps, np.where(perfect.person_maps[:1] > 0, 1, 0).astype(np.uint8)])
+        return Prediction(perfect.label_map, people, np.append(perfect.scores / 2, 0.9))
 
     results = {}
     for name in ("people", "instances"):
@@ -81,14 +82,35 @@ def test_the_number_of_threads_changes_nothing(scenes, tmp_path):
     noise = np.random.default_rng(0)
 
     def noisy(perfect):
-        people = np.where(noise.random(perfect.people.shape) < 0.2, 3, perfect.people).astype(np.uint8)
-        return Prediction(perfect.labels, people, noise.random(len(people)))
+        people = np.where(noise.random(perfect.person_maps.shape) < 0.2, 3, perfect.person_maps).astype(np.uint8)
+        return Prediction(perfect.label_map, people, noise.random(len(people)))
 
     write("people", tmp_path, dataset, noisy)
     one, four = (
         evaluate_predictions(make_format("people"), tmp_path, dataset, ParsingEvaluator(20), workers=n) for n in (1, 4)
     )
     assert one == four and 0 < one["ap_p_vol"] < 100
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("people", 50), ("cihp", None)])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ones_own_metric_is_evaluated_and_printed(name, wanted, workers, scenes, tmp_path):
+    dataset = open_split(scenes, "val")
+    fewer = lambda one: Prediction(one.label_map, one.person_maps[:-1], one.scores[:-1])
+    write(name, tmp_path, dataset, skip=(0, 1))
+    write(name, tmp_path, dataset, fewer, skip=(2, 3))
+    evaluator = ParsingEvaluator(20, metrics=(*DEFAULT_METRICS, RightNumber()))
+    results = evaluate_predictions(make_format(name), tmp_path, dataset, evaluator, workers=workers)
+    assert results["right_number"] == wanted
+    titles, values = format_table(results, dataset.labels, evaluator.metrics).splitlines()[1:3]
+    assert titles.split()[-1] == "Number" and values.split()[-1] == ("–" if wanted is None else "50.00")
+
+
+def test_an_output_that_is_a_file_is_refused(scenes, tmp_path):
+    write("people", tmp_path, open_split(scenes, "val"))
+    output = next(tmp_path.glob("*.json"))
+    with pytest.raises(SystemExit, match=rf"rpcnn: --output must be a folder, {output} is a file"):
+        main(["--predictions", str(tmp_path), "--data-root", str(scenes), "--output", str(output)])
 
 
 def test_images_without_a_prediction(scenes, tmp_path):
@@ -105,17 +127,17 @@ def test_predictions_without_an_image_are_named(scenes, tmp_path):
     dataset = open_split(scenes, "val")
     write("people", tmp_path, dataset)
     empty = Prediction(np.zeros((4, 4), np.uint8), np.zeros((0, 4, 4), np.uint8), np.zeros(0))
-    make_format("people").write(tmp_path, "stranger", empty)
-    with pytest.raises(SystemExit, match=r"rpcnn: predictions: stranger in .* belong to no image"):
+    make_format("people").write(tmp_path, "unknown", empty)
+    with pytest.raises(SystemExit, match=r"rpcnn: predictions: unknown in .* belong to no image"):
         main(["--predictions", str(tmp_path), "--data", str(scenes)])
 
 
 def test_a_prediction_of_another_size_is_named(scenes, tmp_path):
     dataset = open_split(scenes, "val")
-    crop = lambda one: Prediction(one.labels[:-1], one.people[:, :-1], one.scores)
+    crop = lambda one: Prediction(one.label_map[:-1], one.person_maps[:, :-1], one.scores)
     write("people", tmp_path, dataset, crop)
     with pytest.raises(
-        SystemExit, match=f"{dataset.entries[0].id}: ParsingEvaluator: labels and true_labels must have"
+        SystemExit, match=f"{dataset.entries[0].id}: ParsingEvaluator: label_map and true_label_map must have"
     ):
         main(["--predictions", str(tmp_path), "--data", str(scenes)])
 
@@ -140,7 +162,7 @@ def test_any_number_of_processes_gives_the_same_metrics(workers, scenes, tmp_pat
         "people",
         tmp_path,
         dataset,
-        lambda one: Prediction(np.roll(one.labels, 3), np.roll(one.people, 3, 1), one.scores),
+        lambda one: Prediction(np.roll(one.label_map, 3), np.roll(one.person_maps, 3, 1), one.scores),
     )
     run = lambda n: evaluate_predictions(make_format("people"), tmp_path, dataset, ParsingEvaluator(20), workers=n)
     assert run(workers) == run(3)

@@ -1,12 +1,16 @@
 """The build's decisions, and the package without compiled kernels."""
 
+import importlib.metadata
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import sysconfig
 
 import pytest
+
+from rpcnn.ops._library import OPS
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -60,17 +64,12 @@ def test_without_torch_the_reason_is_named(tmp_path):
     assert done.returncode != 0 and "none is importable" in done.stderr
 
 
-USE = """
-import torch, rpcnn.ops as ops
-x = torch.randn(1, 8, 16, 16, requires_grad=True)
-boxes = torch.tensor([[0, 1.0, 2.0, 9.0, 12.0]])
-ops.roi_align(x, boxes, 4).sum().backward()
-ops.multilevel_roi_align([x, x[..., ::2, ::2]], boxes, 4, [1.0, 0.5])
-ops.batched_nms(boxes[:, 1:], torch.ones(1), torch.zeros(1, dtype=torch.int64), 0.5)
-ops.upsample_sum([x, x[..., ::2, ::2]])
-ops.gse_fuse([x], [torch.ones(8)], [torch.zeros(8)], 2)
-ops.downsample_add(x, [x[..., ::2, ::2]])
-print(ops.parsing_miou(torch.randn(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64)).shape)
+TRY_EVERY_OP = """
+from rpcnn.ops._library import OPS
+for op, make in OPS.items():
+    example = make(small=True)
+    example.run(example.function, "cpu")
+    print(op)
 """
 
 
@@ -81,32 +80,53 @@ def bare(tmp_path):
     return tmp_path
 
 
-# An editable install finds submodules of any package called rpcnn, compiled ones too: not here.
-ALONE = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
-
-
 def run(folder, code):
-    return subprocess.run([sys.executable, "-c", ALONE + code], cwd=folder, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
 
 
 def test_without_kernels_every_op_works_after_one_warning(bare):
-    done = run(bare, USE)
+    done = run(bare, TRY_EVERY_OP)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == list(OPS)
     assert done.stderr.count("no compiled kernels") == 1
 
 
 def test_a_module_that_does_not_load_is_told_with_its_error(bare):
     (bare / "rpcnn" / "_C.abi3.so").write_bytes(b"not a library")
-    done = run(bare, USE)
+    done = run(bare, TRY_EVERY_OP)
     assert done.returncode == 0, done.stderr
     assert "it does not load" in done.stderr and "_C.abi3.so" in done.stderr
+
+
+MAPS = """
+import numpy as np
+from rpcnn import info
+from rpcnn.labelmaps.boxes import person_boxes
+from rpcnn.labelmaps.png import read_byte_png
+from rpcnn.labelmaps.run_lengths import paint_runs
+from rpcnn.metrics import NumberedPersonMaps, person_counts
+labels = np.uint8([[0, 1, 2], [0, 1, 0]])
+people = NumberedPersonMaps(labels, np.uint8(labels > 0), 1)
+columns = np.zeros((3, 2), np.uint8)
+paint_runs(columns, "24", 7)
+print(person_boxes(people).tolist(), columns.sum(), person_counts(people, people, 3)[0].ravel(), read_byte_png("none"))
+print(info.report())
+"""
+
+
+def test_label_maps_and_metrics_work_without_compiled_code(bare):
+    done = run(bare, MAPS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[[1.0, 0.0, 3.0, 2.0]] 28 [3 2 1] None")
+    assert "rpcnn._labelmaps: No module named 'rpcnn._labelmaps'; label maps are read with" in done.stdout
+    assert "rpcnn._metrics: No module named 'rpcnn._metrics'; the evaluator counts with numpy" in done.stdout
 
 
 def test_the_ops_need_neither_torchvision_nor_the_rest(bare):
     blocked = (
         "import sys\nfor m in ('torchvision', 'PIL', 'pycocotools', 'tyro', 'numpy.testing'): sys.modules[m] = None\n"
     )
-    assert run(bare, blocked + USE).returncode == 0
+    assert run(bare, blocked + TRY_EVERY_OP).returncode == 0
 
 
 def test_a_wheel_holds_every_preset_and_package(tmp_path):
@@ -122,16 +142,42 @@ def test_a_wheel_holds_every_preset_and_package(tmp_path):
     assert done.stdout.split()[0] == "False" and str(tmp_path) in done.stdout, done.stderr
 
 
-def test_info_tells_every_op():
+def test_info_tells_every_op_and_module():
     done = subprocess.run([sys.executable, "-m", "rpcnn.info"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for op in (
-        "roi_align",
-        "multilevel_roi_align",
-        "nms",
-        "upsample_sum",
-        "gse_fuse",
-        "downsample_add",
-        "parsing_miou",
-    ):
-        assert any(line.split()[:1] == [op] for line in done.stdout.splitlines())
+    told = [line.split()[0] for line in done.stdout.splitlines()]
+    assert told[told.index("op") + 1 :] == list(OPS)
+    for module in ("_C", "_C_cuda", "_labelmaps", "_metrics"):
+        assert f"rpcnn.{module}: " in done.stdout
+
+
+@pytest.mark.slow
+def test_an_editable_install_works_above_a_clone_of_the_same_name(tmp_path):
+    """There, Python also finds the clone itself, as a namespace package without any module of ours."""
+    clone, venv = tmp_path / "rpcnn", tmp_path / "venv"
+    clone.mkdir()
+    shutil.copytree(ROOT / "rpcnn", clone / "rpcnn", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for name in ("_build", "configs"):
+        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, clone)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"RPCNN_BUILD": "none"}
+
+    def run_above(*command):
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run_above(sys.executable, "-m", "venv", "--without-pip", str(venv))
+    (library,) = (venv / "lib").glob("python*/site-packages")
+    # This environment's packages: --system-site-packages would be those of the Python that this one was made from.
+    (library / "parent.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
+    python = str(venv / "bin" / "python")
+    # Without isolation nothing is downloaded, which an old setuptools of this environment does not allow.
+    recent = int(importlib.metadata.version("setuptools").split(".")[0]) >= 77
+    options = ["--quiet", "--no-deps", "--ignore-installed", *(["--no-build-isolation"] if recent else [])]
+    run_above(sys.executable, "-m", "pip", "--python", python, "install", *options, "-e", "./rpcnn")
+    assert "rpcnn._C: it was not built" in run_above(python, "-m", "rpcnn.info")
+    places = "import rpcnn.data.transforms, rpcnn.config as c; print(rpcnn.__file__, c.find_preset('painted'))"
+    wanted = [str(clone / "rpcnn" / "__init__.py"), str(clone / "configs" / "painted.toml")]
+    assert run_above(python, "-c", places).split() == wanted

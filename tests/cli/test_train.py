@@ -11,27 +11,24 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers.commands import TINY
 from PIL import Image
 from safetensors.torch import load_file
 
 from rpcnn import Predictor
+from rpcnn.analysis.trained import open_trained
 from rpcnn.config import Config
 from rpcnn.data.painted.scene import write_cihp
 from rpcnn.evaluate import main as evaluate
+from rpcnn.inference.load import load_pipeline
 from rpcnn.inference.predictor import load_picture
+from rpcnn.labels import CIHP
+from rpcnn.model.backbone import Backbone
+from rpcnn.model.fpn import FPN
 from rpcnn.predict import find_pictures
 from rpcnn.predict import main as predict
-from rpcnn.runtime.checkpoint import save_weights
+from rpcnn.runtime.checkpoint import load_weights, save_weights
 from rpcnn.train import main as train
-
-TINY = [
-    *("--data.painted-train", "8", "--data.painted-val", "3", "--data.painted-short-side", "96", "128"),
-    *("--data.short-side-min", "96", "--data.short-side-max", "128", "--data.test-short-side", "112"),
-    *("--data.workers", "0", "--model.backbone-width", "0.25", "--model.fpn-channels", "16"),
-    *("--model.parsing-channels", "16", "--model.aspp-channels", "16", "--model.box-channels", "32"),
-    *("--model.rpn-top-train", "50", "--model.rpn-top-test", "20", "--batch-size", "2", "--device", "cpu"),
-    *("--run.log-every", "2", "--test.pictures", "1", "--run.save-every", "2"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +114,45 @@ def test_evaluate_gives_what_training_reported(run, tmp_path):
     assert (tmp_path / "results.json").exists()
 
 
+@pytest.fixture
+def nondeterministic():
+    """Afterwards, determinism is what it was."""
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def open_by_evaluate(run, arguments, monkeypatch):
+    from rpcnn import evaluate as module
+
+    opened = []
+    monkeypatch.setattr(module, "evaluate", lambda pipeline, folder: opened.append(pipeline.model) or {})
+    monkeypatch.setattr(module, "format_table", lambda *rest: "")
+    evaluate([str(run), *arguments])
+    return opened[0]
+
+
+def open_by_analysis(run, arguments, monkeypatch):
+    return open_trained(run, arguments, "test").model
+
+
+def open_by_predictor(run, arguments, monkeypatch):
+    return Predictor(run, "cpu").pipeline.model
+
+
+@pytest.mark.parametrize("opened_by", [open_by_evaluate, open_by_analysis, open_by_predictor])
+def test_every_command_keeps_channels_innermost(opened_by, run, monkeypatch):
+    model = opened_by(run, ["--device", "cpu"], monkeypatch)
+    weight = model.fpn.output[0][0].weight
+    assert weight.shape[1:] != (1, 1, 1) and weight.is_contiguous(memory_format=torch.channels_last)
+    assert not model.training
+
+
+@pytest.mark.parametrize("opened_by", [open_by_evaluate, open_by_analysis])
+def test_every_command_is_deterministic_where_asked(opened_by, run, monkeypatch, nondeterministic):
+    opened_by(run, ["--device", "cpu", "--run.deterministic"], monkeypatch)
+    assert torch.are_deterministic_algorithms_enabled()
+
+
 @pytest.fixture(scope="module")
 def picture(data):
     return sorted(pathlib.Path(data).rglob("Validation/Images/*.jpg"))[0]
@@ -128,9 +164,9 @@ def test_predict_writes_four_files_that_agree(run, picture, tmp_path):
     assert labels.mode == "P" and labels.size == Image.open(picture).size
     values = np.array(labels)
     result = Predictor(run, "cpu")(picture)
-    assert np.array_equal(values, result.labels.numpy())
+    assert np.array_equal(values, result.label_map.numpy())
     assert labels.getpalette()[:6] == [0, 0, 0, *result.label_set.palette[1]]
-    assert np.array_equal(np.array(Image.open(tmp_path / f"{picture.stem}_instances.png")), result.instances.numpy())
+    assert np.array_equal(np.array(Image.open(tmp_path / f"{picture.stem}_instances.png")), result.instance_map.numpy())
     record = json.loads((tmp_path / f"{picture.stem}.json").read_text())
     assert len(record["people"]) == len(result)
     assert {"box", "score", "box_score", "iou_score", "parts"} <= set((record["people"] or [dict.fromkeys(
@@ -151,7 +187,7 @@ def test_the_predictor_takes_paths_images_arrays_and_lists(run, picture):
     predictor = Predictor(run, "cpu")
     array = load_picture(picture)
     a, b, c = predictor(picture), predictor(Image.open(picture)), predictor([array])[0]
-    assert torch.equal(a.labels, b.labels) and torch.equal(a.labels, c.labels)
+    assert torch.equal(a.label_map, b.label_map) and torch.equal(a.label_map, c.label_map)
     for wrong in (array[..., :2], array.astype(np.float32), 3):
         with pytest.raises(ValueError, match="image: must be"):
             predictor(wrong)
@@ -159,12 +195,12 @@ def test_the_predictor_takes_paths_images_arrays_and_lists(run, picture):
 
 @pytest.mark.parametrize(("precision", "wanted"), [("auto", torch.float32), ("bf16", torch.bfloat16)])
 def test_prediction_follows_the_precision(run, picture, precision, wanted):
-    predictor = Predictor(run, "cpu")
-    settings = predictor.config
-    predictor.config = dataclasses.replace(settings, run=dataclasses.replace(settings.run, precision=precision))
+    loaded = load_weights(run)
+    config = dataclasses.replace(loaded.config, run=dataclasses.replace(loaded.config.run, precision=precision))
+    pipeline = load_pipeline(loaded, config, torch.device("cpu"))
     seen = []
-    predictor.model.box_head.fc6.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    predictor(picture)
+    pipeline.model.box_head.fc6.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    pipeline(torch.from_numpy(load_picture(picture)).permute(2, 0, 1))
     assert seen == [wanted]
 
 
@@ -197,7 +233,7 @@ def test_weights_that_are_not_there_or_not_ours(tmp_path):
         Predictor(tmp_path / "bad.safetensors")
     model = torch.nn.Linear(2, 1)
     torch.nn.init.constant_(model.bias, math.nan)
-    save_weights(tmp_path / "nan.safetensors", model, Config())
+    save_weights(tmp_path / "nan.safetensors", model, Config(), CIHP)
     with pytest.raises(ValueError, match=r"not finite, in bias"):
         Predictor(tmp_path / "nan.safetensors")
 
@@ -207,7 +243,7 @@ def test_help_explains_itself(module):
     done = subprocess.run([sys.executable, "-m", f"rpcnn.{module}", "--help"], capture_output=True, text=True)
     assert f"rpcnn.{module}" in done.stdout
     if module in ("train", "evaluate"):
-        assert "--train.iterations" in done.stdout and "Optimiser steps" in done.stdout
+        assert "--train.iterations" in done.stdout and "Optimizer steps" in done.stdout
 
 
 def test_accumulating_two_halves_trains(data, tmp_path):
@@ -232,11 +268,40 @@ def test_bf16_stays_close_to_fp32(data, tmp_path):
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
 
 
+@pytest.mark.parametrize("really", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_compile_means_the_backbone_and_the_pyramid(really, data, tmp_path, monkeypatch):
+    compiled, compile_module = [], torch.nn.Module.compile
+
+    def compile(module):
+        compiled.append(module)
+        if really:
+            compile_module(module)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile)
+    extra = ["--iterations", "2", "--train.accumulate", "2", "--run.no-evaluate"]
+    extra += [
+        "--data.options",
+        "train=8",
+        "val=3",
+        "short_side=[96, 96]",
+        "--data.short-side",
+        "96",
+        "96",
+    ]  # each size is compiled anew
+    arguments = ["painted", *TINY, "--data-root", data, *extra]
+    plain = train([*arguments, "--output", str(tmp_path / "plain")])
+    assert compiled == []
+    folder = train([*arguments, "--output", str(tmp_path / "compiled"), "--run.compile"])
+    assert [type(module) for module in compiled] == [Backbone, FPN]
+    assert records(folder)[-1]["loss"] == pytest.approx(records(plain)[-1]["loss"], rel=1e-3)
+    assert load_file(folder / "model.safetensors").keys() == load_file(plain / "model.safetensors").keys()
+
+
 @pytest.mark.slow
 def test_torchrun_with_gloo_equals_one_process(data, tmp_path):
     """Two processes with one image each against one with two: the same losses, scene sizes and scales differing."""
-    extra = [*TINY, "--data-root", data, "--iterations", "4", "--run.no-evaluate", "--run.log-every", "1"]
-    extra += ["--run.threads", "1", "--model.backbone-norm", "gn"]  # batch statistics are each process's own
+    extra = [*TINY, "--data-root", data, "--iterations", "4", "--run.log-every", "1"]
+    extra += ["--model.backbone-norm", "gn"]  # batch statistics are each process's own
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     losses = []
     for launcher, name in (([], "one"), (["-m", "torch.distributed.run", "--nproc_per_node=2"], "two")):
@@ -244,7 +309,8 @@ def test_torchrun_with_gloo_equals_one_process(data, tmp_path):
         command = [sys.executable, *launcher, "-m", "rpcnn.train", "painted", *extra, "--output", str(folder)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-        losses.append([{k: v for k, v in r.items() if k.startswith("loss")} for r in records(folder)])
+        losses.append([{k: v for k, v in r.items() if k.startswith("loss")} for r in records(folder) if "loss" in r])
+        assert json.loads((folder / "results.json").read_text())["images"] == 3
     for one, two in zip(*losses, strict=True):
         assert two == pytest.approx(one, rel=1e-4, abs=1e-4)
 

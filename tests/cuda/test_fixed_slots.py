@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from helpers.models import scene, tiny, train
+from helpers.models import box_head, scene, tiny, train
 from helpers.released_variant import released
 
 from rpcnn import ops
 from rpcnn.model import boxes as boxes_module
 from rpcnn.model import rpn as rpn_module
-from rpcnn.model.box_head import BoxHead, SampledRoIs
+from rpcnn.model.box_head import SampledRoIs
 from rpcnn.model.boxes import BACKGROUND, IGNORED
 
 both = pytest.mark.parametrize("variant", [tiny, released], ids=["paper", "released"])
@@ -40,9 +40,10 @@ def close(mine, theirs):
 
 @both
 def test_proposals_are_filled_up_with_empty_boxes(on_the_device, variant):
-    model = variant(rpn_top_train=5000, rpn_nms_threshold=0.3)
+    model = variant(rpn_top_train=5000)
+    model.rpn.nms_threshold = 0.3
     pyramid = model.fpn(model.backbone(torch.randn(2, 3, 96, 128)))
-    levels, sizes = model.rpn(pyramid[: model.pyramid_levels]), [(96, 128), (64, 128)]
+    levels, sizes = model.rpn(pyramid[: len(model.rpn.strides)]), [(96, 128), (64, 128)]
     want = model.rpn.propose(*levels, sizes)
     on_the_device()
     for mine, theirs in zip(model.rpn.propose(*levels, sizes), want, strict=True):
@@ -63,7 +64,7 @@ def test_rpn_loss(on_the_device, people):
 
 
 def test_empty_slots_take_no_part_in_the_box_loss():
-    head = BoxHead(channels=1, hidden=2)
+    head = box_head()
     target = {"boxes": torch.tensor([[0.0, 0, 20, 20], [40, 40, 60, 60]])}
     boxes = torch.tensor([[1.0, 1, 19, 22], [80, 80, 90, 90], [0, 0, 0, 0], [41, 40, 66, 60], [0, 0, 0, 0]])
     people = torch.tensor([0, BACKGROUND, IGNORED, 1, IGNORED])
@@ -79,7 +80,7 @@ def test_empty_slots_take_no_part_in_the_box_loss():
 
 def test_empty_proposals_are_never_sampled(on_the_device):
     on_the_device()
-    head = BoxHead(channels=1, hidden=2, samples=8, positive_fraction=0.5)
+    head = box_head(samples=8, positive_fraction=0.5)
     target = {"boxes": torch.tensor([[0.0, 0, 20, 20]])}
     proposals = torch.cat([torch.tensor([[80.0, 80, 90, 90]]), torch.zeros(20, 4)])
     (rois,) = head.sample([proposals], [target], [None])
@@ -91,8 +92,8 @@ def test_empty_slots_of_the_parsing_branch_are_ignored(on_the_device):
     model, target = tiny(), scene(3, people=2)[1]
     people = torch.tensor([1, BACKGROUND, IGNORED, IGNORED])
     rois = [SampledRoIs(torch.cat([target["boxes"][1:], torch.tensor([[5.0, 5, 9, 9]]), torch.zeros(2, 4)]), people)]
-    boxes, labels = model.parsing_targets(rois, [(96, 128)], [target], [None])
-    assert len(boxes[0]) == len(labels) == min(4, model.parsing_samples)
+    boxes, labels = model.parsing_head.sample(rois, [(96, 128)], [target], [None])
+    assert len(boxes[0]) == len(labels) == min(4, model.parsing_head.samples)
     assert (labels[0] != 255).any() and (labels[1:] == 255).all()
 
 

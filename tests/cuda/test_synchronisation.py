@@ -8,18 +8,22 @@ the batch's own upload (asynchronous, from pinned memory), the logbook's reading
 iterations, the scale that fp16's GradScaler looks at, and the seed of an image's own generator.
 """
 
+import dataclasses
+
 import pytest
 import torch
-from helpers.released_variant import MODEL as RELEASED
+from helpers.models import configured
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rpcnn import ops
-from rpcnn.model import RPRCNN
+from rpcnn.config import Config
+from rpcnn.model.build import build_model
 from rpcnn.ops._library import CPU_MISSING, CUDA_MISSING
 from rpcnn.runtime.optimizer import parameter_groups
+from rpcnn.variant import RELEASED
 
 pytestmark = pytest.mark.skipif(
     bool(CPU_MISSING or CUDA_MISSING), reason=f"rpcnn._C_cuda is not there: {CPU_MISSING or CUDA_MISSING}"
@@ -50,8 +54,8 @@ def batch(device, people=(2, 1)):
         targets = [
             {
                 "boxes": torch.zeros(n, 4),
-                "parsing": torch.zeros(n, HEIGHT, WIDTH, dtype=torch.uint8),
-                "semantic": torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8),
+                "person_maps": torch.zeros(n, HEIGHT, WIDTH, dtype=torch.uint8),
+                "label_map": torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8),
             }
             for n in people
         ]
@@ -59,9 +63,9 @@ def batch(device, people=(2, 1)):
 
 
 def model(device, **changes):
-    knobs = {"backbone": "resnet50", "num_classes": 20, "box_samples": 64, "parsing_samples": 4}
+    config = configured(Config(), box_samples=64, parsing_samples=4, **changes)
     with torch.device(device):
-        return RPRCNN(**{**knobs, **changes}).train()
+        return build_model(config, num_classes=20).train()
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16], ids=str)
@@ -74,7 +78,7 @@ def test_the_losses_need_no_value_from_the_device(people, dtype):
     assert set(losses) == LOSSES and all(loss.device.type == "cuda" for loss in losses.values())
 
 
-@pytest.mark.parametrize("changes", [{}, RELEASED], ids=["paper", "released"])
+@pytest.mark.parametrize("changes", [{}, dataclasses.asdict(RELEASED)], ids=["paper", "released"])
 @pytest.mark.parametrize("people", [(2, 1), (0, 3), (0, 0)], ids=str)
 def test_the_whole_step_needs_no_value_from_the_device(people, changes):
     network, inputs = model("meta", **changes), batch("meta", people)
@@ -90,11 +94,11 @@ def test_proposals_and_samples_have_fixed_sizes_on_the_device():
     with FakeTensorMode():
         network = model("cuda")
         images, targets = batch("cuda")
-        anchors = network.rpn(network.fpn(network.backbone(network.normalise_and_pad(images, targets)[0])))
+        anchors = network.rpn(network.fpn(network.backbone(network.normalize_and_pad(images, targets)[0])))
         sizes = [(HEIGHT, WIDTH)] * IMAGES
         proposals = network.rpn.propose(*anchors, sizes)
         rois = network.box_head.sample(proposals, targets, [None] * IMAGES)
-        boxes, labels = network.parsing_targets(rois, sizes, targets, [None] * IMAGES)
+        boxes, labels = network.parsing_head.sample(rois, sizes, targets, [None] * IMAGES)
     assert [p.shape[0] for p in proposals] == [network.rpn.top_train] * IMAGES
     assert [r.boxes.shape[0] for r in rois] == [64] * IMAGES
     assert [len(b) for b in boxes] == [4] * IMAGES and labels.shape == (8, 128, 128)

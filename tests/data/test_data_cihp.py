@@ -34,9 +34,9 @@ def test_a_person_is_the_category_map_where_the_human_map_has_their_number(tree)
     assert sample["id"] == "0000002"
     assert sample["image"].shape == (3, 40, 60) and sample["image"].dtype == torch.uint8
     assert sample["boxes"].tolist() == [[4, 6, 20, 30], [30, 10, 50, 39]] and sample["boxes"].dtype == torch.float32
-    assert sample["parsing"].shape == (2, 40, 60) and sample["parsing"].dtype == torch.uint8
-    assert sample["parsing"][0].unique().tolist() == [0, 5] and (sample["parsing"][1] == 14).sum() == 20 * 29
-    assert torch.equal(sample["semantic"], sample["parsing"].amax(0))
+    assert sample["person_maps"].shape == (2, 40, 60) and sample["person_maps"].dtype == torch.uint8
+    assert sample["person_maps"][0].unique().tolist() == [0, 5] and (sample["person_maps"][1] == 14).sum() == 20 * 29
+    assert torch.equal(sample["label_map"], sample["person_maps"].amax(0))
 
 
 def test_a_person_without_parts_is_left_out_and_the_semantic_truth_stays(tree):
@@ -46,14 +46,14 @@ def test_a_person_without_parts_is_left_out_and_the_semantic_truth_stays(tree):
     write_png(tree / "Training/Human_ids/0000001.png", human)
     sample = CIHP(tree)[0]
     assert sample["boxes"].tolist() == [[20, 20, 60, 40]]
-    assert torch.equal(sample["semantic"], torch.from_numpy(category.astype(np.uint8)))
+    assert torch.equal(sample["label_map"], torch.from_numpy(category.astype(np.uint8)))
 
 
 def test_an_image_without_people_is_a_sample(tree):
     write_cihp_image(tree, "0000009", {})
     sample = CIHP(tree)[4]
-    assert sample["boxes"].shape == (0, 4) and sample["parsing"].shape == (0, 40, 60)
-    assert not sample["semantic"].any()
+    assert sample["boxes"].shape == (0, 4) and sample["person_maps"].shape == (0, 40, 60)
+    assert not sample["label_map"].any()
 
 
 def test_the_id_list_decides_where_there_is_one(tree):
@@ -66,7 +66,7 @@ def test_ignored_pixels_pass(tree):
     category = np.zeros((40, 60))
     category[0, 0], category[10:, 10:] = 255, 3
     write_png(tree / "Training/Category_ids/0000001.png", category)
-    assert CIHP(tree)[0]["semantic"][0, 0] == 255
+    assert CIHP(tree)[0]["label_map"][0, 0] == 255
 
 
 def test_grey_pictures_become_rgb_and_orientation_tags_are_ignored(tree):
@@ -196,7 +196,7 @@ def test_the_test_split_has_pictures_alone(tree):
 
 def test_a_data_set_can_be_sent_to_another_process(tree):
     dataset = pickle.loads(pickle.dumps(CIHP(tree)))
-    assert torch.equal(dataset[0]["semantic"], CIHP(tree)[0]["semantic"])
+    assert torch.equal(dataset[0]["label_map"], CIHP(tree)[0]["label_map"])
 
 
 def test_the_real_sample_reads_as_annotated(sample_data):
@@ -205,7 +205,7 @@ def test_the_real_sample_reads_as_annotated(sample_data):
     assert sum(len(entry.people) for entry in train.entries) == 45
     for dataset in (train, val):
         for sample in (dataset[i] for i in range(len(dataset))):
-            assert torch.equal(sample["parsing"].amax(0), sample["semantic"])
-            assert (sample["parsing"] > 0).sum(0).max() == 1  # CIHP's people do not overlap
+            assert torch.equal(sample["person_maps"].amax(0), sample["label_map"])
+            assert (sample["person_maps"] > 0).sum(0).max() == 1  # CIHP's people do not overlap
             x1, y1, x2, y2 = sample["boxes"].unbind(1)
             assert (x2 > x1).all() and (y2 > y1).all() and x2.max() <= sample["image"].shape[2]

@@ -28,8 +28,8 @@ class Pictures(torch.utils.data.Dataset):
         return {
             "image": torch.full((3, h, w), index, dtype=torch.uint8),
             "boxes": torch.zeros(0, 4),
-            "parsing": torch.zeros(0, h, w, dtype=torch.uint8),
-            "semantic": torch.zeros(h, w, dtype=torch.uint8),
+            "person_maps": torch.zeros(0, h, w, dtype=torch.uint8),
+            "label_map": torch.zeros(h, w, dtype=torch.uint8),
             "id": str(index),
         }
 
@@ -132,8 +132,8 @@ def test_seeds_differ_between_runs_epochs_and_images():
 def test_targets_hold_what_the_model_needs():
     images, targets = next(train_loader())
     assert len(images) == len(targets) == 4
-    assert set(targets[0]) == {"boxes", "parsing", "semantic", "id", "seed", "padded_to"}
-    assert images[0].dtype == torch.uint8 and images[0].shape[1:] == targets[0]["semantic"].shape
+    assert set(targets[0]) == {"boxes", "person_maps", "label_map", "id", "seed", "padded_to"}
+    assert images[0].dtype == torch.uint8 and images[0].shape[1:] == targets[0]["label_map"].shape
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

@@ -32,36 +32,36 @@ def test_people_overlap_and_boxes_come_from_their_own_maps(tree):
     sample = MHPv2(tree)[1]
     assert sample["id"] == "12"
     assert sample["boxes"].tolist() == [[5, 5, 30, 30], [20, 10, 50, 40]]
-    assert sample["parsing"].shape == (2, 40, 60)
-    assert (sample["parsing"][0] == 12).sum() == 25 * 25 and (sample["parsing"][1] == 34).sum() == 30 * 30
+    assert sample["person_maps"].shape == (2, 40, 60)
+    assert (sample["person_maps"][0] == 12).sum() == 25 * 25 and (sample["person_maps"][1] == 34).sum() == 30 * 30
 
 
 def test_the_person_with_the_highest_number_is_in_front(tree):
-    semantic = MHPv2(tree)[1]["semantic"]
-    assert semantic[20, 25] == 34 and semantic[6, 6] == 12 and semantic[0, 0] == 0
+    label_map = MHPv2(tree)[1]["label_map"]
+    assert label_map[20, 25] == 34 and label_map[6, 6] == 12 and label_map[0, 0] == 0
 
 
 def test_numbers_are_compared_as_numbers(tree):
     write_mhp_image(tree, "4", [person(k, 0, 0, 30, 30) for k in range(1, 12)])
     (tree / "list/train.txt").write_text("4\n")
     sample = MHPv2(tree)[0]
-    assert len(sample["boxes"]) == 11 and sample["semantic"][5, 5] == 11
+    assert len(sample["boxes"]) == 11 and sample["label_map"][5, 5] == 11
 
 
 def test_labels_are_in_the_first_channel(tree):
-    assert MHPv2(tree)[0]["parsing"].unique().tolist() == [0, 58]
+    assert MHPv2(tree)[0]["person_maps"].unique().tolist() == [0, 58]
 
 
 def test_single_channel_annotations_read_as_well(tree):
     write_png(tree / "train/parsing_annos/3_01_01.png", person(9, 1, 1, 5, 5))
-    assert MHPv2(tree)[0]["parsing"].unique().tolist() == [0, 9]
+    assert MHPv2(tree)[0]["person_maps"].unique().tolist() == [0, 9]
 
 
 def test_an_empty_map_says_that_nobody_is_there(tree):
     write_mhp_image(tree, "3", [np.zeros((40, 60))])
     sample = MHPv2(tree)[0]
-    assert sample["boxes"].shape == (0, 4) and sample["parsing"].shape == (0, 40, 60)
-    assert not sample["semantic"].any()
+    assert sample["boxes"].shape == (0, 4) and sample["person_maps"].shape == (0, 40, 60)
+    assert not sample["label_map"].any()
 
 
 def test_the_folder_is_listed_where_there_is_no_list(tree):
@@ -121,4 +121,4 @@ def test_a_bad_file_later_gives_the_next_image(tree):
     dataset = MHPv2(tree)
     (tree / "train/parsing_annos/3_01_01.png").unlink()
     assert dataset[0]["id"] == "12"
-    assert torch.equal(dataset[0]["semantic"], dataset[1]["semantic"])
+    assert torch.equal(dataset[0]["label_map"], dataset[1]["label_map"])

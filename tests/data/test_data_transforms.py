@@ -7,7 +7,7 @@ from rpcnn.data.transforms import (
     TestTransform,
     TrainTransform,
     flip_sample,
-    resize_labels,
+    resize_labels_floor,
     resize_sample,
     resized_shape,
 )
@@ -40,18 +40,18 @@ def test_resized_shape_follows_the_short_side_and_the_limit(shape, short, limit,
 
 def test_labels_take_the_nearest_pixel_below():
     labels = torch.arange(6, dtype=torch.uint8).view(1, 6)
-    assert resize_labels(labels, (1, 4)).tolist() == [[0, 1, 3, 4]]
-    assert resize_labels(labels, (2, 9)).tolist() == [[0, 0, 1, 2, 2, 3, 4, 4, 5]] * 2
+    assert resize_labels_floor(labels, (1, 4)).tolist() == [[0, 1, 3, 4]]
+    assert resize_labels_floor(labels, (2, 9)).tolist() == [[0, 0, 1, 2, 2, 3, 4, 4, 5]] * 2
     stack = torch.randint(0, 20, (2, 37, 53), dtype=torch.uint8)
     wanted = torch.nn.functional.interpolate(stack[:, None], size=(74, 106), mode="nearest")[:, 0]
-    assert torch.equal(resize_labels(stack, (74, 106)), wanted)
+    assert torch.equal(resize_labels_floor(stack, (74, 106)), wanted)
 
 
 def test_resizing_keeps_boxes_around_their_people(scene):
     resized = resize_sample(scene, (300, 400))
     assert resized["image"].shape == (3, 300, 400) and resized["image"].dtype == torch.uint8
     assert torch.equal(resized["boxes"], scene["boxes"] * 2.5)
-    for person, (x1, y1, x2, y2) in zip(resized["parsing"], resized["boxes"].round().int().tolist(), strict=True):
+    for person, (x1, y1, x2, y2) in zip(resized["person_maps"], resized["boxes"].round().int().tolist(), strict=True):
         outside = person.clone()
         outside[max(y1 - 1, 0) : y2 + 1, max(x1 - 1, 0) : x2 + 1] = 0
         assert not outside.any()
@@ -61,48 +61,48 @@ def test_people_who_lose_their_last_pixel_are_dropped(scene):
     tiny = torch.zeros(1, 120, 160, dtype=torch.uint8)
     tiny[0, 3, 3] = 5
     sample = scene | {
-        "parsing": torch.cat([scene["parsing"], tiny]),
+        "person_maps": torch.cat([scene["person_maps"], tiny]),
         "boxes": torch.cat([scene["boxes"], torch.tensor([[3.0, 3, 4, 4]])]),
     }
     smaller = resize_sample(sample, (60, 80))
-    assert len(smaller["parsing"]) == len(smaller["boxes"]) == len(scene["boxes"])
+    assert len(smaller["person_maps"]) == len(smaller["boxes"]) == len(scene["boxes"])
 
 
 def test_flipping_mirrors_everything_and_swaps_left_and_right(scene):
     flipped = flip_sample(scene, CIHP)
     assert torch.equal(flipped["image"], scene["image"].flip(-1))
     for left, right in ((14, 15), (16, 17), (18, 19)):
-        assert torch.equal(flipped["semantic"] == left, (scene["semantic"] == right).flip(-1))
-        assert torch.equal(flipped["parsing"] == right, (scene["parsing"] == left).flip(-1))
-    assert torch.equal(flipped["semantic"] == 5, (scene["semantic"] == 5).flip(-1))
-    for person, (x1, y1, x2, y2) in zip(flipped["parsing"], flipped["boxes"].int().tolist(), strict=True):
+        assert torch.equal(flipped["label_map"] == left, (scene["label_map"] == right).flip(-1))
+        assert torch.equal(flipped["person_maps"] == right, (scene["person_maps"] == left).flip(-1))
+    assert torch.equal(flipped["label_map"] == 5, (scene["label_map"] == 5).flip(-1))
+    for person, (x1, y1, x2, y2) in zip(flipped["person_maps"], flipped["boxes"].int().tolist(), strict=True):
         ys, xs = np.nonzero(person.numpy())
         assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (x1, y1, x2, y2)
 
 
 def test_flipping_twice_gives_the_sample_back(scene):
     twice = flip_sample(flip_sample(scene, CIHP), CIHP)
-    assert all(torch.equal(twice[key], scene[key]) for key in ("image", "boxes", "parsing", "semantic"))
+    assert all(torch.equal(twice[key], scene[key]) for key in ("image", "boxes", "person_maps", "label_map"))
 
 
 def test_label_sets_without_sides_and_ignored_pixels_survive_a_flip(scene):
-    semantic = scene["semantic"].clone()
-    semantic[0] = 255
-    flipped = flip_sample(scene | {"semantic": semantic}, PASCAL_PERSON_PART)
-    assert torch.equal(flipped["semantic"], semantic.flip(-1))
+    label_map = scene["label_map"].clone()
+    label_map[0] = 255
+    flipped = flip_sample(scene | {"label_map": label_map}, PASCAL_PERSON_PART)
+    assert torch.equal(flipped["label_map"], label_map.flip(-1))
 
 
 def test_images_without_people_pass():
     empty = paint_scene(1, 64, 80, people=0)
     transform = TrainTransform((32, 64), 100, CIHP, flip_prob=1.0)
     sample = transform(empty, generator())
-    assert sample["boxes"].shape == (0, 4) and sample["parsing"].shape == (0, *sample["image"].shape[-2:])
+    assert sample["boxes"].shape == (0, 4) and sample["person_maps"].shape == (0, *sample["image"].shape[-2:])
 
 
 def test_augmentation_depends_on_the_generator_alone(scene):
     transform = TrainTransform((60, 120), 400, CIHP)
     first, again = transform(scene, generator(3)), transform(scene, generator(3))
-    assert all(torch.equal(first[key], again[key]) for key in ("image", "boxes", "parsing", "semantic"))
+    assert all(torch.equal(first[key], again[key]) for key in ("image", "boxes", "person_maps", "label_map"))
     shapes = {tuple(transform(scene, generator(k))["image"].shape) for k in range(8)}
     assert len(shapes) > 3
 
@@ -125,7 +125,7 @@ def test_half_of_the_samples_are_flipped(scene):
 def test_the_test_transform_resizes_the_picture_and_leaves_the_truth(scene):
     sample = TestTransform(240, 300)(scene)
     assert sample["image"].shape == (3, 225, 300)
-    assert torch.equal(sample["semantic"], scene["semantic"]) and torch.equal(sample["boxes"], scene["boxes"])
+    assert torch.equal(sample["label_map"], scene["label_map"]) and torch.equal(sample["boxes"], scene["boxes"])
 
 
 @pytest.mark.parametrize(

@@ -97,11 +97,11 @@ def test_paint_scene_is_a_sample():
     sample = paint_scene(5, 160, 200)
     n = int(sample["human_ids"].max())
     assert sample["image"].shape == (3, 160, 200) and sample["image"].dtype == torch.uint8
-    assert sample["parsing"].shape == (n, 160, 200) and sample["boxes"].shape == (n, 4)
-    assert torch.equal(sample["parsing"].amax(0), sample["semantic"])
+    assert sample["person_maps"].shape == (n, 160, 200) and sample["boxes"].shape == (n, 4)
+    assert torch.equal(sample["person_maps"].amax(0), sample["label_map"])
     x1, y1, x2, y2 = sample["boxes"][0].int().tolist()
-    inside = sample["parsing"][0, y1:y2, x1:x2]
-    assert inside.count_nonzero() == sample["parsing"][0].count_nonzero()
+    inside = sample["person_maps"][0, y1:y2, x1:x2]
+    assert inside.count_nonzero() == sample["person_maps"][0].count_nonzero()
     assert all(edge.any() for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
 
 

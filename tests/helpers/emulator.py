@@ -32,7 +32,7 @@ def build(target: str, flags=("-O1",)) -> None:
     """Compiles tests/cuda/simt into the shared library `target`; skips where there is no g++ for x86-64."""
     if not shutil.which("g++") or os.uname().machine != "x86_64":
         pytest.skip("the CUDA emulator needs g++ on x86-64")
-    sources = sorted(glob.glob(os.path.join(ROOT, "tests", "simt", "*.cpp")))
+    sources = sorted(glob.glob(os.path.join(ROOT, "tests", "cuda", "simt", "*.cpp")))
     include = [f"-I{os.path.join(ROOT, path)}" for path in ("tests/cuda/simt", "csrc/cuda")] + _cuda_include()
     with tempfile.TemporaryDirectory() as folder:
         jobs = []

@@ -1,6 +1,9 @@
-"""The memory layouts and tolerances that op tests share."""
+"""What op tests share: memory layouts, tolerances, and the mark of those that need compiled kernels."""
 
+import pytest
 import torch
+
+from rpcnn.ops._library import CPU_MISSING
 
 LAYOUTS = {
     "contiguous": lambda t: t.contiguous(),
@@ -18,4 +21,4 @@ TOLERANCES = {
     torch.bfloat16: dict(rtol=1.6e-2, atol=1.6e-2),
 }
 
-compiled = not __import__("rpcnn.ops._library", fromlist=["CPU_MISSING"]).CPU_MISSING
+needs_kernels = pytest.mark.skipif(CPU_MISSING is not None, reason="needs the compiled kernels")

@@ -1,13 +1,18 @@
 """A tiny network, scenes to feed it and a training step, for the tests of many rooms."""
 
+import copy
+import dataclasses
+
 import torch
 
+from rpcnn.config import Config
 from rpcnn.model import RPRCNN
+from rpcnn.model.box_head import BoxHead
+from rpcnn.model.build import build_model
 
 LOSSES = ["rpn_objectness", "rpn_box", "box_class", "box_regression", "parsing", "semantic", "rescoring"]
 
 TINY = {
-    "num_classes": 6,
     "backbone": "resnet18",
     "backbone_norm": "gn",
     "backbone_width": 0.25,
@@ -18,42 +23,53 @@ TINY = {
     "anchor_sizes": (16, 32, 64, 128, 256),
     "rpn_top_train": 60,
     "rpn_top_test": 30,
-    "rpn_samples": 64,
     "box_channels": 32,
     "box_samples": 32,
     "canonical_size": 56,
     "parsing_channels": 16,
     "parsing_convs": 1,
     "aspp_channels": 8,
-    "aspp_dilations": (2, 4),
     "parsing_resolution": 8,
     "parsing_output": 32,
     "parsing_samples": 4,
     "prsn_channels": 8,
     "prsn_hidden": 8,
 }
+NUM_CLASSES = 6
 
 
-def tiny(**arguments) -> RPRCNN:
+def configured(config: Config, **changes) -> Config:
+    """A copy with fields changed, of whatever group: no two have one name; those of the variant, too."""
+    config = copy.deepcopy(config)
+    for name, value in changes.items():
+        if hasattr(config.variant, name):
+            config.variant = dataclasses.replace(config.variant, **{name: value})
+            continue
+        (group,) = [part for part in vars(config).values() if part is not config.variant and hasattr(part, name)]
+        setattr(group, name, value)
+    return config
+
+
+def tiny(num_classes: int = NUM_CLASSES, **changes) -> RPRCNN:
     torch.manual_seed(0)
-    return RPRCNN(**TINY | arguments)
+    return build_model(configured(Config(), **TINY | changes), num_classes)
 
 
 def scene(seed: int, height: int = 64, width: int = 96, people: int = 2):
     """An image of people as coloured rectangles, heads above bodies, and its target."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 60, (3, height, width), dtype=torch.uint8, generator=generator)
-    parsing = torch.zeros(people, height, width, dtype=torch.uint8)
+    person_maps = torch.zeros(people, height, width, dtype=torch.uint8)
     boxes = torch.zeros(people, 4)
     for i in range(people):
         x, y = 6 + 40 * i + 3 * seed % 7, 8 + 4 * i
-        parsing[i, y : y + 40, x : x + 24] = 1 + i
-        parsing[i, y : y + 14, x : x + 24] = 4
+        person_maps[i, y : y + 40, x : x + 24] = 1 + i
+        person_maps[i, y : y + 14, x : x + 24] = 4
         boxes[i] = torch.tensor([x, y, x + 24, y + 40])
-        image[i, parsing[i] == 1 + i] = 220
-        image[:, parsing[i] == 4] = 250
-    semantic = parsing.amax(0) if people else torch.zeros(height, width, dtype=torch.uint8)
-    return image, {"boxes": boxes, "parsing": parsing, "semantic": semantic, "seed": seed}
+        image[i, person_maps[i] == 1 + i] = 220
+        image[:, person_maps[i] == 4] = 250
+    label_map = person_maps.amax(0) if people else torch.zeros(height, width, dtype=torch.uint8)
+    return image, {"boxes": boxes, "person_maps": person_maps, "label_map": label_map, "seed": seed}
 
 
 def train(model, scenes):
@@ -63,7 +79,7 @@ def train(model, scenes):
 
 def eager(**arguments) -> RPRCNN:
     """A model that takes nearly everything for a person."""
-    model = tiny(score_threshold=0.0, **arguments).eval()
+    model = tiny(min_box_score=0.0, **arguments).eval()
     with torch.no_grad():
         model.rpn.objectness.weight.normal_()
         model.box_head.classes.weight.normal_()
@@ -75,3 +91,8 @@ def rating(model):
     torch.nn.init.normal_(model.prsn.iou.weight, std=0.3)
     torch.nn.init.constant_(model.prsn.iou.bias, 0.5)
     return model
+
+
+def box_head(**arguments) -> BoxHead:
+    options = {"samples": 512, "min_score": 0.05, "nms_threshold": 0.5, "max_detections": 100} | arguments
+    return BoxHead(channels=1, strides=(4, 8, 16, 32, 64), hidden=2, canonical_size=224, **options)

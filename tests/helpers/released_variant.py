@@ -4,9 +4,10 @@ import dataclasses
 
 import torch
 
-from helpers.models import TINY
+from helpers.models import NUM_CLASSES, TINY, configured
 from rpcnn.config import Config, load_config
 from rpcnn.model import RPRCNN
+from rpcnn.model.build import build_model
 
 CONFIG = load_config("released")
 
@@ -21,15 +22,7 @@ def differences(config: Config, other: Config) -> dict[str, object]:
     }
 
 
-# The arguments of RPRCNN that the preset sets.
-MODEL = {
-    name.removeprefix("model."): value
-    for name, value in differences(CONFIG, Config()).items()
-    if name.startswith("model.")
-}
-
-
-def released(**arguments) -> RPRCNN:
+def released(num_classes: int = NUM_CLASSES, **changes) -> RPRCNN:
     """The released network, small."""
     torch.manual_seed(0)
-    return RPRCNN(**TINY | MODEL | arguments)
+    return build_model(configured(CONFIG, **TINY | changes), num_classes)

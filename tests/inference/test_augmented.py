@@ -1,22 +1,22 @@
 """Test-time augmentation: what it must equal, and that it holds no more than it says."""
 
-import sys
 import weakref
 
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.models import eager, rating, scene
+from helpers.inference import augmenting, combined
+from helpers.models import configured, eager, rating, scene
 
+from rpcnn.box_convention import EDGES
 from rpcnn.config import Config, load_config
 from rpcnn.inference import augmented
-from rpcnn.inference.augmented import AugmentedInference, Pass
-from rpcnn.inference.combine import combine
-from rpcnn.inference.pipeline import augmented_inference, augmented_short_sides, describe_augmentation
+from rpcnn.inference.augmented import Pass
+from rpcnn.inference.pipeline import Pipeline
 from rpcnn.inference.soft_nms import box_voting, soft_nms
-from rpcnn.labels import MHP_V2, LabelSet
+from rpcnn.labels import CIHP, MHP_V2, LabelSet
 from rpcnn.model.boxes import box_iou
-from rpcnn.ops.paste_parsing import strips
+from rpcnn.ops import sampling
 
 LABELS = LabelSet("six", ("background", "left", "right", "arm-l", "hat", "arm-r"), pairs=((1, 2), (3, 5)))
 
@@ -65,46 +65,46 @@ def test_the_base_scale_alone_is_plain_inference(switches):
     model, image = rating(eager(max_detections=12, **switches)), scene(1, 62, 90)[0]
     with torch.inference_mode():
         plain = model([image])[0]
-    found = AugmentedInference(model, LABELS, [same], flip=False, suppression="off", voting_iou=0)(image)
+    found = augmenting(model, LABELS, [same], flip=False, suppression="off", voting_iou=0)(image)
     assert plain.iou_scores.unique().numel() == len(plain.boxes) == 12
     assert found.image_size == plain.image_size
-    for name in ("boxes", "box_scores", "probabilities"):
+    for name in ("boxes", "box_scores", "person_probs"):
         assert torch.equal(getattr(found, name), getattr(plain, name)), name
     torch.testing.assert_close(found.iou_scores, plain.iou_scores, rtol=1e-6, atol=1e-7)  # a root, squared
     for mode in ("combine", "parsing", "semseg"):
-        knobs = {"semantic_mode": mode, "semantic_gate": 0.2, "inclusive_boxes": model.inclusive_boxes}
-        results = [combine(detections, (62, 90), LABELS, **knobs) for detections in (plain, found)]
-        assert torch.equal(results[0].people, results[1].people)
-        assert torch.equal(results[0].labels, results[1].labels)
-        assert torch.equal(results[0].instances, results[1].instances)
+        knobs = {"semantic_mode": mode, "semantic_gate": 0.2, "boxes": model.box_head.boxes}
+        results = [combined(detections, (62, 90), LABELS, **knobs) for detections in (plain, found)]
+        assert torch.equal(results[0].person_maps, results[1].person_maps)
+        assert torch.equal(results[0].label_map, results[1].label_map)
+        assert torch.equal(results[0].instance_map, results[1].instance_map)
 
 
 @pytest.mark.parametrize("label_set", [LABELS, MHP_V2], ids=["6", "59"])
 def test_a_mirrored_image_gives_the_mirrored_people_with_left_and_right_exchanged(label_set):
     """Passes x and flip(x) against flip(x) and x: the same set, so the answers may differ by the mirror alone."""
     model = rating(eager(num_classes=label_set.num_classes, max_detections=10))
-    look = AugmentedInference(model, label_set, [same, twice])
+    look = augmenting(model, label_set, [same, twice])
     image = scene(1, 60, 90)[0]  # 90 pads to 96: to the right of both the picture and its mirror image
     found, mirrored = look(image), look(image.flip(-1))
     x1, y1, x2, y2 = found.boxes.unbind(1)
     torch.testing.assert_close(mirrored.boxes, torch.stack([90 - x2, y1, 90 - x1, y2], 1), rtol=1e-4, atol=1e-3)
     for name in ("box_scores", "iou_scores", "scores"):
         torch.testing.assert_close(getattr(mirrored, name), getattr(found, name), rtol=1e-4, atol=1e-5)
-    for name in ("probabilities", "semantic"):
+    for name in ("person_probs", "label_probs"):
         wanted = by_hand_mirrored(getattr(found, name), label_set)
         torch.testing.assert_close(getattr(mirrored, name), wanted, rtol=1e-3, atol=1e-4)
         unswapped = getattr(found, name).flip(-1)
         assert (getattr(mirrored, name) - unswapped).abs().max() > 1e-2  # the exchange is no small matter
     # And the model itself is not symmetrical: without the mirrored passes nothing of this holds.
-    single = AugmentedInference(model, label_set, [same], flip=False)
+    single = augmenting(model, label_set, [same], flip=False)
     one, other = single(image), single(image.flip(-1))
-    assert (other.semantic - by_hand_mirrored(one.semantic, label_set)).abs().max() > 1e-2
+    assert (other.label_probs - by_hand_mirrored(one.label_probs, label_set)).abs().max() > 1e-2
 
 
 @torch.inference_mode()
 def test_running_means_are_the_means_of_all_passes_kept():
     model, image = rating(eager(max_detections=5)), scene(1, 64, 96)[0]
-    found = AugmentedInference(model, LABELS, [same, twice, half])(image)
+    found = augmenting(model, LABELS, [same, twice, half])(image)
     maps, semantic, parsing_scores = [], [], []
     for scale, factor in ((same, 1), (twice, 2), (half, 0.5)):
         for mirrored in (False, True):
@@ -113,7 +113,7 @@ def test_running_means_are_the_means_of_all_passes_kept():
             x1, y1, x2, y2 = (found.boxes * factor).unbind(1)
             width = 96 * factor
             own = torch.stack([width - x2, y1, width - x1, y2] if mirrored else [x1, y1, x2, y2], 1)
-            probabilities, iou = model.parse(pyramid, own)
+            probabilities, iou = model.parse(pyramid[0], own)
             # All three sizes are multiples of 4: without the padding, the maps cover the picture exactly.
             cropped = logits[:, :, : seen.shape[1] // 4, : seen.shape[2] // 4].softmax(1)
             full = F.interpolate(cropped, size=(64, 96), mode="bilinear", align_corners=False)[0]
@@ -122,8 +122,8 @@ def test_running_means_are_the_means_of_all_passes_kept():
             parsing_scores.append((found.box_scores * iou).sqrt())
     for values in (maps, semantic, parsing_scores):
         assert torch.stack(values).std(0).max() > 0.005  # the passes do not agree anyway
-    torch.testing.assert_close(found.probabilities, torch.stack(maps).mean(0), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.semantic, torch.stack(semantic).mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.person_probs, torch.stack(maps).mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.label_probs, torch.stack(semantic).mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.scores, torch.stack(parsing_scores).mean(0), rtol=1e-4, atol=1e-6)
 
 
@@ -131,7 +131,7 @@ def test_running_means_are_the_means_of_all_passes_kept():
 def test_candidates_of_all_passes_compete_and_vote(monkeypatch):
     model, image = eager(max_detections=8), scene(1, 64, 96)[0]
     heads = calls(monkeypatch, model.box_head, "candidates")
-    found = AugmentedInference(model, LABELS, [same, twice], suppression="gaussian", sigma=0.3, voting_iou=0.5)(image)
+    found = augmenting(model, LABELS, [same, twice], suppression="gaussian", sigma=0.3, voting_iou=0.5)(image)
     assert len(heads) == 4
     boxes, scores = [], []
     for (_, (own, own_scores, _)), factor, mirrored in zip(heads, (1, 1, 2, 2), (0, 1, 0, 1), strict=True):
@@ -156,7 +156,7 @@ def test_candidates_of_all_passes_compete_and_vote(monkeypatch):
     ids=["landscape", "portrait"],
 )
 def test_box_frames(base, seen, box, plain, flipped, mirrored):
-    view = Pass(torch.zeros(0), seen, mirrored)
+    view = Pass(torch.zeros(0), seen, mirrored, EDGES)
     own = torch.tensor([box], dtype=torch.float32)
     there = view.to_base(own, base)
     assert there[0].tolist() == pytest.approx(flipped if mirrored else plain, abs=0.01)
@@ -178,7 +178,7 @@ def test_every_pass_finds_and_parses_the_same_place(monkeypatch, size):
 
     monkeypatch.setattr(model.box_head, "candidates", bright)
     parsed = calls(monkeypatch, model, "parse")
-    found = AugmentedInference(model, LABELS, [same, twice, half])(image)
+    found = augmenting(model, LABELS, [same, twice, half])(image)
     assert found.boxes.tolist() == [[8, 12, 24, 40]]
     assert len(parsed) == len(encoded) == 6
     for (images, _), ((_, own), _) in zip(encoded, parsed, strict=True):
@@ -190,7 +190,7 @@ def test_every_pass_finds_and_parses_the_same_place(monkeypatch, size):
 
 def test_one_running_mean_and_the_maps_of_one_pass_are_all_there_is(monkeypatch):
     model, image = eager(max_detections=6), scene(1, 64, 96)[0]
-    monkeypatch.setattr(sys.modules[strips.__module__], "STRIP_NUMBERS", 6 * 96 * 16)  # 4 strips of 16 rows
+    monkeypatch.setattr(sampling, "STRIP_NUMBERS", 6 * 96 * 16)  # 4 strips of 16 rows
     alive = {"maps": [], "windows": [], "logits": [], "coarse": [], "finest": []}
     most = dict.fromkeys(alive, 0)
 
@@ -198,7 +198,7 @@ def test_one_running_mean_and_the_maps_of_one_pass_are_all_there_is(monkeypatch)
         alive[kind] += [weakref.ref(tensor) for tensor in tensors]
         most[kind] = max(most[kind], sum(reference() is not None for reference in alive[kind]))
 
-    augmentation = AugmentedInference(model, LABELS, [same, twice, half])
+    augmentation = augmenting(model, LABELS, [same, twice, half])
     encode, look, parse, window = model.encode, augmentation.look, model.parse, augmented.global_window
 
     def watched_encode(images):
@@ -233,12 +233,12 @@ def test_one_running_mean_and_the_maps_of_one_pass_are_all_there_is(monkeypatch)
     # Of S2 all passes', of the coarser four levels one pass's; the mean is the first pass's own map.
     assert len(alive["logits"]) == 6
     assert most == {"maps": 2, "windows": 2, "logits": 0, "coarse": 4, "finest": 6}
-    assert found.probabilities.shape == (6, 6, 32, 32)
+    assert found.person_probs.shape == (6, 6, 32, 32)
 
 
 def test_what_is_kept_of_a_pass_is_64_bytes_a_pixel():
     model = eager()
-    look = AugmentedInference(model, LABELS, [same], flip=False)
+    look = augmenting(model, LABELS, [same], flip=False)
     with torch.inference_mode():
         seen = look.look(scene(1, 64, 96)[0], False)[0]
     assert seen.finest.untyped_storage().nbytes() == 64 * 96 // 16 * 16 * 4  # 16 channels here, 256 in the paper
@@ -247,30 +247,30 @@ def test_what_is_kept_of_a_pass_is_64_bytes_a_pixel():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_the_same_people():
     model, image = rating(eager(max_detections=6)), scene(1, 62, 90)[0]
-    wanted = AugmentedInference(model, LABELS, [same, twice])(image)
-    found = AugmentedInference(model.cuda(), LABELS, [same, twice])(image)
-    for name in ("boxes", "box_scores", "iou_scores", "probabilities", "semantic"):
+    wanted = augmenting(model, LABELS, [same, twice])(image)
+    found = augmenting(model.cuda(), LABELS, [same, twice])(image)
+    for name in ("boxes", "box_scores", "iou_scores", "person_probs", "label_probs"):
         torch.testing.assert_close(getattr(found, name).cpu(), getattr(wanted, name), rtol=1e-2, atol=1e-2)
 
 
 def test_without_global_branch_rescoring_or_people():
     model = eager(gse=False, prsn=False)
-    found = AugmentedInference(model, LABELS, [same, twice])(scene(1)[0])
-    assert found.semantic is None and found.iou_scores is None and len(found.boxes) > 0
+    found = augmenting(model, LABELS, [same, twice])(scene(1)[0])
+    assert found.label_probs is None and found.iou_scores is None and len(found.boxes) > 0
     model = eager()
-    model.box_head.score_threshold = 1.0
-    found = AugmentedInference(model, LABELS, [same, twice])(scene(1)[0])
-    assert found.boxes.shape == (0, 4) and found.probabilities.shape == (0, 6, 32, 32)
-    result = combine(found, (64, 96), LABELS, semantic_gate=0.0)
-    assert len(result) == 0 and result.labels.shape == (64, 96)
+    model.box_head.min_score = 1.0
+    found = augmenting(model, LABELS, [same, twice])(scene(1)[0])
+    assert found.boxes.shape == (0, 4) and found.person_probs.shape == (0, 6, 32, 32)
+    result = combined(found, (64, 96), LABELS, semantic_gate=0.0)
+    assert len(result) == 0 and result.label_map.shape == (64, 96)
 
 
 def test_the_released_passes_are_the_defaults():
-    config = Config()
-    assert augmented_short_sides(config) == [800, 400, 500, 600, 700, 900, 1000, 1100, 1200]
-    assert "18 passes" in describe_augmentation(config)
     model = eager(num_classes=20)
-    look = augmented_inference(model, config)
+    pipeline = Pipeline(model, configured(Config(), augment=True), CIHP)
+    assert pipeline.short_sides() == [800, 400, 500, 600, 700, 900, 1000, 1100, 1200]
+    assert "18 passes" in pipeline.describe()
+    look = pipeline.augmented
     assert look.num_passes == 18
     assert [(scale.short_side, scale.max_size) for scale in look.scales[:2]] == [(800, 1333), (400, 2000)]
     assert (look.suppression, look.voting_iou, model.box_head.nms_threshold) == ("linear", 0.9, 0.5)
@@ -279,9 +279,9 @@ def test_the_released_passes_are_the_defaults():
 def test_a_model_takes_the_place_of_its_plain_self_in_combine():
     """The mean semantic map lies on the picture's own pixels: the arg-max of `combine` is that of the mean."""
     model, image = eager(), scene(1, 61, 87)[0]
-    found = AugmentedInference(model, LABELS, [same, twice])(image)
-    result = combine(found, (61, 87), LABELS, semantic_mode="semseg")
-    assert torch.equal(result.labels.long(), found.semantic.argmax(0))
+    found = augmenting(model, LABELS, [same, twice])(image)
+    result = combined(found, (61, 87), LABELS, semantic_mode="semseg")
+    assert torch.equal(result.label_map.long(), found.label_probs.argmax(0))
     iou = box_iou(result.boxes, found.boxes).amax(1)
     torch.testing.assert_close(iou, torch.ones_like(iou))
 
@@ -289,11 +289,15 @@ def test_a_model_takes_the_place_of_its_plain_self_in_combine():
 def test_what_it_refuses():
     model = eager()
     with pytest.raises(ValueError, match="scales must hold at least the base scale"):
-        AugmentedInference(model, LABELS, [])
+        augmenting(model, LABELS, [])
     with pytest.raises(ValueError, match="suppression must be one of linear, gaussian, off, got 'hard'"):
-        AugmentedInference(model, LABELS, [same], suppression="hard")
+        augmenting(model, LABELS, [same], suppression="hard")
     with pytest.raises(ValueError, match="must have the model's 6 classes, got MHP-v2 with 59"):
-        AugmentedInference(model, MHP_V2, [same])
-    for wrong in (["--test.augment-scales", "0"], ["--test.voting-iou", "1.5"], ["--test.soft-nms-sigma", "0"]):
-        with pytest.raises(ValueError, match=r"config: test\."):
+        augmenting(model, MHP_V2, [same])
+    for wrong in (
+        ["--inference.augment-scales", "0"],
+        ["--inference.voting-iou", "1.5"],
+        ["--inference.nms-threshold", "-1"],
+    ):
+        with pytest.raises(ValueError, match=r"config: inference\."):
             load_config("cihp_r50", wrong)

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from helpers.inference import combined
 
-from rpcnn.inference.combine import combine
 from rpcnn.labels import CIHP
 from rpcnn.model import Detections
 
@@ -25,65 +25,63 @@ def detections(boxes, labels, scores, semantic=None, size=(16, 24), confidence=1
         boxes=torch.tensor(boxes, dtype=torch.float32).reshape(n, 4),
         box_scores=scores,
         iou_scores=scores,
-        probabilities=torch.stack(maps) if n else torch.zeros(0, K, 8, 8),
-        semantic=semantic,
+        person_probs=torch.stack(maps) if n else torch.zeros(0, K, 8, 8),
+        label_probs=semantic,
         image_size=size,
     )
 
 
 def test_a_constant_map_fills_exactly_its_box():
-    result = combine(detections([[3, 2, 11, 13]], [2], [0.9]), (16, 24), CIHP)
+    result = combined(detections([[3, 2, 11, 13]], [2], [0.9]), (16, 24), CIHP)
     expected = torch.zeros(16, 24, dtype=torch.uint8)
     expected[2:13, 3:11] = 2
-    assert torch.equal(result.labels, expected)
-    assert torch.equal(result.people[0], expected)
-    assert torch.equal(result.instances, (expected > 0).to(torch.uint8))
+    assert torch.equal(result.label_map, expected)
+    assert torch.equal(result.person_maps[0], expected)
+    assert torch.equal(result.instance_map, (expected > 0).to(torch.uint8))
 
 
 def test_a_pixel_belongs_to_the_box_that_holds_its_centre():
-    result = combine(detections([[2.5, 1.51, 5.49, 4.5]], [1], [0.9]), (16, 24), CIHP)
-    rows, columns = result.people[0].nonzero(as_tuple=True)
+    result = combined(detections([[2.5, 1.51, 5.49, 4.5]], [1], [0.9]), (16, 24), CIHP)
+    rows, columns = result.person_maps[0].nonzero(as_tuple=True)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 3, 2, 4)
 
 
 def test_a_box_beyond_the_border_is_cut():
-    result = combine(
+    result = combined(
         detections([[-4, -4, 4, 4], [20, 12, 40, 40], [30, 30, 40, 40]], [1, 2, 3], [0.9, 0.8, 0.7]), (16, 24), CIHP
     )
-    assert result.people.flatten(1).count_nonzero(dim=1).tolist() == [16, 16, 0]
+    assert result.person_maps.flatten(1).count_nonzero(dim=1).tolist() == [16, 16, 0]
 
 
 def test_maps_are_sampled_at_pixel_centres():
     # Left half of the map label 1, right half label 2: the edge falls in the middle of the box.
     found = detections([[4, 0, 20, 16]], [1], [0.9])
-    found.probabilities[0] = one_hot(torch.tensor([1, 1, 1, 1, 2, 2, 2, 2]).expand(8, 8))
-    assert combine(found, (16, 24), CIHP).people[0][8].tolist() == [0] * 4 + [1] * 8 + [2] * 8 + [0] * 4
+    found.person_probs[0] = one_hot(torch.tensor([1, 1, 1, 1, 2, 2, 2, 2]).expand(8, 8))
+    assert combined(found, (16, 24), CIHP).person_maps[0][8].tolist() == [0] * 4 + [1] * 8 + [2] * 8 + [0] * 4
 
 
 def test_boxes_and_maps_reach_the_image_s_own_size():
     semantic = one_hot(torch.tensor([[1, 0, 0, 0, 0, 0], [0] * 6, [0] * 6, [0, 0, 0, 0, 0, 3]]), 0.97)
-    result = combine(detections([[8, 4, 16, 8]], [2], [0.9], semantic), (32, 24), CIHP)  # twice as high, as wide
+    result = combined(detections([[8, 4, 16, 8]], [2], [0.9], semantic), (32, 24), CIHP)  # twice as high, as wide
     assert result.boxes.tolist() == [[8, 8, 16, 16]]
-    assert result.labels[12].tolist() == [0] * 8 + [2] * 8 + [0] * 8
-    assert result.labels[0, 0] == 1 and result.labels[31, 23] == 3
+    assert result.label_map[12].tolist() == [0] * 8 + [2] * 8 + [0] * 8
+    assert result.label_map[0, 0] == 1 and result.label_map[31, 23] == 3
 
 
 def test_the_better_person_wins_and_is_number_one():
     boxes = [[0, 0, 10, 10], [5, 0, 15, 10]]
-    result = combine(detections(boxes, [1, 2], [0.5, 0.8]), (16, 24), CIHP)
+    result = combined(detections(boxes, [1, 2], [0.5, 0.8]), (16, 24), CIHP)
     assert result.scores.tolist() == pytest.approx([0.8, 0.5])
-    assert result.labels[0, :16].tolist() == [1] * 5 + [2] * 10 + [0]
-    assert result.instances[0, :16].tolist() == [2] * 5 + [1] * 10 + [0]
-    assert result.people[1, 0, :11].tolist() == [1] * 10 + [0]  # a person's own map keeps what another covers
+    assert result.label_map[0, :16].tolist() == [1] * 5 + [2] * 10 + [0]
+    assert result.instance_map[0, :16].tolist() == [2] * 5 + [1] * 10 + [0]
+    assert result.person_maps[1, 0, :11].tolist() == [1] * 10 + [0]  # a person's own map keeps what another covers
 
 
 def test_people_below_the_threshold_are_listed_but_not_painted():
-    result = combine(
-        detections([[0, 0, 8, 8], [8, 8, 16, 16]], [1, 2], [0.3, 0.29]), (16, 24), CIHP, score_threshold=0.3
-    )
-    assert result.labels.unique().tolist() == [0, 1]
-    assert result.instances.unique().tolist() == [0, 1]
-    assert result.people[1].any()
+    result = combined(detections([[0, 0, 8, 8], [8, 8, 16, 16]], [1, 2], [0.3, 0.29]), (16, 24), CIHP, min_score=0.3)
+    assert result.label_map.unique().tolist() == [0, 1]
+    assert result.instance_map.unique().tolist() == [0, 1]
+    assert result.person_maps[1].any()
 
 
 def test_global_map_counts_where_it_is_confident_and_nobody_stands():
@@ -91,27 +89,27 @@ def test_global_map_counts_where_it_is_confident_and_nobody_stands():
     labels[:, 3:] = 3
     confident, doubtful = one_hot(labels, 0.71), one_hot(labels, 0.69)
     person = ([[0, 0, 16, 16]], [1], [0.9])
-    result = combine(detections(*person, confident), (16, 24), CIHP, instance_semantic_weight=0)
-    assert result.labels[5, :16].tolist() == [1] * 16  # the person wins where both see something
-    assert result.labels[5, 16:].tolist() == [3] * 8
-    result = combine(detections(*person, doubtful), (16, 24), CIHP, instance_semantic_weight=0)
-    assert not result.labels[5, 16:].any()
+    result = combined(detections(*person, confident), (16, 24), CIHP, instance_semantic_weight=0)
+    assert result.label_map[5, :16].tolist() == [1] * 16  # the person wins where both see something
+    assert result.label_map[5, 16:].tolist() == [3] * 8
+    result = combined(detections(*person, doubtful), (16, 24), CIHP, instance_semantic_weight=0)
+    assert not result.label_map[5, 16:].any()
 
 
 def test_a_person_does_not_erase_the_global_map_with_its_background():
     semantic = one_hot(torch.full((4, 6), 3), 0.9)
-    result = combine(detections([[0, 0, 16, 16]], [0], [0.9], semantic), (16, 24), CIHP)
-    assert (result.labels == 3).all()
-    assert not result.instances.any()
+    result = combined(detections([[0, 0, 16, 16]], [0], [0.9], semantic), (16, 24), CIHP)
+    assert (result.label_map == 3).all()
+    assert not result.instance_map.any()
 
 
 def test_global_probabilities_decide_close_calls_inside_a_person_only():
     found = detections([[0, 0, 8, 16]], [1], [0.9], one_hot(torch.full((4, 6), 2)))
     # 0.50 for label 1 against 0.40 for label 2: 0.2 more for label 2 turns it. Lower half: background stays so.
-    found.probabilities[0] = torch.tensor([0.0, 0.5, 0.4, 0.1])[:, None, None]
-    found.probabilities[0, :, 4:] = torch.tensor([0.5, 0.1, 0.4, 0.0])[:, None, None]
-    with_term = combine(found, (16, 24), CIHP, semantic_mode="parsing").people[0]
-    without = combine(found, (16, 24), CIHP, semantic_mode="parsing", instance_semantic_weight=0.0).people[0]
+    found.person_probs[0] = torch.tensor([0.0, 0.5, 0.4, 0.1])[:, None, None]
+    found.person_probs[0, :, 4:] = torch.tensor([0.5, 0.1, 0.4, 0.0])[:, None, None]
+    with_term = combined(found, (16, 24), CIHP, semantic_mode="parsing").person_maps[0]
+    without = combined(found, (16, 24), CIHP, semantic_mode="parsing", instance_semantic_weight=0.0).person_maps[0]
     assert with_term[0, 0] == 2 and without[0, 0] == 1
     assert with_term[15, 0] == 0
 
@@ -121,7 +119,7 @@ def test_modes_of_table_6():
     found = detections([[0, 0, 8, 16]], [1], [0.9], semantic)
 
     def labels(mode, gate=0.7):
-        return combine(found, (16, 24), CIHP, semantic_mode=mode, semantic_gate=gate).labels
+        return combined(found, (16, 24), CIHP, semantic_mode=mode, semantic_gate=gate).label_map
 
     assert labels("parsing", 0.5).unique().tolist() == [0, 1]
     assert labels("semseg").unique().tolist() == [3]
@@ -133,31 +131,31 @@ def test_modes_of_table_6():
 def test_without_global_map_or_rescoring():
     found = detections([[0, 0, 8, 8]], [1], [0.64])
     found.iou_scores = None
-    result = combine(found, (16, 24), CIHP)
+    result = combined(found, (16, 24), CIHP)
     assert result.scores.tolist() == result.box_scores.tolist() == pytest.approx([0.64])
-    assert result.labels.unique().tolist() == [0, 1]
+    assert result.label_map.unique().tolist() == [0, 1]
     with pytest.raises(ValueError, match="needs the global segmentation"):
-        combine(found, (16, 24), CIHP, semantic_mode="semseg")
+        combined(found, (16, 24), CIHP, semantic_mode="semseg")
 
 
 def test_parsing_score_is_the_geometric_mean():
     found = detections([[0, 0, 8, 8]], [1], [0.64])
     found.iou_scores = torch.tensor([0.36])
-    assert combine(found, (16, 24), CIHP).scores.tolist() == pytest.approx([0.48])
+    assert combined(found, (16, 24), CIHP).scores.tolist() == pytest.approx([0.48])
 
 
 def test_nobody_found_leaves_the_global_map():
     semantic = one_hot(torch.full((4, 6), 2), 0.9)
-    result = combine(detections([], [], [], semantic), (16, 24), CIHP)
-    assert (result.labels == 2).all() and not result.instances.any()
-    assert result.people.shape == (0, 16, 24) and result.boxes.shape == (0, 4)
+    result = combined(detections([], [], [], semantic), (16, 24), CIHP)
+    assert (result.label_map == 2).all() and not result.instance_map.any()
+    assert result.person_maps.shape == (0, 16, 24) and result.boxes.shape == (0, 4)
 
 
 def test_the_padded_part_of_a_cell_does_not_squeeze_the_global_map():
     # 14 rows seen by the network: the map's 4 cells cover 16. Row 12 of 14 is in cell 3, at every enlargement.
     semantic = one_hot(torch.tensor([0, 0, 0, 3])[:, None].expand(4, 6))
-    result = combine(detections([], [], [], semantic, size=(14, 24)), (140, 24), CIHP, semantic_gate=0.0)
-    first = int((result.labels[:, 0] == 3).nonzero()[0])
+    result = combined(detections([], [], [], semantic, size=(14, 24)), (140, 24), CIHP, semantic_gate=0.0)
+    first = int((result.label_map[:, 0] == 3).nonzero()[0])
     assert first == 120
 
 
@@ -165,8 +163,8 @@ def test_a_global_map_may_say_what_it_covers():
     # 47 rows seen, the map at the image's 768: pixel for pixel, although 47 * (768 / 47) is less than 768 in floats.
     labels = torch.randint(0, K, (768, 24))
     found = detections([], [], [], one_hot(labels), size=(47, 24))
-    found.semantic_size = (47, 24)
-    assert torch.equal(combine(found, (768, 24), CIHP, semantic_mode="semseg").labels.long(), labels)
+    found.label_probs_size = (47, 24)
+    assert torch.equal(combined(found, (768, 24), CIHP, semantic_mode="semseg").label_map.long(), labels)
 
 
 def test_the_rows_of_table_6_differ_where_they_should():
@@ -176,12 +174,12 @@ def test_the_rows_of_table_6_differ_where_they_should():
     semantic = one_hot(torch.tensor([1, 3, 3, 2]).expand(4, 4), 0.9)
     semantic[:, :, 3] = one_hot(torch.full((4, 1), 2), 0.6)[:, :, 0]
     found = detections([[0, 0, 16, 16]], [1], [0.9], semantic, size=(16, 16))
-    found.probabilities[0] = one_hot(person)
+    found.person_probs[0] = one_hot(person)
     rows = {}
     for mode in ("semseg", "parsing", "combine"):
-        result = combine(found, (16, 16), CIHP, semantic_mode=mode)
-        rows[mode] = result.labels[8, [1, 5, 10, 14]].tolist()
-        assert result.instances[8, [1, 5, 10, 14]].tolist() == [1, 1, 0, 0]  # the same people in every row
+        result = combined(found, (16, 16), CIHP, semantic_mode=mode)
+        rows[mode] = result.label_map[8, [1, 5, 10, 14]].tolist()
+        assert result.instance_map[8, [1, 5, 10, 14]].tolist() == [1, 1, 0, 0]  # the same people in every row
     assert rows == {"semseg": [1, 3, 3, 2], "parsing": [1, 1, 0, 0], "combine": [1, 1, 3, 0]}
 
 
@@ -189,4 +187,4 @@ def test_the_rows_of_table_6_differ_where_they_should():
 def test_a_negative_predicted_iou_makes_no_nan(iou):
     found = detections([[0, 0, 8, 8]], [1], [0.64])
     found.iou_scores = torch.tensor([iou])
-    assert combine(found, (16, 24), CIHP).scores.tolist() == [0.0]
+    assert combined(found, (16, 24), CIHP).scores.tolist() == [0.0]

@@ -1,32 +1,28 @@
 """Pictures through a trained model: batches, order, and the commands' switches."""
 
-import dataclasses
 import itertools
 import json
 
 import pytest
 import torch
-from helpers.models import TINY, eager, rating
+from helpers.models import TINY, configured, eager, rating
 from PIL import Image
 
 from rpcnn import Predictor, load_config
 from rpcnn.evaluate import main as evaluate
-from rpcnn.inference.pipeline import parse_images
+from rpcnn.inference.pipeline import Pipeline
+from rpcnn.labels import CIHP
 from rpcnn.predict import main as predict
 from rpcnn.runtime.checkpoint import save_weights
 
-CPU = torch.device("cpu")
 # At a short side of 64 they are padded to 64x96, 96x64, 64x96, 64x96, 64x96, 32x128, 64x96, 96x64 and 64x96.
 SIZES = [(64, 96), (96, 64), (64, 96), (60, 90), (64, 96), (50, 200), (64, 90), (96, 64), (64, 96)]
 
 
 @pytest.fixture(scope="module")
 def config():
-    settings = load_config("painted", ["--data.test-short-side", "64", "--data.test-long-side-max", "128"])
-    arguments = TINY | {"score_threshold": 0.0, "max_detections": 6}
-    del arguments["num_classes"]
-    settings.test.augment_scales = (0.5, 1.25)
-    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, **arguments))
+    settings = load_config("painted", ["--inference.test-short-side", "64", "--inference.test-long-side-max", "128"])
+    return configured(settings, **TINY, min_box_score=0.0, max_detections=6, augment_scales=(0.5, 1.25))
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +31,14 @@ def model():
 
 
 @pytest.fixture(scope="module")
+def pipeline(model, config):
+    return Pipeline(model, config, CIHP)
+
+
+@pytest.fixture(scope="module")
 def weights(tmp_path_factory, model, config):
     path = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    save_weights(path, model, config)
+    save_weights(path, model, config, CIHP)
     return path
 
 
@@ -66,20 +67,20 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize(("batch_size", "wanted"), [(1, [1] * 9), (2, [2, 2, 1, 2, 1, 1]), (4, [4, 2, 2, 1])])
-def test_batches_of_one_padded_size_give_what_one_by_one_gives(model, config, pictures, batches, batch_size, wanted):
-    alone = [next(parse_images(model, [picture], config, CPU)) for picture in pictures]
+def test_batches_of_one_padded_size_give_what_one_by_one_gives(pipeline, pictures, batches, batch_size, wanted):
+    alone = [pipeline(picture) for picture in pictures]
     batches.clear()
-    together = list(parse_images(model, pictures, config, CPU, batch_size))
+    together = list(pipeline.stream(pictures, batch_size))
     assert batches == wanted
     for result, single, size in zip(together, alone, SIZES, strict=True):
-        assert result.labels.shape == size
+        assert result.label_map.shape == size
         assert_same(result, single)
     # No accident of equal answers: the pictures differ.
     assert all((a.scores[0] - b.scores[0]).abs() > 1e-4 for a, b in itertools.pairwise(alone))
 
 
 @pytest.mark.parametrize(("batch_size", "read"), [(1, 1), (2, 8)])
-def test_pictures_are_read_a_window_at_a_time(model, config, pictures, batch_size, read):
+def test_pictures_are_read_a_window_at_a_time(pipeline, pictures, batch_size, read):
     taken = []
 
     def source():
@@ -87,7 +88,7 @@ def test_pictures_are_read_a_window_at_a_time(model, config, pictures, batch_siz
             taken.append(1)
             yield picture
 
-    next(parse_images(model, source(), config, CPU, batch_size))
+    next(pipeline.stream(source(), batch_size))
     assert len(taken) == read
 
 
@@ -95,29 +96,29 @@ def test_a_predictor_keeps_the_order_of_a_list(weights, pictures):
     arrays = [picture.permute(1, 2, 0).numpy() for picture in pictures]
     single, batched = Predictor(weights, "cpu"), Predictor(weights, "cpu", batch_size=3)
     results = batched(arrays)
-    assert [tuple(result.labels.shape) for result in results] == SIZES
+    assert [tuple(result.label_map.shape) for result in results] == SIZES
     for result, array in zip(results, arrays, strict=True):
         assert_same(result, single(array))
     assert batched([]) == []
 
 
-def test_batch_sizes_below_one_are_refused(weights, model, config, pictures):
+def test_batch_sizes_below_one_are_refused(weights, pipeline, pictures):
     with pytest.raises(ValueError, match="Predictor: batch_size must be at least 1, got 0"):
         Predictor(weights, "cpu", batch_size=0)
-    with pytest.raises(ValueError, match="parse_images: batch_size must be at least 1, got -2"):
-        next(parse_images(model, pictures, config, CPU, -2))
+    with pytest.raises(ValueError, match="Pipeline: batch_size must be at least 1, got -2"):
+        next(pipeline.stream(pictures, -2))
 
 
 def test_an_augmenting_predictor_takes_its_passes_one_by_one(weights, pictures):
     predictor = Predictor(weights, "cpu", augment=True, batch_size=4)
     seen = []
-    predictor.model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    predictor.pipeline.model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
     augmented = predictor([picture.permute(1, 2, 0).numpy() for picture in pictures[:2]])
     # Never a batch: its features would add up. Short sides 64, 32 and 80, each twice.
     landscape = [(1, 3, *size) for size in ((64, 96), (32, 64), (96, 128)) for _ in range(2)]
     assert seen == landscape + [(1, 3, shape[3], shape[2]) for shape in landscape]
     plain = Predictor(weights, "cpu")(pictures[0].permute(1, 2, 0).numpy())
-    assert augmented[0].labels.shape == (64, 96) and not torch.equal(augmented[0].scores, plain.scores)
+    assert augmented[0].label_map.shape == (64, 96) and not torch.equal(augmented[0].scores, plain.scores)
 
 
 def test_predict_from_the_command_line(weights, pictures, tmp_path, capsys):
@@ -142,11 +143,11 @@ def test_predict_from_the_command_line(weights, pictures, tmp_path, capsys):
 
 
 def test_evaluate_from_the_command_line(weights, tmp_path, capsys):
-    data = ["--data-root", str(tmp_path / "data"), "--data.painted-train", "1", "--data.painted-val", "2"]
-    data += ["--data.workers", "0", "--device", "cpu", "--test.pictures", "0", "--data.painted-short-side", "64", "72"]
+    data = ["--data-root", str(tmp_path / "data"), "--data.options", "train=1", "val=2", "short_side=[64, 72]"]
+    data += ["--data.workers", "0", "--device", "cpu", "--run.pictures", "0"]
     plain = evaluate([str(weights), *data, "--output", str(tmp_path / "plain")])
     assert "passes" not in capsys.readouterr().out
-    options = ["--test.augment", "--test.augment-scales", "1.25", "--test.no-augment-flip"]
+    options = ["--inference.augment", "--inference.augment-scales", "1.25", "--inference.no-augment-flip"]
     augmented = evaluate([str(weights), *data, "--output", str(tmp_path / "augmented"), *options])
     assert "test-time augmentation: short side 64, 80: 2 passes an image" in capsys.readouterr().out
     assert augmented.keys() == plain.keys()

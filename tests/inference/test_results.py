@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from rpcnn.inference.results import ParsingResult
 from rpcnn.labels import CIHP, PASCAL_PERSON_PART
 
-PEOPLE = ("boxes", "box_scores", "iou_scores", "scores", "people")
+PEOPLE = ("boxes", "box_scores", "iou_scores", "scores", "person_maps")
 
 
 def make_result(count=3, height=20, width=30, label_set=CIHP):
@@ -29,9 +29,9 @@ def make_result(count=3, height=20, width=30, label_set=CIHP):
         box_scores=scores.clone(),
         iou_scores=scores.clone(),
         scores=scores,
-        people=people,
-        labels=labels,
-        instances=instances.to(torch.uint8 if count < 256 else torch.uint16),
+        person_maps=people,
+        label_map=labels,
+        instance_map=instances.to(torch.uint8 if count < 256 else torch.uint16),
         label_set=label_set,
     )
 
@@ -63,11 +63,11 @@ def test_indexing_picks_people_and_numbers_their_instances_anew(result, index, k
     for name in PEOPLE:
         assert torch.equal(getattr(part, name), getattr(result, name)[kept])
     for new, old in enumerate(kept):
-        assert torch.equal(part.instances == new + 1, result.instances == old + 1)
-    assert int((part.instances == 0).sum()) == sum(
-        int((result.instances == n).sum()) for n in {0, 1, 2, 3} - {k + 1 for k in kept}
+        assert torch.equal(part.instance_map == new + 1, result.instance_map == old + 1)
+    assert int((part.instance_map == 0).sum()) == sum(
+        int((result.instance_map == n).sum()) for n in {0, 1, 2, 3} - {k + 1 for k in kept}
     )
-    assert torch.equal(part.labels, result.labels)
+    assert torch.equal(part.label_map, result.label_map)
 
 
 def test_a_number_beyond_the_people_is_an_error(result):
@@ -82,19 +82,25 @@ def test_above_keeps_a_score_equal_to_the_threshold(result):
 
 def test_more_than_255_people_keep_their_numbers_when_picked():
     many = make_result(300)
-    assert many[:280].instances.dtype == torch.uint16
-    assert torch.equal(many[:280].instances.long(), many.instances.long() * (many.instances.long() <= 280))
-    assert many[:200].instances.dtype == torch.uint8
+    assert many[:280].instance_map.dtype == torch.uint16
+    assert torch.equal(many[:280].instance_map.long(), many.instance_map.long() * (many.instance_map.long() <= 280))
+    assert many[:200].instance_map.dtype == torch.uint8
 
 
 def test_numpy_gives_every_field_but_the_label_set(result):
     arrays = result.numpy()
-    assert set(arrays) == {*PEOPLE, "labels", "instances"}
-    assert np.array_equal(arrays["people"], result.people.numpy())
+    assert set(arrays) == {*PEOPLE, "label_map", "instance_map"}
+    assert np.array_equal(arrays["person_maps"], result.person_maps.numpy())
+
+
+def test_the_maps_have_short_names_too(result):
+    assert result.labels is result.label_map
+    assert result.people is result.person_maps
+    assert result.instances is result.instance_map
 
 
 def test_cpu_keeps_values(result):
-    assert torch.equal(result.cpu().people, result.people) and result.cpu().label_set is CIHP
+    assert torch.equal(result.cpu().person_maps, result.person_maps) and result.cpu().label_set is CIHP
 
 
 def test_coco_entries(result):
@@ -105,7 +111,7 @@ def test_coco_entries(result):
     assert one["bbox"] == [7, 3, 10, 15]  # x 7 … 17, y 3 … 18
     assert (one["score"], one["box_score"], one["iou_score"]) == pytest.approx((0.6, 0.7, 0.4))
     assert one["category_id"] == 1 and one["segmentation"]["size"] == [20, 30]
-    for entry, person in zip(entries, result.people, strict=True):
+    for entry, person in zip(entries, result.person_maps, strict=True):
         assert np.array_equal(coco_mask.decode(entry["segmentation"]), (person > 0).numpy())
 
 
@@ -117,26 +123,26 @@ def test_saved_label_values_are_the_class_ids_in_the_palette_of_the_set(result, 
     result.save(tmp_path, "photo")
     picture = Image.open(tmp_path / "photo_labels.png")
     assert picture.mode == "P"
-    assert np.array_equal(np.array(picture), result.labels.numpy())
+    assert np.array_equal(np.array(picture), result.label_map.numpy())
     assert picture.getpalette()[: 3 * 20] == [value for colour in CIHP.palette for value in colour]
 
 
 def test_label_values_survive_a_palette_of_few_colours(tmp_path):
     # 7 colours would fit into 4 bits per pixel; an unknown pixel of 255 would not.
     result = make_result(label_set=PASCAL_PERSON_PART)
-    result.labels[0, 0] = 255
+    result.label_map[0, 0] = 255
     result.save(tmp_path, "photo")
-    assert np.array_equal(np.array(Image.open(tmp_path / "photo_labels.png")), result.labels.numpy())
+    assert np.array_equal(np.array(Image.open(tmp_path / "photo_labels.png")), result.label_map.numpy())
 
 
 @pytest.mark.parametrize(("count", "mode"), [(3, "L"), (255, "L"), (300, "I;16")])
 def test_saved_instances_keep_every_number(count, mode, tmp_path):
     result = make_result(count, 30, 2300)
-    assert int(result.instances.long().max()) == count
+    assert int(result.instance_map.long().max()) == count
     result.save(tmp_path, "crowd")
     picture = Image.open(tmp_path / "crowd_instances.png")
     assert picture.mode == mode
-    assert np.array_equal(np.array(picture), result.instances.numpy())
+    assert np.array_equal(np.array(picture), result.instance_map.numpy())
 
 
 def test_saved_json(result, tmp_path):

@@ -14,7 +14,7 @@ from rpcnn.visualize import (
     legend_strip,
     overlay,
     panel,
-    resize_labels,
+    resize_labels_center,
 )
 
 
@@ -69,9 +69,9 @@ def test_inner_edges_lie_within_each_person():
 
 def test_enlarging_labels_repeats_them_and_reducing_takes_the_middle():
     labels = np.array([[1, 2, 3], [4, 5, 6]])
-    assert np.array_equal(resize_labels(labels, (9, 6)), labels.repeat(3, 0).repeat(3, 1))
-    assert np.array_equal(resize_labels(labels.repeat(3, 0).repeat(3, 1), (3, 2)), labels)
-    assert resize_labels(labels, (1, 1)).tolist() == [[5]]
+    assert np.array_equal(resize_labels_center(labels, (9, 6)), labels.repeat(3, 0).repeat(3, 1))
+    assert np.array_equal(resize_labels_center(labels.repeat(3, 0).repeat(3, 1), (3, 2)), labels)
+    assert resize_labels_center(labels, (1, 1)).tolist() == [[5]]
 
 
 def test_overlay_shows_outlines_and_boxes_of_the_people_in_the_instance_map():
@@ -81,7 +81,7 @@ def test_overlay_shows_outlines_and_boxes_of_the_people_in_the_instance_map():
     for colour, (x1, y1, x2, y2) in zip(OUTLINES, result.boxes.int().tolist(), strict=False):
         assert count_colour(picture, colour) > 400
         assert {picture.getpixel(corner) for corner in [(x1, y2 - 1), (x2 - 1, y1), (x2 - 1, y2 - 1)]} == {colour}
-    result.instances[result.instances == 2] = 0
+    result.instance_map[result.instance_map == 2] = 0
     assert count_colour(overlay(grey(), result, legend=False), OUTLINES[1]) == 0
 
 
@@ -129,7 +129,8 @@ def test_small_pictures_are_enlarged_until_text_can_be_read(height, width):
 def test_large_pictures_have_large_text_and_lines():
     small, large = make_result(), make_result(1800, 2400)
     shares = [
-        count_colour(overlay(grey(*result.labels.shape), result, legend=False), OUTLINES[0]) / result.labels.numel()
+        count_colour(overlay(grey(*result.label_map.shape), result, legend=False), OUTLINES[0])
+        / result.label_map.numel()
         for result in (small, large)
     ]
     assert shares[1] > 0.7 * shares[0]  # with lines of one pixel it would be a sixth
@@ -171,15 +172,15 @@ def test_texts_stay_within_the_picture_and_apart():
 
 def test_the_picture_and_the_result_are_not_changed():
     image, result = grey(), make_result()
-    labels, instances = result.labels.clone(), result.instances.clone()
+    labels, instances = result.label_map.clone(), result.instance_map.clone()
     panel(image, np.full((300, 400), 255, np.uint8), result)
     assert (image == 100).all()
-    assert torch.equal(result.labels, labels) and torch.equal(result.instances, instances)
+    assert torch.equal(result.label_map, labels) and torch.equal(result.instance_map, instances)
 
 
 def test_more_than_255_people_can_be_drawn():
     result = make_result(40, 6000, scores=(0.5,) * 300)
-    result.instances = result.instances.to(torch.uint16)
+    result.instance_map = result.instance_map.to(torch.uint16)
     picture = overlay(grey(40, 6000), result, legend=False)
     right = picture.crop((5900, 0, 6000, 40))
     assert count_colour(right, OUTLINES[299 % 6]) > 50
@@ -200,7 +201,7 @@ def test_an_image_that_does_not_fit_is_named(image, message):
 
 
 def test_a_truth_that_does_not_fit_is_named():
-    with pytest.raises(ValueError, match=r"truth_labels must have the result's size \(300, 400\), got \(300, 401\)"):
+    with pytest.raises(ValueError, match=r"true_label_map must have the result's size \(300, 400\), got \(300, 401\)"):
         panel(grey(), np.zeros((300, 401), np.uint8), make_result())
 
 
@@ -209,16 +210,16 @@ def test_real_truth_drawn_as_prediction_equals_the_truth_tile(sample_data, tmp_p
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     sample = Folder(sample_data / "cihp_sample", "val")[0]
-    semantic, none = sample["semantic"], torch.zeros(0)
+    semantic, none = sample["label_map"], torch.zeros(0)
     height, width = semantic.shape
     result = ParsingResult(
         boxes=torch.zeros(0, 4),
         box_scores=none,
         iou_scores=none,
         scores=none,
-        people=torch.zeros(0, height, width, dtype=torch.uint8),
-        labels=semantic,
-        instances=torch.zeros_like(semantic),
+        person_maps=torch.zeros(0, height, width, dtype=torch.uint8),
+        label_map=semantic,
+        instance_map=torch.zeros_like(semantic),
         label_set=CIHP,
     )
     picture = np.array(panel(sample["image"].permute(1, 2, 0).numpy(), semantic.numpy(), result))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rpcnn.labelmaps import compiled
 from rpcnn.labelmaps import png as module
 from rpcnn.labelmaps.png import read_byte_png
-from rpcnn.metrics import counting
 
-pytestmark = pytest.mark.skipif(counting._metrics is None, reason="rpcnn._metrics is not built")
+pytestmark = pytest.mark.skipif(compiled.core is None, reason="rpcnn._labelmaps is not built")
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:

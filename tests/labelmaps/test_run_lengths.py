@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as codes
 
+from rpcnn.labelmaps import compiled
 from rpcnn.labelmaps.run_lengths import _paint_numpy, encode, paint_runs
-from rpcnn.metrics import counting
 
 
 def painted(code, height, width, value=7, ground=3):
@@ -47,6 +47,21 @@ def test_a_code_of_another_type_is_refused(core):
         painted([0, 5], 5, 1)
 
 
+@pytest.mark.parametrize(
+    ("columns", "value", "message"),
+    [
+        (np.zeros((2, 3)), 1, "paint_runs: columns must be a contiguous uint8 array"),
+        (np.zeros((3, 2), np.uint8).T, 1, "paint_runs: columns must be a contiguous uint8 array"),
+        (np.zeros((2, 3), np.uint8), 256, r"paint_runs: value must lie in 0\.\.255, got 256"),
+    ],
+)
+def test_compiled_painting_names_the_argument_that_does_not_fit(columns, value, message):
+    if compiled.core is None:
+        pytest.skip("rpcnn._labelmaps is not built")
+    with pytest.raises(ValueError, match=message):
+        compiled.core.paint_runs(columns, b"06", value)
+
+
 @given(
     code=st.one_of(
         st.binary(max_size=12),
@@ -57,10 +72,10 @@ def test_a_code_of_another_type_is_refused(core):
 )
 @settings(max_examples=400, deadline=None)
 def test_compiled_and_numpy_agree_on_any_bytes(code, width):
-    if counting._metrics is None:
-        pytest.skip("rpcnn._metrics is not built")
+    if compiled.core is None:
+        pytest.skip("rpcnn._labelmaps is not built")
     ours, wanted = np.zeros((2, width, 6), np.uint8)
-    accepted = counting._metrics.paint_runs(ours, code, 9)
+    accepted = compiled.core.paint_runs(ours, code, 9)
     assert accepted == _paint_numpy(wanted, code, 9)
     if accepted:
         assert np.array_equal(ours, wanted)

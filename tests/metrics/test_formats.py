@@ -23,10 +23,10 @@ def prediction(overlap=False):
 
 
 def stored(name, folder, *predictions):
-    form = make_format(name)
+    format = make_format(name)
     for i, one in enumerate(predictions):
-        form.write(folder, f"{i:04d}", one)
-    form.finish(folder)
+        format.write(folder, f"{i:04d}", one)
+    format.finish(folder)
     return make_format(name)
 
 
@@ -34,7 +34,7 @@ def stored(name, folder, *predictions):
 def test_formats_for_overlapping_people_keep_everything(name, tmp_path):
     wanted = prediction(overlap=True)
     got = stored(name, tmp_path, wanted).read(tmp_path, "0000")
-    for field in ("labels", "people", "scores", "boxes", "box_scores"):
+    for field in ("label_map", "person_maps", "scores", "boxes", "box_scores"):
         assert np.array_equal(getattr(got, field), getattr(wanted, field)), field
 
 
@@ -42,19 +42,19 @@ def test_formats_for_overlapping_people_keep_everything(name, tmp_path):
 def test_formats_of_one_person_a_pixel_give_overlaps_to_the_better_one(name, tmp_path):
     wanted = prediction(overlap=True)
     got = stored(name, tmp_path, wanted).read(tmp_path, "0000")
-    assert np.array_equal(np.asarray(got.people)[1], wanted.people[1])
-    assert np.array_equal(np.asarray(got.people)[0], np.where(wanted.people[1] > 0, 0, wanted.people[0]))
-    assert np.array_equal(got.labels, wanted.labels)
+    assert np.array_equal(np.asarray(got.person_maps)[1], wanted.person_maps[1])
+    assert np.array_equal(np.asarray(got.person_maps)[0], np.where(wanted.person_maps[1] > 0, 0, wanted.person_maps[0]))
+    assert np.array_equal(got.label_map, wanted.label_map)
     assert got.scores == pytest.approx([0.25, 0.75])
 
 
 def test_cihp_server_numbers_the_parts(tmp_path):
     got = stored("cihp", tmp_path, prediction()).read(tmp_path, "0000")
     assert (tmp_path / "instance_parsing" / "0000.txt").read_text() == "1 0.25\n2 0.25\n1 0.75\n3 0.75\n"
-    assert [np.unique(part).tolist() for part in np.asarray(got.parts)] == [[0, 1], [0, 2], [0, 1], [0, 3]]
-    assert np.array_equal(np.asarray(got.parts)[:2].max(0), prediction().people[0])
+    assert [np.unique(part).tolist() for part in np.asarray(got.part_maps)] == [[0, 1], [0, 2], [0, 1], [0, 3]]
+    assert np.array_equal(np.asarray(got.part_maps)[:2].max(0), prediction().person_maps[0])
     assert got.part_scores.tolist() == [0.25, 0.25, 0.75, 0.75]
-    assert len(got.people) == 0 and np.array_equal(got.labels, prediction().labels)
+    assert len(got.person_maps) == 0 and np.array_equal(got.label_map, prediction().label_map)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -66,17 +66,17 @@ def test_the_format_is_told_by_the_files(name, tmp_path):
 @pytest.mark.parametrize("name", FORMATS)
 def test_nobody_on_a_picture(name, tmp_path):
     empty = Prediction(np.zeros((4, 5), np.uint8), np.zeros((0, 4, 5), np.uint8), np.zeros(0))
-    form = stored(name, tmp_path, empty)
-    assert form.stems(tmp_path) == ["0000"]
-    got = form.read(tmp_path, "0000")
-    assert got.people.shape == (0, 4, 5) and got.scores.shape == (0,) and got.boxes.shape == (0, 4)
+    format = stored(name, tmp_path, empty)
+    assert format.stems(tmp_path) == ["0000"]
+    got = format.read(tmp_path, "0000")
+    assert got.person_maps.shape == (0, 4, 5) and got.scores.shape == (0,) and got.boxes.shape == (0, 4)
 
 
 def test_more_than_255_people(tmp_path):
     people = np.zeros((300, 20, 15), np.uint8)
     people[np.arange(300), np.arange(300) // 15, np.arange(300) % 15] = 7
     got = stored("instances", tmp_path, Prediction(people.max(0), people, np.linspace(0.1, 0.9, 300)))
-    assert np.array_equal(got.read(tmp_path, "0000").people, people)
+    assert np.array_equal(got.read(tmp_path, "0000").person_maps, people)
 
 
 def test_what_predict_writes_is_read(tmp_path):
@@ -89,21 +89,21 @@ def test_what_predict_writes_is_read(tmp_path):
     order = [1, 0]  # best first
     instances = torch.zeros(6, 9, dtype=torch.uint8)
     for i, n in enumerate(order):
-        instances[torch.from_numpy(one.people[n]) > 0] = i + 1
+        instances[torch.from_numpy(one.person_maps[n]) > 0] = i + 1
     scores = torch.tensor(one.scores[order], dtype=torch.float32)
     boxes = torch.tensor(one.boxes[order], dtype=torch.float32)
-    people, labels = torch.from_numpy(one.people[order]), torch.from_numpy(one.labels)
+    people, labels = torch.from_numpy(one.person_maps[order]), torch.from_numpy(one.label_map)
     ParsingResult(boxes, scores, scores, scores, people, labels, instances, CIHP).save(tmp_path, "street")
     assert detect_format(tmp_path) == "instances"
     got = make_format("instances").read(tmp_path, "street")
-    assert np.array_equal(got.people, one.people[order]) and np.array_equal(got.boxes, one.boxes[order])
-    assert np.array_equal(got.labels, one.labels)
+    assert np.array_equal(got.person_maps, one.person_maps[order]) and np.array_equal(got.boxes, one.boxes[order])
+    assert np.array_equal(got.label_map, one.label_map)
 
 
 @pytest.mark.parametrize(
     ("name", "file", "change", "message"),
     [
-        ("instances", "0000_labels.png", None, "0000_labels.png: is not there"),
+        ("instances", "0000_labels.png", None, "0000_labels.png: not found"),
         (
             "instances",
             "0000_instances.png",
@@ -112,7 +112,7 @@ def test_what_predict_writes_is_read(tmp_path):
         ),
         ("instances", "0000.json", "{", "0000.json: is not JSON"),
         ("instances", "0000.json", "[]", "0000.json: must hold 'people'"),
-        ("people", "0000_person_2.png", None, "0000_person_2.png: is not there"),
+        ("people", "0000_person_2.png", None, "0000_person_2.png: not found"),
         ("people", "0000_person_2.png", np.zeros((6, 8), np.uint8), r"size \(6, 9\), got \(6, 8\)"),
         ("people", "0000_person_1.png", np.zeros((6, 9, 3), np.uint8), "must hold a value per pixel"),
         ("people", "0000_labels.png", "no picture", "0000_labels.png: cannot be read"),
@@ -126,7 +126,7 @@ def test_what_predict_writes_is_read(tmp_path):
     ],
 )
 def test_faults_are_named(name, file, change, message, tmp_path):
-    form = stored(name, tmp_path, prediction())
+    format = stored(name, tmp_path, prediction())
     path = tmp_path / file
     path.unlink()
     if isinstance(change, str):
@@ -134,7 +134,7 @@ def test_faults_are_named(name, file, change, message, tmp_path):
     elif change is not None:
         Image.fromarray(change).save(path)
     with pytest.raises(ValueError, match=message):
-        form.read(tmp_path, "0000")
+        format.read(tmp_path, "0000")
 
 
 def test_an_unknown_format_and_a_folder_in_none_are_refused(tmp_path):
@@ -160,9 +160,9 @@ def test_coco_masks_that_do_not_fit_are_named(change, message, tmp_path):
     record = json.loads(path.read_text())
     record["annotations"][0]["parts"][0]["segmentation"].update(change)
     path.write_text(json.dumps(record))
-    form = make_format("coco")
+    format = make_format("coco")
     with pytest.raises(ValueError, match=message):
-        form.read(tmp_path, "0000")
+        format.read(tmp_path, "0000")
 
 
 def test_coco_masks_are_run_length_codes_of_pycocotools(tmp_path):
@@ -171,5 +171,5 @@ def test_coco_masks_are_run_length_codes_of_pycocotools(tmp_path):
     stored("coco", tmp_path, prediction())
     record = json.loads((tmp_path / "predictions.json").read_text())
     part = record["annotations"][0]["parts"][0]
-    assert np.array_equal(mask.decode(part["segmentation"]), prediction().people[0] == part["category_id"])
+    assert np.array_equal(mask.decode(part["segmentation"]), prediction().person_maps[0] == part["category_id"])
     assert record["annotations"][0]["bbox"] == [0, 1, 4, 3]

@@ -3,26 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from helpers.person_maps import blobs, numbered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rpcnn.metrics import NumberedPeople, confusion_matrix, counting, person_boxes, person_counts
-
-
-def blobs(rng, count, height, width, largest):
-    """Maps of a few rectangles each: runs of equal labels, as in label maps, with background around."""
-    maps = np.zeros((count, height, width), np.uint8)
-    for one in maps:
-        for _ in range(rng.integers(0, 5)):
-            y, x = rng.integers(0, height), rng.integers(0, width)
-            one[y : y + rng.integers(1, height + 1), x : x + rng.integers(1, width + 1)] = rng.integers(0, largest + 1)
-    return maps
+from rpcnn.metrics import NumberedPersonMaps, confusion_matrix, counting, person_counts
 
 
 def counts_by_loops(people, true_people, num_classes):
     shape = (len(people), len(true_people), num_classes)
-    hits, predicted, truth = np.zeros(shape, int), np.zeros(shape, int), np.zeros(shape[1:], int)
+    intersection, predicted, truth = np.zeros(shape, int), np.zeros(shape, int), np.zeros(shape[1:], int)
     for g, true_person in enumerate(true_people):
         for label in true_person.flat:
             if label < num_classes:
@@ -31,8 +22,8 @@ def counts_by_loops(people, true_people, num_classes):
             for t, p in zip(true_person.flat, person.flat, strict=True):
                 if t < num_classes:
                     predicted[n, g, p] += 1
-                    hits[n, g, p] += t == p
-    return hits, predicted, truth
+                    intersection[n, g, p] += t == p
+    return intersection, predicted, truth
 
 
 def test_confusion_matrix_counts_truth_by_rows_and_prediction_by_columns(core):
@@ -82,25 +73,18 @@ def test_compiled_and_numpy_person_counts_agree_on_any_map(people, true_people):
         assert np.array_equal(got, wanted)
 
 
-def numbered(rng, count, height, width, largest):
-    """People of blobs, numbers without a label and labels of nobody among them."""
-    labels = blobs(rng, 6, height, width, largest).max(0)
-    numbers = (blobs(rng, 6, height, width, 255).max(0).astype(int) % (count + 1)).astype(np.uint8)
-    return NumberedPeople(labels, numbers, count)
-
-
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (8, 8), (9, 33), (16, 40), (3, 200)])
 @pytest.mark.parametrize(("n", "g"), [(0, 0), (0, 2), (3, 0), (4, 3)])
 def test_numbered_people_count_as_their_maps(core, shape, n, g):
     rng = np.random.default_rng(shape[1] + n)
     people, true_people = numbered(rng, n, *shape, largest=5), numbered(rng, g, *shape, largest=9)
     wanted = counting.person_counts_numpy(np.asarray(people), np.asarray(true_people), 6)
-    confusion = confusion_matrix(true_people.labels, people.labels, 6)
+    confusion = confusion_matrix(true_people.label_map, people.label_map, 6)
     for left in (people, np.asarray(people)):
         for right in (true_people, np.asarray(true_people)):
             for got, expected in zip(person_counts(left, right, 6), wanted, strict=True):
                 assert np.array_equal(got, expected)
-    got = counting.image_counts(people.labels, people, true_people.labels, true_people, 6)
+    got = counting.image_counts(people.label_map, people, true_people.label_map, true_people, 6)
     for one, expected in zip(got, (confusion, *wanted), strict=True):
         assert np.array_equal(one, expected)
 
@@ -109,9 +93,9 @@ def test_numbered_people_count_as_their_maps(core, shape, n, g):
 def test_more_labels_of_people_than_a_layer_has_codes(count):
     rng = np.random.default_rng(count)
     labels, numbers = rng.integers(0, 6, (30, 90)), rng.integers(0, count + 1, (30, 90))
-    people = NumberedPeople(labels, numbers, count)
+    people = NumberedPersonMaps(labels, numbers, count)
     wanted = counting.person_counts_numpy(np.asarray(people), np.asarray(people), 6)
-    got = counting.image_counts(people.labels, people, people.labels, people, 6)
+    got = counting.image_counts(people.label_map, people, people.label_map, people, 6)
     for one, expected in zip(got, (confusion_matrix(labels, labels, 6), *wanted), strict=True):
         assert np.array_equal(one, expected)
 
@@ -126,31 +110,6 @@ def test_true_people_who_overlap_or_fill_a_layer_get_several():
         assert np.array_equal(got, wanted)
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (7, 64), (20, 150)])
-def test_boxes_of_numbered_people_enclose_their_labels(core, shape):
-    people = numbered(np.random.default_rng(shape[0]), 7, *shape, largest=3)
-    wanted = []
-    for person in np.asarray(people):
-        y, x = np.nonzero(person)
-        wanted.append([x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else [0, 0, 0, 0])
-    assert person_boxes(people).tolist() == wanted
-
-
-@pytest.mark.parametrize(
-    ("labels", "numbers", "count", "message"),
-    [
-        (np.zeros((2, 3), int), np.zeros((3, 2), int), 1, r"one shape .*\[2, 3\] and \[3, 2\]"),
-        (np.zeros((2, 3), int), np.full((2, 3), 2), 1, r"0\.\.1 .*got int64 in 0\.\.2"),
-        (np.zeros((2, 3), int), np.full((2, 3), -1), 1, r"got int64 in -1\.\.0"),
-        (np.zeros((2, 3), int), np.zeros((2, 3)), 1, "got float64"),
-        (np.full((2, 3), 300), np.zeros((2, 3), int), 1, r"labels in 0\.\.255"),
-    ],
-)
-def test_numbered_people_that_do_not_fit_are_errors(labels, numbers, count, message):
-    with pytest.raises(ValueError, match=message):
-        NumberedPeople(labels, numbers, count)
-
-
 def test_the_compiled_core_refuses_numbers_beyond_the_people():
     if counting._metrics is None:
         pytest.skip("rpcnn._metrics is not built")
@@ -160,16 +119,15 @@ def test_the_compiled_core_refuses_numbers_beyond_the_people():
         lambda: counting._metrics.person_counts(np.zeros((1, 4, 9), np.uint8), (labels, numbers, 2), 4),
         lambda: counting._metrics.image_counts((labels, numbers, 2), (labels, numbers, 3), 4),
     ):
-        with pytest.raises(ValueError, match=r"numbers must lie in 0\.\.2, got 3"):
+        with pytest.raises(ValueError, match=r"person numbers must lie in 0\.\.2, got 3"):
             call()
-    assert counting._metrics.boxes(labels, numbers, 2).tolist() == [[0, 0, 0, 0]] * 2
 
 
 @pytest.mark.parametrize(("n", "g"), [(0, 0), (0, 2), (2, 0)])
 @pytest.mark.parametrize("shape", [(4, 6), (0, 6)])
 def test_nobody_and_nothing_are_counted_as_such(core, n, g, shape):
-    hits, predicted, truth = person_counts(np.zeros((n, *shape), np.uint8), np.zeros((g, *shape), np.uint8), 3)
-    assert hits.shape == predicted.shape == (n, g, 3) and truth.shape == (g, 3)
+    intersection, predicted, truth = person_counts(np.zeros((n, *shape), np.uint8), np.zeros((g, *shape), np.uint8), 3)
+    assert intersection.shape == predicted.shape == (n, g, 3) and truth.shape == (g, 3)
     assert truth.sum() == g * shape[0] * shape[1] and truth[:, 1:].sum() == 0
 
 
@@ -200,6 +158,9 @@ def test_inputs_are_not_changed(core):
     assert (people == 1).all() and (true_people == 255).all()
 
 
+zeros = lambda *shape: np.zeros(shape, int)
+
+
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
@@ -212,11 +173,11 @@ def test_inputs_are_not_changed(core):
         ("confusion_matrix", (np.zeros(3, int), np.array([0, 1, 300]), 3), r"prediction .* 0\.\.255, got 0\.\.300"),
         ("confusion_matrix", (np.zeros(3, int), np.zeros(3, int), 0), r"num_classes .* 1\.\.256, got 0"),
         ("confusion_matrix", (np.zeros(3, int), np.zeros(3, int), 257), r"num_classes .* 1\.\.256, got 257"),
-        ("person_counts", (np.zeros((4, 4), int), np.zeros((1, 4, 4), int), 3), r"people .*\[N, H, W\], got \[4, 4\]"),
-        ("person_counts", (np.zeros((1, 4, 4), int), np.zeros(4, int), 3), r"true_people .*\[G, H, W\], got \[4\]"),
-        ("person_counts", (np.zeros((1, 4, 4), int), np.zeros((1, 4, 5), int), 3), "one height and width"),
-        ("person_counts", (np.full((1, 4, 4), 3), np.zeros((1, 4, 4), int), 3), r"people must lie in 0\.\.2, got 3"),
-        ("person_counts", (np.zeros((1, 4, 4), int), np.zeros((1, 4, 4)), 3), "true_people must hold integer labels"),
+        ("person_counts", (zeros(4, 4), zeros(1, 4, 4), 3), r"person_maps .*\[N, H, W\], got \[4, 4\]"),
+        ("person_counts", (zeros(1, 4, 4), zeros(4), 3), r"true_person_maps .*\[G, H, W\], got \[4\]"),
+        ("person_counts", (zeros(1, 4, 4), zeros(1, 4, 5), 3), "one height and width"),
+        ("person_counts", (zeros(1, 4, 4) + 3, zeros(1, 4, 4), 3), r"person_maps must lie in 0\.\.2, got 3"),
+        ("person_counts", (zeros(1, 4, 4), zeros(1, 4, 4) + 0.0, 3), "true_person_maps must hold integer labels"),
     ],
 )
 def test_bad_input_is_an_error_that_names_the_argument(core, function, arguments, message):
@@ -235,5 +196,5 @@ def test_the_core_itself_refuses_other_dtypes(module):
     )
     with pytest.raises(ValueError, match="confusion_matrix: prediction must be uint8, got int64"):
         confusion(np.zeros(3, np.uint8), np.zeros(3, np.int64), 2)
-    with pytest.raises(ValueError, match="person_counts: true_people must be uint8, got float32"):
+    with pytest.raises(ValueError, match="person_counts: true_person_maps must be uint8, got float32"):
         persons(np.zeros((1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.float32), 2)

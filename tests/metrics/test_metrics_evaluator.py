@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,32 +30,31 @@ def scene(seed, num_people=3, height=40, width=60):
 
 def truth(seed, **kwargs):
     people, boxes = scene(seed, **kwargs)
-    labels = people.max(0) if len(people) else np.zeros((40, 60), np.uint8)
-    return dict(true_labels=labels, true_people=people, true_boxes=boxes)
+    label_map = people.max(0) if len(people) else np.zeros((40, 60), np.uint8)
+    return dict(true_label_map=label_map, true_person_maps=people, true_boxes=boxes)
 
 
 def perfect(seed, **kwargs):
     people, boxes = scene(seed, **kwargs)
     scores = np.linspace(0.9, 0.5, len(people))
-    return dict(labels=truth(seed, **kwargs)["true_labels"], people=people, boxes=boxes, scores=scores) | dict(
-        box_scores=scores
-    )
+    label_map = truth(seed, **kwargs)["true_label_map"]
+    return dict(label_map=label_map, person_maps=people, boxes=boxes, scores=scores, box_scores=scores)
 
 
 def noisy(seed, tied=False):
     """A prediction with a wrong part, a shifted box and one person too many."""
     prediction, rng = perfect(seed), np.random.default_rng(seed + 100)
-    people = np.concatenate([prediction["people"], np.roll(prediction["people"][:1], 7, axis=2)])
+    people = np.concatenate([prediction["person_maps"], np.roll(prediction["person_maps"][:1], 7, axis=2)])
     people[:, rng.integers(5, 25)] = 0
     scores = np.full(4, 0.5) if tied else rng.random(4)
     boxes = np.concatenate([prediction["boxes"], prediction["boxes"][:1] + 7]) + rng.integers(-2, 3, (4, 4))
-    return dict(labels=people.max(0), people=people, boxes=boxes, scores=scores, box_scores=scores)
+    return dict(label_map=people.max(0), person_maps=people, boxes=boxes, scores=scores, box_scores=scores)
 
 
 def nothing():
     return dict(
-        labels=np.zeros((40, 60), np.uint8),
-        people=np.zeros((0, 40, 60), np.uint8),
+        label_map=np.zeros((40, 60), np.uint8),
+        person_maps=np.zeros((0, 40, 60), np.uint8),
         boxes=np.zeros((0, 4)),
         scores=np.zeros(0),
         box_scores=np.zeros(0),
@@ -87,13 +87,13 @@ def test_one_image_by_hand():
     evaluator = ParsingEvaluator(3)
     p, q, found = [1, 1, 2, 2, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 1], [1, 1, 2, 0, 0, 0, 0, 0]
     evaluator.add(
-        labels=[found],
-        people=[[found]],
+        label_map=[found],
+        person_maps=[[found]],
         scores=[0.6],
         boxes=[[0, 0, 3, 1]],
         box_scores=[0.9],
-        true_labels=[[1, 1, 2, 2, 0, 0, 1, 1]],
-        true_people=[[p], [q]],
+        true_label_map=[[1, 1, 2, 2, 0, 0, 1, 1]],
+        true_person_maps=[[p], [q]],
         true_boxes=[[0, 0, 4, 1], [6, 0, 8, 1]],
     )
     results = evaluator.summarize()
@@ -113,8 +113,8 @@ def test_one_image_by_hand():
 def test_without_the_background_ap_p_is_harder():
     # background 4/4, part 1 2/2, part 2 0/1 and part 3 0/1: (1 + 1 + 0 + 0) / 4 with it, 1/3 without.
     found, person = [1, 1, 3, 0, 0, 0, 0, 0], [1, 1, 2, 0, 0, 0, 0, 0]
-    one = dict(labels=[found], people=[[found]], scores=[0.6], boxes=[[0, 0, 3, 1]], box_scores=[0.9])
-    one |= dict(true_labels=[person], true_people=[[person]], true_boxes=[[0, 0, 3, 1]])
+    one = dict(label_map=[found], person_maps=[[found]], scores=[0.6], boxes=[[0, 0, 3, 1]], box_scores=[0.9])
+    one |= dict(true_label_map=[person], true_person_maps=[[person]], true_boxes=[[0, 0, 3, 1]])
     overlaps = []
     for count_background in (True, False):
         evaluator = ParsingEvaluator(4, count_background=count_background)
@@ -126,8 +126,10 @@ def test_without_the_background_ap_p_is_harder():
 def test_free_only_compares_with_people_whom_no_better_prediction_took():
     # Both predictions overlap P most. The second overlaps Q by more than 0.5, too, and finds it only with free_only.
     p, q, both = [1, 1, 1, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0]
-    one = dict(labels=[both], people=[[p], [both]], scores=[0.9, 0.8], boxes=[[0, 0, 3, 1]] * 2, box_scores=[0.9, 0.8])
-    one |= dict(true_labels=[p], true_people=[[p], [q]], true_boxes=[[0, 0, 3, 1], [1, 0, 3, 1]])
+    one = dict(
+        label_map=[both], person_maps=[[p], [both]], scores=[0.9, 0.8], boxes=[[0, 0, 3, 1]] * 2, box_scores=[0.9, 0.8]
+    )
+    one |= dict(true_label_map=[p], true_person_maps=[[p], [q]], true_boxes=[[0, 0, 3, 1], [1, 0, 3, 1]])
     found, parts = [], []
     for free_only in (False, True):
         evaluator = ParsingEvaluator(2, free_only=free_only)
@@ -138,13 +140,27 @@ def test_free_only_compares_with_people_whom_no_better_prediction_took():
     assert found == pytest.approx([50, 100]) and parts == pytest.approx([50, 100])
 
 
+@pytest.mark.parametrize("empty_first", [False, True])
+def test_free_only_takes_images_without_true_people(empty_first):
+    nobody = noisy(1) | truth(1, num_people=0)
+    images = [noisy(0) | truth(0), nobody]
+    results = []
+    for free_only in (False, True):
+        evaluator = ParsingEvaluator(7, free_only=free_only)
+        for image in reversed(images) if empty_first else images:
+            evaluator.add(**image)
+        results.append(evaluator.summarize())
+    assert 0 < results[1]["ap_p_10"] < 100 and results[1]["people"] == 3
+    assert results[1]["ap_p_10"] >= results[0]["ap_p_10"]
+
+
 def test_absent_classes_are_skipped_or_count_as_0():
     values = []
     for absent in ("skip", "zero"):
         evaluator = ParsingEvaluator(20, absent=absent)
         evaluator.add(**perfect(0), **truth(0))
         values.append(evaluator.summarize()["miou"])
-    present = len(np.unique(truth(0)["true_labels"]))
+    present = len(np.unique(truth(0)["true_label_map"]))
     assert values == pytest.approx([100, 100 * present / 20])
     with pytest.raises(ValueError, match="absent must be 'skip' or 'zero', got 'drop'"):
         ParsingEvaluator(20, absent="drop")
@@ -155,7 +171,7 @@ def test_images_without_predictions_count():
     evaluator.add(**perfect(0), **truth(0))
     evaluator.add(**nothing(), **truth(1))
     results = evaluator.summarize()
-    pixels, missed = 2 * 40 * 60, np.count_nonzero(truth(1)["true_labels"])
+    pixels, missed = 2 * 40 * 60, np.count_nonzero(truth(1)["true_label_map"])
     assert results["pixel_accuracy"] == pytest.approx(100 * (pixels - missed) / pixels)
     assert results["ap_p_50"] == results["pcp_50"] == pytest.approx(50)  # 3 of 6 people
     assert results["ap_bbox"] == pytest.approx(100 * 51 / 101)
@@ -223,6 +239,14 @@ def test_no_map_is_kept():
     assert len(pickle.dumps(evaluator.state())) < 4000
 
 
+def test_a_result_and_its_truth_are_their_arrays():
+    evaluator, other = ParsingEvaluator(7), ParsingEvaluator(7)
+    evaluator.add(**noisy(0), **truth(0), image_id="a")
+    result = SimpleNamespace(**noisy(0))
+    other.add_result(result, SimpleNamespace(**{k.removeprefix("true_"): v for k, v in truth(0).items()}), "a")
+    assert evaluator.summarize() == other.summarize()
+
+
 def test_tensors_are_taken():
     evaluator, other = ParsingEvaluator(7), ParsingEvaluator(7)
     image = noisy(0) | truth(0)
@@ -234,11 +258,11 @@ def test_tensors_are_taken():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(labels=np.zeros((40, 61), int)), r"labels and true_labels .*\[40, 61\] and \[40, 60\]"),
-        (dict(labels=np.full((40, 60), 7)), r"prediction must lie in 0\.\.6, got 7"),
-        (dict(people=np.zeros((3, 40, 61), int)), r"one height and width, got \[3, 40, 61\]"),
-        (dict(true_people=np.zeros((3, 41, 60), int)), r"true_people must have shape \[G, 40, 60\]"),
-        (dict(people=np.full((3, 40, 60), 9)), r"people must lie in 0\.\.6, got 9"),
+        (dict(label_map=np.zeros((40, 61), int)), r"label_map and true_label_map .*\[40, 61\] and \[40, 60\]"),
+        (dict(label_map=np.full((40, 60), 7)), r"prediction must lie in 0\.\.6, got 7"),
+        (dict(person_maps=np.zeros((3, 40, 61), int)), r"one height and width, got \[3, 40, 61\]"),
+        (dict(true_person_maps=np.zeros((3, 41, 60), int)), r"true_person_maps must have shape \[G, 40, 60\]"),
+        (dict(person_maps=np.full((3, 40, 60), 9)), r"person_maps must lie in 0\.\.6, got 9"),
         (dict(scores=np.zeros(2)), r"scores must have shape \[3\]"),
         (dict(box_scores=np.array([0.5, np.nan, 0.1])), "box_scores must be finite"),
         (dict(boxes=np.zeros((2, 4))), r"boxes must have shape \[3, 4\].*got \[2, 4\]"),

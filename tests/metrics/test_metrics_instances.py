@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rpcnn.metrics import (
+    PARSING_THRESHOLDS,
     PERSON_THRESHOLDS,
-    THRESHOLDS,
     ap_h,
     ap_h_vol,
     ap_r,
@@ -35,7 +35,7 @@ def match(people, scores, true_people, num_classes=3):
 def test_ap_r_is_the_mean_over_the_parts():
     # Part 1 is right up to 0.4 (its IoU 1/2 does not exceed 0.5), part 2 at every threshold.
     matches = [match([HALF_OF_A], [0.9], [A])]
-    assert [ap_r(matches, t) for t in THRESHOLDS] == pytest.approx([100] * 4 + [50] * 5)
+    assert [ap_r(matches, t) for t in PARSING_THRESHOLDS] == pytest.approx([100] * 4 + [50] * 5)
     assert ap_r_vol(matches) == pytest.approx((4 * 100 + 5 * 50) / 9)
 
 
@@ -104,7 +104,7 @@ def scenes(draw):
     return images
 
 
-@given(scenes(), st.sampled_from(THRESHOLDS), st.sampled_from(PERSON_THRESHOLDS))
+@given(scenes(), st.sampled_from(PARSING_THRESHOLDS), st.sampled_from(PERSON_THRESHOLDS))
 @settings(max_examples=150, deadline=None)
 def test_equal_the_step_by_step_definition(images, threshold, person_threshold):
     # What is ignored for one person only is another's business: the definition takes one mask for all.

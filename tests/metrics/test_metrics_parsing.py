@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rpcnn.metrics import THRESHOLDS, ap_p, ap_p_vol, average_precision, match_people, pcp
+from rpcnn.metrics import PARSING_THRESHOLDS, ap_p, ap_p_vol, average_precision, match_people, pcp
 from rpcnn.metrics.parsing import mean_overlap
 from rpcnn.metrics.reference import ap_p_and_pcp_reference, person_iou_reference
 
@@ -61,7 +61,7 @@ def test_of_two_people_one_is_found_exactly():
     # One prediction equal to A, of the people A and B: precision 1 up to recall 1/2. AP = 1/2 at every threshold;
     # all parts of A are right and B is not found: PCP = (1 + 0) / 2.
     matches = [match([A], [0.9], [A, B])]
-    for threshold in THRESHOLDS:
+    for threshold in PARSING_THRESHOLDS:
         assert ap_p(matches, threshold) == pytest.approx(50)
         assert pcp(matches, threshold) == pytest.approx(50)
     assert ap_p_vol(matches) == pytest.approx(50)
@@ -70,7 +70,7 @@ def test_of_two_people_one_is_found_exactly():
 def test_ap_p_by_threshold():
     # C overlaps A by 0.683: right at 0.1 … 0.6 and wrong at 0.7, 0.8, 0.9; one person: AP 1 or 0; vol = 6/9.
     matches = [match([C], [0.9], [A])]
-    assert [ap_p(matches, t) for t in THRESHOLDS] == pytest.approx([100] * 6 + [0] * 3)
+    assert [ap_p(matches, t) for t in PARSING_THRESHOLDS] == pytest.approx([100] * 6 + [0] * 3)
     assert ap_p_vol(matches) == pytest.approx(600 / 9)
 
 
@@ -78,7 +78,7 @@ def test_pcp_by_threshold():
     # Parts of A in C: IoU 1/2 and 2/3. Above 0.1 … 0.4 both; 0.5: strictly above is only 2/3: 1 of 2; 0.6: 1 of 2;
     # from 0.7 on A is not taken by C at all (overlap 0.683).
     matches = [match([C], [0.9], [A])]
-    assert [pcp(matches, t) for t in THRESHOLDS] == pytest.approx([100] * 4 + [50] * 2 + [0] * 3)
+    assert [pcp(matches, t) for t in PARSING_THRESHOLDS] == pytest.approx([100] * 4 + [50] * 2 + [0] * 3)
 
 
 def test_an_overlap_equal_to_the_threshold_is_wrong():
@@ -164,7 +164,7 @@ def test_where_all_is_ignored_the_overlap_is_0():
 def test_truth_as_prediction_gives_100():
     matches = [match([A, B], [0.9, 0.8], [A, B]), match([C], [0.7], [C])]
     assert ap_p_vol(matches) == pytest.approx(100)
-    assert [pcp(matches, t) for t in THRESHOLDS] == pytest.approx([100] * 9)
+    assert [pcp(matches, t) for t in PARSING_THRESHOLDS] == pytest.approx([100] * 9)
 
 
 def test_without_predictions_everything_is_0():
@@ -236,7 +236,7 @@ def test_overlaps_equal_the_whole_image_definition_bit_for_bit(images):
             assert matches.overlap[n] == np.max(means)
 
 
-@given(scenes(), st.sampled_from(THRESHOLDS))
+@given(scenes(), st.sampled_from(PARSING_THRESHOLDS))
 @settings(max_examples=80, deadline=None)
 def test_ap_p_and_pcp_equal_the_step_by_step_definition(images, threshold):
     matches = [match_people(*image, 4) for image in images]

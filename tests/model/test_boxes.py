@@ -2,12 +2,12 @@
 
 import torch
 
+from rpcnn.box_convention import EDGES
 from rpcnn.model.boxes import (
     BACKGROUND,
     IGNORED,
     box_iou,
     cell_anchors,
-    clip_boxes,
     decode_boxes,
     draw_samples,
     encode_boxes,
@@ -68,7 +68,7 @@ def test_iou_by_hand():
 
 
 def test_clip_cuts_to_the_image():
-    clipped = clip_boxes(torch.tensor([[-5.0, 3, 30, 40], [25, 25, 28, 30]]), (20, 24))
+    clipped = EDGES.clip(torch.tensor([[-5.0, 3, 30, 40], [25, 25, 28, 30]]), (20, 24))
     assert clipped.tolist() == [[0, 3, 24, 20], [24, 20, 24, 20]]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.models import LOSSES, eager, scene, tiny, train
 
-from rpcnn.model import rp_rcnn
+from rpcnn.model import released, rp_rcnn
 from rpcnn.model.boxes import box_iou
 from rpcnn.runtime.optimizer import parameter_groups
 
@@ -12,7 +12,8 @@ from rpcnn.runtime.optimizer import parameter_groups
 @pytest.fixture
 def terms(monkeypatch):
     """Makes the model give its (sum, count) pairs instead of losses."""
-    monkeypatch.setattr(rp_rcnn, "normalise", lambda terms, *_: terms)
+    for module in (rp_rcnn, released):
+        monkeypatch.setattr(module, "normalize", lambda terms, *_, **__: terms)
 
 
 def test_a_few_steps_learn_a_scene_and_find_its_people():
@@ -31,7 +32,7 @@ def test_a_few_steps_learn_a_scene_and_find_its_people():
     with torch.no_grad():
         found = model.eval()([image])[0]
     assert (box_iou(target["boxes"], found.boxes).amax(1) > 0.5).all()
-    confident = (found.semantic.argmax(0) == target["semantic"][::4, ::4]).float().mean()
+    confident = (found.label_probs.argmax(0) == target["label_map"][::4, ::4]).float().mean()
     assert confident > 0.8
 
 
@@ -68,7 +69,7 @@ def test_terms_of_a_batch_are_the_sums_of_its_images(terms):
 
 
 def test_losses_depend_on_the_image_s_seed_and_on_no_other_randomness():
-    model = tiny(box_samples=8, rpn_samples=16)
+    model = tiny(box_samples=8)
     image, target = scene(1)
     with torch.no_grad():
         first = train(model, [(image, target)])
@@ -115,7 +116,7 @@ def test_parsing_r_cnn_is_the_model_without_gse_and_prsn():
     assert not any(name.startswith(("gse", "prsn")) for name, _ in model.named_parameters())
     with torch.no_grad():
         found = model.eval()([scene(1)[0]])[0]
-    assert found.semantic is None and found.iou_scores is None
+    assert found.label_probs is None and found.iou_scores is None
     assert torch.equal(found.scores, found.box_scores)
 
 
@@ -127,7 +128,7 @@ def test_released_structure_trains():
         prsn_stride=2,
         rescoring_loss="half_positive",
         ignore_padding=False,
-        normalise_per_process=True,
+        normalize_per_process=True,
         aligned=False,
     )
     losses = train(model, [scene(1), scene(2)])
@@ -141,9 +142,9 @@ def test_detections_have_the_shapes_and_ranges_promised():
     n = len(found.boxes)
     assert 0 < n <= 7 and found.boxes.shape == (n, 4) and found.image_size == (62, 90)
     assert found.boxes.min() >= 0 and found.boxes[:, 2].max() <= 90 and found.boxes[:, 3].max() <= 62
-    assert found.probabilities.shape == (n, 6, 32, 32) and found.semantic.shape == (6, 16, 23)
-    torch.testing.assert_close(found.probabilities.sum(1), torch.ones(n, 32, 32))
-    torch.testing.assert_close(found.semantic.sum(0), torch.ones(16, 23))
+    assert found.person_probs.shape == (n, 6, 32, 32) and found.label_probs.shape == (6, 16, 23)
+    torch.testing.assert_close(found.person_probs.sum(1), torch.ones(n, 32, 32))
+    torch.testing.assert_close(found.label_probs.sum(0), torch.ones(16, 23))
     for scores in (found.box_scores, found.iou_scores, found.scores):
         assert scores.shape == (n,) and scores.min() >= 0 and scores.max() <= 1
     assert (found.box_scores.diff() <= 0).all()
@@ -151,7 +152,7 @@ def test_detections_have_the_shapes_and_ranges_promised():
 
 def assert_same(a, b):
     torch.testing.assert_close(a.boxes, b.boxes, rtol=1e-4, atol=1e-3)
-    for name in ("box_scores", "iou_scores", "probabilities", "semantic"):
+    for name in ("box_scores", "iou_scores", "person_probs", "label_probs"):
         torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=1e-3, atol=1e-4)
 
 
@@ -174,7 +175,7 @@ def test_an_image_s_people_do_not_depend_on_the_batch(sizes, batches):
     handle.remove()
     assert seen == batches
     for found, image, size in zip(together, images, sizes, strict=True):
-        assert found.image_size == size and found.semantic.shape[1:] == (-(-size[0] // 4), -(-size[1] // 4))
+        assert found.image_size == size and found.label_probs.shape[1:] == (-(-size[0] // 4), -(-size[1] // 4))
         assert_same(found, model([image])[0])
 
 
@@ -183,18 +184,18 @@ def test_parsing_in_chunks_changes_nothing():
     image = scene(1)[0]
     model = eager(max_detections=5)
     whole = model([image])[0]
-    model.parsing_chunk = 2
+    model.chunk = 2
     assert len(whole.boxes) == 5
     assert_same(model([image])[0], whole)
 
 
 @torch.no_grad()
 def test_an_image_without_detections():
-    model = tiny(score_threshold=1.0).eval()
+    model = tiny(min_box_score=1.0).eval()
     found = model([scene(1)[0]])[0]
-    assert found.boxes.shape == (0, 4) and found.probabilities.shape == (0, 6, 32, 32)
+    assert found.boxes.shape == (0, 4) and found.person_probs.shape == (0, 6, 32, 32)
     assert found.scores.shape == found.iou_scores.shape == (0,)
-    assert found.semantic.shape == (6, 16, 24)
+    assert found.label_probs.shape == (6, 16, 24)
 
 
 @torch.no_grad()
@@ -220,9 +221,9 @@ def test_wrong_inputs_are_named():
         model([image.float()], [target])
     with pytest.raises(ValueError, match="training wants 1 targets, got None"):
         model([image])
-    with pytest.raises(ValueError, match=r"targets\[0\] must hold semantic"):
-        model([image], [{k: v for k, v in target.items() if k != "semantic"}])
-    with pytest.raises(ValueError, match=r"targets\[0\]\['parsing'\] must be \[2, 64, 96\], got \[1, 64, 96\]"):
-        model([image], [target | {"parsing": target["parsing"][:1]}])
+    with pytest.raises(ValueError, match=r"targets\[0\] must hold label_map"):
+        model([image], [{k: v for k, v in target.items() if k != "label_map"}])
+    with pytest.raises(ValueError, match=r"targets\[0\]\['person_maps'\] must be \[2, 64, 96\], got \[1, 64, 96\]"):
+        model([image], [target | {"person_maps": target["person_maps"][:1]}])
     with pytest.raises(ValueError, match="at least one image"):
         model([], [])

@@ -5,17 +5,20 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.models import box_head
 
 from rpcnn import ops
 from rpcnn.model import losses as loss_terms
-from rpcnn.model.box_head import PERSON, BoxHead
+from rpcnn.model.box_head import PERSON
 from rpcnn.model.boxes import box_iou
 from rpcnn.model.fpn import FPN
 from rpcnn.model.gse_fpn import GSEFPN
 from rpcnn.model.layers import conv_relu
-from rpcnn.model.losses import label_cross_entropy, normalise, rescoring_error, semantic_target
-from rpcnn.model.parsing_head import NonLocal, ParsingHead, crop_parsing
+from rpcnn.model.losses import label_cross_entropy, normalize, semantic_target, squared_error
+from rpcnn.model.parsing_head import NonLocal, ParsingHead
+from rpcnn.model.parsing_targets import crop_parsing
 from rpcnn.model.prsn import PRSN
+from rpcnn.model.released import half_positive_error
 from rpcnn.model.rpn import RPN
 
 
@@ -75,7 +78,8 @@ def test_released_gse_adds_a_further_block_to_four_levels():
 
 
 def rpn(**arguments) -> RPN:
-    return RPN(16, strides=(4, 8, 16, 32, 64), anchor_sizes=(16, 32, 64, 128, 256), **arguments)
+    options = {"top_train": 2000, "top_test": 1000, "ignore_border_anchors": True} | arguments
+    return RPN(16, strides=(4, 8, 16, 32, 64), anchor_sizes=(16, 32, 64, 128, 256), **options)
 
 
 def test_proposals_are_the_best_of_each_image_inside_it_and_apart():
@@ -124,7 +128,7 @@ def test_perfect_rpn_has_no_loss():
 
 
 def test_boxes_read_the_level_of_their_size():
-    head = BoxHead(channels=1, hidden=2, resolution=1)
+    head = box_head(resolution=1)
     head.fc6 = torch.nn.Identity()
     head.fc7 = torch.nn.Identity()
     head.classes = head.deltas = torch.nn.Linear(1, 8, bias=False)
@@ -138,7 +142,7 @@ def test_boxes_read_the_level_of_their_size():
 
 
 def test_box_sampling_matches_proposals_and_people_themselves():
-    head = BoxHead(channels=1, hidden=2, samples=8, positive_fraction=0.5)
+    head = box_head(samples=8, positive_fraction=0.5)
     target = {"boxes": torch.tensor([[0.0, 0, 20, 20], [40, 40, 60, 60]])}
     # IoU 0.5 exactly with person 0, below 0.5 with person 1, and far away.
     proposals = torch.tensor([[0.0, 0, 20, 10], [40, 40, 60, 49], [80, 80, 90, 90]])
@@ -155,7 +159,7 @@ def test_box_sampling_matches_proposals_and_people_themselves():
 
 
 def test_box_loss_by_hand():
-    head = BoxHead(channels=1, hidden=2, samples=4)
+    head = box_head(samples=4)
     target = {"boxes": torch.tensor([[0.0, 0, 20, 20]])}
     rois = head.sample([torch.tensor([[50.0, 50, 60, 60]])], [target], [None])
     logits = torch.zeros(2, 2)
@@ -170,7 +174,7 @@ def test_box_loss_by_hand():
 
 
 def test_detection_thresholds_and_limit():
-    head = BoxHead(channels=1, hidden=2, score_threshold=0.05, nms_threshold=0.5, max_detections=2)
+    head = box_head(max_detections=2)
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 11], [30, 0, 40, 10], [50, 0, 60, 10], [70, 0, 80, 10]])
     scores = torch.tensor([0.8, 0.9, 0.04, 0.3, 0.2])
     logits = torch.stack([torch.zeros(5), torch.log(scores / (1 - scores))], dim=1)
@@ -180,7 +184,7 @@ def test_detection_thresholds_and_limit():
 
 
 def test_of_equal_scores_at_the_last_place_the_earlier_proposal_stays():
-    head = BoxHead(channels=1, hidden=2, max_detections=2)
+    head = box_head(max_detections=2)
     boxes = torch.tensor([[30.0, 0, 40, 10], [0, 0, 10, 10], [50, 0, 60, 10], [70, 0, 80, 10]])
     logits = torch.tensor([[0.0, 1.0], [0, 2], [0, 1], [0, 1]])
     (found,) = head.detect(logits, torch.zeros(4, 2, 4), [boxes], [(20, 100)])
@@ -217,7 +221,16 @@ def test_non_local_is_softmax_attention_over_the_pooled_map():
 
 
 def test_parsing_head_treats_each_roi_alone():
-    head = ParsingHead(16, 16, 5, aspp_channels=8, aspp_dilations=(2, 4), num_convs=1, output_size=32, num_groups=4)
+    head = ParsingHead(
+        *(16, 16, 5),
+        aspp_channels=8,
+        aspp_dilations=(2, 4),
+        num_convs=1,
+        resolution=8,
+        output_size=32,
+        samples=4,
+        num_groups=4,
+    )
     x = torch.randn(3, 16, 8, 8)
     together, alone = head(x), head(x[1:2])
     for a, b in zip(together, alone, strict=True):
@@ -251,12 +264,10 @@ def test_prsn_targets():
 def test_rescoring_errors():
     predicted, iou = torch.tensor([0.5, 0.9, 0.3, 0.7]), torch.tensor([0.7, 0.0, 0.3, 0.1])
     valid = torch.tensor([True, True, True, False])
-    total, count = rescoring_error(predicted, iou, valid)
+    total, count = squared_error(predicted, iou, valid)
     assert (float(total), int(count)) == (pytest.approx(0.2**2 + 0.9**2), 3)
-    total, count = rescoring_error(predicted, iou, valid, "half_positive")
+    total, count = half_positive_error(predicted, iou, valid)
     assert (float(total), int(count)) == (pytest.approx(0.5 * 0.2**2), 2)
-    with pytest.raises(ValueError, match="kind must be 'mse' or 'half_positive', got 'l1'"):
-        rescoring_error(predicted, iou, valid, "l1")
 
 
 def test_cross_entropy_passes_over_unknown_labels():
@@ -272,10 +283,10 @@ def test_cross_entropy_passes_over_unknown_labels():
 
 def test_semantic_target_takes_the_top_left_pixel_and_marks_the_padding():
     labels = torch.arange(60, dtype=torch.uint8).view(6, 10)
-    got = semantic_target([{"semantic": labels}, {"semantic": labels[:4, :4]}], (8, 16))
+    got = semantic_target([{"label_map": labels}, {"label_map": labels[:4, :4]}], (8, 16))
     assert got[0].tolist() == [[0, 4, 8, 255], [40, 44, 48, 255]]
     assert got[1].tolist() == [[0, 255, 255, 255], [255] * 4]
-    assert semantic_target([{"semantic": labels}], (8, 16), padding_label=0)[0, :, 3].tolist() == [0, 0]
+    assert semantic_target([{"label_map": labels}], (8, 16), padding_label=0)[0, :, 3].tolist() == [0, 0]
 
 
 def test_processes_average_to_the_whole_batch(monkeypatch):
@@ -287,16 +298,16 @@ def test_processes_average_to_the_whole_batch(monkeypatch):
     monkeypatch.setattr(loss_terms, "world_size", lambda: 2)
     monkeypatch.setattr(loss_terms, "all_reduce_sum", lambda counts: totals)
     weights = {"b": 10.0}
-    results = [normalise(terms, weights) for terms in ranks]
+    results = [normalize(terms, weights) for terms in ranks]
     mean = {name: float(sum(r[name] for r in results) / 2) for name in ("a", "b")}
     assert mean == pytest.approx({"a": 8 / 4, "b": 10 * 5 / 2})
-    alone = normalise(ranks[1], weights, per_process=True)
+    alone = normalize(ranks[1], weights, per_process=True)
     assert {k: float(v) for k, v in alone.items()} == pytest.approx({"a": 2.0, "b": 25.0})
 
 
 def test_a_term_without_samples_is_zero():
     total = torch.zeros((), requires_grad=True)
-    loss = normalise({"a": (total * 1, torch.tensor(0))}, {})["a"]
+    loss = normalize({"a": (total * 1, torch.tensor(0))}, {})["a"]
     loss.backward()
     assert loss == 0 and total.grad is not None
 

@@ -4,17 +4,20 @@ import dataclasses
 
 import pytest
 import torch
+from helpers.models import configured
 
-from rpcnn.config import load_config
+from rpcnn.config import Config
 from rpcnn.model import RPRCNN
+from rpcnn.model.build import build_model
 from rpcnn.runtime.optimizer import parameter_groups
+from rpcnn.variant import RELEASED as RELEASED_CODE
 
-RELEASED = dataclasses.asdict(load_config("released").model)
+RELEASED = dataclasses.asdict(RELEASED_CODE)
 
 
 def build(num_classes: int = 20, **arguments) -> RPRCNN:
     with torch.device("meta"):
-        return RPRCNN(num_classes=num_classes, **arguments)
+        return build_model(configured(Config(), **arguments), num_classes)
 
 
 def count(module) -> int:
@@ -102,9 +105,9 @@ def test_shapes_of_the_parsing_branch(num_classes, stride):
 
 
 def test_contradictions_are_refused():
-    with pytest.raises(ValueError, match=r"pyramid_levels must be 1\.\.5 with an anchor size each"):
+    with pytest.raises(ValueError, match="RPN: one anchor size per level wanted, got 4 for 5"):
         build(pyramid_levels=5, anchor_sizes=(32, 64, 128, 256))
-    with pytest.raises(ValueError, match="parsing_output must be a multiple of parsing_resolution"):
+    with pytest.raises(ValueError, match="ParsingHead: output_size must be a multiple of resolution, got 100 and 32"):
         build(parsing_output=100)
     with pytest.raises(ValueError, match="PRSN: input must be"):
         build(prsn_input="labels")

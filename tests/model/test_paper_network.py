@@ -5,7 +5,8 @@ import torch
 
 from rpcnn.config import load_config
 from rpcnn.data.painted.scene import paint_scene
-from rpcnn.evaluate import parse_image
+from rpcnn.inference.pipeline import Pipeline
+from rpcnn.labels import CIHP
 from rpcnn.model import RPRCNN
 from rpcnn.runtime.optimizer import parameter_groups
 
@@ -26,6 +27,6 @@ def test_one_training_step_and_one_prediction():
     optimizer.step()
 
     picture = paint_scene(4, 600, 800, people=3)["image"]
-    result = parse_image(model.eval(), picture, config, torch.device("cpu"))  # seen at 800×1067
-    assert list(result.labels.shape) == [600, 800]
-    assert list(result.people.shape) == [len(result), 600, 800]
+    result = Pipeline(model, config, CIHP)(picture)  # seen at 800×1067
+    assert list(result.label_map.shape) == [600, 800]
+    assert list(result.person_maps.shape) == [len(result), 600, 800]

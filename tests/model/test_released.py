@@ -1,29 +1,35 @@
 """The released variant as a whole: its presets and schedules, its table in the docs, that it trains and predicts."""
 
+import dataclasses
 import pathlib
 import re
 
 import pytest
 import torch
+from helpers.inference import combined
 from helpers.models import LOSSES, scene
 from helpers.models import train as losses_of
-from helpers.released_variant import CONFIG, MODEL, differences, released
+from helpers.released_variant import CONFIG, differences, released
 from PIL import Image
 
 from rpcnn import Predictor, ops
-from rpcnn import evaluate as evaluation
+from rpcnn.box_convention import PIXELS
 from rpcnn.config import Config, load_config
-from rpcnn.inference.combine import combine
+from rpcnn.evaluate import main as evaluate
+from rpcnn.evaluation import trained_model
 from rpcnn.labels import CIHP
 from rpcnn.metrics import ParsingEvaluator
-from rpcnn.model import RPRCNN, rp_rcnn
+from rpcnn.model import RPRCNN
+from rpcnn.model import released as released_code
 from rpcnn.model.boxes import box_iou
 from rpcnn.runtime.optimizer import parameter_groups
 from rpcnn.runtime.schedule import learning_rate
 from rpcnn.train import main as train
 from rpcnn.train import train_transform
+from rpcnn.variant import Variant
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
+STRETCH = released_code.paste_rounded if CONFIG.variant.pasting == "rounded" else None
 DOCS = REPOSITORY / "docs" / "released.md"
 
 # Presets and schedules
@@ -35,7 +41,7 @@ def test_the_preset_for_mhp_v2_is_the_other_but_for_the_data_and_its_schedule():
         "data.root": "data/MHP-v2",
         "train.iterations": 72_000,
         "train.steps": (54_000, 64_000),
-        "test.score_threshold": 0.05,
+        "inference.min_parsing_score": 0.05,
     }
 
 
@@ -61,9 +67,9 @@ def test_published_schedules(preset, overrides, iterations, steps):
     config = load_config(preset, overrides)
     knobs = config.train
     assert (knobs.iterations, knobs.steps) == (iterations, steps)
-    assert (knobs.batch_size, knobs.learning_rate, knobs.momentum, knobs.weight_decay) == (16, 0.02, 0.9, 1e-4)
-    assert (knobs.warmup_iterations, knobs.warmup_factor, knobs.decay, knobs.optimizer) == (1000, 1e-4, "steps", "sgd")
-    assert config.test.score_threshold == (0.05 if config.data.dataset == "mhpv2" else 0.3)
+    assert (knobs.batch_size, knobs.learning_rate, knobs.weight_decay) == (16, 0.02, 1e-4)
+    assert (knobs.warmup_iterations, knobs.decay, knobs.optimizer) == (1000, "steps", "sgd")
+    assert config.inference.min_parsing_score == (0.05 if config.data.dataset == "mhpv2" else 0.3)
 
 
 @pytest.mark.parametrize(
@@ -72,22 +78,22 @@ def test_published_schedules(preset, overrides, iterations, steps):
 )
 def test_learning_rates_of_weights_and_biases(iteration, rate):
     knobs = CONFIG.train
-    rule = (knobs.learning_rate, knobs.batch_size, knobs.steps, knobs.warmup_iterations, knobs.warmup_factor)
+    rule = (knobs.learning_rate, knobs.batch_size, knobs.steps, knobs.warmup_iterations)
     scales = [group["lr_scale"] for group in parameter_groups(released(), knobs.weight_decay)]
     rates = [scale * learning_rate(iteration, *rule) for scale in scales]  # weights, biases, norm weights
     assert rates == pytest.approx([rate, 2 * rate, rate], rel=1e-9)
 
 
 def test_six_short_sides_in_training():
-    transform, generator = train_transform(CONFIG), torch.Generator().manual_seed(0)
+    transform, generator = train_transform(CONFIG, CIHP), torch.Generator().manual_seed(0)
     sizes = {transform.size(600, 900, generator) for _ in range(200)}
     assert sorted(min(size) for size in sizes) == [512, 640, 704, 768, 800, 864]
-    assert transform.inclusive_boxes
-    assert len({min(train_transform(Config()).size(600, 900, generator)) for _ in range(200)}) > 100
+    assert transform.boxes is PIXELS
+    assert len({min(train_transform(Config(), CIHP).size(600, 900, generator)) for _ in range(200)}) > 100
 
 
 def test_the_long_side_is_1400_in_training_and_1333_at_test():
-    assert (CONFIG.data.long_side_max, CONFIG.data.test_long_side_max) == (1400, 1333)
+    assert (CONFIG.data.long_side_max, CONFIG.inference.test_long_side_max) == (1400, 1333)
 
 
 # The network
@@ -102,7 +108,7 @@ def test_the_stride_is_in_the_first_convolution_of_a_block():
 
 def test_four_levels_of_anchors():
     with torch.device("meta"):
-        model = RPRCNN(**MODEL)
+        model = RPRCNN.from_config(CONFIG)
         batch = torch.zeros(1, 3, 800, 1216)
         logits, pyramid = model.gse(model.fpn(model.backbone(batch)))
         objectness, _, _ = model.rpn(pyramid)
@@ -128,7 +134,7 @@ def test_losses_of_the_release(monkeypatch):
         seen.update(terms, per_process=per_process)
         return {name: total for name, (total, _) in terms.items()}
 
-    monkeypatch.setattr(rp_rcnn, "normalise", capture)
+    monkeypatch.setattr(released_code, "normalize", capture)
     monkeypatch.setattr(ops, "parsing_miou", lambda logits, labels, **_: torch.arange(len(labels)).float())
     model = released()
     torch.nn.init.zeros_(model.prsn.iou.weight)
@@ -143,12 +149,12 @@ def test_losses_of_the_release(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("per_process", "wanted"), [(CONFIG.model.normalise_per_process, (64, 96)), (False, (128, 160))]
+    ("per_process", "wanted"), [(CONFIG.variant.normalize_per_process, (64, 96)), (False, (128, 160))]
 )
 def test_a_process_pads_to_its_own_images(per_process, wanted):
     image, target = scene(1)
-    model = released(normalise_per_process=per_process)
-    batch, _ = model.normalise_and_pad([image], [target | {"padded_to": (100, 130)}])
+    model = released(normalize_per_process=per_process)
+    batch, _ = model.normalize_and_pad([image], [target | {"padded_to": (100, 130)}])
     assert tuple(batch.shape[-2:]) == wanted
 
 
@@ -177,31 +183,34 @@ def test_it_learns_a_scene_and_finds_its_people():
     with torch.no_grad():
         found = model.eval()([image])[0]
     overlaps = box_iou(target["boxes"], found.boxes).amax(dim=1)
-    result = combine(found, (64, 96), CIHP, pasting=CONFIG.test.pasting, inclusive_boxes=True)
-    right = (result.people.amax(dim=0) == target["semantic"]).float().mean()
+    result = combined(found, (64, 96), CIHP, stretch=STRETCH, boxes=PIXELS)
+    right = (result.person_maps.amax(dim=0) == target["label_map"]).float().mean()
     assert (overlaps > 0.6).all() and right > 0.9
 
 
 def test_the_commands_train_evaluate_and_predict(tmp_path, monkeypatch):
+    (tmp_path / "small.toml").write_text('base = "released"\n[variant]\nshort_sides = [96, 128]\n')
     small = [
-        *("--data.dataset", "painted", "--data-root", str(tmp_path), "--data.painted-train", "4"),
-        *("--data.painted-val", "2", "--data.painted-short-side", "96", "128", "--data.short-sides", "96", "128"),
-        *("--data.test-short-side", "100", "--data.workers", "0", "--model.backbone", "resnet18"),
+        *("--data.dataset", "painted", "--data-root", str(tmp_path), "--data.workers", "0"),
+        *("--data.options", "train=4", "val=2", "short_side=[96, 128]"),
+        *("--inference.test-short-side", "100", "--inference.rpn-top-test", "20", "--model.backbone", "resnet18"),
         *("--model.backbone-norm", "gn", "--model.backbone-width", "0.25", "--model.fpn-channels", "32"),
-        *("--model.box-channels", "32", "--model.box-samples", "32", "--model.parsing-channels", "32"),
-        *("--model.aspp-channels", "32", "--model.rpn-top-train", "60", "--model.rpn-top-test", "20"),
-        *("--batch-size", "2", "--iterations", "2", "--device", "cpu", "--test.pictures", "0"),
+        *("--model.box-channels", "32", "--sampling.box-samples", "32", "--model.parsing-channels", "32"),
+        *("--model.aspp-channels", "32", "--sampling.rpn-top-train", "60"),
+        *("--batch-size", "2", "--iterations", "2", "--device", "cpu", "--run.pictures", "0"),
     ]
-    run = train(["released", *small, "--output", str(tmp_path / "run")])
+    preset = str(tmp_path / "small.toml")
+    run = train([preset, *small, "--output", str(tmp_path / "run")])
     made = []
-    monkeypatch.setattr(evaluation, "ParsingEvaluator", lambda *given: made.append(ParsingEvaluator(*given)) or made[0])
-    results = evaluation.main([str(run), "--run.output", str(tmp_path / "again")])
-    assert results["images"] == 2 and made[0].skip_empty
+    make = lambda *given, **named: made.append(ParsingEvaluator(*given, **named)) or made[0]
+    monkeypatch.setattr(trained_model, "ParsingEvaluator", make)
+    results = evaluate([str(run), "--run.output", str(tmp_path / "again")])
+    assert results["images"] == 2 and made[0].settings.skip_empty
     predictor = Predictor(run)
-    assert not differences(predictor.config, load_config("released", small)).keys() - {"run.output"}
+    assert not differences(predictor.config, load_config(preset, small)).keys() - {"run.output"}
     Image.new("RGB", (130, 97), "gray").save(tmp_path / "gray.png")
     result = predictor(tmp_path / "gray.png")
-    assert result.labels.shape == (97, 130) and not result.scores.isnan().any()
+    assert result.label_map.shape == (97, 130) and not result.scores.isnan().any()
 
 
 # The docs
@@ -217,9 +226,9 @@ def test_every_switch_has_a_row_with_a_test():
         name: line
         for line in DOCS.read_text(encoding="utf-8").splitlines()
         if line.startswith("| `")
-        for name in re.findall(r"`((?:data|model|test|train)\.\w+)", line.split("|")[1])
+        for name in re.findall(r"`variant\.(\w+)", line.split("|")[1])
     }
-    assert rows.keys() >= differences(CONFIG, Config()).keys()
+    assert rows.keys() == {field.name for field in dataclasses.fields(Variant)}
     assert all(documented_tests(line) for line in rows.values())
 
 
@@ -227,4 +236,5 @@ def test_the_tests_that_the_docs_name_exist():
     named = documented_tests(DOCS.read_text(encoding="utf-8"))
     assert len(named) > 30
     for file, function in named:
-        assert f"\ndef {function}(" in (REPOSITORY / "tests" / file).read_text(encoding="utf-8"), (file, function)
+        (path,) = (REPOSITORY / "tests").rglob(file)
+        assert f"\ndef {function}(" in path.read_text(encoding="utf-8"), (file, function)

@@ -9,20 +9,21 @@ from helpers.models import scene
 from helpers.released_variant import CONFIG, released
 
 from rpcnn import ops
+from rpcnn.box_convention import EDGES, PIXELS, last_pixels, mirror_boxes
 from rpcnn.data.transforms import flip_sample, resize_sample
 from rpcnn.labels import CIHP
 from rpcnn.model.boxes import (
     box_area,
     box_iou,
     cell_anchors,
-    clip_boxes,
     decode_boxes,
     encode_boxes,
-    last_pixels,
-    mirror_boxes,
-    resize_boxes,
 )
-from rpcnn.model.parsing_head import crop_parsing
+from rpcnn.model.parsing_targets import crop_parsing
+from rpcnn.model.released import crop_parsing_rounded
+
+BOXES = PIXELS if CONFIG.variant.inclusive_boxes else EDGES
+CROP = crop_parsing_rounded if CONFIG.variant.parsing_crop == "rounded" else crop_parsing
 
 # The "+1" boxes: plus is a list of (x1, y1, x2, y2) of first and last pixels.
 
@@ -131,7 +132,8 @@ def test_mirror_images():
 
 def test_anchors_across_the_border(monkeypatch):
     """Ignored are x1 < 0, y1 < 0, x2 >= width and y2 >= height of the image without its padding."""
-    model = released(rpn_samples=100_000)
+    model = released()
+    model.rpn.samples = 100_000
     maps = [torch.randn(1, 16, 24 // 2**i, 32 // 2**i) for i in range(4)]
     objectness, deltas, anchors = model.rpn(maps)
     height, width = 90, 125
@@ -143,7 +145,8 @@ def test_anchors_across_the_border(monkeypatch):
 
 @pytest.mark.parametrize(("side", "level"), [(10, 2), (111, 2), (112, 3), (223, 3), (224, 4), (448, 5), (1000, 5)])
 def test_levels_go_by_the_width_with_its_last_pixel(side, level):
-    head = released(box_resolution=1, fpn_channels=4, canonical_size=224).box_head
+    head = released(fpn_channels=4, canonical_size=224).box_head
+    head.resolution = 1
     head.fc6 = head.fc7 = torch.nn.Identity()
     head.classes, head.deltas = torch.nn.Linear(4, 2), torch.nn.Linear(4, 8)
     torch.nn.init.ones_(head.classes.weight)
@@ -168,16 +171,16 @@ def test_clipping_keeps_first_and_last_pixel_in_the_image():
         ]
         for x1, y1, x2, y2 in doubles(boxes)
     ]
-    clipped = clip_boxes(boxes, (height, width), CONFIG.model.inclusive_boxes)
+    clipped = BOXES.clip(boxes, (height, width))
     torch.testing.assert_close(last_pixels(clipped), torch.tensor(wanted), rtol=1e-5, atol=1e-4)
     assert (clipped[:, 2:] > clipped[:, :2]).all()  # not so with exclusive ends
-    assert (clip_boxes(boxes, (height, width)) == clipped).all(dim=1).float().mean() < 1
+    assert (EDGES.clip(boxes, (height, width)) == clipped).all(dim=1).float().mean() < 1
 
 
 @torch.no_grad()
 def test_a_box_beyond_the_border_keeps_a_pixel():
     """As proposal and as detection; with exclusive ends it is empty, and no detection."""
-    model, beyond = released(score_threshold=0.0).eval(), torch.tensor([[200.0, 10, 220, 40]])
+    model, beyond = released(min_box_score=0.0).eval(), torch.tensor([[200.0, 10, 220, 40]])
     logits, deltas = torch.zeros(1, 2), torch.zeros(1, 2, 4)
     boxes, _, _ = model.box_head.candidates(logits, deltas, [beyond], [(90, 125)])
     assert boxes.tolist() == [[124, 10, 125, 40]]
@@ -191,7 +194,7 @@ def test_roi_align_gets_the_last_pixel():
     boxes = random_boxes(8)
     corners = [last_pixels(boxes)]
     wanted = torchvision.ops.roi_align(pyramid[0], corners, 8, 0.25, 2, aligned=False)
-    torch.testing.assert_close(model.parsing_rois(pyramid, [boxes]), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.parsing_head.roi_features(pyramid[0], [boxes]), wanted, rtol=1e-4, atol=1e-5)
     model.box_head.canonical_size = 10_000  # all from the finest level
     pooled = torchvision.ops.roi_align(pyramid[0], corners, 7, 0.25, 2, aligned=False)
     hidden = model.box_head.fc7(model.box_head.fc6(pooled.flatten(1)).relu()).relu()
@@ -202,7 +205,7 @@ def test_roi_align_gets_the_last_pixel():
 
 def test_legacy_roi_align():
     """No half-pixel shift, one pixel at least: torchvision's aligned=False, forward and backward."""
-    assert not CONFIG.model.aligned
+    assert not CONFIG.variant.aligned
     constant = torch.full((1, 2, 20, 30), 1.5)
     rois = torch.tensor([[0.0, 2, 2, 20, 15], [0, 0, 0, 0, 0]])
     torch.testing.assert_close(ops.roi_align(constant, rois, 4, 1.0, 2, False), torch.full((2, 2, 4, 4), 1.5))
@@ -220,13 +223,13 @@ def test_legacy_roi_align():
 def test_scaling_multiplies_first_and_last_pixel():
     boxes = random_boxes(5)
     wanted = [[1.5 * x1, 2 * y1, 1.5 * x2, 2 * y2] for x1, y1, x2, y2 in doubles(boxes)]
-    scaled = resize_boxes(boxes, (100, 100), (200, 150), CONFIG.model.inclusive_boxes)
+    scaled = BOXES.resize(boxes, (100, 100), (200, 150))
     torch.testing.assert_close(last_pixels(scaled), torch.tensor(wanted), rtol=1e-5, atol=1e-4)
 
 
 def test_training_boxes_are_scaled_so_too():
     image, target = scene(1)
-    resized = resize_sample({"image": image, **target}, (128, 240), CONFIG.model.inclusive_boxes)
+    resized = resize_sample({"image": image, **target}, (128, 240), BOXES)
     wanted = [[2.5 * x1, 2 * y1, 2.5 * x2, 2 * y2] for x1, y1, x2, y2 in doubles(target["boxes"])]
     torch.testing.assert_close(last_pixels(resized["boxes"]), torch.tensor(wanted))
     edges = resize_sample({"image": image, **target}, (128, 240))["boxes"]
@@ -261,11 +264,11 @@ def nearest_crop(parsing, box, size):
 
 def test_parsing_targets_are_crops_that_end_a_pixel_short():
     parsing = torch.randint(0, 20, (3, 90, 120), dtype=torch.uint8)
-    boxes = clip_boxes(random_boxes(60, 90) - 3, (90, 120), inclusive=True)
+    boxes = PIXELS.clip(random_boxes(60, 90) - 3, (90, 120))
     boxes = boxes[(last_pixels(boxes)[:, 2:] - boxes[:, :2].clamp(min=0) > 1.5).all(dim=1)]  # not empty when rounded
     people = torch.arange(len(boxes)) % 3
     assert len(boxes) > 40
-    crops = crop_parsing(parsing, people, boxes, 32, CONFIG.model.parsing_crop)
+    crops = CROP(parsing, people, boxes, 32)
     for crop, person, box in zip(crops, people, last_pixels(boxes), strict=True):
         assert torch.equal(crop, nearest_crop(parsing[person], box, 32))
 
@@ -275,23 +278,23 @@ def test_the_last_row_and_column_of_a_person_are_not_seen():
     parsing[0, 10:18, 10:18] = 1
     parsing[0, 17], parsing[0, :, 17] = 2, 2
     box, person = torch.tensor([[10.0, 10, 18, 18]]), torch.tensor([0])
-    assert crop_parsing(parsing, person, box, 16, CONFIG.model.parsing_crop).unique().tolist() == [1]
+    assert CROP(parsing, person, box, 16).unique().tolist() == [1]
     assert crop_parsing(parsing, person, box, 16).unique().tolist() == [1, 2]
 
 
 def test_the_model_crops_so():
     model = released(parsing_samples=2)
     _, target = scene(1)
-    target["parsing"][0, 47] = 5  # the last row of person 0, which ends at 48
+    target["person_maps"][0, 47] = 5  # the last row of person 0, which ends at 48
     rois = model.box_head.sample([torch.zeros(0, 4)], [target], [None])
-    _, labels = model.parsing_targets(rois, [(64, 96)], [target], [None])
+    _, labels = model.parsing_head.sample(rois, [(64, 96)], [target], [None])
     assert len(labels) == 2 and not (labels == 5).any()
 
 
 def test_a_crop_without_pixels_has_one():
     parsing = torch.arange(100, dtype=torch.uint8).view(1, 10, 10)
     boxes = torch.tensor([[3.2, 4.4, 4.1, 5.2], [9.0, 9, 10, 10], [-6, -6, -2, 3]])
-    crops = crop_parsing(parsing, torch.zeros(3, dtype=torch.long), boxes, 4, "rounded")
+    crops = crop_parsing_rounded(parsing, torch.zeros(3, dtype=torch.long), boxes, 4)
     assert [crop.unique().tolist() for crop in crops] == [[43], [99], [0, 10]]
 
 
@@ -300,6 +303,6 @@ def test_nearest_pixels_are_found_in_double_as_opencv_does(width):
     """Of these widths OpenCV takes, for some i, the pixel before i * width / 128, a whole number."""
     parsing = (torch.arange(700) % 251).to(torch.uint8).expand(1, 4, 700)
     box = torch.tensor([[0.0, 0, width + 1, 4]])
-    row = crop_parsing(parsing, torch.tensor([0]), box, 128, "rounded")[0, 0].tolist()
+    row = crop_parsing_rounded(parsing, torch.tensor([0]), box, 128)[0, 0].tolist()
     assert row == [math.floor(i * (1 / (128 / width))) % 251 for i in range(128)]
     assert row != [i * width // 128 % 251 for i in range(128)]

@@ -1,24 +1,28 @@
 """From a picture to label maps as the released code does it: pixels, padding, resizing, scores, pasting, counting."""
 
+import dataclasses
 import math
+import types
 
 import numpy as np
 import pytest
 import torch
-from helpers.models import scene
+from helpers.inference import augmenting, combined
+from helpers.models import configured, scene
 from helpers.released_variant import CONFIG, released
 
+from rpcnn.box_convention import EDGES, PIXELS
 from rpcnn.config import load_config
 from rpcnn.data.transforms import TestTransform, rounded_shape
-from rpcnn.inference.augmented import AugmentedInference
-from rpcnn.inference.combine import combine, enlarge_to_pixels
-from rpcnn.inference.pipeline import parse_image
-from rpcnn.inference.pipeline import test_transform as transform_of
+from rpcnn.inference.pipeline import Pipeline
 from rpcnn.labels import CIHP, LabelSet
 from rpcnn.metrics import ParsingEvaluator
 from rpcnn.model import Detections
 from rpcnn.model.prsn import PRSN
+from rpcnn.model.released import paste_rounded
 
+BOXES = PIXELS if CONFIG.variant.inclusive_boxes else EDGES
+STRETCH = paste_rounded if CONFIG.variant.pasting == "rounded" else None
 BGR_MEAN = torch.tensor([102.9801, 115.9465, 122.7717])[:, None, None]
 
 
@@ -28,7 +32,7 @@ BGR_MEAN = torch.tensor([102.9801, 115.9465, 122.7717])[:, None, None]
 @pytest.mark.parametrize("training", [True, False])
 def test_the_network_reads_bgr_less_its_mean_and_is_padded_black_at_test(training):
     model, image = released().train(training), scene(1, height=60, width=90)[0]
-    batch, sizes = model.normalise_and_pad([image])
+    batch, sizes = model.normalize_and_pad([image])
     assert batch.shape == (1, 3, 64, 96) and sizes == [(60, 90)]
     torch.testing.assert_close(batch[0, :, :60, :90], image[[2, 1, 0]].float() - BGR_MEAN)
     padding = torch.zeros(3, 1, 1) if training else -BGR_MEAN
@@ -50,7 +54,7 @@ def test_the_network_reads_bgr_less_its_mean_and_is_padded_black_at_test(trainin
 def test_both_sides_are_rounded_at_test(size, wanted):
     assert rounded_shape(*size, 800, 1333) == wanted
     image = torch.zeros(3, *size, dtype=torch.uint8)
-    assert tuple(transform_of(CONFIG)(image).shape[1:]) == wanted
+    assert tuple(Pipeline(released(), CONFIG, CIHP).transform(image).shape[1:]) == wanted
 
 
 def opencv_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -68,7 +72,7 @@ def opencv_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("size", [(60, 90), (330, 240)])
 def test_pictures_are_resized_without_antialiasing_at_test(size):
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
-    transform = TestTransform(120, 200, CONFIG.data.test_resize)
+    transform = TestTransform(120, 200, CONFIG.variant.test_resize)
     got = transform(image)
     wanted = opencv_bilinear(image.permute(1, 2, 0).double().numpy(), *got.shape[1:])
     assert np.abs(got.permute(1, 2, 0).numpy() - wanted).max() < 0.51
@@ -76,14 +80,10 @@ def test_pictures_are_resized_without_antialiasing_at_test(size):
         assert (got.float() - TestTransform(120, 200)(image)[:, : got.shape[1], : got.shape[2]]).abs().max() > 20
 
 
-def test_augmented_passes_are_resized_so_too(monkeypatch):
-    from rpcnn.inference import pipeline as inference
-
-    config = load_config("released")
-    seen = []
-    monkeypatch.setattr(inference, "AugmentedInference", lambda model, labels, scales, *_: seen.extend(scales))
-    inference.augmented_inference(None, config)
-    assert len(seen) == 9 and not any(scale.antialias for scale in seen)
+def test_augmented_passes_are_resized_so_too():
+    model = released(num_classes=CIHP.num_classes)
+    scales = Pipeline(model, configured(CONFIG, augment=True), CIHP).augmented.scales
+    assert len(scales) == 9 and not any(scale.antialias for scale in scales)
 
 
 # Scores
@@ -99,11 +99,11 @@ def with_constant_iou(model, value: float):
 @pytest.mark.parametrize(("predicted", "root"), [(1.44, 1.2), (0.25, 0.5), (-0.3, 0.0)])
 def test_the_predicted_iou_is_unclamped_and_never_nan(predicted, root):
     image = scene(1)[0]
-    found = with_constant_iou(released(score_threshold=0.0), predicted)([image])[0]
+    found = with_constant_iou(released(min_box_score=0.0), predicted)([image])[0]
     assert len(found.boxes) > 0
     torch.testing.assert_close(found.iou_scores, torch.full_like(found.box_scores, predicted))
     torch.testing.assert_close(found.scores, found.box_scores.sqrt() * root)
-    clamped = with_constant_iou(released(score_threshold=0.0, clamp_iou=True), predicted)([image])[0]
+    clamped = with_constant_iou(released(min_box_score=0.0, clamp_iou=True), predicted)([image])[0]
     torch.testing.assert_close(clamped.scores, clamped.box_scores.sqrt() * min(root, 1))
 
 
@@ -124,27 +124,27 @@ def test_the_global_map_is_resized_with_its_padding():
     image = scene(1, height=52, width=70)[0]
     model = released().eval()
     found = model([image])[0]
-    assert found.semantic.shape == (6, 16, 24)  # of 64 x 96 padded pixels
+    assert found.label_probs.shape == (6, 16, 24)  # of 64 x 96 padded pixels
     labels = torch.zeros(16, 24)
     labels[:, 23] = 3
-    found.semantic = torch.nn.functional.one_hot(labels.long(), 6).movedim(-1, 0).float()
-    result = combine(found, (104, 140), CIHP, semantic_mode="semseg")
-    assert (result.labels[:, -1] == 3).all()  # the padding's last column lies on the picture's last
-    model.crop_semantic = True
-    assert model([image])[0].semantic.shape == (6, 13, 18)
+    found.label_probs = torch.nn.functional.one_hot(labels.long(), 6).movedim(-1, 0).float()
+    result = combined(found, (104, 140), CIHP, semantic_mode="semseg")
+    assert (result.label_map[:, -1] == 3).all()  # the padding's last column lies on the picture's last
+    model.variant = dataclasses.replace(model.variant, crop_semantic=True)
+    assert model([image])[0].label_probs.shape == (6, 13, 18)
 
 
 @torch.no_grad()
 def test_one_augmented_pass_is_the_released_inference():
     six = LabelSet("six", CIHP.names[:6])
-    model = with_constant_iou(released(score_threshold=0.0), -0.3)
+    model = with_constant_iou(released(min_box_score=0.0), -0.3)
     image = scene(1, height=52, width=70)[0]
-    augmented = AugmentedInference(model, six, [lambda x: x], flip=False, suppression="off", voting_iou=0)(image)
+    augmented = augmenting(model, six, [lambda x: x], flip=False, suppression="off", voting_iou=0)(image)
     plain = model([image])[0]
     torch.testing.assert_close(augmented.boxes, plain.boxes)
     assert not augmented.scores.isnan().any()
-    assert AugmentedInference(model, six, [lambda x: x]).look(image, False)[0].inclusive_boxes
-    maps = [combine(found, (52, 70), six, semantic_mode="semseg").labels for found in (augmented, plain)]
+    assert augmenting(model, six, [lambda x: x]).look(image, False)[0].convention is PIXELS
+    maps = [combined(found, (52, 70), six, semantic_mode="semseg").label_map for found in (augmented, plain)]
     assert (maps[0] == maps[1]).float().mean() > 0.99
 
 
@@ -153,13 +153,13 @@ def test_one_augmented_pass_is_the_released_inference():
 
 def test_the_window_of_a_box():
     # (10, 20, 73, 147) grows by 130/128 about (41.5, 83.5) to x 9.508..73.492, y 19.008..147.992.
-    window = enlarge_to_pixels(torch.tensor([[10.0, 20, 74, 148]]), (128, 128))
+    _, window = paste_rounded(torch.zeros(1, 6, 128, 128), torch.tensor([[10.0, 20, 74, 148]]))
     assert window.tolist() == [[9, 19, 9 + 65, 19 + 129]]
 
 
 def test_windows_are_truncated_towards_zero_and_hold_a_pixel():
     boxes = torch.tensor([[-3.0, -3, 8, 8], [5.2, 5.2, 5.4, 5.4]])
-    windows = enlarge_to_pixels(boxes, (4, 4))
+    _, windows = paste_rounded(torch.zeros(2, 6, 4, 4), boxes)
     # First to last pixel -3..7: 2 +- 7.5, to -5.5..9.5. A box of 5.2..4.4: 4.8 -+ 0.6, to 5..4, is one pixel.
     assert windows.tolist() == [[-5, -5, 10, 10], [5, 5, 6, 6]]
 
@@ -198,28 +198,28 @@ def test_pasting_equals_the_released_steps_one_by_one(weight):
         boxes=boxes,
         box_scores=torch.tensor([0.9, 0.8, 0.7, 0.6]),
         iou_scores=torch.ones(4),
-        probabilities=blobs(4, 16),
-        semantic=blobs(1, 16)[0],
+        person_probs=blobs(4, 16),
+        label_probs=blobs(1, 16)[0],
         image_size=network,
-        semantic_size=network,
+        label_probs_size=network,
     )
-    result = combine(
+    result = combined(
         found,
         image,
         CIHP,
         instance_semantic_weight=weight,
-        pasting=CONFIG.test.pasting,
-        inclusive_boxes=CONFIG.model.inclusive_boxes,
+        stretch=STRETCH,
+        boxes=BOXES,
     )
-    semantic = opencv_bilinear(found.semantic.permute(1, 2, 0).double().numpy(), height, width)
+    semantic = opencv_bilinear(found.label_probs.permute(1, 2, 0).double().numpy(), height, width)
     scale = np.array([width / 88, height / 60] * 2)
     differing = 0
     for i in range(4):
         last = (boxes[i].double().numpy() - [0, 0, 1, 1]) * scale
         np.testing.assert_allclose(result.boxes[i].numpy(), last + np.array([0, 0, 1, 1]), rtol=1e-5)
-        wanted = released_paste(found.probabilities[i], last, semantic, weight)
+        wanted = released_paste(found.person_probs[i], last, semantic, weight)
         assert wanted.any()
-        differing += (result.people[i].numpy() != wanted).sum()
+        differing += (result.person_maps[i].numpy() != wanted).sum()
     assert differing <= 2  # probabilities that tie within float32
 
 
@@ -228,10 +228,10 @@ def test_the_border_cell_is_background():
     maps = torch.zeros(1, 6, 8, 8)
     maps[:, 1] = 1.0
     found = Detections(torch.tensor([[10.0, 10, 50, 50]]), torch.ones(1), torch.ones(1), maps, None, (60, 60))
-    person = combine(found, (60, 60), CIHP, pasting=CONFIG.test.pasting, inclusive_boxes=True).people[0]
+    person = combined(found, (60, 60), CIHP, stretch=STRETCH, boxes=PIXELS).person_maps[0]
     # The window is 5..53, of 10 cells of 4.9 pixels: up to the border cell's centre, 7.45, there are nothing but zeros.
     assert person.nonzero().amin(0).tolist() == [7, 7] and person.nonzero().amax(0).tolist() == [51, 51]
-    exact = combine(found, (60, 60), CIHP).people[0]
+    exact = combined(found, (60, 60), CIHP).person_maps[0]
     assert exact.nonzero().amin(0).tolist() == [10, 10] and exact.nonzero().amax(0).tolist() == [49, 49]
 
 
@@ -239,19 +239,23 @@ def test_a_picture_goes_through_all_of_it():
     """The commands' way from a picture to a result takes the configuration's resizing, scaling and pasting."""
     seen = []
 
-    def model(images):
-        seen.extend(images)
-        size = tuple(images[0].shape[1:])
-        return [Detections(torch.tensor([[5.0, 6, 80, 90]]), torch.ones(1), torch.ones(1), maps, None, size)]
+    class Model(torch.nn.Module):
+        pixel_mean, box_head = torch.zeros(3), types.SimpleNamespace(boxes=BOXES)
 
-    config, image = load_config("released", ["--data.test-short-side", "100", "--device", "cpu"]), scene(1)[0]
+        def forward(self, images):
+            seen.extend(images)
+            size = tuple(images[0].shape[1:])
+            return [Detections(torch.tensor([[5.0, 6, 80, 90]]), torch.ones(1), torch.ones(1), maps, None, size)]
+
+    config, image = configured(CONFIG, test_short_side=100), scene(1)[0]
     maps = blobs(1, 16)
-    result = parse_image(model, image, config, torch.device("cpu"))
+    model = Model()
+    result = Pipeline(model, config, CIHP)(image)
     assert torch.equal(seen[0], TestTransform(100, 1333, "opencv")(image))
     (found,) = model(seen[:1])
-    wanted = combine(found, (64, 96), CIHP, pasting="rounded", inclusive_boxes=True)
-    assert torch.equal(result.people, wanted.people) and torch.equal(result.boxes, wanted.boxes)
-    edges = combine(found, (64, 96), CIHP, pasting="rounded")
+    wanted = combined(found, (64, 96), CIHP, stretch=paste_rounded, boxes=PIXELS)
+    assert torch.equal(result.person_maps, wanted.person_maps) and torch.equal(result.boxes, wanted.boxes)
+    edges = combined(found, (64, 96), CIHP, stretch=paste_rounded)
     assert not torch.equal(result.boxes, edges.boxes)
 
 
@@ -266,16 +270,16 @@ def test_images_without_a_detection_do_not_count():
         one = dict(scores=[0.9], boxes=[[0, 0, 4, 2]], box_scores=[0.9])
         none = dict(scores=np.zeros(0), boxes=np.zeros((0, 4)), box_scores=np.zeros(0))
         evaluator.add(
-            labels=truth, people=truth[None], **one,
-            true_labels=truth, true_people=truth[None], true_boxes=[[0, 0, 4, 2]],
+            label_map=truth, person_maps=truth[None], **one,
+            true_label_map=truth, true_person_maps=truth[None], true_boxes=[[0, 0, 4, 2]],
         )  # fmt: skip
         evaluator.add(
-            labels=np.zeros_like(truth), people=np.zeros((0, 4, 4), np.uint8), **none,
-            true_labels=truth, true_people=truth[None], true_boxes=[[0, 0, 4, 2]],
+            label_map=np.zeros_like(truth), person_maps=np.zeros((0, 4, 4), np.uint8), **none,
+            true_label_map=truth, true_person_maps=truth[None], true_boxes=[[0, 0, 4, 2]],
         )  # fmt: skip
         return evaluator.summarize()
 
-    skipped, counted = results(CONFIG.test.skip_empty), results(False)
+    skipped, counted = results(CONFIG.variant.skip_empty), results(False)
     assert skipped["miou"] == 100 and skipped["pixel_accuracy"] == 100
     assert counted["pixel_accuracy"] == 75
     assert skipped["ap_p_50"] == counted["ap_p_50"] == 50  # the person there is missed either way
@@ -284,6 +288,6 @@ def test_images_without_a_detection_do_not_count():
 def test_thresholds_of_the_release():
     for name, threshold in (("released", 0.3), ("released_mhpv2", 0.05)):
         config = load_config(name)
-        assert (config.test.score_threshold, config.test.semantic_gate) == (threshold, 0.7)
-        assert (config.test.instance_semantic_weight, config.model.max_detections) == (0.2, 100)
-        assert math.isclose(config.model.score_threshold, 0.05)
+        assert (config.inference.min_parsing_score, config.inference.semantic_gate) == (threshold, 0.7)
+        assert (config.inference.instance_semantic_weight, config.inference.max_detections) == (0.2, 100)
+        assert math.isclose(config.inference.min_box_score, 0.05)

@@ -1,6 +1,7 @@
 """What nvcc made of the kernels, read from the compiled library without a GPU: registers, spills, memory, occupancy.
 
 `cuda_resources.tsv` is the table they are compared with; `python tests/nightly/test_cuda_resources.py` rewrites it.
+Registers and shared memory depend on nvcc: the table names its version, and its limits are skipped for any other.
 cuobjdump comes with the CUDA toolkit and inside the triton wheel, which torch's CUDA builds install.
 """
 
@@ -36,6 +37,13 @@ def cuobjdump(*arguments: str) -> str:
         pytest.skip("needs cuobjdump (CUDA toolkit or triton) and c++filt")
     dumped = subprocess.run([tool, *arguments, library], capture_output=True, text=True, check=True).stdout
     return subprocess.run(["c++filt"], input=dumped, capture_output=True, text=True, check=True).stdout
+
+
+def nvcc_version() -> str:
+    """Of the nvcc that compiled the kernels, such as 13.0.88; older ones leave no trace of theirs."""
+    dumped = cuobjdump("--dump-elf", "--gpu-architecture", ARCHITECTURE)
+    found = re.search(r"Cuda compilation tools, release \S+ V([\d.]+)", dumped)
+    return found.group(1) if found else "of unknown version"
 
 
 def short(name: str) -> str:
@@ -82,13 +90,31 @@ def kernels(architectures):
     return architectures[ARCHITECTURE]
 
 
-def allowed() -> dict[str, dict[str, int]]:
-    rows = [line.split("\t") for line in TABLE.read_text().splitlines()[1:]]
-    return {kernel: dict(zip(COLUMNS, map(int, numbers), strict=True)) for kernel, *numbers in rows}
+def read_table() -> tuple[str, dict[str, dict[str, int]]]:
+    """The nvcc version that the table was made with, and its rows by kernel."""
+    version, _, *lines = TABLE.read_text().splitlines()
+    rows = [line.split("\t") for line in lines]
+    return version.removeprefix("# nvcc "), {
+        kernel: dict(zip(COLUMNS, map(int, numbers), strict=True)) for kernel, *numbers in rows
+    }
+
+
+def limits_for(version: str) -> dict[str, dict[str, int]]:
+    """The table's rows by kernel; skips where the kernels are of another nvcc."""
+    made_with, rows = read_table()
+    if version != made_with:
+        pytest.skip(f"cuda_resources.tsv was made with nvcc {made_with}, the kernels with nvcc {version}")
+    return rows
 
 
 def test_the_table_lists_every_kernel(kernels):
-    assert kernels.keys() == allowed().keys()
+    assert kernels.keys() == read_table()[1].keys()
+
+
+@pytest.mark.parametrize("version", ["12.9.41", "of unknown version"])
+def test_limits_of_another_nvcc_are_skipped_with_the_reason(version):
+    with pytest.raises(pytest.skip.Exception, match=rf"made with nvcc \d+\.\d+\.\d+, the kernels with nvcc {version}"):
+        limits_for(version)
 
 
 def test_nothing_is_spilled_on_any_architecture(architectures):
@@ -97,7 +123,7 @@ def test_nothing_is_spilled_on_any_architecture(architectures):
 
 
 def test_no_kernel_takes_more_than_the_table_says(kernels):
-    table = allowed()
+    table = limits_for(nvcc_version())
     worse = {
         name: (k, table[name])
         for name, k in kernels.items()
@@ -139,7 +165,7 @@ def test_channels_innermost_move_16_bytes_at_once(sass, element):
 
 
 if __name__ == "__main__":
-    lines = ["\t".join(("kernel", *COLUMNS))]
+    lines = [f"# nvcc {nvcc_version()}", "\t".join(("kernel", *COLUMNS))]
     lines += ["\t".join((name, *(str(k[c]) for c in COLUMNS))) for name, k in sorted(measured()[ARCHITECTURE].items())]
     TABLE.write_text("\n".join(lines) + "\n")
     print(TABLE.read_text())

@@ -1,11 +1,10 @@
 import pytest
 import torch
 import torchvision
-from helpers.layouts import LAYOUTS, TOLERANCES, compiled
+from helpers.layouts import LAYOUTS, TOLERANCES
 
 from rpcnn.ops import multilevel_roi_align, multilevel_roi_align_reference, roi_align, roi_levels
 
-needs_kernels = pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
 SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
 
 
@@ -83,13 +82,6 @@ def test_half(dtype):
     features, boxes = [f.to(dtype) for f in pyramid()], random_boxes(10)
     want = multilevel_roi_align([f.float() for f in features], boxes, 7, SCALES).to(dtype)
     torch.testing.assert_close(multilevel_roi_align(features, boxes, 7, SCALES), want, **TOLERANCES[dtype])
-
-
-@needs_kernels
-def test_opcheck():
-    features = [f.requires_grad_() for f in pyramid(2)]
-    arguments = (features, random_boxes(6), SCALES, 3, 2, 2, True, 224.0, 4, 0.0)
-    torch.library.opcheck(torch.ops.rpcnn.multilevel_roi_align, arguments)
 
 
 def test_no_boxes():

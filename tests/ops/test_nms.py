@@ -3,11 +3,10 @@ from fractions import Fraction
 import pytest
 import torch
 import torchvision
-from helpers.layouts import compiled
+from helpers.layouts import needs_kernels
 
 from rpcnn.ops import batched_nms, nms, nms_padded, nms_padded_reference, nms_reference
 
-needs_kernels = pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
 
@@ -205,16 +204,10 @@ def test_strided_inputs():
 
 
 @needs_kernels
-def test_opcheck():
+def test_opcheck_without_limit_and_with_groups():
     boxes, scores = clustered(20)
     torch.library.opcheck(torch.ops.rpcnn.nms, (boxes, scores, None, 0.5, -1))
     torch.library.opcheck(torch.ops.rpcnn.nms, (boxes, scores, torch.arange(20) % 2, 0.5, 5))
-
-
-@needs_kernels
-def test_opcheck_padded():
-    boxes, scores = clustered(20)
-    torch.library.opcheck(torch.ops.rpcnn.nms_padded, (boxes, scores, None, 0.5, 30))
 
 
 @needs_kernels

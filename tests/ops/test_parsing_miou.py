@@ -1,10 +1,9 @@
 import pytest
 import torch
-from helpers.layouts import LAYOUTS, compiled
+from helpers.layouts import LAYOUTS, needs_kernels
 
 from rpcnn.ops import parsing_miou, parsing_miou_reference
 
-needs_kernels = pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
 
 
@@ -111,11 +110,6 @@ def test_compiles_without_a_graph_break():
 
     compiled_twice = torch.compile(twice, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled_twice(logits, target), twice(logits, target))
-
-
-@needs_kernels
-def test_opcheck():
-    torch.library.opcheck(torch.ops.rpcnn.parsing_miou, (*case(2, 3, (4, 5)), 3, 255))
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,12 @@
 """paste_parsing against its definition; what it means is in test_combine.py."""
 
-import importlib
 import math
 
 import pytest
 import torch
 from helpers.pasting import K, assert_agree, scene
 
-from rpcnn import ops
-from rpcnn.ops import paste_parsing, paste_parsing_reference
+from rpcnn.ops import paste_parsing, paste_parsing_reference, sampling
 
 
 def both(probabilities, boxes, image_size, painted, semantic=None, **options):
@@ -80,7 +78,7 @@ def test_strips_of_the_reference_do_not_show(monkeypatch):
     probabilities, boxes, painted, semantic = scene()
     arguments = (probabilities, boxes, painted.to(torch.uint8), semantic, 37.0, 53.0, 37, 53, 0.2, 0.3, True, True)
     whole = paste_parsing_reference(*arguments)
-    monkeypatch.setattr(importlib.import_module("rpcnn.ops.paste_parsing"), "STRIP_NUMBERS", 3 * 53 * K)
+    monkeypatch.setattr(sampling, "STRIP_NUMBERS", 3 * 53 * K)
     assert all(torch.equal(a, b) for a, b in zip(whole, paste_parsing_reference(*arguments), strict=True))
 
 
@@ -92,13 +90,6 @@ def test_layouts_do_not_matter(strided):
     arguments = [spread[i] if i == strided else t for i, t in enumerate((probabilities, boxes, semantic))]
     got = paste_parsing(*arguments[:2], (37, 53), painted, semantic=arguments[2], semantic_weight=0.2)
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
-
-
-@pytest.mark.skipif(ops._library.CPU_MISSING is not None, reason="no compiled kernels")
-def test_opcheck():
-    probabilities, boxes, painted, semantic = scene(people=2)
-    arguments = (probabilities, boxes, painted.to(torch.uint8), semantic, 37.0, 53.0, 37, 53, 0.2, 0.3, True, True)
-    torch.library.opcheck(torch.ops.rpcnn.paste_parsing, arguments)
 
 
 @pytest.mark.parametrize(

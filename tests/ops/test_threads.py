@@ -4,12 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from helpers.layouts import compiled
+from helpers.layouts import needs_kernels
 from torch.utils.data import DataLoader, Dataset
 
 from rpcnn.ops import nms, parsing_miou, roi_align, upsample_sum
 
-pytestmark = pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
+pytestmark = needs_kernels
 
 
 def call_all(seed):

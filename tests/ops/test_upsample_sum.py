@@ -1,10 +1,9 @@
 import pytest
 import torch
-from helpers.layouts import LAYOUTS, TOLERANCES, compiled
+from helpers.layouts import LAYOUTS, TOLERANCES, needs_kernels
 
 from rpcnn.ops import upsample_sum, upsample_sum_reference
 
-needs_kernels = pytest.mark.skipif(not compiled, reason="needs the compiled kernels")
 SIZES = [[(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)], [(7, 5), (4, 3), (1, 1)], [(3, 4), (5, 6), (17, 1)]]
 
 
@@ -107,14 +106,6 @@ def test_the_same_for_any_thread_count(layout):
         out = upsample_sum(features, relu=True)
         results.append([out, *torch.autograd.grad(out.square().sum(), features)])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-
-
-@needs_kernels
-def test_opcheck():
-    features = [m.requires_grad_() for m in maps(3, [(6, 8), (3, 4)])]
-    torch.library.opcheck(torch.ops.rpcnn.upsample_sum, (features, False, True))
-    detached = [f.detach() for f in features]
-    torch.library.opcheck(torch.ops.rpcnn.upsample_sum_backward, (torch.randn(2, 3, 6, 8), detached, False, True))
 
 
 def test_empty_batch():

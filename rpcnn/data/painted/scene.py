@@ -18,6 +18,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from rpcnn.data.sample import Sample
+from rpcnn.labelmaps.boxes import enclosing_box
 from rpcnn.labels import CIHP as CIHP_LABELS
 
 from .backdrop import paint_backdrop, paint_occluder
@@ -130,28 +132,36 @@ def _photograph(image: np.ndarray, rng: np.random.Generator, light: float, diffi
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def paint_scene(seed, height: int = 256, width: int = 320, difficulty: float = 0.5, people: int | None = None) -> dict:
+class PaintedSample(Sample):
+    """A sample with the maps that its own come from."""
+
+    category_ids: torch.Tensor
+    """uint8 [H,W]: the label map."""
+    human_ids: torch.Tensor
+    """uint8 [H,W]: i + 1 where person i is in front, 0 nobody."""
+
+
+def paint_scene(
+    seed, height: int = 256, width: int = 320, difficulty: float = 0.5, people: int | None = None
+) -> PaintedSample:
     """A painted scene as a sample, as the CIHP reader would give it, without a file in between.
 
-    Arguments as `paint_maps`. Returns image uint8 [3,H,W], boxes float32 [n,4], parsing uint8 [n,H,W], semantic uint8
-    [H,W], id str, and the maps they come from: category_ids (the same as semantic) and human_ids uint8 [H,W].
+    Arguments as `paint_maps`.
     """
     image, category, human = paint_maps(seed, height, width, difficulty, people)
-    parsing = [np.where(human == k, category, 0) for k in range(1, int(human.max()) + 1)]
-    boxes = []
-    for person in parsing:
-        ys, xs = np.flatnonzero(person.any(1)), np.flatnonzero(person.any(0))
-        boxes.append((xs[0], ys[0], xs[-1] + 1, ys[-1] + 1))
-    semantic = torch.from_numpy(category)
-    return {
-        "image": torch.from_numpy(image.transpose(2, 0, 1).copy()),
-        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        "parsing": torch.from_numpy(np.stack(parsing) if parsing else np.zeros((0, height, width), np.uint8)),
-        "semantic": semantic,
-        "id": f"painted-{seed}",
-        "category_ids": semantic,
-        "human_ids": torch.from_numpy(human),
-    }
+    person_maps = [np.where(human == k, category, 0) for k in range(1, int(human.max()) + 1)]
+    boxes = [enclosing_box(person) for person in person_maps]
+    stacked = np.stack(person_maps) if person_maps else np.zeros((0, height, width), np.uint8)
+    label_map = torch.from_numpy(category)
+    return PaintedSample(
+        image=torch.from_numpy(image.transpose(2, 0, 1).copy()),
+        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        person_maps=torch.from_numpy(stacked),
+        label_map=label_map,
+        id=f"painted-{seed}",
+        category_ids=label_map,
+        human_ids=torch.from_numpy(human),
+    )
 
 
 def write_cihp(

@@ -1,20 +1,20 @@
-// Paints a mask that is given as COCO's compressed run lengths, without making the mask.
+// Paints a mask given as COCO's compressed run lengths, without decoding it to a mask.
 //
-// The code is numbers of 5 bits a character, low bits first, counted from '0'; bit 5 says that more follow, bit 4 of a
-// number's last character is its sign. A number is the length of a run, of zeros and ones by turns, zeros first; from
-// the fourth on it is the difference from the number two before.
+// The code is a sequence of signed numbers. Each character, less '0', holds 5 bits of a number, low bits first; bit 5
+// says that the number continues, and bit 4 of its last character is the sign. A number is the length of a run: zeros,
+// then ones, in turn. From the fourth number on it is the difference from the length two before.
 //
-// Fewest bytes: the code is read and the ones are written once. pycocotools writes every pixel of every mask, one by
-// one, and hands out memory that nobody wrote where a code is too short.
+// Fewest bytes: the code is read and the ones are written once. pycocotools writes every pixel of every mask one by
+// one, and returns uninitialized memory where a code is too short.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 #include <string_view>
 
-namespace rpcnn::metrics {
+namespace rpcnn::labelmaps {
 
-// Writes `value` into the ones of pixels [size]. False where the code is none of exactly `size` pixels.
+// Writes `value` where the mask is 1. Returns false where the code is invalid or not of exactly `size` pixels.
 inline bool paint_runs(std::string_view code, uint8_t value, uint8_t* pixels, int64_t size) {
   constexpr int kMostBits = 35;  // lengths below 2³¹ and their differences
   int64_t at = 0, before[2] = {0, 0};
@@ -40,4 +40,4 @@ inline bool paint_runs(std::string_view code, uint8_t value, uint8_t* pixels, in
   return at == size;
 }
 
-}  // namespace rpcnn::metrics
+}  // namespace rpcnn::labelmaps

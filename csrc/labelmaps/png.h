@@ -1,8 +1,8 @@
-// Undoes the row filters of a PNG with one byte a pixel (PNG specification, clause 9).
+// Undoes the row filters of a PNG with one byte per pixel (PNG specification, clause 9).
 //
-// Fewest bytes: the inflated rows are read and the pixels written once. Only in the Average and Paeth filters each
-// pixel waits for its left neighbour. Label maps are runs that go on from row to row: once a Paeth row agrees with the
-// one above it, residuals of 0 mean that it goes on agreeing, and eight pixels are one comparison and one copy.
+// Fewest bytes: the inflated rows are read and the pixels written once. Only the Average and Paeth filters need the
+// left neighbor of each pixel first. In label maps, runs continue from row to row: where a Paeth row equals the row
+// above and the residuals are 0, it continues to equal it, so that eight pixels take one comparison and one copy.
 #pragma once
 
 #include <algorithm>
@@ -10,9 +10,9 @@
 #include <cstdlib>
 #include <vector>
 
-#include "words.h"
+#include "pixel_runs.h"
 
-namespace rpcnn::metrics {
+namespace rpcnn::labelmaps {
 
 enum class Filter : uint8_t { kNone, kSub, kUp, kAverage, kPaeth };
 
@@ -54,13 +54,13 @@ inline void unfilter_paeth(const uint8_t* residual, const uint8_t* above, int64_
   while (x < width) step();
 }
 
-// rows: [height][1 + width], each row's filter before it. Returns the first filter that there is none of, or −1.
+// rows: [height][1 + width], each row preceded by its filter. Returns the first unknown filter, or −1.
 inline int unfilter(const uint8_t* rows, int64_t height, int64_t width, uint8_t* pixels) {
-  const std::vector<uint8_t> nothing(width);
+  const std::vector<uint8_t> zeros(width);
   for (int64_t y = 0; y < height; ++y) {
     const uint8_t filter = rows[y * (width + 1)], *residual = rows + y * (width + 1) + 1;
     uint8_t* row = pixels + y * width;
-    const uint8_t* above = y ? row - width : nothing.data();
+    const uint8_t* above = y ? row - width : zeros.data();
     switch (static_cast<Filter>(filter)) {
       case Filter::kNone:
         std::copy_n(residual, width, row);
@@ -84,4 +84,4 @@ inline int unfilter(const uint8_t* rows, int64_t height, int64_t width, uint8_t*
   return -1;
 }
 
-}  // namespace rpcnn::metrics
+}  // namespace rpcnn::labelmaps

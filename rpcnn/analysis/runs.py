@@ -1,5 +1,6 @@
-"""Finished runs of an ablation: what they measured, and which are seeds of one variant."""
+"""Finished runs of an ablation: what they measured, and which are seeds of one setting."""
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -35,7 +36,7 @@ class Run:
 
 
 @dataclass
-class Variant:
+class RunGroup:
     """Runs that differ in their seeds alone, by seed."""
 
     name: str
@@ -98,7 +99,7 @@ def cached_correlations(folder: pathlib.Path, config: Config, arguments: Sequenc
     return found
 
 
-def group(runs: Sequence[Run]) -> list[Variant]:
+def group(runs: Sequence[Run]) -> list[RunGroup]:
     """Runs whose configurations differ in the [run] table alone are one variant; in the order of their first runs.
 
     A variant is called what its first folder is, without an ending like -s0, -seed1 or -2.
@@ -114,7 +115,7 @@ def group(runs: Sequence[Run]) -> list[Variant]:
         for one, other in itertools.pairwise(members):
             if one.seed == other.seed:
                 raise ValueError(f"ablation: {one.folder} and {other.folder} are one variant with one seed, {one.seed}")
-        variants.append(Variant(re.sub(r"-(s|seed)?\d+$", "", members[0].folder.resolve().name), members))
+        variants.append(RunGroup(re.sub(r"-(s|seed)?\d+$", "", members[0].folder.resolve().name), members))
     names = [variant.name for variant in variants]
     for variant in variants:
         if names.count(variant.name) > 1:
@@ -122,7 +123,7 @@ def group(runs: Sequence[Run]) -> list[Variant]:
     return variants
 
 
-def differences(variants: Sequence[Variant]) -> list[str]:
+def differences(variants: Sequence[RunGroup]) -> list[str]:
     """The keys, such as model.gse, in which the configurations of the variants differ."""
     flat = [
         {f"{name}.{key}": value for name, part in settings(variant.config).items() for key, value in part.items()}
@@ -136,5 +137,5 @@ def settings(config: Config) -> dict:
     values = to_dict(config)
     values.pop("run")
     values["data"].pop("workers")
-    values["test"].pop("pictures")
+    values["variant"] = dataclasses.asdict(config.variant)
     return values

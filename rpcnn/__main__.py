@@ -1,0 +1,45 @@
+"""``rpcnn COMMAND …``: the same as ``python -m rpcnn.COMMAND …``."""
+
+import importlib
+import sys
+
+from rpcnn.commands import UserError
+
+COMMANDS = {
+    "train": ("rpcnn.train", "train a model; without arguments, on scenes of people painted here"),
+    "evaluate": ("rpcnn.evaluate", "all metrics of a trained model, or of anybody's predictions"),
+    "predict": ("rpcnn.predict", "parse pictures"),
+    "data": ("rpcnn.data.__main__", "check, show or paint a data set"),
+    "analyze": ("rpcnn.analyze", "the paper's analyses of finished runs"),
+    "convert": ("rpcnn.convert", "the authors' checkpoints and ImageNet weights"),
+    "info": ("rpcnn.info", "versions, devices, compiled kernels: for a bug report"),
+    "selfcheck": ("rpcnn.selfcheck", "check and time the kernels on this machine"),
+}
+
+
+def main(arguments: list[str] | None = None):
+    """Runs one of the commands; returns what it gives."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    name, *rest = arguments or ["--help"]
+    if name in ("-h", "--help"):
+        lines = [f"  {command:<10} {text}" for command, (_, text) in COMMANDS.items()]
+        print("\n".join(["usage: rpcnn COMMAND …", "", *lines, "", "rpcnn COMMAND --help explains one."]))
+        return None
+    if name == "--version":
+        from rpcnn import __version__
+
+        print(f"rpcnn {__version__}")
+        return None
+    if name not in COMMANDS:
+        raise UserError(f"the command must be one of {', '.join(COMMANDS)}, got {name!r}")
+    return importlib.import_module(COMMANDS[name][0]).main(rest)
+
+
+def run() -> None:
+    """The entry point: what a command returns is its exit status where that is a number."""
+    result = main()
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+if __name__ == "__main__":
+    run()

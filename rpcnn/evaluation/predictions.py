@@ -1,0 +1,117 @@
+"""Predictions on disk, anybody's, against a data set: an image at a time, by several processes."""
+
+import itertools
+import os
+import pathlib
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from rpcnn.data.check import detect_layout
+from rpcnn.data.cihp import CIHP
+from rpcnn.data.folder import ParsingFolder
+from rpcnn.data.mhp import MHPv2
+from rpcnn.formats import Format, Prediction
+from rpcnn.metrics import ParsingEvaluator
+from rpcnn.metrics.evaluator import ImageCounts
+from rpcnn.metrics.image_pair import measure_arguments
+
+BATCH = 8
+"""Images that a process counts before it sends their counts."""
+
+
+class Measures(Dataset):
+    """What each image contributes: (stem, ImageCounts, or the ValueError that says why there is none).
+
+    stems: of each image its stem, its index in the data set, and whether it has a prediction.
+    """
+
+    def __init__(
+        self,
+        format: Format,
+        folder: pathlib.Path,
+        dataset: ParsingFolder,
+        evaluator: ParsingEvaluator,
+        stems: list[tuple[str, int, bool]],
+    ):
+        self.format, self.folder, self.dataset, self.evaluator, self.stems = format, folder, dataset, evaluator, stems
+
+    def __len__(self) -> int:
+        return len(self.stems)
+
+    def __getitem__(self, index: int) -> tuple[str, ImageCounts | ValueError]:
+        stem, number, predicted = self.stems[index]
+        try:
+            truth = self.dataset.truth(number)
+            prediction = self.format.read(self.folder, stem) if predicted else empty_prediction(truth.label_map.shape)
+            return stem, self.evaluator.measure(**measure_arguments(prediction, truth))
+        except ValueError as error:
+            return stem, error
+
+
+def evaluate_predictions(
+    format: Format,
+    folder: pathlib.Path,
+    dataset: ParsingFolder,
+    evaluator: ParsingEvaluator,
+    missing: str = "error",
+    workers: int = 0,
+) -> dict:
+    """The metrics of a folder of predictions, in percent, as :meth:`ParsingEvaluator.summarize` gives them.
+
+    Memory does not grow with the set.
+
+    Args:
+        format: of :func:`rpcnn.formats.make_format`, or anybody's.
+        evaluator: without images. With metrics of one's own beside the package's (`metrics=`), those are in the result,
+            too.
+        missing: "error", "empty" or "skip" images of the data set without a prediction.
+        workers: processes that read and count; 0 is one per processor.
+
+    Raises:
+        ValueError: images without a prediction, predictions without an image, a file that cannot be read, or a
+            prediction that does not fit its image; the message names it.
+    """
+    stems = format.stems(folder)
+    known = {entry.id: i for i, entry in enumerate(dataset.entries)}
+    unknown = [stem for stem in stems if stem not in known and stem not in dataset.faults]
+    if unknown:
+        raise ValueError(f"predictions: {_abbreviate(unknown)} in {folder} belong to no image of the data set")
+    unpredicted = sorted(known.keys() - set(stems))
+    if unpredicted and missing == "error":
+        raise ValueError(
+            f"predictions: {_abbreviate(unpredicted)} of {len(known)} images have no prediction in {folder}; "
+            "--missing empty counts them as missed, --missing skip leaves them out"
+        )
+    predicted = set(stems)
+    chosen = [stem for stem in known if stem in predicted or missing == "empty"]
+
+    measures = Measures(format, folder, dataset, evaluator, [(stem, known[stem], stem in predicted) for stem in chosen])
+    processes = min(workers or os.cpu_count() or 1, len(chosen))
+    loader = DataLoader(measures, BATCH, num_workers=processes if processes > 1 else 0, collate_fn=list)
+    with tqdm(total=len(chosen), desc="evaluating", unit="image", disable=None) as progress:
+        for stem, counts in itertools.chain.from_iterable(loader):
+            if isinstance(counts, ValueError):
+                raise ValueError(f"{stem}: {counts}")
+            evaluator.put(counts, stem)
+            progress.update()
+    return evaluator.summarize(format.knows_people)
+
+
+def empty_prediction(shape: tuple[int, int]) -> Prediction:
+    """That an image of height and width `shape` shows nobody."""
+    return Prediction(np.zeros(shape, np.uint8), np.zeros((0, *shape), np.uint8), np.zeros(0))
+
+
+def open_split(root: str | pathlib.Path, split: str) -> ParsingFolder:
+    """A split of CIHP or MHP-v2, told by its folders. Raises ValueError where it is neither."""
+    root = pathlib.Path(root)
+    try:
+        return (CIHP if detect_layout(root) == "cihp" else MHPv2)(root, split)
+    except FileNotFoundError as error:
+        raise ValueError(f"data: {error}") from None
+
+
+def _abbreviate(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,80 @@
+"""A trained model against the evaluation split of its data set."""
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from rpcnn.data.loader import make_eval_loader
+from rpcnn.data.open import open_dataset
+from rpcnn.data.sample import Sample, Truth
+from rpcnn.formats import Prediction, make_format
+from rpcnn.inference.pipeline import Pipeline
+from rpcnn.metrics import DEFAULT_METRICS, Metric, ParsingEvaluator
+from rpcnn.runtime import distributed
+from rpcnn.visualize import panel
+
+
+def evaluate(
+    pipeline: Pipeline, folder: pathlib.Path | None = None, metrics: Sequence[Metric] = DEFAULT_METRICS
+) -> dict:
+    """All metrics of the paper on the evaluation split, in percent; the images are shared out over the processes.
+
+    Args:
+        folder: where results.json, predictions/ in the format of run.save_predictions and pictures of input, truth and
+            prediction go, of the first run.pictures images of the split; None writes nothing.
+
+        metrics: what is measured, other than by default.
+
+    Returns:
+        The keys of rpcnn.metrics, the same on every process.
+
+    Raises:
+        ValueError, OSError: the labels of the data set are not the model's; a file cannot be read or written, on this
+            process or on another.
+    """
+    config, label_set = pipeline.config, pipeline.label_set
+    dataset = open_dataset(config, "eval")
+    if dataset.labels.names != label_set.names:
+        raise ValueError(
+            f"evaluate: the model has the {label_set.num_classes} labels of {label_set.name}, "
+            f"the data set {config.data.root} the {dataset.labels.num_classes} of {dataset.labels.name}"
+        )
+    evaluator = ParsingEvaluator(label_set.num_classes, config.variant.skip_empty, metrics=metrics)
+    rank, processes = distributed.rank(), distributed.world_size()
+    loader = make_eval_loader(dataset, num_workers=config.data.workers, rank=rank, world_size=processes)
+    format, saved = None, None
+    if folder and config.run.save_predictions:
+        format, saved = make_format(config.run.save_predictions), folder / "predictions"
+    quiet = not distributed.is_main() or not sys.stderr.isatty()
+    batches = tqdm(loader, desc="evaluating", unit="image", disable=quiet)
+    numbers = range(rank, len(dataset), processes)
+    with distributed.failing_together():
+        for number, (images, targets) in zip(numbers, batches, strict=True):
+            if not images:
+                continue
+            sample = Sample(image=images[0], **targets[0])
+            result = pipeline(sample["image"])
+            evaluator.add_result(result, Truth.of(sample), sample["id"])
+            if format:
+                format.write(saved, str(sample["id"]), Prediction.of(result))
+            if folder and number < config.run.pictures:
+                (folder / "pictures").mkdir(parents=True, exist_ok=True)
+                picture = panel(sample["image"].permute(1, 2, 0).numpy(), sample["label_map"].numpy(), result)
+                picture.save(folder / "pictures" / f"{sample['id']}.png")
+    states, formats = zip(*distributed.gather_objects((evaluator.state(), format)), strict=True)
+
+    def finish() -> dict:
+        for state in states[1:]:  # the main process's own is the first
+            evaluator.merge(state)
+        results = evaluator.summarize()
+        if format:
+            format.finish(saved, formats[1:])
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        return results
+
+    return distributed.on_main(finish)

@@ -1,0 +1,10 @@
+"""The metrics that an evaluator has unless it is given others: the one list of them."""
+
+from .boxes import BoxMetrics
+from .instances import InstanceMetrics
+from .metric import Metric
+from .parsing import PersonMetrics
+from .semantic import ClassIoU, SemanticMetrics
+
+DEFAULT_METRICS: tuple[Metric, ...] = (SemanticMetrics(), PersonMetrics(), InstanceMetrics(), BoxMetrics(), ClassIoU())
+"""In the order of the results' keys and the table's columns."""

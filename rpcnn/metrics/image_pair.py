@@ -1,0 +1,137 @@
+"""What metrics measure: one image's prediction and truth, their pixels counted once for all metrics."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rpcnn.labelmaps.people import NumberedPersonMaps, as_array, as_person_maps
+
+from .arrays import as_boxes, as_scores
+from .counting import image_counts, person_counts
+
+PersonCounts = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """Prediction and truth of one image: H × W pixels, N predicted and G true people, K classes with the background.
+
+    Labels may have any integer dtype; pixels whose true label is K or more (255) are ignored.
+    """
+
+    label_map: np.ndarray
+    """[H, W]: predicted labels of the whole image, below K."""
+    person_maps: np.ndarray | NumberedPersonMaps
+    """[N, H, W]: a label map per predicted person, 0 elsewhere. They may overlap."""
+    scores: np.ndarray
+    """float64 [N]: parsing scores, finite."""
+    boxes: np.ndarray
+    """float64 [N, 4]: x1 y1 x2 y2 in pixels, width = x2 − x1, finite."""
+    box_scores: np.ndarray
+    """float64 [N]: finite."""
+    true_label_map: np.ndarray
+    """[H, W]."""
+    true_person_maps: np.ndarray | NumberedPersonMaps
+    """[G, H, W]."""
+    true_boxes: np.ndarray
+    """float64 [B, 4]."""
+    confusion: np.ndarray
+    """int64 [K, K]: of the label maps, see :func:`confusion_matrix`."""
+    person_counts: PersonCounts
+    """int64 intersection [N, G, K], predicted [N, G, K] and truth [G, K], see :func:`person_counts`."""
+    part_maps: np.ndarray | NumberedPersonMaps | None = None
+    """[M, H, W]: predicted part instances of one label each, from predictions that do not say whose the parts are."""
+    part_scores: np.ndarray | None = None
+    """float64 [M]."""
+    part_counts: PersonCounts | None = None
+    """:func:`person_counts` of the part maps and the true people."""
+
+    @classmethod
+    def of(
+        cls,
+        num_classes: int,
+        *,
+        label_map,
+        person_maps,
+        scores,
+        boxes,
+        box_scores,
+        true_label_map,
+        true_person_maps,
+        true_boxes,
+        part_maps=None,
+        part_scores=None,
+    ) -> "ImagePair":
+        """Checks one image's arrays and counts its pixels.
+
+        Args:
+            num_classes: K, 1..256.
+            label_map, …: the fields of these names, as arrays, lists, tensors of any device, or, for person_maps,
+                true_person_maps and part_maps, :class:`NumberedPersonMaps`.
+
+        Raises:
+            ValueError: a shape or dtype does not fit, a predicted label is K or more, a score or box is not finite.
+        """
+        label_map, true_label_map = as_array(label_map), as_array(true_label_map)
+        person_maps, true_person_maps = as_person_maps(person_maps), as_person_maps(true_person_maps)
+        shape = true_label_map.shape
+        if len(shape) != 2 or label_map.shape != shape:
+            raise ValueError(
+                "ParsingEvaluator: label_map and true_label_map must have one shape [H, W], "
+                f"got {list(label_map.shape)} and {list(shape)}"
+            )
+        if true_person_maps.shape[1:] != shape:
+            raise ValueError(
+                f"ParsingEvaluator: true_person_maps must have shape [G, {shape[0]}, {shape[1]}], "
+                f"got {list(true_person_maps.shape)}"
+            )
+        confusion, intersection, predicted, truth = image_counts(
+            label_map, person_maps, true_label_map, true_person_maps, num_classes
+        )
+        scores = as_scores("scores", scores, len(person_maps))
+        part_counts = None
+        if part_maps is not None:
+            part_maps, part_counts = as_person_maps(part_maps), person_counts(part_maps, true_person_maps, num_classes)
+            part_scores = as_scores("part_scores", part_scores, len(part_maps))
+        boxes = as_boxes("boxes", boxes)
+        if len(boxes) != len(scores):
+            raise ValueError(
+                f"ParsingEvaluator: boxes must have shape [{len(scores)}, 4], one per person, got {list(boxes.shape)}"
+            )
+        return cls(
+            label_map=label_map,
+            person_maps=person_maps,
+            scores=scores,
+            boxes=boxes,
+            box_scores=as_scores("box_scores", box_scores, len(boxes)),
+            true_label_map=true_label_map,
+            true_person_maps=true_person_maps,
+            true_boxes=as_boxes("true_boxes", true_boxes),
+            confusion=confusion,
+            person_counts=(intersection, predicted, truth),
+            part_maps=part_maps,
+            part_scores=part_scores,
+            part_counts=part_counts,
+        )
+
+
+def measure_arguments(result, truth) -> dict:
+    """The arguments of :meth:`ParsingEvaluator.measure` for one image.
+
+    Args:
+        result: a :class:`rpcnn.ParsingResult`, :class:`rpcnn.formats.Prediction`, or anything with attributes
+            label_map, person_maps, scores, boxes, box_scores and, where it has them, part_maps and part_scores.
+        truth: a :class:`rpcnn.data.sample.Truth`, or anything with attributes label_map, person_maps and boxes.
+    """
+    return dict(
+        label_map=result.label_map,
+        person_maps=result.person_maps,
+        scores=result.scores,
+        boxes=result.boxes,
+        box_scores=result.box_scores,
+        part_maps=getattr(result, "part_maps", None),
+        part_scores=getattr(result, "part_scores", None),
+        true_label_map=truth.label_map,
+        true_person_maps=truth.person_maps,
+        true_boxes=truth.boxes,
+    )

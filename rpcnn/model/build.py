@@ -1,0 +1,130 @@
+"""The network of a configuration: the only place where the two meet."""
+
+from torch import nn
+
+from rpcnn.box_convention import EDGES, PIXELS
+from rpcnn.config import Config
+from rpcnn.data.open import label_set
+from rpcnn.variant import PAPER
+
+from .backbone import Backbone
+from .box_head import BoxHead
+from .fpn import FPN
+from .gse_fpn import GSEFPN
+from .parsing_head import ParsingHead
+from .parsing_targets import crop_parsing
+from .prsn import PRSN
+from .released import PerBatchRPN, VariantRPRCNN, crop_parsing_rounded
+from .rp_rcnn import RPRCNN, STRIDES
+from .rpn import RPN
+
+PARTS = {
+    "rpn": {"anchor_ratios": "anchor_ratios", "rpn_nms_threshold": "nms_threshold", "rpn_samples": "samples"},
+    "box_head": {"box_resolution": "resolution", "box_positive_fraction": "positive_fraction"},
+    "parsing_head": {"aspp_dilations": "aspp_dilations"},
+}
+"""By part, the names in model.parts and the arguments that they are."""
+
+
+def _further(parts: dict, part: str) -> dict:
+    return {argument: parts[name] for name, argument in PARTS[part].items() if name in parts}
+
+
+def build_model(config: Config, num_classes: int | None = None, backbone: nn.Module | None = None) -> RPRCNN:
+    """RP R-CNN with random heads, from the groups model, loss, sampling and inference and the variant.
+
+    Args:
+        config: its other groups do not matter.
+        num_classes: labels, background included; None takes those of the data set.
+        backbone: takes the place of the configuration's, see `RPRCNN`.
+
+    Raises:
+        ValueError: a backbone that is not known, weights that do not fit it, or a name in model.parts that is none.
+    """
+    num_classes = num_classes or label_set(config).num_classes
+    known = [name for names in PARTS.values() for name in names]
+    if unknown := [name for name in config.model.parts if name not in known]:
+        raise ValueError(f"model.parts: unknown name {unknown[0]!r}; known are {', '.join(known)}")
+    model, sampling, inference, variant = config.model, config.sampling, config.inference, config.variant
+    boxes = PIXELS if variant.inclusive_boxes else EDGES
+    levels = variant.pyramid_levels
+    if backbone is None:
+        backbone = Backbone(
+            model.backbone,
+            model.backbone_weights or None,
+            norm=model.backbone_norm,
+            freeze_at=model.freeze_at,
+            width=model.backbone_width,
+            stride_in_1x1=variant.stride_in_1x1,
+        )
+    fpn = FPN(backbone.channels, model.fpn_channels, num_groups=model.num_groups)
+    gse = None
+    if model.gse:
+        gse = GSEFPN(
+            model.fpn_channels,
+            num_classes,
+            num_groups=model.num_groups,
+            num_convs=model.gse_convs,
+            levels=levels,
+            embedding=variant.gse_embedding,
+        )
+    rpn = (PerBatchRPN if variant.rpn_top_per_batch else RPN)(
+        model.fpn_channels,
+        strides=STRIDES[:levels],
+        anchor_sizes=model.anchor_sizes[:levels],
+        top_train=sampling.rpn_top_train,
+        top_test=inference.rpn_top_test,
+        ignore_border_anchors=sampling.rpn_ignore_border,
+        boxes=boxes,
+        **_further(model.parts, "rpn"),
+    )
+    box_head = BoxHead(
+        model.fpn_channels,
+        strides=STRIDES[:levels],
+        hidden=model.box_channels,
+        canonical_size=model.canonical_size,
+        samples=sampling.box_samples,
+        min_score=inference.min_box_score,
+        nms_threshold=inference.nms_threshold,
+        max_detections=inference.max_detections,
+        aligned=variant.aligned,
+        boxes=boxes,
+        **_further(model.parts, "box_head"),
+    )
+    parsing_head = ParsingHead(
+        model.fpn_channels,
+        model.parsing_channels,
+        num_classes,
+        aspp_channels=model.aspp_channels,
+        num_convs=model.parsing_convs,
+        resolution=model.parsing_resolution,
+        output_size=model.parsing_output,
+        samples=sampling.parsing_samples,
+        num_groups=model.num_groups,
+        aligned=variant.aligned,
+        boxes=boxes,
+        crop=crop_parsing_rounded if variant.parsing_crop == "rounded" else crop_parsing,
+        **_further(model.parts, "parsing_head"),
+    )
+    prsn = None
+    if model.prsn:
+        prsn = PRSN(
+            model.parsing_channels,
+            num_classes,
+            channels=model.prsn_channels,
+            hidden=model.prsn_hidden,
+            input=variant.prsn_input,
+            second_stride=variant.prsn_stride,
+        )
+    parts = backbone, fpn, rpn, box_head, parsing_head, gse, prsn
+    weights = {
+        "parsing": config.loss.lambda_parsing,
+        "semantic": config.loss.lambda_semantic,
+        "rescoring": config.loss.lambda_rescoring,
+    }
+    if variant == PAPER:
+        return RPRCNN(*parts, loss_weights=weights)
+    return VariantRPRCNN(*parts, variant=variant, loss_weights=weights)
+
+
+RPRCNN.from_config = staticmethod(build_model)  # attached here: the network itself knows no configuration

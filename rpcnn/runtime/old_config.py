@@ -1,0 +1,108 @@
+"""Configurations of version 0.1 in the names of today: its run folders, weights and TOML files stay readable."""
+
+import logging
+
+log = logging.getLogger(__name__)
+
+PAINTED = {"painted_train": "train", "painted_val": "val", "painted_short_side": "short_side"}
+PAINTED |= {"painted_difficulty": "difficulty"}
+
+VARIANT = {
+    "data": ("short_sides", "test_resize"),
+    "model": (
+        *("stride_in_1x1", "aligned", "pyramid_levels", "gse_embedding", "prsn_input", "prsn_stride"),
+        *("rescoring_loss", "ignore_padding", "normalise_per_process", "pixel_format", "test_padding"),
+        *("inclusive_boxes", "rpn_top_per_batch", "parsing_crop", "clamp_iou", "crop_semantic"),
+    ),
+    "test": ("pasting", "skip_empty"),
+}
+"""Fields that are the variant's now."""
+
+MOVED = {
+    ("data", "test_short_side"): ("inference", "test_short_side"),
+    ("data", "test_long_side_max"): ("inference", "test_long_side_max"),
+    ("model", "score_threshold"): ("inference", "min_box_score"),
+    **{("model", f"lambda_{name}"): ("loss", f"lambda_{name}") for name in ("parsing", "semantic", "rescoring")},
+    **{
+        ("model", name): ("sampling", name)
+        for name in ("rpn_top_train", "rpn_ignore_border", "box_samples", "parsing_samples")
+    },
+    **{("model", name): ("inference", name) for name in ("rpn_top_test", "nms_threshold", "max_detections")},
+    ("test", "score_threshold"): ("inference", "min_parsing_score"),
+    **{("test", name): ("run", name) for name in ("save_predictions", "pictures")},
+    **{
+        ("test", name): ("inference", name)
+        for name in (
+            *("semantic_mode", "semantic_gate", "instance_semantic_weight", "augment", "augment_scales"),
+            *("augment_flip", "soft_nms", "voting_iou"),
+        )
+    },
+}
+
+PARTS = {
+    "anchor_ratios": [0.5, 1.0, 2.0],
+    "rpn_nms_threshold": 0.7,
+    "rpn_samples": 256,
+    "box_resolution": 7,
+    "box_positive_fraction": 0.25,
+    "aspp_dilations": [6, 12, 18],
+}
+"""Fields of [model] that go into model.parts where they are not what the parts take without being told."""
+
+FIXED = {
+    ("data", "train_split"): "train",
+    ("test", "augment_long_side_max"): 2000,
+    ("test", "soft_nms_sigma"): 0.5,
+    ("train", "warmup_factor"): 1e-4,
+    ("train", "momentum"): 0.9,
+}
+"""Fields that have one value now; another one is named in a warning."""
+
+DROPPED = {("model", "parsing_chunk"), ("run", "channels_last"), ("run", "threads")}
+"""Fields that changed speed or memory alone."""
+
+
+def renamed(values: dict, source: str) -> dict:
+    """Nested dictionaries of a configuration with every field of version 0.1 where it is now; others stay."""
+    result: dict = {}
+    painted: dict = {}
+    parts: dict = {}
+    variant: dict = {}
+    low_high: dict = {}
+    for group, entries in values.items():
+        if not isinstance(entries, dict):
+            result[group] = entries
+            continue
+        kept = result.setdefault(group, {})
+        for key, value in entries.items():
+            value = list(value) if isinstance(value, tuple) else value
+            if key in VARIANT.get(group, ()):
+                variant[key.replace("normalise", "normalize")] = value
+            elif (group, key) in MOVED:
+                new_group, new_key = MOVED[group, key]
+                result.setdefault(new_group, {})[new_key] = value
+            elif group == "data" and key in PAINTED:
+                painted[PAINTED[key]] = value
+            elif group == "data" and key in ("short_side_min", "short_side_max"):
+                low_high[key] = value
+            elif group == "model" and key in PARTS:
+                if value != PARTS[key]:
+                    parts[key] = value
+            elif (group, key) in FIXED:
+                now = FIXED[group, key]
+                if value != now:
+                    log.warning("%s: %s.%s is %r since version 0.2, was %r", source, group, key, now, value)
+            elif (group, key) not in DROPPED:
+                kept[key] = value
+    if not result.get("test"):
+        result.pop("test", None)  # its fields are elsewhere now; one that is not known is named by the caller
+    if parts:
+        result["model"]["parts"] = parts | result["model"].get("parts", {})
+    if low_high:
+        result["data"]["short_side"] = [low_high.get("short_side_min", 512), low_high.get("short_side_max", 864)]
+    if painted and result["data"].get("dataset") == "painted":
+        result["data"]["options"] = painted | result["data"].get("options", {})
+    if variant:
+        given = result.get("variant", {})
+        result["variant"] = variant | (given if isinstance(given, dict) else {"base": given})
+    return result

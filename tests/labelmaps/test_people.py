@@ -1,0 +1,21 @@
+"""People as one map of labels and one of person numbers."""
+
+import numpy as np
+import pytest
+
+from rpcnn.labelmaps.people import NumberedPersonMaps
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "count", "message"),
+    [
+        (np.zeros((2, 3), int), np.zeros((3, 2), int), 1, r"one shape .*\[2, 3\] and \[3, 2\]"),
+        (np.zeros((2, 3), int), np.full((2, 3), 2), 1, r"0\.\.1 .*got int64 in 0\.\.2"),
+        (np.zeros((2, 3), int), np.full((2, 3), -1), 1, r"got int64 in -1\.\.0"),
+        (np.zeros((2, 3), int), np.zeros((2, 3)), 1, "got float64"),
+        (np.full((2, 3), 300), np.zeros((2, 3), int), 1, r"labels in 0\.\.255"),
+    ],
+)
+def test_numbered_people_that_do_not_fit_are_errors(labels, numbers, count, message):
+    with pytest.raises(ValueError, match=message):
+        NumberedPersonMaps(labels, numbers, count)

@@ -1,0 +1,141 @@
+"""What every op says to arguments of another type, and that numpy's numbers are numbers."""
+
+import inspect
+import sys
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from helpers.layouts import needs_kernels
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from rpcnn import ops
+from rpcnn.ops._library import OPS
+
+MAPS = torch.arange(128.0).view(1, 2, 8, 8) / 128
+BOXES, SCORES = torch.tensor([[0.0, 0, 4, 4], [1, 0, 5, 4], [4, 4, 8, 8]]), torch.tensor([0.5, 0.9, 0.1])
+ROIS = torch.cat([torch.zeros(3, 1), BOXES], 1)
+EXAMPLES = {op: example(small=True) for op, example in OPS.items()}
+CALLS = {op: example.arguments for op, example in EXAMPLES.items()}
+CALLS["batched_nms"] = CALLS["nms_padded"]
+CALLS["roi_levels"] = {"boxes": BOXES} | {
+    name: CALLS["multilevel_roi_align"][name]
+    for name in ("spatial_scales", "canonical_size", "canonical_level", "area_offset")
+}
+WRONG = {
+    torch.Tensor: [None, "x", 1.5, [[0.0]], np.zeros((3, 4))],
+    list: [None, 1.5, torch.tensor(1.0)],
+    tuple: [None, "ab", 1.5, (1,), (1, 2, 3), (1, None)],
+    int: [None, "2", 1.5, [2], np.float64(2.0), np.zeros(2)],
+    float: [None, "0.5", [0.5], 1j, np.zeros(2), torch.zeros(2)],
+}
+
+
+def parameters(op):
+    """Those of the op that are no flag."""
+    every = inspect.signature(getattr(ops, op)).parameters
+    return {name: parameter for name, parameter in every.items() if parameter.annotation is not bool}
+
+
+def wrong_calls():
+    for op in CALLS:
+        for name, parameter in parameters(op).items():
+            value = CALLS[op][name]
+            for wrong in WRONG[type(value)]:
+                # A list of tensors is right where boxes may be one per image: its items are looked at below.
+                if name == "boxes" and isinstance(wrong, list):
+                    continue
+                if wrong is None and type(None) in get_args(parameter.annotation):
+                    continue
+                yield op, name, name, wrong
+            if isinstance(value, list):
+                for wrong in WRONG[type(value[1])]:
+                    yield op, name, f"{name}[1]", [value[0], wrong, *value[2:]]
+        if op in ("roi_align", "multilevel_roi_align"):
+            for wrong in WRONG[torch.Tensor]:
+                yield op, "boxes", "boxes[0]", [wrong]
+
+
+@pytest.mark.parametrize("op", CALLS)
+def test_the_example_names_every_argument(op):
+    assert parameters(op).keys() <= CALLS[op].keys()
+
+
+def test_every_public_op_is_here():
+    assert {name for name in ops.__all__ if not name.endswith("_reference")} == CALLS.keys()
+
+
+@pytest.mark.parametrize(("op", "name", "named", "wrong"), list(wrong_calls()))
+def test_an_argument_of_another_type_is_named(op, name, named, wrong):
+    with pytest.raises(ValueError) as error:
+        getattr(ops, op)(**CALLS[op] | {name: wrong})
+    assert f"{op}: {named} must be " in str(error.value) and ", got " in str(error.value)
+
+
+def test_a_batched_box_on_another_device_is_named():
+    with pytest.raises(ValueError, match=r"roi_align: boxes\[0\] must be on cpu, got meta"):
+        ops.roi_align(MAPS, [BOXES.to("meta")], 2)
+
+
+@pytest.fixture(params=["kernels", "references"])
+def kernels(request, monkeypatch):
+    if request.param == "references":
+        for example in EXAMPLES.values():
+            monkeypatch.setattr(sys.modules[example.function.__module__], "compiled", lambda tensor: False)
+
+
+class Index:
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
+def converted(value, integer, number):
+    if isinstance(value, list | tuple):
+        return type(value)(converted(item, integer, number) for item in value)
+    if isinstance(value, bool | torch.Tensor):
+        return value
+    return number(value) if isinstance(value, float) else integer(value)
+
+
+@pytest.mark.parametrize(
+    ("integer", "number"),
+    [(np.int64, np.float32), (np.uint16, np.float64), (Index, np.float16), (torch.tensor, torch.tensor)],
+)
+@pytest.mark.parametrize("op", CALLS)
+def test_numbers_of_other_libraries_are_numbers(op, integer, number, kernels):
+    call, plain = (
+        {name: converted(value, i, n) for name, value in CALLS[op].items()}
+        for i, n in ((integer, number), (int, lambda value: float(number(value))))
+    )
+    got, want = getattr(ops, op)(**call), getattr(ops, op)(**plain)
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+def test_arrays_are_lists_of_numbers(kernels):
+    pooling, pasting = CALLS["multilevel_roi_align"], CALLS["paste_parsing"]
+    arrays = {"output_size": np.array([7, 7]), "spatial_scales": np.array(pooling["spatial_scales"])}
+    assert torch.equal(ops.multilevel_roi_align(**pooling | arrays), ops.multilevel_roi_align(**pooling))
+    got = ops.paste_parsing(**pasting | {"image_size": np.array(pasting["image_size"])})
+    torch.testing.assert_close(got, ops.paste_parsing(**pasting), rtol=0, atol=0)
+
+
+def sized(maps, boxes, scores):
+    """Sizes that come from shapes: SymInts where shapes are dynamic."""
+    pooled = ops.roi_align(maps, boxes, (maps.shape[2] // 4, boxes.shape[0]))
+    levels = ops.multilevel_roi_align([maps], boxes, maps.shape[3] // 4, [0.5])
+    kept, count = ops.nms_padded(boxes[:, 1:], scores, None, 0.5, boxes.shape[0])
+    return pooled, levels, kept, count
+
+
+@needs_kernels
+def test_sizes_may_be_symbolic():
+    arguments, other = (MAPS, ROIS, SCORES), (torch.ones(1, 2, 12, 16), ROIS[:2], SCORES[:2])
+    compiled = torch.compile(sized, fullgraph=True, dynamic=True, backend="aot_eager")
+    traced = make_fx(sized, tracing_mode="symbolic")(*arguments)
+    for inputs in (arguments, other):
+        torch.testing.assert_close(compiled(*inputs), sized(*inputs))
+        torch.testing.assert_close(traced(*inputs), sized(*inputs))

@@ -1,0 +1,41 @@
+"""What each op promises, tried on its example: a new op is tested here without a line."""
+
+import pytest
+import torch
+from helpers.layouts import needs_kernels
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from rpcnn.ops._library import OPS
+
+pytestmark = needs_kernels
+
+
+class Recorded(TorchDispatchMode):
+    """Keeps the calls of rpcnn's operators: [(operator, arguments)]."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "rpcnn":
+            self.calls.append((function, args))
+        return function(*args, **(kwargs or {}))
+
+
+def test_every_schema_is_registered_with_an_example():
+    names = (name.removeprefix("rpcnn::") for name in torch._C._dispatch_get_all_op_names() if "rpcnn::" in name)
+    assert {name.removesuffix("_backward") for name in names} == set(OPS)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_opcheck(op):
+    example = OPS[op](small=True)
+    with Recorded() as recorded:
+        example.run(example.function, "cpu")
+    assert [f.__name__ for f, _ in recorded.calls] == [f"{op}.default", f"{op}_backward.default"][: len(recorded.calls)]
+    for number, (function, arguments) in enumerate(recorded.calls):
+        # Not every op can be differentiated twice: the gradient's operator gets tensors that ask for no gradient.
+        arguments = arguments if number == 0 else tree_map_only(torch.Tensor, torch.Tensor.detach, arguments)
+        torch.library.opcheck(function, arguments)

@@ -1,0 +1,76 @@
+"""Starting from weights of another run: what is taken, what stays new, and that the log says so."""
+
+import pytest
+import torch
+from helpers.models import tiny
+
+from rpcnn.config import Config
+from rpcnn.labels import LabelSet
+from rpcnn.runtime.checkpoint import Weights
+from rpcnn.runtime.init_weights import CLASS_AXES, init_from
+
+SIX = LabelSet("six", ("background", "hat", "hair", "face", "left arm", "right arm"))
+FOUR = LabelSet("four", ("background", "Face", "shirt", "hat"))
+
+
+def trained(labels=SIX, **changes) -> Weights:
+    torch.manual_seed(5)
+    model = tiny(num_classes=labels.num_classes, **changes)
+    state = {key: torch.randn_like(value) for key, value in model.state_dict().items()}
+    return Weights(state, Config(), labels)
+
+
+def test_the_same_labels_take_every_tensor():
+    weights, model = trained(), tiny()
+    lines = init_from(model, weights, SIX)
+    assert all(torch.equal(value, weights.state[key]) for key, value in model.state_dict().items())
+    assert lines == [f"{len(weights.state)} of {len(weights.state)} tensors taken"]
+
+
+def test_other_classes_leave_new_what_depends_on_them_and_name_it():
+    weights, model = trained(), tiny(num_classes=4)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    lines = init_from(model, weights, FOUR)
+    after = model.state_dict()
+    for key in after.keys() - CLASS_AXES.keys():
+        assert torch.equal(after[key], weights.state[key])
+    for key in CLASS_AXES.keys() - {"prsn.conv1.weight"}:
+        assert torch.equal(after[key], before[key])
+    assert torch.equal(after["prsn.conv1.weight"][:, :16], weights.state["prsn.conv1.weight"][:, :16])
+    assert torch.equal(after["prsn.conv1.weight"][:, 16:], before["prsn.conv1.weight"][:, 16:])
+    assert {line.split()[1] for line in lines[1:]} == CLASS_AXES.keys()
+    assert "new: gse.logits.weight [4, 16, 1, 1], in the weights [6, 16, 1, 1]" in lines
+
+
+def test_classes_of_one_name_are_copied_where_asked():
+    weights, model = trained(), tiny(num_classes=4)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    lines = init_from(model, weights, FOUR, "same-names")
+    for key, axis in CLASS_AXES.items():
+        first = before[key].shape[axis] - 4
+        for number, theirs in ((0, 0), (1, 3), (3, 1)):  # background, face, hat
+            mine = model.state_dict()[key].select(axis, first + number)
+            assert torch.equal(mine, weights.state[key].select(axis, first + theirs)), (key, number)
+        shirt = model.state_dict()[key].select(axis, first + 2)
+        assert torch.equal(shirt, before[key].select(axis, first + 2))
+    assert sum("3 classes of the same name copied" in line for line in lines) == len(CLASS_AXES)
+
+
+def test_equal_counts_of_other_names_are_other_classes():
+    others = LabelSet("others", ("background", "a", "b", "c", "d", "e"))
+    model = tiny()
+    before = model.state_dict()["gse.logits.bias"].clone()
+    lines = init_from(model, trained(), others)
+    assert torch.equal(model.state_dict()["gse.logits.bias"], before) and len(lines) == 1 + len(CLASS_AXES)
+
+
+def test_parts_that_only_one_side_has_are_named():
+    lines = init_from(tiny(), trained(prsn=False), SIX)
+    assert any(line.startswith("new: prsn.fc1.weight") and "do not have" in line for line in lines)
+    lines = init_from(tiny(prsn=False), trained(), SIX)
+    assert any(line.startswith("unused: prsn.fc1.weight") for line in lines)
+
+
+def test_weights_of_which_nothing_fits_are_an_error():
+    with pytest.raises(ValueError, match=r"train\.init_weights: none of the weights fits"):
+        init_from(tiny(), Weights({"other": torch.zeros(1)}, Config(), SIX), SIX)
