@@ -8,7 +8,7 @@ Bytes: forward, the map and every level read, every level written; backward, the
 import pytest
 import torch
 import torch.nn.functional as F
-from measure import DEVICES, LAYOUTS, Case, Contest, assert_close, bench, pyramid, size_of
+from measure import DEVICES, LAYOUTS, Case, Comparison, assert_close, bench, pyramid, size_of
 
 from rpcnn.ops import downsample_add
 
@@ -24,7 +24,7 @@ def forward(layout, sizes=SIZES):
         feature, *levels = pyramid(1, 256, [sizes[0], *sizes], layout, device)
         ours, peer = lambda: downsample_add(feature, levels), lambda: composition(feature, levels)
         check = lambda: assert_close(ours(), peer(), 1e-5, 1e-5)
-        return Contest(ours, peer, check, size_of(feature, *levels, *levels))
+        return Comparison(ours, peer, check, size_of(feature, *levels, *levels))
 
     return make
 
@@ -37,7 +37,7 @@ def backward(layout):
         mine, theirs = downsample_add(feature, levels), composition(feature, levels)
         run = lambda outputs: torch.autograd.grad(outputs, feature, grads, retain_graph=True)[0]
         ours, peer = lambda: run(mine), lambda: run(theirs)
-        return Contest(ours, peer, lambda: assert_close(ours(), peer(), 1e-5, 1e-5), size_of(feature, *grads))
+        return Comparison(ours, peer, lambda: assert_close(ours(), peer(), 1e-5, 1e-5), size_of(feature, *grads))
 
     return make
 

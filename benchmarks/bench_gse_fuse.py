@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from bench_upsample_sum import adjoint_bytes, adjoint_launches, wide
-from measure import DEVICES, LAYOUTS, Case, Contest, bench, pyramid, size_of
+from measure import DEVICES, LAYOUTS, Case, Comparison, bench, pyramid, size_of
 
 from rpcnn.ops import gse_fuse
 
@@ -34,7 +34,7 @@ def convolved(features, weights, biases, kernels):
     return gse_fuse([F.conv2d(f, k) for f, k in zip(features, kernels, strict=True)], weights, biases, GROUPS)
 
 
-def contest(layout, convolutions, with_backward, sizes=SIZES, images=1, channels=CHANNELS):
+def comparison(layout, convolutions, with_backward, sizes=SIZES, images=1, channels=CHANNELS):
     def make(device):
         features = pyramid(images, channels, sizes, layout, device, requires_grad=with_backward)
         weights = [torch.linspace(0.5, 1.5, channels, device=device, requires_grad=with_backward) for _ in sizes]
@@ -66,7 +66,7 @@ def contest(layout, convolutions, with_backward, sizes=SIZES, images=1, channels
 
         moved = 2 * size_of(*features) + size_of(grad)
         moved += with_backward * (3 * size_of(*features) + size_of(grad))
-        return Contest(ours, peer, check, 0 if convolutions else moved)
+        return Comparison(ours, peer, check, 0 if convolutions else moved)
 
     return make
 
@@ -76,7 +76,7 @@ CASES = [
     Case(
         "gse_fuse",
         f"{'with 1×1 convs, ' if convs else ''}{'forward + backward' if backward else 'forward'}, {layout}",
-        contest(layout, convs, backward),
+        comparison(layout, convs, backward),
     )
     for convs, backward, layout in PARTS
 ]
@@ -84,14 +84,14 @@ CASES += [
     Case(
         "gse_fuse",
         f"one level [20, 512, 32, 32], {'forward + backward' if backward else 'forward'}, {layout}",
-        contest(layout, False, backward, [(32, 32)], 20, 512),
+        comparison(layout, False, backward, [(32, 32)], 20, 512),
     )
     for backward in (False, True)
     for layout in LAYOUTS
 ]
 HEIGHTS = {h: [(h >> i, h * 3 // 2 >> i) for i in range(5)] for h in (64, 128, 256)}
 CASES += [
-    Case("gse_fuse", f"forward by map height: {h}", contest("channels_last", False, False, sizes), sweep=True)
+    Case("gse_fuse", f"forward by map height: {h}", comparison("channels_last", False, False, sizes), sweep=True)
     for h, sizes in HEIGHTS.items()
 ]
 

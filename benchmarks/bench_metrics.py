@@ -8,7 +8,7 @@ confusion matrix over the whole image for each pair of a predicted and a true pe
 
 import numpy as np
 import pytest
-from measure import Case, Contest, bench
+from measure import Case, Comparison, bench
 
 from rpcnn.data.painted.scene import paint_maps
 from rpcnn.metrics import counting
@@ -47,17 +47,17 @@ def confusion_matrix(device):
         np.add.at(wanted, (truth, prediction), 1)
         assert np.array_equal(ours(), wanted) and np.array_equal(peer(), wanted)
 
-    return Contest(ours, peer, check, 2 * truth.nbytes)
+    return Comparison(ours, peer, check, 2 * truth.nbytes)
 
 
-def person_counts(rival, *threads):
+def person_counts(baseline, *threads):
     def make(device):
         _, true_people, people = scene()
         ours = lambda: counting._metrics.person_counts(people, true_people, CLASSES, *threads)
-        peer = lambda: rival(people, true_people, CLASSES)
+        peer = lambda: baseline(people, true_people, CLASSES)
         wanted = by_definition(people, true_people, CLASSES)
         check = lambda: [np.testing.assert_array_equal(a, b) for a, b in zip(ours(), wanted, strict=True)]
-        return Contest(ours, peer, check, people.nbytes + true_people.nbytes)
+        return Comparison(ours, peer, check, people.nbytes + true_people.nbytes)
 
     return make
 

@@ -8,7 +8,7 @@ Bytes are nothing here (20 per box): the work is one IoU test per kept box and l
 import pytest
 import torch
 import torchvision
-from measure import DEVICES, Case, Contest, bench
+from measure import DEVICES, Case, Comparison, bench
 
 from rpcnn.ops import batched_nms, nms
 
@@ -41,7 +41,7 @@ def single(count, calls=1):
             mine, theirs = set(ours().tolist()), set(peer().tolist())
             assert len(mine ^ theirs) <= len(mine) // 1000
 
-        return Contest(ours, peer, check, calls=calls)
+        return Comparison(ours, peer, check, calls=calls)
 
     return make
 
@@ -61,7 +61,7 @@ def batched(groups, threshold):
             assert torch.equal(kept.sort().values, want.sort().values)  # its ties are in no order
             assert (scores[kept].diff() <= 0).all()
 
-        return Contest(ours, peer, check)
+        return Comparison(ours, peer, check)
 
     return make
 

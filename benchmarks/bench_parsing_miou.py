@@ -7,7 +7,7 @@ Bytes: the float32 logits and the uint8 target read once.
 
 import pytest
 import torch
-from measure import DEVICES, LAYOUTS, Case, Contest, assert_close, bench, pyramid, size_of
+from measure import DEVICES, LAYOUTS, Case, Comparison, assert_close, bench, pyramid, size_of
 
 from rpcnn.ops import parsing_miou
 
@@ -26,7 +26,7 @@ def composition(logits, target):
     return ((right / union.clamp(min=1)).sum(1) / (union > 0).sum(1).clamp(min=1)).float()
 
 
-def contest(rois, layout, dtype=torch.float32, calls=1):
+def comparison(rois, layout, dtype=torch.float32, calls=1):
     def make(device):
         (logits,) = pyramid(rois, CLASSES, [SIZE], layout, device, dtype)
         # Labels come in patches, as they do on people; a tenth of the pixels is ignored.
@@ -37,14 +37,14 @@ def contest(rois, layout, dtype=torch.float32, calls=1):
         target = target.to(device)
         ours, peer = lambda: parsing_miou(logits, target), lambda: composition(logits, target)
         check = lambda: assert_close(ours(), peer(), 1e-6, 1e-7)
-        return Contest(ours, peer, check, size_of(logits, target), calls)
+        return Comparison(ours, peer, check, size_of(logits, target), calls)
 
     return make
 
 
-CASES = [Case("parsing_miou", f"{n} RoIs, {m}", contest(n, m)) for n in (16, 512) for m in LAYOUTS]
-CASES += [Case("parsing_miou", "16 RoIs, bfloat16, contiguous", contest(16, "contiguous", torch.bfloat16))]
-CASES += [Case("parsing_miou", f"by RoIs: {n}", contest(n, "contiguous"), sweep=True) for n in (1, 4, 64, 256)]
+CASES = [Case("parsing_miou", f"{n} RoIs, {m}", comparison(n, m)) for n in (16, 512) for m in LAYOUTS]
+CASES += [Case("parsing_miou", "16 RoIs, bfloat16, contiguous", comparison(16, "contiguous", torch.bfloat16))]
+CASES += [Case("parsing_miou", f"by RoIs: {n}", comparison(n, "contiguous"), sweep=True) for n in (1, 4, 64, 256)]
 
 
 COST = {"rpcnn::parsing_miou": lambda *a: (1, 0, 0)}  # see static.py

@@ -8,14 +8,14 @@ limits is one interpolation and comparison per class and pixel, of every box and
 
 import pytest
 import torch
-from measure import DEVICES, Case, Contest, bench, size_of
+from measure import DEVICES, Case, Comparison, bench, size_of
 
 from rpcnn.ops import paste_parsing, paste_parsing_reference
 
 CLASSES, HEIGHT, WIDTH = 20, 800, 1066
 
 
-def contest(people, with_global):
+def comparison(people, with_global):
     def make(device):
         generator = torch.Generator().manual_seed(0)
         probabilities = torch.randn(people, CLASSES, 128, 128, generator=generator).mul(4).softmax(1).to(device)
@@ -37,17 +37,22 @@ def contest(people, with_global):
                 assert (mine != theirs).float().mean() < 1e-4
 
         moved = size_of(probabilities, *([semantic] if with_global else [])) + (people + 5) * HEIGHT * WIDTH
-        return Contest(ours, peer, check, moved)
+        return Comparison(ours, peer, check, moved)
 
     return make
 
 
 CASES = [
-    Case("paste_parsing", f"{people} people, {'with' if g else 'without'} the global map", contest(people, g), rounds=3)
+    Case(
+        "paste_parsing",
+        f"{people} people, {'with' if g else 'without'} the global map",
+        comparison(people, g),
+        rounds=3,
+    )
     for people, g in ((20, True), (20, False), (1, False))
 ]
 
-CASES += [Case("paste_parsing", f"by people: {n}", contest(n, True), rounds=3, sweep=True) for n in (2, 5, 10, 40)]
+CASES += [Case("paste_parsing", f"by people: {n}", comparison(n, True), rounds=3, sweep=True) for n in (2, 5, 10, 40)]
 
 
 COST = {"rpcnn::paste_parsing": lambda *a: (1, 0, 0)}  # see static.py

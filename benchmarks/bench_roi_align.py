@@ -9,7 +9,7 @@ and every map gradient. Both sides get the same tensor in the same layout.
 import pytest
 import torch
 import torchvision
-from measure import DEVICES, LAYOUTS, Case, Contest, assert_close, bench, pyramid, size_of
+from measure import DEVICES, LAYOUTS, Case, Comparison, assert_close, bench, pyramid, size_of
 
 from rpcnn.ops import multilevel_roi_align, roi_align
 
@@ -35,16 +35,16 @@ def forward(count, size, layout, dtype=torch.float32, sampling_ratio=2, channels
         (feature,) = pyramid(2, channels, [extent], layout, device, dtype)
         boxes = people(count, size=(4 * extent[0], 4 * extent[1])).to(device)
         # torchvision has no bfloat16 on the CPU: there its half precision is the peer.
-        rival = feature.half() if dtype is torch.bfloat16 and device == "cpu" else feature
+        baseline = feature.half() if dtype is torch.bfloat16 and device == "cpu" else feature
         arguments = size, 0.25, sampling_ratio, True
         ours = lambda: roi_align(feature, boxes, *arguments)
-        peer = lambda: torchvision.ops.roi_align(rival, boxes.to(rival.dtype), *arguments)
+        peer = lambda: torchvision.ops.roi_align(baseline, boxes.to(baseline.dtype), *arguments)
         exact = lambda: torchvision.ops.roi_align(feature.float(), boxes, *arguments)
         tolerance = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
         check = lambda: assert_close(ours().float(), exact(), tolerance, tolerance)
         moved = size_of(feature) + count * channels * size * size * feature.element_size()
         moved = moved if count >= 16 else 0  # fewer boxes read a corner of the map
-        return Contest(ours, peer, check, moved, calls)
+        return Comparison(ours, peer, check, moved, calls)
 
     return make
 
@@ -58,7 +58,7 @@ def backward(count, size, layout):
         grad = torch.randn_like(mine)
         run = lambda out: torch.autograd.grad(out, feature, grad, retain_graph=True)[0]
         ours, peer = lambda: run(mine), lambda: run(theirs)
-        return Contest(ours, peer, lambda: assert_close(ours(), peer(), 1e-3, 1e-3), size_of(feature, grad))
+        return Comparison(ours, peer, lambda: assert_close(ours(), peer(), 1e-3, 1e-3), size_of(feature, grad))
 
     return make
 
@@ -76,7 +76,7 @@ def multilevel(count, with_backward):
         ours = lambda: gradients(multilevel_roi_align(maps, boxes, 7, SCALES, 2, False))
         peer = lambda: gradients(pooler(named, listed, [(800, 1216)] * 2))
         moved = (2 if with_backward else 1) * size_of(*maps, grad)
-        return Contest(ours, peer, lambda: assert_close(ours(), peer(), 1e-3, 1e-3), moved)
+        return Comparison(ours, peer, lambda: assert_close(ours(), peer(), 1e-3, 1e-3), moved)
 
     return make
 

@@ -10,7 +10,7 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
-from measure import DEVICES, LAYOUTS, Case, Contest, assert_close, bench, pyramid, size_of
+from measure import DEVICES, LAYOUTS, Case, Comparison, assert_close, bench, pyramid, size_of
 
 from rpcnn.ops import upsample_sum
 
@@ -29,7 +29,7 @@ def forward(layout, images=2, sizes=SIZES):
         features = pyramid(images, CHANNELS, sizes, layout, device)
         ours, peer = lambda: upsample_sum(features), lambda: composition(features)
         check = lambda: assert_close(ours(), peer(), 1e-5, 1e-5)
-        return Contest(ours, peer, check, size_of(*features, features[0]))
+        return Comparison(ours, peer, check, size_of(*features, features[0]))
 
     return make
 
@@ -42,7 +42,7 @@ def forward_backward(layout):
         both = lambda f: torch.autograd.grad(f(features), features, grad)
         ours, peer = lambda: both(upsample_sum), lambda: both(composition)
         check = lambda: assert_close(ours(), peer(), 1e-4, 1e-3)
-        return Contest(ours, peer, check, size_of(*features, features[0], grad, *features[1:]))
+        return Comparison(ours, peer, check, size_of(*features, features[0], grad, *features[1:]))
 
     return make
 

@@ -3,10 +3,10 @@
     python benchmarks/evaluator.py --images 500 --output benchmarks/EVALUATOR.md
 
 Pictures of CIHP's usual size, 350×500 pixels, 3 or 4 people and 10 predictions each: true people moved a little with
-some parts wrong. Two contests, in turns:
+some parts wrong. Two comparisons, in turns:
 
 counting        arrays in memory to the counts that all metrics are made of: rpcnn._metrics against the same in numpy
-from folders    PNGs on disk to all metrics. The rival is what the released code does: both label maps are decoded for
+from folders    PNGs on disk to all metrics. The baseline is the released way: both label maps are decoded for
                 mIoU, and for every prediction and every true person of its image the person's PNG is decoded and a
                 classes × classes histogram of the whole image taken; on the first images, extrapolated.
 """
@@ -110,10 +110,10 @@ def in_numpy(work) -> float:
         counting._metrics = core
 
 
-def row(what: str, ours: list[float], rival: list[float], note: str) -> str:
-    ratios = sorted(b / a for a, b in zip(ours, rival, strict=True))
+def row(what: str, ours: list[float], baseline: list[float], note: str) -> str:
+    ratios = sorted(b / a for a, b in zip(ours, baseline, strict=True))
     middle = ratios[len(ratios) // 2]
-    times = f"{np.median(ours):.2f} | {np.median(rival):.1f}"
+    times = f"{np.median(ours):.2f} | {np.median(baseline):.1f}"
     return f"| {what} | {times} | **{middle:.0f}** | {ratios[0]:.0f}–{ratios[-1]:.0f} | {note} |"
 
 
@@ -121,14 +121,16 @@ def main() -> None:
     """Measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100)
-    parser.add_argument("--rival-images", type=int, default=20, help="images of the pair by pair rival, extrapolated")
+    parser.add_argument(
+        "--baseline-images", type=int, default=20, help="images of the pair by pair baseline, extrapolated"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", default="")
     options = parser.parse_args()
     if compiled.core is None or counting._metrics is None:
         parser.error("rpcnn._labelmaps or rpcnn._metrics is not compiled")
     images = scenes(options.images)
-    few = images[: options.rival_images]
+    few = images[: options.baseline_images]
     scale = len(images) / len(few)
     people = np.mean([len(image[2]) for image in images])
     rows = []
@@ -155,11 +157,11 @@ def main() -> None:
 
         turns = [(seconds(lambda: count(images)), in_numpy(lambda: count(images))) for _ in range(options.rounds)]
         rows.append(row("counting, arrays in memory", *zip(*turns, strict=True), "plain numpy form"))
-        rival = lambda: scale * seconds(lambda: pair_by_pair(few, root))
+        baseline = lambda: scale * seconds(lambda: pair_by_pair(few, root))
         gc.freeze()  # as the program does
         images.clear()  # a gigabyte that every process of the evaluator would have to map
         for name in FORMATS:
-            turns = [(seconds(lambda name=name: run(name)), rival()) for _ in range(options.rounds)]
+            turns = [(seconds(lambda name=name: run(name)), baseline()) for _ in range(options.rounds)]
             rows.append(
                 row(f"from folders, format `{name}`", *zip(*turns, strict=True), "truth decoded for every pair")
             )
@@ -171,10 +173,10 @@ def main() -> None:
             "",
             f"{datetime.date.today()}, {torch.get_num_threads()} threads. {options.images} images of {HEIGHT}×{WIDTH},",
             f"{people:.1f} people and {PREDICTIONS} predictions each; seconds for all, {options.rounds} turns.",
-            f"The pair by pair rival ran on {len(few)} images and is extrapolated; its predicted people are in memory,",
+            f"The pair by pair baseline ran on {len(few)} images, extrapolated; its predicted people are in memory,",
             "and it gives mIoU, AP^p and PCP alone; ours are decoded and give every metric.",
             "",
-            "| | ours, s | rival, s | times faster | range | rival |",
+            "| | ours, s | baseline, s | times faster | range | baseline |",
             "|---|---|---|---|---|---|",
             *rows,
         ]

@@ -20,7 +20,7 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 
 
 @dataclass
-class Contest:
+class Comparison:
     """A kernel and its peer over the same tensors."""
 
     ours: Callable[[], object]
@@ -35,12 +35,12 @@ class Contest:
 
 @dataclass
 class Case:
-    """A named contest, built on demand: its tensors can be large."""
+    """A named comparison, built on demand: its tensors can be large."""
 
     op: str
     name: str
-    make: Callable[[str], Contest]
-    """Device to contest."""
+    make: Callable[[str], Comparison]
+    """Device to comparison."""
     rounds: int = 3
     sweep: bool = False
     """Only part of the fuller run (--sweep)."""
@@ -51,7 +51,7 @@ class Case:
 
 @dataclass
 class Result:
-    """Medians of one contest, in seconds for one call."""
+    """Medians of one comparison, in seconds for one call."""
 
     ours: float
     peer: float
@@ -88,29 +88,32 @@ def seconds(f: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def play(contest: Contest, rounds: int, device: str = "cpu") -> Result:
+def time_both(comparison: Comparison, rounds: int, device: str = "cpu") -> Result:
     """Both sides in turn after one warm-up each, `rounds` times."""
-    ours, peer = (repeated(f, contest.calls, device) for f in (contest.ours, contest.peer))
+    ours, peer = (repeated(f, comparison.calls, device) for f in (comparison.ours, comparison.peer))
     peer(), ours()
     pairs = [(seconds(peer), seconds(ours)) for _ in range(rounds)]
-    theirs, mine = (statistics.median(side) / contest.calls for side in zip(*pairs, strict=True))
-    return Result(mine, theirs, contest.moved)
+    theirs, mine = (statistics.median(side) / comparison.calls for side in zip(*pairs, strict=True))
+    return Result(mine, theirs, comparison.moved)
 
 
 def bench(benchmark, case: Case, device: str):
     """The case as a pytest-benchmark test: our times are its statistics, the ratio its extra information."""
-    contest = case.make(device)
-    contest.check()
-    ours, peer = (repeated(f, contest.calls, device) for f in (contest.ours, contest.peer))
+    comparison = case.make(device)
+    comparison.check()
+    ours, peer = (repeated(f, comparison.calls, device) for f in (comparison.ours, comparison.peer))
     theirs = []
     benchmark.group = f"{case.op} ({device})"
     benchmark.pedantic(ours, setup=lambda: theirs.append(seconds(peer)), rounds=case.rounds, warmup_rounds=1)
     if not benchmark.stats:  # --benchmark-disable
         return
-    mine, rival = benchmark.stats.stats.median / contest.calls, statistics.median(theirs[1:]) / contest.calls
-    benchmark.extra_info |= {"times faster than the peer": round(rival / mine, 2), "calls a round": contest.calls}
-    if contest.moved:
-        bandwidth = contest.moved / mine / 1e9
+    mine, peer_time = benchmark.stats.stats.median / comparison.calls, statistics.median(theirs[1:]) / comparison.calls
+    benchmark.extra_info |= {
+        "times faster than the peer": round(peer_time / mine, 2),
+        "calls a round": comparison.calls,
+    }
+    if comparison.moved:
+        bandwidth = comparison.moved / mine / 1e9
         benchmark.extra_info |= {"GB/s of the fewest bytes": round(bandwidth, 2)}
         if device == "cpu":
             benchmark.extra_info |= {"share of copying speed": round(bandwidth / copy_bandwidth(), 3)}

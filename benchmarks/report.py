@@ -17,7 +17,7 @@ import torch
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from measure import DEVICES, Case, Result, copy_bandwidth, play, retain_memory  # noqa: E402
+from measure import DEVICES, Case, Result, copy_bandwidth, retain_memory, time_both  # noqa: E402
 
 from rpcnn.info import processor  # noqa: E402
 from rpcnn.ops._library import OPS  # noqa: E402
@@ -38,10 +38,10 @@ def cases(benches: list[types.ModuleType], sweep: bool, only: str) -> list[Case]
 
 
 def run(case: Case, device: str, repeats: int) -> list[Result]:
-    """The contest, checked once and played `repeats` times."""
-    contest = case.make(device)
-    contest.check()
-    return [play(contest, case.rounds, device) for _ in range(repeats)]
+    """The comparison, checked once and timed `repeats` times."""
+    comparison = case.make(device)
+    comparison.check()
+    return [time_both(comparison, case.rounds, device) for _ in range(repeats)]
 
 
 def milliseconds(value: float) -> str:
@@ -94,7 +94,7 @@ def plot(op: str, points: dict[str, list[tuple[float, Result]]], folder: pathlib
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="how often each contest is played (default 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="how often each comparison is timed (default 3)")
     parser.add_argument("--sweep", action="store_true", help="also how the time grows with size, and a plot per op")
     parser.add_argument("--only", default="", help="cases whose title holds this")
     parser.add_argument("--retain-memory", action="store_true", help="both sides with glibc keeping freed memory")

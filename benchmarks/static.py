@@ -72,10 +72,10 @@ def count(run, cost) -> Count:
 
 def row(case, cost) -> str:
     """One line of the table."""
-    contest = case.make("cpu")
-    ours, peer = count(contest.ours, cost), count(contest.peer, cost)
+    comparison = case.make("cpu")
+    ours, peer = count(comparison.ours, cost), count(comparison.peer, cost)
     times = " / ".join(f"{1e6 * ours.bytes / bandwidth:.3g}" for bandwidth in BANDWIDTH.values())
-    least = f"{contest.moved / 1e6:.4g}" if contest.moved else "–"
+    least = f"{comparison.moved / 1e6:.4g}" if comparison.moved else "–"
     return (
         f"| {case.op} | {case.name} | {least} | {ours.bytes / 1e6:.4g} | {peer.bytes / 1e6:.4g} | "
         f"{ours.launches} | {peer.launches} | {ours.waits} | {peer.waits} | {times} |"
