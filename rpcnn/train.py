@@ -49,7 +49,8 @@ from rpcnn.runtime.schedule import learning_rate
 def main(arguments: list[str] | None = None) -> pathlib.Path:
     """Runs the command line; returns the run folder."""
     preset, config = parse(arguments)
-    device = distributed.start(config.run.device)
+    with user_errors():
+        device = distributed.start(config.run.device)
     try:
         return train(config, preset, device)
     finally:

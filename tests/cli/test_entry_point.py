@@ -31,6 +31,7 @@ def test_every_command_explains_itself(command, capsys):
         ["trian"],
         ["train", "no_such_preset"],
         ["train", "--no-such-option"],
+        ["train", "--device", "tpu"],
         ["evaluate", "nowhere"],
         ["evaluate", "--predictions", "nowhere", "--data-root", "nowhere"],
         ["predict", "nowhere.jpg"],
