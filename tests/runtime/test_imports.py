@@ -1,0 +1,34 @@
+"""Objects by dotted name, and what is said when there are none."""
+
+import collections
+
+import pytest
+
+from rpcnn.runtime.imports import import_object
+
+
+def test_a_name_gives_the_object_itself():
+    assert import_object("collections:OrderedDict", "thing") is collections.OrderedDict
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("collections:OrderDict", "thing: collections has no 'OrderDict'; did you mean 'OrderedDict'"),
+        ("no_such_package.part:x", "thing: there is no module 'no_such_package' to import"),
+        ("collections.no_such_part:x", r"thing: there is no module 'collections\.no_such_part'"),
+        ("collections:", r"thing: must be package\.module:name, got 'collections:'"),
+        ("a b:c", r"thing: must be package\.module:name"),
+        ("a:b:c", r"thing: must be package\.module:name"),
+    ],
+)
+def test_a_name_of_nothing_is_an_error_that_says_which(name, message):
+    with pytest.raises(ValueError, match=message):
+        import_object(name, "thing")
+
+
+def test_what_a_module_itself_fails_to_import_is_not_hidden(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "needs_more.py").write_text("import no_such_dependency\n", encoding="utf-8")
+    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+        import_object("needs_more:x", "thing")
