@@ -60,6 +60,8 @@ _key_value = tyro.constructors.PrimitiveConstructorSpec(
     is_instance=lambda value: isinstance(value, dict),
     str_from_instance=lambda options: [f"{key}={json.dumps(value)}" for key, value in options.items()],
 )
+Options = Annotated[dict[str, Any], _key_value]
+"""Keyword arguments of a data set's class; on the command line KEY=VALUE words."""
 
 
 @dataclass
@@ -67,12 +69,12 @@ class DataConfig:
     """Which pictures, and how those to train on are resized."""
 
     dataset: str = "cihp"
-    """cihp, mhpv2, lip, pascal_person_part: official folders as downloaded; folder: pictures, maps and a labels.toml;
-    painted: scenes painted here; or package.module:Class, a data set of your own."""
+    """cihp, mhpv2, lip, pascal_person_part: folders as they are distributed; folder: your pictures, maps and a
+    labels.toml; painted: scenes painted here; or package.module:Class, a class of your own (docs/datasets.md)."""
     root: Annotated[str, _short("--data-root")] = "data/CIHP"
-    """Folder of the data set (CIHP: holds Training/ and Validation/; MHP-v2: train/ and val/)."""
+    """Folder of the data set (docs/datasets.md says what it holds; CIHP: Training/ and Validation/)."""
     eval_split: str = "val"
-    """Split to evaluate on: train or val."""
+    """Split to evaluate on: val, train, or what else the data set has."""
     short_side: tuple[int, int] = (512, 864)
     """Training: the short side is drawn from this range of pixels (Sec. 4.1)."""
     long_side_max: int = 1400
@@ -81,7 +83,7 @@ class DataConfig:
     """Training: how often an image is mirrored, with left and right labels exchanged."""
     workers: int = 4
     """Loader processes per rank; 0 loads in the training process."""
-    options: Annotated[dict[str, Any], _key_value] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
     """Further keyword arguments of the data set's class, for painted: train, val, short_side, difficulty."""
 
 
@@ -328,11 +330,13 @@ def load_config(path: str | pathlib.Path | None = None, overrides: Sequence[str]
         for group, entries in values.items():
             below = base.get(group, {})
             below = below if isinstance(below, dict) else {"base": below}  # variant = "released"
+            if group == "data" and "dataset" in entries and entries["dataset"] != below.get("dataset"):
+                below = {key: value for key, value in below.items() if key != "options"}  # another data set's
             base[group] = {**below, **entries} if isinstance(entries, dict) else entries
         values = base
     config = from_dict(values, source=str(path))
     if overrides:
-        config = tyro.cli(Config, default=config, args=list(overrides), prog="rpcnn")
+        return change(config, overrides, prog="rpcnn")
     validate(config)
     return config
 
@@ -455,13 +459,15 @@ def changed_inference(config: Config, changes: dict, source: str) -> Config:
 
 
 def change(config: Config, arguments: Sequence[str], prog: str) -> Config:
-    """A configuration with command-line style changes, checked.
+    """A configuration with command-line style changes, checked; another data set does not inherit data.options.
 
     Raises:
         ValueError: two fields contradict each other.
         SystemExit: an unknown or malformed argument (tyro's message says which), or --help.
     """
     changed = tyro.cli(Config, default=config, args=list(arguments), prog=prog)
+    if changed.data.dataset != config.data.dataset and changed.data.options == config.data.options:
+        changed.data.options = {}
     validate(changed)
     return changed
 

@@ -55,6 +55,16 @@ def test_options_of_a_data_set_are_words_or_a_table():
     assert load_config("painted").data.options["train"] == 600
 
 
+def test_options_do_not_pass_to_another_data_set(tmp_path):
+    assert load_config("painted", ["--data.dataset", "cihp"]).data.options == {}
+    words = ["--data.dataset", "my.people:Mine", "--data.options", "size=3"]
+    assert load_config("painted", words).data.options == {"size": 3}
+    (tmp_path / "mine.toml").write_text('base = "painted"\n[data]\ndataset = "folder"\n')
+    assert load_config(tmp_path / "mine.toml").data.options == {}
+    (tmp_path / "mine.toml").write_text('base = "painted"\n[data]\nroot = "x"\n')
+    assert load_config(tmp_path / "mine.toml").data.options["train"] == 600
+
+
 def test_fields_of_version_0_1_are_read_as_what_they_are_now():
     old = {
         "data": {"dataset": "painted", "short_side_min": 100, "short_side_max": 120, "painted_train": 7, "workers": 2},
