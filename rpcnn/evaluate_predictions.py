@@ -1,20 +1,22 @@
 """Evaluates anybody's predictions: ``python -m rpcnn.evaluate --predictions DIR --data-root DIR``.
 
-DIR of --predictions is in one of the formats of docs/formats.md (detected by its files), DIR of --data-root a folder of
-CIHP or MHP-v2. Prints every metric of rpcnn.metrics in one table; --output also writes them as results.json. Images are
-read by several processes, one at a time each: memory does not grow with the set.
+DIR of --predictions is in one of the formats of docs/formats.md (detected by its files), DIR of --data-root a data set
+of docs/datasets.md. Prints every metric of rpcnn.metrics in one table; --output also writes them as results.json. Images
+are read by several processes, one at a time each: memory does not grow with the set.
 """
 
 import gc
 import json
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import tyro
 
 from rpcnn.commands import user_errors
-from rpcnn.evaluation.predictions import evaluate_predictions, open_split
+from rpcnn.config import Options
+from rpcnn.data.datasets import open_split
+from rpcnn.evaluation.predictions import evaluate_predictions
 from rpcnn.formats import detect_format, make_format
 from rpcnn.metrics import ParsingEvaluator, format_table
 from rpcnn.runtime.distributed import only_one
@@ -27,9 +29,13 @@ class Arguments:
     predictions: str
     """Folder of the predictions."""
     data_root: Annotated[str, tyro.conf.arg(aliases=["--data"])]
-    """Folder of the data set: it holds Training and Validation (CIHP) or train and val (MHP-v2)."""
+    """Folder of the data set (docs/datasets.md says what it holds)."""
     split: str = "val"
     """Split of the data set: train or val."""
+    dataset: str = ""
+    """Name or package.module:Class as in data.dataset; without, it is recognized by its files."""
+    options: Options = field(default_factory=dict)
+    """Options of the data set as in data.options."""
     format: Literal["auto", "instances", "people", "coco", "cihp", "mhp"] = "auto"
     """Format of the predictions (docs/formats.md); auto detects it by the files."""
     output: str = ""
@@ -59,7 +65,10 @@ def main(arguments: list[str] | None = None) -> dict:
         if output.is_file():
             raise ValueError(f"--output must be a folder, {output} is a file")
         name = detect_format(folder) if options.format == "auto" else options.format
-        format, dataset = make_format(name), open_split(options.data_root, options.split)
+        format, dataset = (
+            make_format(name),
+            open_split(options.data_root, options.split, options.dataset, options.options),
+        )
         evaluator = ParsingEvaluator(
             dataset.labels.num_classes,
             skip_empty=options.skip_empty,

@@ -84,6 +84,8 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
         folder, resumed = distributed.on_main(lambda: new_run_folder(run.output, name, run.resume))
         set_up_torch(run.seed, run.deterministic)
         dataset = open_dataset(config, "train")
+        if run.evaluate:
+            open_dataset(config, "eval")  # what is missing there is said now, not after the last iteration
         labels = dataset.labels
         model = build_model(config, labels.num_classes)
         taken = []

@@ -1,8 +1,9 @@
 """What the paper reports, in percent; None where it prints nothing. ResNet-50, val splits, 75 epochs."""
 
 from rpcnn.config import Config
-from rpcnn.data.open import label_set
 
+DATA_SETS = {"cihp": "CIHP", "painted": "CIHP", "mhpv2": "MHP-v2"}
+"""Beside which of the paper's data sets a data.dataset is put: painted people have CIHP's labels."""
 METRICS = {"miou": "mIoU", "ap_p_50": "AP^p_50", "ap_p_vol": "AP^p_vol", "pcp_50": "PCP_50"}
 SEMANTIC_METRICS = {"miou": "mIoU", "pixel_accuracy": "Pixel acc.", "mean_accuracy": "Mean acc."}
 
@@ -63,12 +64,9 @@ LAMBDA_RESCORING: dict[float, Row] = {
 
 
 def variant_row(config: Config) -> Row | None:
-    """The row of Tables 3-5, 7 and 8 with a configuration's components and loss weights; None where there is none.
-
-    Painted people have CIHP's labels and are put beside its rows.
-    """
+    """The row of Tables 3-5, 7 and 8 with a configuration's components and loss weights; None where there is none."""
     model, loss = config.model, config.loss
-    parts, labels = (model.gse, model.prsn), label_set(config).name
+    parts, labels = (model.gse, model.prsn), DATA_SETS.get(config.data.dataset)
     weights = (loss.lambda_parsing, loss.lambda_semantic if model.gse else 2.0,
                loss.lambda_rescoring if model.prsn else 1.0)  # fmt: skip
     if weights == (2.0, 2.0, 1.0):

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .check import check_folder, detect_layout
-from .cihp import CIHP
+from rpcnn.config import Options
+
+from .check import check_folder
+from .datasets import detect_dataset, open_split
 from .loader import make_train_loader
-from .mhp import MHPv2
 from .painted.scene import write_cihp
 from .show import contact_sheet
 from .transforms import TrainTransform
@@ -18,19 +19,27 @@ from .transforms import TrainTransform
 Root = Annotated[Path, tyro.conf.Positional]
 
 
-def check(root: Root, split: tuple[str, ...] = ("train", "val")) -> int:
-    """Name every fault of a CIHP or MHP-v2 folder and print its statistics.
+def check(
+    root: Root,
+    split: tuple[str, ...] = ("train", "val"),
+    dataset: str = "",
+    options: Options = {},  # noqa: B006  (never changed)
+) -> int:
+    """Name every fault of a data set and print its statistics.
 
-    Ends with status 1 if the reader has to leave an image out, 0 otherwise.
+    Ends with status 1 if an image has to be left out, 0 otherwise.
 
     Args:
-        root: Folder of the data set: it holds Training and Validation (CIHP) or train and val (MHP-v2).
-        split: Splits to check: train, val, test; those whose folder is not there are passed over.
+        root: Folder of the data set (docs/datasets.md says what it holds).
+        split: Splits to check: train, val, test; those whose files are not there are passed over.
+        dataset: Name or package.module:Class as in data.dataset; without, it is recognized by its files.
+        options: Options of the data set as in data.options.
     """
+    dataset = dataset or detect_dataset(root)
     faults = checked = 0
     for name in split:
         try:
-            report = check_folder(root, name)
+            report = check_folder(root, name, dataset, options)
         except FileNotFoundError as missing:
             print(f"{name}: {missing}\n")
             continue
@@ -47,26 +56,30 @@ def show(
     count: int = 12,
     seed: int = 0,
     short_side: tuple[int, int] = (512, 864),
-    max_size: int = 1400,
+    long_side_max: int = 1400,
     flip: bool = True,
+    dataset: str = "",
+    options: Options = {},  # noqa: B006  (never changed)
 ) -> int:
     """Draw training samples after augmentation into one picture: input, parts, people and boxes.
 
     Args:
-        root: Folder of the data set: it holds Training and Validation (CIHP) or train and val (MHP-v2).
+        root: Folder of the data set (docs/datasets.md says what it holds).
         output: Picture to write.
-        split: train or val.
+        split: Split of the data set: train or val.
         count: Number of samples: the first ones that a run with this seed sees.
         seed: Seed of the shuffling and the augmentation.
         short_side: Range from which the short side is drawn, in pixels.
-        max_size: Longest side, in pixels.
+        long_side_max: Longest side, in pixels.
         flip: Mirror half of the samples.
+        dataset: Name or package.module:Class as in data.dataset; without, it is recognized by its files.
+        options: Options of the data set as in data.options.
     """
-    dataset = {"cihp": CIHP, "mhpv2": MHPv2}[detect_layout(root)](root, split)
-    transform = TrainTransform(short_side, max_size, dataset.labels, 0.5 if flip else 0.0)
-    images, targets = next(make_train_loader(dataset, transform, min(count, len(dataset)), seed))
-    contact_sheet(images, targets, dataset.labels).save(output)
-    print(f"{len(images)} samples of {root} ({split}, {len(dataset)} images): {output}")
+    samples = open_split(root, split, dataset, options)
+    transform = TrainTransform(short_side, long_side_max, samples.labels, 0.5 if flip else 0.0)
+    images, targets = next(make_train_loader(samples, transform, min(count, len(samples)), seed))
+    contact_sheet(images, targets, samples.labels).save(output)
+    print(f"{len(images)} samples of {root} ({split}, {len(samples)} images): {output}")
     return 0
 
 

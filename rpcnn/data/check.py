@@ -1,20 +1,18 @@
-"""What is wrong with a data folder, and what is in it: every fault by name, and the statistics of people and parts."""
+"""What is wrong with a data set, and what is in it: every fault by name, and the statistics of people and parts."""
 
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from rpcnn.labels import CIHP as CIHP_LABELS
-from rpcnn.labels import IGNORE, MHP_V2, LabelSet
+from rpcnn.labels import IGNORE, LabelSet
 
-from .cihp import SPLITS
-from .folder import IMAGE_SUFFIXES, DataFault, check_size, check_values, read_id_list, read_image, read_labels
-from .mhp import LISTS, PERSON_FILE
+from .dataset import PeopleDataset
+from .datasets import detect_dataset, open_split
+from .files import DataFault
 
 
 @dataclass
@@ -71,197 +69,73 @@ class Report:
 
 
 @dataclass
-class _Findings:
+class _Image:
     """What one image has."""
 
     id: str
-    faults: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    size: tuple[int, int] | None = None
-    people: int = 0
-    pixels: np.ndarray | None = None
-
-    def attempt(self, read, *args, **kwargs):
-        """The value of `read`, or None after writing down why there is none."""
-        try:
-            return read(*args, **kwargs)
-        except DataFault as fault:
-            self.faults.append(str(fault))
+    size: tuple[int, int]
+    people: int
+    pixels: np.ndarray
+    notes: list[str]
 
 
-def detect_layout(root: Path) -> str:
-    """ "cihp" or "mhpv2", by the names of the folders; raises FileNotFoundError if they are neither's."""
-    if layout := _layout_of(root):
-        return layout
-    inner = sorted(path for path in root.iterdir() if path.is_dir() and _layout_of(path)) if root.is_dir() else []
-    raise FileNotFoundError(
-        f"{root}: holds neither CIHP's Training/Images or Validation/Images nor MHP-v2's train/images or val/images"
-        + (f"; {inner[0]} does" if inner else "")
-    )
+def check_folder(root, split: str = "train", name: str = "", options: dict | None = None) -> Report:
+    """Examine every file of a split of a data set and report on all of them.
 
+    The data set itself knows the faults of its files (`faults`) and what is suspicious about them (`notes`, `stray`).
+    Noted of any data set are pixels of a part without a person, and people who may be there twice.
 
-def _layout_of(root: Path) -> str | None:
-    if any((root / name / "Images").is_dir() for name in SPLITS.values()):
-        return "cihp"
-    if any((root / name / "images").is_dir() for name, _ in LISTS.values()):
-        return "mhpv2"
-    return None
+    Args:
+        root, split, name, options: see :func:`rpcnn.data.datasets.open_split`.
 
-
-def check_folder(root, split: str = "train", layout: str | None = None) -> Report:
-    """Examine every file of a split of CIHP or MHP-v2 and report on all of them.
-
-    Faults are found for: images and maps that are missing, unreadable or truncated, maps of another size than their
-    image, labels outside the label set, MHP-v2 people not numbered 1 to N. Noted are: people without any part, pixels
-    of a person without a part and parts without a person, files that belong to no image of the list, ids listed twice.
-
-    Raises FileNotFoundError if the folder is not there, ValueError for an unknown split.
+    Raises:
+        OSError, ValueError: as `open_split`.
     """
-    root = Path(root)
-    layout = layout or detect_layout(root)
-    splits = SPLITS if layout == "cihp" else LISTS
-    if split not in splits:
-        raise ValueError(f"check_folder: split must be one of {', '.join(splits)}, got {split!r}")
-    return _check_cihp(root, split) if layout == "cihp" else _check_mhp(root, split)
+    name = name or detect_dataset(root)
+    return check_dataset(open_split(root, split, name, options), f"{name} {split} ({root})")
 
 
-def _images_of(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"check_folder: no folder {folder}")
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
+def check_dataset(dataset: PeopleDataset, title: str) -> Report:
+    """Examine every image of a data set, in several threads, and add up what is found."""
+    report = Report(title, dataset.labels, faults=list(dataset.faults.items()), notes=list(dataset.stray()))
+    usable = [index for index, name in enumerate(dataset.ids) if name not in dataset.faults]
+    report.images = len(usable) + len(dataset.faults)
 
+    def examine(index: int) -> _Image | str:
+        try:
+            return _examine(dataset, index)
+        except DataFault as fault:
+            return str(fault)
 
-def _run(report: Report, ids: list[str] | None, images: dict[str, Path], examine) -> Report:
-    """Examine the listed images in several threads and add up what was found."""
-    listed = list(dict.fromkeys(ids if ids is not None else images))
-    for name, times in Counter(ids or ()).items():
-        if times > 1:
-            report.notes.append((name, f"listed {times} times"))
-    unlisted = [name for name in images if name not in set(listed)]
-    if unlisted:
-        report.notes.append((unlisted[0], f"and {len(unlisted) - 1} more images are in the folder but not in the list"))
-    report.images = len(listed)
     with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2)) as pool:
-        examined = tqdm(pool.map(examine, listed), total=len(listed), desc="checking", unit="image", disable=None)
-        for found in examined:
-            report.faults += [(found.id, message) for message in found.faults]
-            report.notes += [(found.id, message) for message in found.notes]
-            if not found.faults:
-                report.people[found.people] += 1
-                report.sizes.append(found.size)
-                report.pixels += found.pixels
-                report.images_with += found.pixels > 0
+        examined = tqdm(pool.map(examine, usable), total=len(usable), desc="checking", unit="image", disable=None)
+        for index, found in zip(usable, examined, strict=True):
+            if isinstance(found, str):
+                report.faults.append((dataset.ids[index], found))
+                continue
+            report.notes += [(found.id, note) for note in found.notes]
+            report.people[found.people] += 1
+            report.sizes.append(found.size)
+            report.pixels += found.pixels
+            report.images_with += found.pixels > 0
     return report
 
 
-def _orphans(report: Report, folder: Path, stem_of, images: dict[str, Path]) -> None:
-    for path in sorted(folder.glob("*.png")) if folder.is_dir() else ():
-        if stem_of(path) not in images:
-            report.notes.append((path.stem, f"{path}: belongs to no image"))
+def _examine(dataset: PeopleDataset, index: int) -> _Image:
+    sample = dataset.load(index)
+    person_maps, label_map = sample["person_maps"].numpy(), sample["label_map"].numpy()
+    count = lambda labels: np.bincount(labels.ravel(), minlength=256)[: dataset.labels.num_classes].astype(np.int64)
+    layers = np.zeros(label_map.shape, np.int32)
+    pixels = np.zeros(dataset.labels.num_classes, np.int64)
+    for person in person_maps:
+        layers += person > 0
+        pixels[1:] += count(person)[1:]
+    pixels += count(label_map[layers == 0])
 
-
-def _check_cihp(root: Path, split: str) -> Report:
-    folder = root / SPLITS[split]
-    images = _images_of(folder / "Images")
-    report = Report(f"CIHP {split} ({folder})", CIHP_LABELS)
-    annotated = split != "test" or (folder / "Category_ids").is_dir()
-    for sub in ("Category_ids", "Human_ids"):
-        _orphans(report, folder / sub, lambda path: path.stem, images)
-
-    def examine(stem: str) -> _Findings:
-        found = _Findings(stem)
-        _, found.size = found.attempt(
-            read_image, images.get(stem, folder / "Images" / f"{stem}.jpg"), pixels=False
-        ) or (
-            None,
-            None,
-        )
-        if not annotated:
-            found.pixels = _count(np.zeros(found.size or (0, 0), np.uint8), report.labels)
-            return found
-        maps = []
-        for sub in ("Category_ids", "Human_ids"):
-            path = folder / sub / f"{stem}.png"
-            labels = found.attempt(read_labels, path)
-            if labels is not None:
-                if found.size:
-                    found.attempt(check_size, labels.shape, found.size, path)
-                if sub == "Category_ids":
-                    found.attempt(check_values, labels, report.labels.num_classes, path)
-                maps.append(labels)
-        if found.faults:
-            return found
-        category, human = maps
-        labelled = (category > 0) & (category != IGNORE)
-        everybody = np.bincount(human.ravel(), minlength=256)
-        with_parts = np.bincount(human[category > 0], minlength=256)
-        for k in np.flatnonzero(everybody[1:]) + 1:
-            if with_parts[k] == 0:
-                found.notes.append(f"person {k} has {everybody[k]} pixels and no part: left out")
-            found.people += bool(with_parts[k])
-        for pixels, message in (
-            ((human > 0) & (category == 0) & (with_parts[human] > 0), "pixels of a person without a part"),
-            (labelled & (human == 0), "pixels of a part without a person"),
-        ):
-            if count := int(pixels.sum()):
-                found.notes.append(f"{count} {message}")
-        found.pixels = _count(category, report.labels)
-        return found
-
-    return _run(report, read_id_list(folder / f"{split}_id.txt"), images, examine)
-
-
-def _check_mhp(root: Path, split: str) -> Report:
-    name, id_list = LISTS[split]
-    folder = root / name
-    images, annotations = _images_of(folder / "images"), folder / "parsing_annos"
-    report = Report(f"MHP-v2 {split} ({folder})", MHP_V2)
-    people: dict[str, list[tuple[int, int, Path]]] = {}
-    for path in sorted(annotations.glob("*.png")) if annotations.is_dir() else ():
-        if match := PERSON_FILE.match(path.name):
-            people.setdefault(match[1], []).append((int(match[3]), int(match[2]), path))
-        else:
-            report.notes.append((path.stem, f"{path}: is not named <image>_<NN>_<ii>.png"))
-    for stem, files in people.items():
-        if stem not in images:
-            report.notes.append((stem, f"{files[0][2]}: belongs to no image"))
-
-    def examine(stem: str) -> _Findings:
-        found = _Findings(stem)
-        path = images.get(stem, folder / "images" / f"{stem}.jpg")
-        _, found.size = found.attempt(read_image, path, pixels=False) or (None, None)
-        files = sorted(people.get(stem, []))
-        if not files and (name != "test" or annotations.is_dir()):
-            found.faults.append(f"{path}: has no annotation {stem}_NN_ii.png in parsing_annos")
-        numbers, totals = [number for number, _, _ in files], {total for _, total, _ in files}
-        if files and (sorted(numbers) != list(range(1, len(files) + 1)) or totals != {len(files)}):
-            found.faults.append(f"people must be numbered 1 to N of N, got {[file.name for _, _, file in files]}")
-        found.pixels = np.zeros(report.labels.num_classes, np.int64)
-        covered, shared = None, 0
-        for _, _, file in files:
-            labels = found.attempt(read_labels, file, channel=0)
-            if labels is None:
-                continue
-            if found.size:
-                found.attempt(check_size, labels.shape, found.size, file)
-            found.attempt(check_values, labels, report.labels.num_classes, file)
-            if found.faults:
-                continue
-            found.pixels[1:] += _count(labels, report.labels)[1:]
-            if labels.any():
-                found.people += 1
-            elif len(files) > 1:
-                found.notes.append(f"{file.name} has no part: left out")
-            shared += 0 if covered is None else int(((labels > 0) & covered).sum())
-            covered = labels > 0 if covered is None else covered | (labels > 0)
-        if not found.faults:
-            found.pixels[0] = found.size[0] * found.size[1] - (0 if covered is None else int(covered.sum()))
-        if covered is not None and shared > 0.5 * covered.sum():
-            found.notes.append(f"people share {shared} pixels of {int(covered.sum())}: the same person twice?")
-        return found
-
-    return _run(report, read_id_list(root / "list" / id_list), images, examine)
-
-
-def _count(labels: np.ndarray, label_set: LabelSet) -> np.ndarray:
-    return np.bincount(labels.ravel(), minlength=256)[: label_set.num_classes].astype(np.int64)
+    notes = list(dataset.notes(index))
+    if alone := int(((label_map > 0) & (label_map != IGNORE) & (layers == 0)).sum()):
+        notes.append(f"{alone} pixels of a part without a person")
+    covered, shared = int((layers > 0).sum()), int(np.maximum(layers - 1, 0).sum())
+    if shared > 0.5 * covered:
+        notes.append(f"people share {shared} pixels of {covered}: the same person twice?")
+    return _Image(sample["id"], label_map.shape, len(person_maps), pixels, notes)

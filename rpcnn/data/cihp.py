@@ -1,32 +1,19 @@
 """CIHP (Crowd Instance-level Human Parsing), read from the folders of the official archive as they are."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from rpcnn.labelmaps.boxes import person_boxes
 from rpcnn.labelmaps.people import NumberedPersonMaps
 from rpcnn.labels import CIHP as CIHP_LABELS
 
-from .folder import (
-    IMAGE_SUFFIXES,
-    DataFault,
-    Entry,
-    ParsingFolder,
-    check_size,
-    check_values,
-    fingerprint,
-    load_index,
-    read_id_list,
-    read_image,
-    read_labels,
-)
-from .sample import Sample, Truth
-
-SPLITS = {"train": "Training", "val": "Validation", "test": "Testing"}
+from .files import images_in, read_id_list, read_part_and_person_map
+from .index import fingerprint
+from .indexed import IndexedDataset, notes_on_numbers
 
 
-class CIHP(ParsingFolder):
+class CIHP(IndexedDataset):
     """CIHP under `root`, the folder that holds Training, Validation and Testing; `split` is train, val or test.
 
     Read are Images/<id>.jpg, Category_ids/<id>.png (part of each pixel) and Human_ids/<id>.png (person of each pixel)
@@ -40,76 +27,54 @@ class CIHP(ParsingFolder):
     Raises FileNotFoundError if the folders are not there, ValueError for an unknown split.
     """
 
+    labels = CIHP_LABELS
+    splits: ClassVar[dict[str, tuple[str, str]]] = {
+        "train": ("Training", "train_id.txt"),
+        "val": ("Validation", "val_id.txt"),
+        "test": ("Testing", "test_id.txt"),
+    }
+    """The folder of a split, and the list of ids in it."""
+    layout = "Validation/Images, or Training/Images without Testing/Category_ids"
+
     def __init__(self, root, split: str = "train"):
-        if split not in SPLITS:
-            raise ValueError(f"CIHP: split must be one of {', '.join(SPLITS)}, got {split!r}")
-        self.root, self.split = Path(root), split
-        self.folder = self.root / SPLITS[split]
-        if not (self.folder / "Images").is_dir():
+        self.check_split(split)
+        name, id_list = self.splits[split]
+        self.folder = Path(root) / name
+        pictures = self.folder / "Images"
+        if not pictures.is_dir():
+            wanted = " and ".join(folder for folder, _ in list(self.splits.values())[:2])
             raise FileNotFoundError(
-                f"CIHP: no folder {self.folder / 'Images'}; root must be the folder that holds Training and Validation"
+                f"{type(self).__name__}: no folder {pictures}; root must be the folder that holds {wanted}"
             )
-        self.num_classes = CIHP_LABELS.num_classes
         self.annotated = (self.folder / "Category_ids").is_dir() or split != "test"
-        id_list = self.folder / f"{split}_id.txt"
-        self._images = {
-            p.stem: p.name for p in sorted((self.folder / "Images").iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES
-        }
-        stems = read_id_list(id_list) or list(self._images)
-        mark = fingerprint([self.folder / sub for sub in ("Images", "Category_ids", "Human_ids")], [id_list])
-        entries, faults = load_index(self.folder, "cihp", stems, mark, self._scan)
-        super().__init__(CIHP_LABELS, entries, faults)
+        maps = [self.folder / sub for sub in ("Category_ids", "Human_ids")]
+        super().__init__(
+            self.labels,
+            self.folder,
+            "cihp",
+            read_id_list(self.folder / id_list),
+            images_in(pictures),
+            fingerprint([pictures, *maps], [self.folder / id_list]),
+        )
 
-    def _paths(self, stem: str) -> tuple[Path, Path, Path]:
-        image = self.folder / "Images" / self._images.get(stem, f"{stem}.jpg")
-        return image, self.folder / "Category_ids" / f"{stem}.png", self.folder / "Human_ids" / f"{stem}.png"
+    @classmethod
+    def detect(cls, root: Path) -> bool:
+        withheld = not (root / "Testing/Category_ids").is_dir()
+        return (root / "Validation/Images").is_dir() or ((root / "Training/Images").is_dir() and withheld)
 
-    def _maps(self, stem: str, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Category and human map, checked against each other and the image."""
+    def image_path(self, stem: str) -> Path:
+        return self.images.get(stem, self.folder / "Images" / f"{stem}.jpg")
+
+    def annotation(self, stem: str, size: tuple[int, int] | None) -> tuple[np.ndarray, NumberedPersonMaps]:
         if not self.annotated:
-            return np.zeros(size, np.uint8), np.zeros(size, np.uint8)
-        _, category_path, human_path = self._paths(stem)
-        category, human = read_labels(category_path), read_labels(human_path)
-        check_size(category.shape, size, category_path)
-        check_size(human.shape, size, human_path)
-        check_values(category, self.num_classes, category_path)
-        return category, human
+            nothing = np.zeros(size or (0, 0), np.uint8)
+            return nothing, NumberedPersonMaps(nothing, nothing, 0)
+        parts, people = (self.folder / sub / f"{stem}.png" for sub in ("Category_ids", "Human_ids"))
+        return read_part_and_person_map(parts, people, size, self.labels.num_classes)
 
-    def _scan(self, stem: str) -> Entry:
-        _, size = read_image(self._paths(stem)[0], pixels=False)
-        category, human = self._maps(stem, size)
-        entry = Entry(stem, *size)
-        boxes = person_boxes(NumberedPersonMaps(category, human, int(human.max(initial=0))))
-        for k, box in enumerate(boxes.astype(int).tolist(), 1):
-            if any(box):  # a person without any part is no person
-                entry.people.append(k)
-                entry.boxes.append(box)
-        return entry
+    def notes(self, index: int) -> list[str]:
+        label_map, people = self.annotation(self.ids[index], tuple(self.sizes[index]))
+        return notes_on_numbers(label_map, people.numbers)
 
-    def load(self, index: int, with_image: bool = True) -> Sample:
-        entry = self.entries[index]
-        image_path = self._paths(entry.id)[0]
-        image, size = read_image(image_path) if with_image else (None, (entry.height, entry.width))
-        check_size(size, (entry.height, entry.width), image_path)
-        truth = self.truth(index)
-        person_maps = np.asarray(truth.person_maps)
-        for k, person in zip(entry.people, person_maps, strict=True):
-            if not person.any():
-                raise self._gone(entry, k)
-        return self._sample(entry, image, person_maps, truth.label_map)
-
-    def truth(self, index: int) -> Truth:
-        entry = self.entries[index]
-        category, human = self._maps(entry.id, (entry.height, entry.width))
-        count = len(entry.people)
-        most = human.max(initial=0)
-        if most < max(entry.people, default=0):
-            raise self._gone(entry, entry.people[-1])
-        if entry.people != list(range(1, most + 1)):
-            renumber = np.zeros(256, np.uint8)
-            renumber[entry.people] = np.arange(1, count + 1)
-            human = renumber[human]
-        return Truth(category, NumberedPersonMaps(category, human, count), np.array(entry.boxes, float).reshape(-1, 4))
-
-    def _gone(self, entry: Entry, person: int) -> DataFault:
-        return DataFault(f"{self._paths(entry.id)[2]}: person {person} of the index is not there any more")
+    def stray(self) -> list[tuple[str, str]]:
+        return super().stray() + self.without_image(self.folder / "Category_ids", self.folder / "Human_ids")

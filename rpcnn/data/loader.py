@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .folder import DataFault
+from .files import DataFault
 from .sample import Sample, Target
 
 log = logging.getLogger(__name__)

@@ -2,39 +2,21 @@
 
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from rpcnn.labelmaps.boxes import enclosing_box
 from rpcnn.labels import MHP_V2
 
-from .folder import (
-    IMAGE_SUFFIXES,
-    DataFault,
-    Entry,
-    ParsingFolder,
-    check_size,
-    check_values,
-    fingerprint,
-    load_index,
-    read_id_list,
-    read_image,
-    read_labels,
-)
-from .sample import Sample
+from .files import DataFault, all_faults, check_size, check_values, images_in, read_id_list, read_labels
+from .index import fingerprint
+from .indexed import IndexedDataset
 
-LISTS = {
-    "train": ("train", "train.txt"),
-    "val": ("val", "val.txt"),
-    "test": ("test", "test_all.txt"),
-    "test_top10": ("test", "test_inter_top10.txt"),
-    "test_top20": ("test", "test_inter_top20.txt"),
-}
 PERSON_FILE = re.compile(r"(.+)_(\d+)_(\d+)\.png$")
 
 
-class MHPv2(ParsingFolder):
-    """MHP-v2 under `root`, the folder that holds train, val and list; `split` is a key of LISTS.
+class MHPv2(IndexedDataset):
+    """MHP-v2 under `root`, the folder that holds train, val and list; `split` is a key of `splits`.
 
     Read are <split>/images/<id>.jpg and, for every person, <split>/parsing_annos/<id>_<NN>_<ii>.png (person ii of NN),
     of the ids in list/*.txt, or of all files in images where there is no such list. The annotation files have three
@@ -51,68 +33,90 @@ class MHPv2(ParsingFolder):
     Raises FileNotFoundError if the folders are not there, ValueError for an unknown split.
     """
 
+    labels = MHP_V2
+    splits: ClassVar[dict[str, tuple[str, str]]] = {
+        "train": ("train", "train.txt"),
+        "val": ("val", "val.txt"),
+        "test": ("test", "test_all.txt"),
+        "test_top10": ("test", "test_inter_top10.txt"),
+        "test_top20": ("test", "test_inter_top20.txt"),
+    }
+    """The folder of a split, and the list of ids in the folder list."""
+    layout = "train/images and train/parsing_annos, or the same in val"
+
     def __init__(self, root, split: str = "train"):
-        if split not in LISTS:
-            raise ValueError(f"MHPv2: split must be one of {', '.join(LISTS)}, got {split!r}")
-        self.root, self.split = Path(root), split
-        name, id_list = LISTS[split]
-        self.folder, id_list = self.root / name, self.root / "list" / id_list
-        images, annotations = self.folder / "images", self.folder / "parsing_annos"
-        if not images.is_dir():
+        self.check_split(split)
+        name, id_list = self.splits[split]
+        self.folder, id_list = Path(root) / name, Path(root) / "list" / id_list
+        pictures, self.maps = self.folder / "images", self.folder / "parsing_annos"
+        if not pictures.is_dir():
             raise FileNotFoundError(
-                f"MHPv2: no folder {images}; root must be the folder that holds train, val and list"
+                f"MHPv2: no folder {pictures}; root must be the folder that holds train, val and list"
             )
-        self.annotated = annotations.is_dir() or name != "test"
-        self._images = {p.stem: p.name for p in sorted(images.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
-        self._people: dict[str, list[tuple[int, int, str]]] = {}
-        if annotations.is_dir():
-            for path in annotations.iterdir():
-                if match := PERSON_FILE.match(path.name):
-                    self._people.setdefault(match[1], []).append((int(match[3]), int(match[2]), path.name))
-        stems = read_id_list(id_list) or list(self._images)
-        mark = fingerprint([images, annotations], [id_list])
-        entries, faults = load_index(self.folder, f"mhpv2-{split}", stems, mark, self._scan)
-        del self._people  # the index has the names: loader processes need not carry them twice
-        super().__init__(MHP_V2, entries, faults)
+        self.annotated = self.maps.is_dir() or name != "test"
+        self.people: dict[str, list[tuple[int, int, str]]] = {}
+        """Of each id the number of each person, how many there should be, and the file, ascending."""
+        self.unnamed: list[Path] = []
+        for path in sorted(self.maps.glob("*.png")) if self.maps.is_dir() else ():
+            if match := PERSON_FILE.match(path.name):
+                self.people.setdefault(match[1], []).append((int(match[3]), int(match[2]), path.name))
+            else:
+                self.unnamed.append(path)
+        for files in self.people.values():
+            files.sort()
+        mark = fingerprint([pictures, self.maps], [id_list])
+        super().__init__(self.labels, self.folder, f"mhpv2-{split}", read_id_list(id_list), images_in(pictures), mark)
 
-    def _image_path(self, stem: str) -> Path:
-        return self.folder / "images" / self._images.get(stem, f"{stem}.jpg")
+    @classmethod
+    def detect(cls, root: Path) -> bool:
+        return any((root / split / "images").is_dir() and (root / split / "parsing_annos").is_dir()
+                   for split in ("train", "val"))  # fmt: skip
 
-    def _map(self, name: str, size: tuple[int, int]) -> np.ndarray:
-        path = self.folder / "parsing_annos" / name
+    def image_path(self, stem: str) -> Path:
+        return self.images.get(stem, self.folder / "images" / f"{stem}.jpg")
+
+    def annotation(self, stem: str, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+        files = self.people.get(stem, [])
+        if self.annotated and not files:
+            raise DataFault(f"{self.image_path(stem)}: has no annotation {stem}_NN_ii.png in parsing_annos")
+        with all_faults() as attempt:
+            attempt(self._check_numbers, stem, files)
+            maps = [attempt(self._map, name, size) for _, _, name in files]
+        size = size or (maps[0].shape if maps else (0, 0))
+        person_maps, label_map = np.zeros((len(maps), *size), np.uint8), np.zeros(size, np.uint8)
+        for person, own, (_, _, name) in zip(person_maps, maps, files, strict=True):  # the last one is in front
+            check_size(own.shape, size, self.maps / name)
+            person[:] = own
+            np.copyto(label_map, own, where=own > 0)
+        return label_map, person_maps
+
+    def _check_numbers(self, stem: str, files: list[tuple[int, int, str]]) -> None:
+        if [(number, total) for number, total, _ in files] != [(k, len(files)) for k in range(1, len(files) + 1)]:
+            raise DataFault(
+                f"{self.maps}: {stem}_*.png must be people 1 to N of N, got {[name for _, _, name in files]}"
+            )
+
+    def _map(self, name: str, size: tuple[int, int] | None) -> np.ndarray:
+        path = self.maps / name
         labels = read_labels(path, channel=0)
-        check_size(labels.shape, size, path)
-        check_values(labels, MHP_V2.num_classes, path)
+        with all_faults() as attempt:
+            if size:
+                attempt(check_size, labels.shape, size, path)
+            attempt(check_values, labels, self.labels.num_classes, path)
         return labels
 
-    def _scan(self, stem: str) -> Entry:
-        _, size = read_image(self._image_path(stem), pixels=False)
-        entry = Entry(stem, *size)
-        files = sorted(self._people.get(stem, []))
-        if self.annotated and not files:
-            raise DataFault(f"{self._image_path(stem)}: has no annotation {stem}_NN_ii.png in parsing_annos")
-        if {number for number, _, _ in files} != set(range(1, len(files) + 1)) or any(
-            total != len(files) for _, total, _ in files
-        ):
-            raise DataFault(
-                f"{self.folder / 'parsing_annos'}: {stem}_*.png must be people 1 to N of N, "
-                f"got {[name for _, _, name in files]}"
-            )
-        for _, _, name in files:
-            box = [int(side) for side in enclosing_box(self._map(name, size))]
-            if any(box):  # a person without any part is no person
-                entry.people.append(name)
-                entry.boxes.append(box)
-        return entry
-
-    def load(self, index: int, with_image: bool = True) -> Sample:
+    def notes(self, index: int) -> list[str]:
         entry = self.entries[index]
-        image_path = self._image_path(entry.id)
-        image, size = read_image(image_path) if with_image else (None, (entry.height, entry.width))
-        check_size(size, (entry.height, entry.width), image_path)
-        person_maps = np.zeros((len(entry.people), *size), np.uint8)
-        label_map = np.zeros(size, np.uint8)
-        for person, name in zip(person_maps, entry.people, strict=True):  # rising numbers: the last one is in front
-            person[:] = self._map(name, size)
-            np.copyto(label_map, person, where=person > 0)
-        return self._sample(entry, image, person_maps, label_map)
+        files = self.people.get(entry.id, [])
+        if len(files) < 2:
+            return []
+        return [f"{name} has no part: left out" for number, _, name in files if number not in entry.people]
+
+    def stray(self) -> list[tuple[str, str]]:
+        unnamed = [(path.stem, f"{path}: is not named <image>_<NN>_<ii>.png") for path in self.unnamed]
+        orphans = [
+            (stem, f"{self.maps / files[0][2]}: belongs to no image")
+            for stem, files in self.people.items()
+            if stem not in self.images
+        ]
+        return super().stray() + unnamed + orphans

@@ -6,8 +6,10 @@ H × W pixels, n people.
 from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from rpcnn.labelmaps.boxes import person_boxes
 from rpcnn.labelmaps.people import NumberedPersonMaps
 
 
@@ -33,6 +35,52 @@ class Sample(Target):
 
     image: Tensor
     """uint8 [3, H, W] RGB."""
+
+
+def make_sample(
+    id: str,
+    image: np.ndarray,
+    person_maps: np.ndarray | NumberedPersonMaps,
+    label_map: np.ndarray | None = None,
+) -> Sample:
+    """A sample from arrays; people without any label are left out.
+
+    Args:
+        id: names the image, and the files that are written about it.
+        image: uint8 [H, W, 3] RGB.
+        person_maps: uint8 [n, H, W], a label map per person, or `NumberedPersonMaps(label_map, numbers, count)`, for
+            people who share no pixel.
+        label_map: uint8 [H, W]; by default that of the numbered maps, or the people's maps laid over each other, the
+            last one in front.
+
+    Raises:
+        ValueError: a shape or dtype is another one.
+    """
+    maps = np.asarray(person_maps)
+    if label_map is None and isinstance(person_maps, NumberedPersonMaps):
+        label_map = person_maps.label_map
+    elif label_map is None:
+        label_map = np.zeros(maps.shape[1:], np.uint8)
+        for person in maps:
+            np.copyto(label_map, person, where=person > 0)
+    for name, values, shape in (
+        ("image", image, (*image.shape[:2], 3)),
+        ("person_maps", maps, (len(maps), *image.shape[:2])),
+        ("label_map", label_map, image.shape[:2]),
+    ):
+        if values.dtype != np.uint8 or values.shape != shape:
+            raise ValueError(
+                f"make_sample: {name} of {id!r} must be uint8 {list(shape)}, got {values.dtype} {list(values.shape)}"
+            )
+    boxes = person_boxes(person_maps)
+    seen = boxes.any(1)
+    return Sample(
+        image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+        boxes=torch.tensor(boxes[seen], dtype=torch.float32),
+        person_maps=torch.from_numpy(maps[seen]),
+        label_map=torch.from_numpy(np.ascontiguousarray(label_map)),
+        id=id,
+    )
 
 
 class Truth(NamedTuple):

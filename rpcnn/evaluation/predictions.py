@@ -8,10 +8,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from rpcnn.data.check import detect_layout
-from rpcnn.data.cihp import CIHP
-from rpcnn.data.folder import ParsingFolder
-from rpcnn.data.mhp import MHPv2
+from rpcnn.data.dataset import PeopleDataset
 from rpcnn.formats import Format, Prediction
 from rpcnn.metrics import ParsingEvaluator
 from rpcnn.metrics.evaluator import ImageCounts
@@ -31,7 +28,7 @@ class Measures(Dataset):
         self,
         format: Format,
         folder: pathlib.Path,
-        dataset: ParsingFolder,
+        dataset: PeopleDataset,
         evaluator: ParsingEvaluator,
         stems: list[tuple[str, int, bool]],
     ):
@@ -53,7 +50,7 @@ class Measures(Dataset):
 def evaluate_predictions(
     format: Format,
     folder: pathlib.Path,
-    dataset: ParsingFolder,
+    dataset: PeopleDataset,
     evaluator: ParsingEvaluator,
     missing: str = "error",
     workers: int = 0,
@@ -74,7 +71,7 @@ def evaluate_predictions(
             prediction that does not fit its image; the message names it.
     """
     stems = format.stems(folder)
-    known = {entry.id: i for i, entry in enumerate(dataset.entries)}
+    known = {id: i for i, id in enumerate(dataset.ids) if id not in dataset.faults}
     unknown = [stem for stem in stems if stem not in known and stem not in dataset.faults]
     if unknown:
         raise ValueError(f"predictions: {_abbreviate(unknown)} in {folder} belong to no image of the data set")
@@ -102,15 +99,6 @@ def evaluate_predictions(
 def empty_prediction(shape: tuple[int, int]) -> Prediction:
     """That an image of height and width `shape` shows nobody."""
     return Prediction(np.zeros(shape, np.uint8), np.zeros((0, *shape), np.uint8), np.zeros(0))
-
-
-def open_split(root: str | pathlib.Path, split: str) -> ParsingFolder:
-    """A split of CIHP or MHP-v2, told by its folders. Raises ValueError where it is neither."""
-    root = pathlib.Path(root)
-    try:
-        return (CIHP if detect_layout(root) == "cihp" else MHPv2)(root, split)
-    except FileNotFoundError as error:
-        raise ValueError(f"data: {error}") from None
 
 
 def _abbreviate(names: list[str]) -> str:

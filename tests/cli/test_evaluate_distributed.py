@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from helpers.commands import TINY
 
-from rpcnn.data import open as data_open
+from rpcnn.data.painted import dataset as painted
 from rpcnn.evaluate import main as evaluate
 from rpcnn.predict import main as predict
 from rpcnn.runtime import distributed
@@ -70,7 +70,7 @@ def work(rank: int, folder: str) -> None:
             patch.setattr("rpcnn.inference.pipeline.Pipeline.__call__", refuse)
         run("failing", evaluate, [weights, "--output", f"{folder}/failing"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data_open, "write_cihp", refuse)  # only the main process paints
+        patch.setattr(painted, "write_cihp", refuse)  # only the main process paints
         run("unpainted", evaluate, [weights, "--output", f"{folder}/failing"])
         run("untrained", train, ["painted", *RUN, *data, "--output", f"{folder}/failing"])
     run("again", train, ["painted", *RUN, *data, "--output", weights])

@@ -139,13 +139,13 @@ def test_a_prediction_of_another_size_is_named(scenes, tmp_path):
     with pytest.raises(
         SystemExit, match=f"{dataset.entries[0].id}: ParsingEvaluator: label_map and true_label_map must have"
     ):
-        main(["--predictions", str(tmp_path), "--data", str(scenes)])
+        main(["--predictions", str(tmp_path), "--data-root", str(scenes)])
 
 
 def test_a_folder_that_is_no_data_set_is_refused(scenes, tmp_path):
     write("people", tmp_path, open_split(scenes, "val"))
-    with pytest.raises(SystemExit, match=r"rpcnn: data: .*holds neither CIHP's"):
-        main(["--predictions", str(tmp_path), "--data", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"rpcnn: .*holds no data set that is recognized"):
+        main(["--predictions", str(tmp_path), "--data-root", str(tmp_path)])
 
 
 def test_help_explains_the_options(capsys):

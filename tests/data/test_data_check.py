@@ -112,7 +112,7 @@ def test_paint_and_show_work_together(tmp_path, capsys):
 
 def test_a_folder_of_nothing_is_a_clear_error(tmp_path, capsys):
     assert main(["show", str(tmp_path)]) == 2
-    assert "neither CIHP's" in capsys.readouterr().err
+    assert "holds no data set that is recognized" in capsys.readouterr().err
 
 
 def test_the_folder_above_a_data_set_names_it(tree, capsys):

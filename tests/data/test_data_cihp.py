@@ -11,7 +11,7 @@ from helpers.data_trees import write_cihp_image, write_png
 from PIL import Image
 
 from rpcnn.data.cihp import CIHP
-from rpcnn.data.folder import DataFault
+from rpcnn.data.files import DataFault
 
 PEOPLE = {1: (5, 4, 6, 20, 30), 3: (14, 30, 10, 50, 39)}  # human ids need not be consecutive
 

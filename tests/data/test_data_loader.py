@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rpcnn.data.folder import DataFault
+from rpcnn.data.files import DataFault
 from rpcnn.data.loader import GroupedSampler, item_seed, make_eval_loader, make_train_loader
 from rpcnn.data.transforms import TrainTransform
 from rpcnn.labels import CIHP

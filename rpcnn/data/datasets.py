@@ -1,0 +1,113 @@
+"""The data sets by name, and those of other people's modules."""
+
+import difflib
+import inspect
+from pathlib import Path
+
+from rpcnn.labels import LabelSet
+from rpcnn.runtime.imports import import_object
+
+from .cihp import CIHP
+from .dataset import PeopleDataset
+from .mhp import MHPv2
+from .painted.dataset import Painted
+
+DATASETS: dict[str, type[PeopleDataset]] = {
+    "cihp": CIHP,
+    "mhpv2": MHPv2,
+    "painted": Painted,
+}
+
+
+def dataset_class(name: str) -> type[PeopleDataset]:
+    """The class of a name in DATASETS, or the one that "package.module:Class" names.
+
+    Raises:
+        ValueError: there is none, or it is not a data set; says what it lacks.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    if ":" not in name:
+        near = difflib.get_close_matches(name, DATASETS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"data.dataset: must be one of {', '.join(DATASETS)}, or package.module:Class, got {name!r}{hint}"
+        )
+    found = import_object(name, "data.dataset")
+    if not (isinstance(found, type) and issubclass(found, PeopleDataset)):
+        raise ValueError(f"data.dataset: {name} must be a subclass of rpcnn.data.dataset.PeopleDataset, got {found!r}")
+    missing = sorted(found.__abstractmethods__)
+    if not hasattr(found, "labels") and found.label_set.__func__ is PeopleDataset.label_set.__func__:
+        missing.append("labels")
+    if missing:
+        raise ValueError(f"data.dataset: {name} has no {', '.join(missing)}; see rpcnn.data.dataset.PeopleDataset")
+    return found
+
+
+def open_split(root: str | Path, split: str, name: str = "", options: dict | None = None, seed: int = 0):
+    """A split of a data set.
+
+    Args:
+        root: its folder.
+        name: for :func:`dataset_class`; "" recognizes a data set of DATASETS by its files.
+        options: further keyword arguments of the class.
+        seed: goes to a class that takes one, unless the options have it.
+
+    Raises:
+        OSError, ValueError: no such data set, split or option, or a folder that is not as it should be.
+    """
+    cls = dataset_class(name or detect_dataset(root))
+    options = check_options(cls, options or {})
+    cls.check_split(split)
+    signature = inspect.signature(cls)
+    if "seed" in signature.parameters:
+        options = {"seed": seed} | options
+    try:
+        signature.bind(root, split, **options)
+    except TypeError as error:
+        raise ValueError(f"data.options: {cls.__name__}(root, split, …): {error}") from None
+    return cls(Path(root), split, **options)
+
+
+def label_set_of(root: str | Path, name: str, options: dict) -> LabelSet:
+    """The labels of a data set, without reading its images. Raises OSError and ValueError as `open_split`."""
+    cls = dataset_class(name)
+    return cls.label_set(Path(root), **check_options(cls, options))
+
+
+def check_options(cls: type[PeopleDataset], options: dict) -> dict:
+    """The options. Raises ValueError where the class does not take one of them."""
+    parameters = list(inspect.signature(cls).parameters.values())[2:]  # those after root and split
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    unknown = [key for key in options if key not in names]
+    if unknown and not any(p.kind == p.VAR_KEYWORD for p in parameters):
+        near = difflib.get_close_matches(unknown[0], names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"data.options: {cls.__name__} takes {', '.join(names) or 'no options'}, got {unknown[0]!r}{hint}"
+        )
+    return options
+
+
+def detect_dataset(root: str | Path) -> str:
+    """The name of the data set in DATASETS whose files are in `root`.
+
+    Raises:
+        FileNotFoundError: there is none; names a folder in `root` that holds one.
+        ValueError: it may be several.
+    """
+    root = Path(root)
+    found = _detected(root)
+    if len(found) > 1:
+        raise ValueError(f"{root}: may be {' or '.join(found)}; choose with --dataset")
+    if found:
+        return found[0]
+    looked_for = "; ".join(f"{name}: {cls.layout}" for name, cls in DATASETS.items() if cls.layout)
+    inner = sorted(path for path in root.iterdir() if path.is_dir() and _detected(path)) if root.is_dir() else []
+    raise FileNotFoundError(
+        f"{root}: holds no data set that is recognized ({looked_for})" + (f"; {inner[0]} does" if inner else "")
+    )
+
+
+def _detected(root: Path) -> list[str]:
+    return [name for name, cls in DATASETS.items() if cls.detect(root)]
