@@ -9,12 +9,18 @@ from rpcnn.runtime.imports import import_object
 
 from .cihp import CIHP
 from .dataset import PeopleDataset
+from .folder import Folder
+from .lip import LIP
 from .mhp import MHPv2
 from .painted.dataset import Painted
+from .pascal_person_part import PascalPersonPart
 
 DATASETS: dict[str, type[PeopleDataset]] = {
     "cihp": CIHP,
     "mhpv2": MHPv2,
+    "lip": LIP,
+    "pascal_person_part": PascalPersonPart,
+    "folder": Folder,
     "painted": Painted,
 }
 

@@ -36,3 +36,31 @@ def write_mhp_image(root, stem, maps, split="train", shape=(40, 60)):
     for i, labels in enumerate(maps, 1):
         channels = np.stack([labels, np.full(shape, 7), np.full(shape, 200)], -1)
         write_png(folder / "parsing_annos" / f"{stem}_{len(maps):02d}_{i:02d}.png", channels)
+
+
+FIVE = """
+name = "five parts"
+names = ["Background", "Head", "Torso", "Left-arm", "Right-arm"]
+pairs = [["Left-arm", "Right-arm"]]
+colors = { Head = "#ff8000" }
+ignore = 9
+"""
+"""A labels.toml."""
+
+
+def write_picture(path, height=40, width=60):
+    """A picture of noise that its name decides."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(list(path.stem.encode())).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def write_own_image(root, stem, people, height=40, width=60, split="train", person_map=True):
+    """One image of a folder of one's own, with the labels of FIVE; people as in `cihp_maps`."""
+    (root / split).mkdir(parents=True, exist_ok=True)
+    (root / "labels.toml").write_text(FIVE)
+    write_picture(root / split / "images" / f"{stem}.jpg", height, width)
+    parts, numbers = cihp_maps(height, width, people)
+    write_png(root / split / "parts" / f"{stem}.png", parts)
+    if person_map:
+        write_png(root / split / "people" / f"{stem}.png", numbers)

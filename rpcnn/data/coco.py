@@ -1,0 +1,121 @@
+"""People and their parts in one JSON file in COCO's style."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from pycocotools import mask as codes
+
+from rpcnn.labelmaps.run_lengths import paint_runs
+from rpcnn.labels import IGNORE, LabelSet
+
+from .files import DataFault, all_faults, check_size
+
+
+class CocoFile:
+    """The annotations of a split as `images` and `annotations`.
+
+    An image has `id`, `file_name` (in the folder of the images), `height` and `width`. An annotation is a person:
+    `image_id` and `parts`, a list of objects with a `category_id`, the number of the class in labels.toml, and a
+    `segmentation` as COCO has it: polygons [[x, y, x, y, …], …] in pixels, or run lengths {size, counts}, compressed or
+    not. Later parts lie over earlier ones of the same person, later people in front of earlier ones. `categories`, if
+    given, must have the names of labels.toml. All other keys are ignored.
+
+    Args:
+        path: the file.
+        labels: those of labels.toml.
+        ignore: category_id of pixels that do not count.
+
+    Raises:
+        ValueError: names the file and what in it is not as it should be.
+    """
+
+    def __init__(self, path: Path, labels: LabelSet, ignore: int):
+        self.path, self.num_classes, self.ignore = path, labels.num_classes, ignore
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: is not JSON: {error}") from None
+        kinds = {
+            "images": {"id": int | str, "file_name": str, "height": int, "width": int},
+            "annotations": {"image_id": int | str, "parts": list | None},
+        }
+        for key, wanted in kinds.items():
+            entries = record.get(key) if isinstance(record, dict) else None
+            if not isinstance(entries, list):
+                raise ValueError(f"{path}: must be an object with a list {key!r}")
+            for number, entry in enumerate(entries):
+                for name, kind in wanted.items():
+                    value = entry.get(name) if isinstance(entry, dict) else None
+                    if not isinstance(value, kind):
+                        kind = getattr(kind, "__name__", kind)
+                        raise ValueError(f"{path}: {key}[{number}].{name} must be {kind}, got {value!r}")
+        for category in record.get("categories", []):
+            number, name = category.get("id"), category.get("name")
+            known = isinstance(number, int) and 0 <= number < self.num_classes
+            if number != ignore and (not known or labels.names[number] != name):
+                is_there = repr(labels.names[number]) if known else f"{self.num_classes} names, from 0"
+                raise ValueError(f"{path}: category {number!r} is {name!r}, labels.toml has {is_there}")
+        self.images = {Path(image["file_name"]).stem: image for image in record["images"]}
+        if len(self.images) != len(record["images"]):
+            raise ValueError(f"{path}: file_name must be another one for every image, without its suffix")
+        stems = {image["id"]: stem for stem, image in self.images.items()}
+        self.people: dict[str, list] = {stem: [] for stem in self.images}
+        """Of each image the parts of each person."""
+        for number, person in enumerate(record["annotations"]):
+            if person["image_id"] not in stems:
+                raise ValueError(f"{path}: annotations[{number}].image_id {person['image_id']!r} is no image's id")
+            self.people[stems[person["image_id"]]].append((number, person.get("parts") or []))
+
+    def read(self, stem: str, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+        """Label map uint8 [H, W] and person maps uint8 [n, H, W] of an image of `size`. Raises DataFault."""
+        image = self.images[stem]
+        stated = image["height"], image["width"]
+        if size is not None:
+            check_size(stated, size, f"{self.path}: image {image['file_name']}")
+        person_maps = np.zeros((len(self.people[stem]), *stated), np.uint8)
+        label_map = np.zeros(stated, np.uint8)
+        with all_faults() as attempt:
+            for own, (number, parts) in zip(person_maps, self.people[stem], strict=True):
+                columns = np.zeros(own.shape[::-1], np.uint8)
+                for k, part in enumerate(parts):
+                    attempt(self._paint, columns, part, f"{self.path}: annotations[{number}].parts[{k}]")
+                own[:] = columns.T
+                np.copyto(label_map, own, where=own > 0)
+        return label_map, person_maps
+
+    def notes(self, stem: str) -> list[str]:
+        """People of an image who have no parts."""
+        return [
+            f"{self.path}: annotations[{number}] has no parts: left out"
+            for number, parts in self.people[stem]
+            if not parts
+        ]
+
+    def _paint(self, columns: np.ndarray, part: dict, place: str) -> None:
+        """Writes a part into uint8 [W, H]; `place` begins the message of a DataFault."""
+        if not isinstance(part, dict) or not {"category_id", "segmentation"} <= part.keys():
+            raise DataFault(f"{place}: must have category_id and segmentation")
+        label, outline = part["category_id"], part["segmentation"]
+        if label != self.ignore and not (isinstance(label, int) and 0 < label < self.num_classes):
+            raise DataFault(
+                f"{place}.category_id: must be in 1..{self.num_classes - 1} or {self.ignore}, got {label!r}"
+            )
+        width, height = columns.shape
+        if isinstance(outline, dict) and list(outline.get("size", ())) != [height, width]:
+            raise DataFault(
+                f"{place}.segmentation.size: must be the image's {[height, width]}, got {outline.get('size')}"
+            )
+        try:
+            if isinstance(outline, list):
+                polygons = [np.asarray(polygon, float).reshape(-1, 2).ravel().tolist() for polygon in outline]
+                if not polygons or any(len(polygon) < 6 for polygon in polygons):
+                    raise ValueError("a polygon must have at least three points")
+                counts = codes.merge(codes.frPyObjects(polygons, height, width))["counts"]
+            elif isinstance(outline.get("counts"), list):
+                counts = codes.frPyObjects(outline, height, width)["counts"]
+            else:
+                counts = outline.get("counts")
+            paint_runs(columns, counts, IGNORE if label == self.ignore else label)
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise DataFault(f"{place}.segmentation: must be polygons or run lengths ({error})") from None
