@@ -1,1 +1,1 @@
-"""Data sets, augmentation and loading: CIHP and MHP-v2 from their official folders, and painted people."""
+"""Data sets (datasets.py has their names, dataset.py says what one is), augmentation and loading; painted people."""
