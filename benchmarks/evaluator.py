@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from rpcnn.data.datasets import open_split
 from rpcnn.data.painted.scene import paint_maps
-from rpcnn.evaluation.predictions import evaluate_predictions, open_split
+from rpcnn.evaluation.predictions import evaluate_predictions
 from rpcnn.formats import FORMATS, Prediction, make_format
 from rpcnn.labelmaps import compiled
 from rpcnn.metrics import ParsingEvaluator, ap_p, confusion_matrix, counting, match_people, pcp, person_counts

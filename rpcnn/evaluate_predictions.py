@@ -1,8 +1,8 @@
 """Evaluates anybody's predictions: ``python -m rpcnn.evaluate --predictions DIR --data-root DIR``.
 
 DIR of --predictions is in one of the formats of docs/formats.md (detected by its files), DIR of --data-root a data set
-of docs/datasets.md. Prints every metric of rpcnn.metrics in one table; --output also writes them as results.json. Images
-are read by several processes, one at a time each: memory does not grow with the set.
+of docs/datasets.md. Prints every metric of rpcnn.metrics in one table; --output also writes them as results.json.
+Images are read by several processes, one at a time each: memory does not grow with the set.
 """
 
 import gc

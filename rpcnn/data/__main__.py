@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from rpcnn.commands import user_errors
 from rpcnn.config import Options
 
 from .check import check_folder
@@ -46,12 +47,14 @@ def check(
         print(report.text(), end="\n\n")
         checked += 1
         faults += len(report.faults)
-    return int(faults > 0 or not checked)
+    if not checked:
+        raise ValueError(f"{root} holds none of the splits {', '.join(split)}")
+    return int(faults > 0)
 
 
 def show(
     root: Root,
-    output: Path = Path("samples.png"),
+    output: Path = Path("."),
     split: str = "train",
     count: int = 12,
     seed: int = 0,
@@ -65,7 +68,7 @@ def show(
 
     Args:
         root: Folder of the data set (docs/datasets.md says what it holds).
-        output: Picture to write.
+        output: Folder for the picture, samples.png.
         split: Split of the data set: train or val.
         count: Number of samples: the first ones that a run with this seed sees.
         seed: Seed of the shuffling and the augmentation.
@@ -78,8 +81,9 @@ def show(
     samples = open_split(root, split, dataset, options)
     transform = TrainTransform(short_side, long_side_max, samples.labels, 0.5 if flip else 0.0)
     images, targets = next(make_train_loader(samples, transform, min(count, len(samples)), seed))
-    contact_sheet(images, targets, samples.labels).save(output)
-    print(f"{len(images)} samples of {root} ({split}, {len(samples)} images): {output}")
+    output.mkdir(parents=True, exist_ok=True)
+    contact_sheet(images, targets, samples.labels).save(output / "samples.png")
+    print(f"{len(images)} samples of {root} ({split}, {len(samples)} images): {output / 'samples.png'}")
     return 0
 
 
@@ -112,13 +116,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one of the commands; returns the exit status."""
     logging.basicConfig(format="%(message)s")
     commands: dict[Literal["check", "show", "paint"], object] = {"check": check, "show": show, "paint": paint}
-    try:
+    with user_errors():
         return tyro.extras.subcommand_cli_from_dict(
-            commands, prog="python -m rpcnn.data", description="Check, show or paint a data set.", args=arguments
+            commands, prog="rpcnn data", description="Check, show or paint a data set.", args=arguments
         )
-    except (OSError, ValueError) as error:
-        print(f"rpcnn.data: {error}", file=sys.stderr)
-        return 2
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ def test_every_command_explains_itself(command, capsys):
         ["analyze", "bonds"],
         ["analyze", "bounds", "nowhere"],
         ["convert", "nowhere.pth", "out.safetensors"],
+        ["data", "check", "nowhere"],
         ["data", "show", "nowhere"],
     ],
     ids=" ".join,

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from helpers.metrics import RightNumber
 
+from rpcnn.data.datasets import open_split
 from rpcnn.data.painted.scene import write_cihp
 from rpcnn.evaluate import main
-from rpcnn.evaluation.predictions import evaluate_predictions, open_split
+from rpcnn.evaluation.predictions import evaluate_predictions
 from rpcnn.formats import FORMATS, Prediction, make_format
 from rpcnn.metrics import DEFAULT_METRICS, ParsingEvaluator, format_table
 

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from helpers.data_trees import cihp_maps, write_cihp_image, write_mhp_image, write_png
@@ -94,13 +96,14 @@ def test_the_check_command_tells_good_from_bad_by_its_status(tree, capsys):
     (tree / "Training/Human_ids/0000002.png").unlink()
     assert main(["check", str(tree), "--split", "train"]) == 1
     assert "0000002" in capsys.readouterr().out
-    assert main(["check", str(tree), "--split", "val"]) == 1  # nothing was checked
+    with pytest.raises(SystemExit, match="holds none of the splits val"):
+        main(["check", str(tree), "--split", "val"])
 
 
 def test_paint_and_show_work_together(tmp_path, capsys):
-    root, sheet = str(tmp_path / "painted"), tmp_path / "sheet.png"
+    root, sheet = str(tmp_path / "painted"), tmp_path / "sheet" / "samples.png"
     assert main(["paint", root, "--train", "3", "--val", "1", "--short-side", "48", "60", "--workers", "1"]) == 0
-    arguments = ["show", root, "--output", str(sheet), "--count", "3", "--short-side", "64", "80"]
+    arguments = ["show", root, "--output", str(sheet.parent), "--count", "3", "--short-side", "64", "80"]
     assert main(arguments) == 0
     assert "3 samples" in capsys.readouterr().out
     with Image.open(sheet) as picture:
@@ -110,14 +113,14 @@ def test_paint_and_show_work_together(tmp_path, capsys):
     assert main([*arguments, "--seed", "1"]) == 0 and sheet.read_bytes() != first
 
 
-def test_a_folder_of_nothing_is_a_clear_error(tmp_path, capsys):
-    assert main(["show", str(tmp_path)]) == 2
-    assert "holds no data set that is recognized" in capsys.readouterr().err
+def test_a_folder_of_nothing_is_a_clear_error(tmp_path):
+    with pytest.raises(SystemExit, match=r"rpcnn: .*holds no data set that is recognized"):
+        main(["show", str(tmp_path)])
 
 
-def test_the_folder_above_a_data_set_names_it(tree, capsys):
-    assert main(["show", str(tree.parent)]) == 2
-    assert f"; {tree} does" in capsys.readouterr().err
+def test_the_folder_above_a_data_set_names_it(tree):
+    with pytest.raises(SystemExit, match=f"; {re.escape(str(tree))} does"):
+        main(["show", str(tree.parent)])
 
 
 @pytest.mark.parametrize("command", ["check", "show", "paint"])
