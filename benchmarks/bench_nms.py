@@ -21,9 +21,9 @@ def proposals(count, device):
     generator = torch.Generator().manual_seed(0)
     places = torch.rand(max(count // 8, 1), 4, generator=generator) * torch.tensor([1333.0, 800, 200, 300])
     places = places[torch.randint(0, len(places), (count,), generator=generator)]
-    centre = places[:, :2] + 8 * torch.randn(count, 2, generator=generator)
+    center = places[:, :2] + 8 * torch.randn(count, 2, generator=generator)
     size = (20 + places[:, 2:]) * (0.85 + 0.3 * torch.rand(count, 2, generator=generator))
-    boxes = torch.cat([centre - size / 2, centre + size / 2], 1)
+    boxes = torch.cat([center - size / 2, center + size / 2], 1)
     return boxes.to(device), torch.rand(count, generator=generator).to(device)
 
 

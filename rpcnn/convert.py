@@ -191,7 +191,7 @@ def change_pixels(body: dict[str, Tensor], source: str, target: str) -> dict[str
 
     source, target: keys of `PIXEL_STATISTICS`. The channels swap, their scales go into the weights, and what the means
     differ by goes into the first norm's mean. The two compute the same but at the image's border, where both pad with
-    their own mean colour.
+    their own mean color.
     """
     mean, std = map(torch.tensor, PIXEL_STATISTICS[source])
     new_mean, new_std = map(torch.tensor, PIXEL_STATISTICS[target])

@@ -1,4 +1,4 @@
-"""Pictures of parsing results: parts in colour, outlines, boxes, scores, a legend; and truth beside prediction.
+"""Pictures of parsing results: parts in color, outlines, boxes, scores, a legend; and truth beside prediction.
 
 Everything is drawn at the size at which it is shown: small pictures are enlarged until text on them can be read, and
 lines and text grow with large ones.
@@ -14,7 +14,7 @@ from torch import Tensor
 from rpcnn.labels import IGNORE, LabelSet
 
 INK, PAPER = (25, 25, 25), (250, 250, 250)
-# Outlines of neighbouring people: bright, so that dark text can be read on them, and told apart by everybody.
+# Outlines of neighboring people: bright, so that dark text can be read on them, and told apart by everybody.
 OUTLINES = ((255, 209, 0), (0, 190, 255), (255, 110, 60), (130, 230, 90), (240, 130, 230), (255, 255, 255))
 SHORTEST_SIDE = 240  # pixels; below it a legend takes more room than the picture
 LONGEST_PANEL_SIDE = 1280  # three of them in a row still open in any viewer
@@ -37,11 +37,11 @@ class Parsed(Protocol):
 
 
 def overlay(image, result: Parsed, legend: bool = True) -> Image.Image:
-    """The picture with parts in their colours; each person that result.instance_map shows with outline, box and score.
+    """The picture with parts in their colors; each person that result.instance_map shows with outline, box and score.
 
     Args:
         image: uint8 [H, W, 3] RGB or a PIL image, of the result's size.
-        legend: add a strip with colours and names of the parts present below the picture.
+        legend: add a strip with colors and names of the parts present below the picture.
 
     Returns:
         RGB, a whole number of times as large as the image: once, unless its shorter side has less than 240 pixels.
@@ -80,7 +80,7 @@ def panel(image, true_label_map, result: Parsed) -> Image.Image:
     scale = min(enlargement(shape), LONGEST_PANEL_SIDE / max(shape))
     size = (max(round(shape[1] * scale), 1), max(round(shape[0] * scale), 1))
     resized = resize(picture, size)
-    tiles = [resized, colour_parts(resized, true_label_map, result.label_set), draw_result(picture, result, size)]
+    tiles = [resized, color_parts(resized, true_label_map, result.label_set), draw_result(picture, result, size)]
     gap = text_size(resized) // 3
     row = Image.new("RGB", (3 * size[0] + 2 * gap, tiles[0].height), PAPER)
     captions = Image.new("RGB", (row.width, 2 * text_size(resized)), PAPER)
@@ -96,7 +96,7 @@ def panel(image, true_label_map, result: Parsed) -> Image.Image:
 def draw_result(picture: Image.Image, result: Parsed, size: tuple[int, int]) -> Image.Image:
     """A picture resized to (width, height) with the parts and people of the result."""
     ratio_x, ratio_y = size[0] / picture.width, size[1] / picture.height
-    picture = colour_parts(resize(picture, size), result.label_map.cpu().numpy(), result.label_set)
+    picture = color_parts(resize(picture, size), result.label_map.cpu().numpy(), result.label_set)
     instances = resize_labels_center(result.instance_map.cpu().numpy(), size)
     unit = line_width(picture)
     outlines = np.array(OUTLINES, np.uint8)
@@ -111,8 +111,8 @@ def draw_result(picture: Image.Image, result: Parsed, size: tuple[int, int]) -> 
     texts: list[tuple[int, int, int, int]] = []
     for person in shown:
         x1, y1, x2, y2 = (v * r for v, r in zip(boxes[person - 1], (ratio_x, ratio_y) * 2, strict=True))
-        colour = OUTLINES[(person - 1) % len(OUTLINES)]
-        draw.rectangle([x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)], outline=colour, width=max(unit // 2, 1))
+        color = OUTLINES[(person - 1) % len(OUTLINES)]
+        draw.rectangle([x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)], outline=color, width=max(unit // 2, 1))
         _, _, right, bottom = draw.textbbox((0, 0), f"{scores[person - 1]:.2f}", font=font, anchor="lt")
         texts.append(free_place((x1, y1), (round(right) + 2 * margin, round(bottom) + 2 * margin), texts, size))
     for person, box in reversed(list(zip(shown, texts, strict=True))):  # the best person's score lies on top
@@ -134,13 +134,13 @@ def free_place(corner, needed: tuple[int, int], taken: list, size: tuple[int, in
     return x, y, x + width, y + height
 
 
-def colour_parts(picture: Image.Image, label_map: np.ndarray, label_set: LabelSet, opacity: float = 0.6) -> Image.Image:
-    """The picture under the colours of a label map, which is resized to it; 255 is hatched, background is left."""
+def color_parts(picture: Image.Image, label_map: np.ndarray, label_set: LabelSet, opacity: float = 0.6) -> Image.Image:
+    """The picture under the colors of a label map, which is resized to it; 255 is hatched, background is left."""
     labels = resize_labels_center(label_map, picture.size)
-    colours = Image.fromarray(labels)
-    colours.putpalette(flat_palette(label_set))
+    colors = Image.fromarray(labels)
+    colors.putpalette(flat_palette(label_set))
     parts = Image.fromarray((labels > 0) & (labels < label_set.num_classes))
-    picture = Image.composite(Image.blend(picture, colours.convert("RGB"), opacity), picture, parts)
+    picture = Image.composite(Image.blend(picture, colors.convert("RGB"), opacity), picture, parts)
     if (labels == IGNORE).any():
         period = 6 * line_width(picture)
         rows, columns = np.ogrid[: labels.shape[0], : labels.shape[1]]
@@ -162,7 +162,7 @@ def inner_edges(instances: np.ndarray, thickness: int = 1) -> np.ndarray:
 
 
 def legend_strip(label_set: LabelSet, present: Iterable[int], width: int, size: int) -> Image.Image:
-    """Colours and names of the parts present, in as many lines as the width asks for; `size` is that of the text."""
+    """Colors and names of the parts present, in as many lines as the width asks for; `size` is that of the text."""
     font = ImageFont.load_default(size)
     gap = max(size // 3, 2)
     entries, x, y = [], gap, gap
@@ -181,8 +181,8 @@ def legend_strip(label_set: LabelSet, present: Iterable[int], width: int, size: 
 
 
 def flat_palette(label_set: LabelSet) -> list[int]:
-    """256 colours as Pillow wants them, black after the last label, so that files keep 8 bits per pixel."""
-    flat = [value for colour in label_set.palette for value in colour]
+    """256 colors as Pillow wants them, black after the last label, so that files keep 8 bits per pixel."""
+    flat = [value for color in label_set.palette for value in color]
     return flat + [0] * (768 - len(flat))
 
 
@@ -227,7 +227,7 @@ def text_size(picture: Image.Image) -> int:
 
 
 def stack(pictures: list[Image.Image]) -> Image.Image:
-    """Pictures below one another, left-aligned on paper colour."""
+    """Pictures below one another, left-aligned on paper color."""
     out = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
     y = 0
     for picture in pictures:

@@ -16,7 +16,7 @@ from typing import Annotated
 import tyro
 
 from .paper import METRICS, variant_row
-from .report import COLOURS, grouped_bars, mathtext, new_figure, number, table, write
+from .report import COLORS, grouped_bars, mathtext, new_figure, number, table, write
 from .runs import CORRELATIONS, RunGroup, differences, group, read_run
 from .scores import SCORES
 
@@ -167,7 +167,7 @@ def plot_ablation(results: dict):
     figure = new_figure(12, 10)
     top, middle, bottom = figure.subfigures(3, 1)
     for axes, (key, title) in zip(top.subplots(1, 4), METRICS.items(), strict=True):
-        dots(axes, entries, [(key, "", COLOURS[1])])
+        dots(axes, entries, [(key, "", COLORS[1])])
         axes.set(title=mathtext(title), ylabel="percent" if key == "miou" else "")
     top.suptitle("every run, mean ± standard deviation over seeds", fontsize=10)
     others = [name for name in entries if name != baseline]
@@ -188,7 +188,7 @@ def plot_ablation(results: dict):
         dots(
             axes,
             entries,
-            [(f"{score}_{kind}", title, COLOURS[i + 1]) for i, (score, title) in enumerate(SCORES.items())],
+            [(f"{score}_{kind}", title, COLORS[i + 1]) for i, (score, title) in enumerate(SCORES.items())],
         )
         axes.set(title=f"{kind.capitalize()} correlation with the true mIoU", ylabel="correlation")
     bottom.legend(*bottom.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
@@ -199,14 +199,14 @@ CHANGES = {"paper": "paper_change", "this ablation": "change"}
 
 
 def dots(axes, entries: dict, series: Sequence[tuple[str, str, str]]) -> None:
-    """Every run of each variant as a dot, beside it mean and standard deviation; series are (key, name, colour)."""
-    for i, (key, name, colour) in enumerate(series):
+    """Every run of each variant as a dot, beside it mean and standard deviation; series are (key, name, color)."""
+    for i, (key, name, color) in enumerate(series):
         shift = 0.3 * (i - (len(series) - 1) / 2)
         for x, entry in enumerate(entries.values()):
             values = entry["runs"][key]
-            axes.scatter([x + shift - 0.06] * len(values), values, s=14, color=colour, alpha=0.5, linewidths=0)
+            axes.scatter([x + shift - 0.06] * len(values), values, s=14, color=color, alpha=0.5, linewidths=0)
             if values:
-                axes.errorbar(x + shift + 0.06, entry["mean"][key], entry["std"][key], color=colour, fmt="o",
+                axes.errorbar(x + shift + 0.06, entry["mean"][key], entry["std"][key], color=color, fmt="o",
                               markersize=5, capsize=3, label=name if x == 0 else None)  # fmt: skip
     axes.set_xticks(range(len(entries)), entries)
     turn_long_names(axes, entries)

@@ -13,7 +13,7 @@ from rpcnn.data.sample import Sample
 from rpcnn.inference.results import ParsingResult
 from rpcnn.labels import LabelSet
 from rpcnn.metrics import match_people
-from rpcnn.visualize import INK, PAPER, as_picture, colour_parts, draw_result, legend_strip, resize, stack
+from rpcnn.visualize import INK, PAPER, as_picture, color_parts, draw_result, legend_strip, resize, stack
 
 from .report import number, table
 from .trained import Trained, open_trained
@@ -75,7 +75,7 @@ def triple(image: np.ndarray, true_label_map: np.ndarray, result: ParsingResult)
     picture = as_picture(image, true_label_map.shape)
     size = (max(round(HEIGHT * picture.width / picture.height), 1), HEIGHT)
     resized = resize(picture, size)
-    tiles = [resized, colour_parts(resized, true_label_map, result.label_set), draw_result(picture, result, size)]
+    tiles = [resized, color_parts(resized, true_label_map, result.label_set), draw_result(picture, result, size)]
     row = Image.new("RGB", (3 * size[0] + 4, HEIGHT), PAPER)
     for i, tile in enumerate(tiles):
         row.paste(tile, (i * (size[0] + 2), 0))
@@ -83,7 +83,7 @@ def triple(image: np.ndarray, true_label_map: np.ndarray, result: ParsingResult)
 
 
 def sheet(triples: list[Image.Image], present: list[int], labels: LabelSet) -> Image.Image:
-    """Triples in lines of at most WIDEST pixels, with a caption above and the parts' colours below."""
+    """Triples in lines of at most WIDEST pixels, with a caption above and the parts' colors below."""
     lines: list[list[Image.Image]] = [[]]
     for picture in triples:
         width = sum(p.width + GAP for p in lines[-1]) + picture.width

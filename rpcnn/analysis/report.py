@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 # Told apart by everybody, in print too (the palette of Okabe and Ito).
-COLOURS = ("#7f7f7f", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00")
+COLORS = ("#7f7f7f", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -55,7 +55,7 @@ def grouped_bars(axes, groups: Sequence[str], series: dict[str, Sequence[float |
         at = [g + (i - (len(series) - 1) / 2) * width for g in range(len(groups))]
         heights = [0.0 if value is None else value for value in values]
         spread = None if not errors or errors.get(name) is None else [error or 0.0 for error in errors[name]]
-        bars = axes.bar(at, heights, 0.92 * width, label=name, color=COLOURS[i % len(COLOURS)], yerr=spread,
+        bars = axes.bar(at, heights, 0.92 * width, label=name, color=COLORS[i % len(COLORS)], yerr=spread,
                         error_kw={"elinewidth": 1, "capsize": 2})  # fmt: skip
         texts = ["" if value is None else f"{value:.1f}" for value in values]
         axes.bar_label(bars, texts, padding=2, fontsize=7)

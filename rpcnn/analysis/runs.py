@@ -78,7 +78,7 @@ def read_run(folder: pathlib.Path, arguments: Sequence[str], prog: str) -> Run:
 def cached_correlations(folder: pathlib.Path, config: Config, arguments: Sequence[str], prog: str) -> dict:
     """:func:`rpcnn.analysis.scores.correlations` of a run, from analysis.json if that is of these weights and settings.
 
-    A folder that cannot be written to is analysed anew each time, after a word about it.
+    A folder that cannot be written to is analyzed anew each time, after a word about it.
     """
     if not (folder / WEIGHTS).is_file():
         raise ValueError(f"ablation: {folder} holds no {WEIGHTS}, from which its correlations are to be computed")

@@ -14,7 +14,7 @@ import numpy as np
 from rpcnn.metrics import match_people
 from rpcnn.model.boxes import box_iou
 
-from .report import COLOURS, new_figure, number, table, write
+from .report import COLORS, new_figure, number, table, write
 from .trained import Trained, open_trained
 
 MATCHED = 0.5  # box IoU
@@ -118,16 +118,16 @@ def plot_scores(points: list[dict], results: dict, name: str):
     size = float(np.clip(3000 / max(len(points), 1), 1, 12))
     for axes, (score, title) in zip(figure.subplots(1, 2, sharex=True, sharey=True), SCORES.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, zorder=0)
-        for matched, colour, label in (
-            (True, COLOURS[1], "matched"),
-            (False, COLOURS[5], "not matched: boxes overlap by less than 0.5"),
+        for matched, color, label in (
+            (True, COLORS[1], "matched"),
+            (False, COLORS[5], "not matched: boxes overlap by less than 0.5"),
         ):
             chosen = [point for point in points if point["matched"] == matched]
             axes.scatter(
                 [point[score] for point in chosen],
                 [point["true_iou"] for point in chosen],
                 s=size,
-                color=colour,
+                color=color,
                 alpha=0.5,
                 linewidths=0,
                 label=f"{label} ({len(chosen)})",

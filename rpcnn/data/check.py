@@ -20,7 +20,7 @@ class Report:
     """Findings on one split.
 
     `faults` (id, message) are findings for which the reader leaves an image out; `notes` are suspicious but read.
-    `pixels` int64 [K] counts labelled pixels per class, over every person's map; `images_with` int64 [K] the images
+    `pixels` int64 [K] counts labeled pixels per class, over every person's map; `images_with` int64 [K] the images
     that show a class; `people` counts images by their number of people.
     """
 

@@ -21,7 +21,7 @@ class CIHP(IndexedDataset):
 
     Where the truth comes from: the label map is Category_ids itself, in which the annotators already decided who
     is in front. Person k's map is Category_ids where Human_ids == k: people do not overlap, and what is hidden of a
-    person is not labelled. Boxes are drawn around those maps. Images without people are kept, as samples of
+    person is not labeled. Boxes are drawn around those maps. Images without people are kept, as samples of
     background; so is the Testing split without its maps, all of whose images have no people.
 
     Raises FileNotFoundError if the folders are not there, ValueError for an unknown split.

@@ -88,7 +88,7 @@ def read_part_and_person_map(
 
     Args:
         parts: file of the label of each pixel: 0 background, below num_classes, or `ignore`, which becomes 255.
-        people: file of the number of each pixel's person, 0 nobody; None is one person who has all labelled pixels.
+        people: file of the number of each pixel's person, 0 nobody; None is one person who has all labeled pixels.
         size: (H, W) that both must have; None does not check it.
 
     Raises:

@@ -26,7 +26,7 @@ class Folder(IndexedDataset):
 
     Maps have one channel, a value from 0 to 255 per pixel (gray or palette PNG), and the size of their picture as it is
     stored: EXIF orientation is ignored. Without a folder people/, every picture of the split shows at most one
-    person, who has all its labelled pixels; with it, every picture must have a map there. A person's map is the part
+    person, who has all its labeled pixels; with it, every picture must have a map there. A person's map is the part
     map where the person map has their number: people do not overlap.
 
     Instead of parts/ and people/, a split can have a file root/train.json in COCO's style, in which people may

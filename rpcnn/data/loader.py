@@ -124,7 +124,7 @@ def collate(samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:
 
 
 def _start_worker(worker_id: int) -> None:
-    torch.set_num_threads(1)  # workers are the parallelism; a thread pool in each would fight over the cores
+    torch.set_num_threads(1)  # workers are the parallelizm; a thread pool in each would fight over the cores
 
 
 class TrainLoader:

@@ -22,7 +22,7 @@ class MHPv2(IndexedDataset):
     of the ids in list/*.txt, or of all files in images where there is no such list. The annotation files have three
     equal-looking channels, of which only the first (red) holds the labels.
 
-    Where the truth comes from: every person has a map of their own, and the maps overlap where annotators labelled
+    Where the truth comes from: every person has a map of their own, and the maps overlap where annotators labeled
     the same pixels twice. There is no joint map in the archive. The label map is made by laying the people's maps
     over each other in the order of their numbers ii, so that the person with the HIGHEST number is in front: the order
     in which the usual conversions of MHP-v2 to CIHP's layout overwrite pixels. Boxes, for AP^bbox as for training,

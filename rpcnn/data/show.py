@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rpcnn.labels import LabelSet
-from rpcnn.visualize import INK, OUTLINES, PAPER, colour_parts, inner_edges, legend_strip, stack
+from rpcnn.visualize import INK, OUTLINES, PAPER, color_parts, inner_edges, legend_strip, stack
 
 from .sample import Target
 
@@ -12,12 +12,12 @@ _TILE_HEIGHT, _GAP = 240, 6
 
 
 def draw_sample(image, target: Target, label_set: LabelSet) -> Image.Image:
-    """A sample beside itself with its truth: parts in colour, each person outlined and boxed in one colour.
+    """A sample beside itself with its truth: parts in color, each person outlined and boxed in one color.
 
     image uint8 [3,H,W]; target of the same size.
     """
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-    truth = np.array(colour_parts(picture, target["label_map"].numpy(), label_set))
+    truth = np.array(color_parts(picture, target["label_map"].numpy(), label_set))
     height, width = truth.shape[:2]
     unit = max(round(height / _TILE_HEIGHT), 1)
     for i, person in enumerate(target["person_maps"].numpy()):

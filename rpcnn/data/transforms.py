@@ -1,7 +1,7 @@
 """Resizing and mirroring a sample: picture, maps and boxes together.
 
 Pictures are resized bilinearly with antialiasing, in training and at test alike (but for `TestTransform`'s "opencv");
-label maps by nearest neighbour, pixel i of the new map taking pixel floor(i * old / new) of the old one; boxes are
+label maps by nearest neighbor, pixel i of the new map taking pixel floor(i * old / new) of the old one; boxes are
 multiplied by the ratio of the sizes.
 """
 

@@ -47,9 +47,9 @@ class Prediction:
 
 
 def read_png(path: Path, wide: bool = False) -> np.ndarray:
-    """The values [H, W] of a grey or palette PNG: uint8, or any integers where `wide`.
+    """The values [H, W] of a gray or palette PNG: uint8, or any integers where `wide`.
 
-    Raises ValueError that names the file: not there, not readable, colours in place of values, values above 255.
+    Raises ValueError that names the file: not there, not readable, colors in place of values, values above 255.
     """
     try:
         values = read_byte_png(path)
@@ -62,7 +62,7 @@ def read_png(path: Path, wide: bool = False) -> np.ndarray:
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from None
     if values.ndim != 2:
-        raise ValueError(f"{path}: must hold a value per pixel (grey or palette PNG), got {list(values.shape)}")
+        raise ValueError(f"{path}: must hold a value per pixel (gray or palette PNG), got {list(values.shape)}")
     if values.dtype == bool:
         values = values.astype(np.uint8)
     if not wide and values.dtype != np.uint8:
@@ -71,7 +71,7 @@ def read_png(path: Path, wide: bool = False) -> np.ndarray:
 
 
 def write_png(path: Path, values: np.ndarray) -> None:
-    """Integers [H, W] as a grey PNG of 8 bits, or 16 where one exceeds 255."""
+    """Integers [H, W] as a gray PNG of 8 bits, or 16 where one exceeds 255."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(values.astype(np.uint16 if values.max(initial=0) > 255 else np.uint8)).save(path)
 

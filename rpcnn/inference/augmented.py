@@ -105,7 +105,7 @@ class AugmentedInference:
     def __call__(self, image: Tensor) -> Detections:
         """A picture uint8 [3, H, W] RGB at its own size to detections in the pixels of the base scale.
 
-        `label_probs` of the result is [K, H, W]: every pass's map is interpolated at the centres of the picture's own
+        `label_probs` of the result is [K, H, W]: every pass's map is interpolated at the centers of the picture's own
         pixels, where `combine` reads it, and averaged there. It takes 4 K H W bytes, 77 MB for 1200x800 and 20 classes.
         """
         passes: list[Pass] = []

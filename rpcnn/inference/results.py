@@ -41,7 +41,7 @@ class ParsingResult:
     instance_map: Tensor
     """Integers [H, W]: 0 nobody, 1 the best person, 2 the next, …; person i is the one numbered i + 1."""
     label_set: LabelSet
-    """Names and colours of the labels."""
+    """Names and colors of the labels."""
 
     @property
     def people(self) -> Tensor:
@@ -147,13 +147,13 @@ class ParsingResult:
         return [_write(folder / name, data) for name, data in contents.items()]
 
     def label_image(self) -> Image.Image:
-        """label_map as a palette image (mode P) in the colours of the label set; pixel values are class ids."""
+        """label_map as a palette image (mode P) in the colors of the label set; pixel values are class ids."""
         picture = Image.fromarray(self.numpy()["label_map"])
         picture.putpalette(flat_palette(self.label_set))
         return picture
 
     def instance_image(self) -> Image.Image:
-        """instance_map as a grey image with 8 bits, or 16 (mode I;16) where a number exceeds 255."""
+        """instance_map as a gray image with 8 bits, or 16 (mode I;16) where a number exceeds 255."""
         numbers = self.numpy()["instance_map"]
         return Image.fromarray(numbers.astype(np.uint16 if numbers.max(initial=0) > 255 else np.uint8))
 

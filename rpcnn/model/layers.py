@@ -1,4 +1,4 @@
-"""The building blocks that the paper stacks: convolution, normalisation and ReLU, each without needless passes."""
+"""The building blocks that the paper stacks: convolution, normalization and ReLU, each without needless passes."""
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ class GroupNormReLU(nn.GroupNorm):
 def conv_gn(in_channels: int, channels: int, kernel: int, num_groups: int, dilation: int = 1, relu: bool = True):
     """A "same"-padded convolution without bias, GroupNorm(num_groups) and, unless told otherwise, ReLU.
 
-    Initialised Kaiming normal over the fan out; the norm starts as the identity.
+    Initialized Kaiming normal over the fan out; the norm starts as the identity.
     """
     padding = dilation * (kernel // 2)
     conv = nn.Conv2d(in_channels, channels, kernel, padding=padding, dilation=dilation, bias=False)

@@ -26,9 +26,9 @@ def paste_parsing(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spreads every person's class probabilities over its box and paints the people, the best (first) one on top.
 
-    A pixel belongs to a box if its centre does. A person's label there is the arg-max of its bilinearly sampled
+    A pixel belongs to a box if its center does. A person's label there is the arg-max of its bilinearly sampled
     probabilities; where that is not background it is taken again with `semantic_weight` times the global probabilities
-    added. Of equal probabilities the lower class wins; below a map's outer cell centres its border counts on.
+    added. Of equal probabilities the lower class wins; below a map's outer cell centers its border counts on.
 
     Args:
         probabilities: float [R, K, h, w], K up to 256 classes, 0 the background; best person first.

@@ -31,7 +31,7 @@ def roi_align(
             the image whose coordinates times spatial_scale are the map's.
         output_size: cells per box, (height, width) or one number for both.
         sampling_ratio: samples per cell and axis; <= 0 takes ceil(box size / cells) of them.
-        aligned: shift by half a pixel so that samples lie where pixel centres are; boxes may then be smaller than a
+        aligned: shift by half a pixel so that samples lie where pixel centers are; boxes may then be smaller than a
             pixel. False is the legacy rule: no shift, boxes at least one pixel wide and high.
 
     Returns:
@@ -88,7 +88,7 @@ def boxes_with_index(op: str, boxes: Tensor | list[Tensor], features: Tensor) ->
 
 
 def check_on_device() -> bool:
-    """Whether checks that synchronise with the GPU are wanted (RPCNN_CHECK=1)."""
+    """Whether checks that synchronize with the GPU are wanted (RPCNN_CHECK=1)."""
     return os.environ.get("RPCNN_CHECK") == "1"
 
 

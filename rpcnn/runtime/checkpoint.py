@@ -1,7 +1,7 @@
 """Run folders, weights and training state on disk.
 
 A run folder holds model.safetensors (weights; its metadata carries the configuration and the label names), snapshots
-state-<iteration>.pt (weights, optimiser, scaler, iteration) for an exact resume, and what logbook.py writes. Every file
+state-<iteration>.pt (weights, optimizer, scaler, iteration) for an exact resume, and what logbook.py writes. Every file
 is written beside its final name and renamed, so that a crash leaves the old one.
 """
 

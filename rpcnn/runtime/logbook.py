@@ -36,7 +36,7 @@ class Logbook:
             self.board = None
 
     def add(self, losses: dict[str, torch.Tensor], images: int, waited: float) -> None:
-        """One iteration: its losses (kept on their device, no synchronisation), images, seconds spent awaiting data."""
+        """One iteration: its losses (kept on their device, no synchronization), images, seconds spent awaiting data."""
         for name, value in losses.items():
             self.losses[name] = self.losses.get(name, 0) + value.detach()
         self.count += 1

@@ -4,7 +4,7 @@ from torch import nn
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """The three groups of the optimiser: weights, biases, norm weights (released code; trainable ones only).
+    """The three groups of the optimizer: weights, biases, norm weights (released code; trainable ones only).
 
     Weights decay; biases, those of norms included, do not and learn at twice the rate; norm weights do not decay.
     Each group holds params, weight_decay and lr_scale, the factor on the learning rate.

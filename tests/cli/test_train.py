@@ -205,14 +205,14 @@ def test_prediction_follows_the_precision(run, picture, precision, wanted):
 
 
 def test_gray_transparent_palette_and_turned_pictures(tmp_path):
-    colours = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8))
+    colors = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8))
     for mode in ("L", "RGBA", "P", "CMYK", "1"):
         path = tmp_path / f"{mode}.{'tif' if mode == 'CMYK' else 'png'}"
-        colours.convert(mode).save(path)
+        colors.convert(mode).save(path)
         assert load_picture(path).shape == (20, 30, 3)
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
-    colours.save(tmp_path / "turned.jpg", exif=exif)
+    colors.save(tmp_path / "turned.jpg", exif=exif)
     assert load_picture(tmp_path / "turned.jpg").shape == (30, 20, 3)
 
 

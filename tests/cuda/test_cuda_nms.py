@@ -8,10 +8,10 @@ from rpcnn.ops import nms_reference
 
 
 def clustered(count, spread=300.0):
-    centre = torch.rand(max(count // 8, 1), 2) * spread
-    centre = centre[torch.randint(0, len(centre), (count,))] + torch.randn(count, 2) * 6
+    center = torch.rand(max(count // 8, 1), 2) * spread
+    center = center[torch.randint(0, len(center), (count,))] + torch.randn(count, 2) * 6
     size = 20 + 40 * torch.rand(count, 2)
-    return torch.cat([centre - size / 2, centre + size / 2], 1), torch.rand(count)
+    return torch.cat([center - size / 2, center + size / 2], 1), torch.rand(count)
 
 
 def emulated(boxes, scores, threshold, max_keep=None, idxs=None):

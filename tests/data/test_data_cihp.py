@@ -69,7 +69,7 @@ def test_ignored_pixels_pass(tree):
     assert CIHP(tree)[0]["label_map"][0, 0] == 255
 
 
-def test_grey_pictures_become_rgb_and_orientation_tags_are_ignored(tree):
+def test_gray_pictures_become_rgb_and_orientation_tags_are_ignored(tree):
     exif = Image.Exif()
     exif[0x0112] = 6  # "turn by 90 degrees": the maps are aligned with the stored pixels
     Image.new("L", (60, 40), 99).save(tree / "Training/Images/0000001.jpg", exif=exif)
@@ -97,7 +97,7 @@ def damage(tree, fault):
         write_png(folder / "Category_ids/0000002.png", np.zeros((41, 60)))
     elif fault == "label out of range":
         write_png(folder / "Category_ids/0000002.png", np.full((40, 60), 20))
-    elif fault == "map in colour":
+    elif fault == "map in color":
         write_png(folder / "Category_ids/0000002.png", np.zeros((40, 60, 3)))
 
 
@@ -110,7 +110,7 @@ FAULTS = {
     "no image at all": "0000002.jpg",
     "size mismatch": "60 x 41",
     "label out of range": r"\[20\]",
-    "map in colour": "one channel",
+    "map in color": "one channel",
 }
 
 

@@ -20,7 +20,7 @@ def test_pairs_are_exactly_the_left_and_right_names(labels):
     assert set(labels.pairs) == wanted
 
 
-def test_palette_is_the_pascal_voc_colour_map():
+def test_palette_is_the_pascal_voc_color_map():
     known = {
         1: (128, 0, 0),
         2: (0, 128, 0),

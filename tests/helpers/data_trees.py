@@ -21,8 +21,8 @@ def write_cihp_image(root, stem, people, height=40, width=60, split="Training"):
     """One image of a CIHP tree, with its maps."""
     folder = root / split
     (folder / "Images").mkdir(parents=True, exist_ok=True)
-    colours = np.random.default_rng(int(stem)).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(colours).save(folder / "Images" / f"{stem}.jpg", quality=95)
+    colors = np.random.default_rng(int(stem)).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(colors).save(folder / "Images" / f"{stem}.jpg", quality=95)
     category, human = cihp_maps(height, width, people)
     write_png(folder / "Category_ids" / f"{stem}.png", category)
     write_png(folder / "Human_ids" / f"{stem}.png", human)

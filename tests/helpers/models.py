@@ -56,7 +56,7 @@ def tiny(num_classes: int = NUM_CLASSES, **changes) -> RPRCNN:
 
 
 def scene(seed: int, height: int = 64, width: int = 96, people: int = 2):
-    """An image of people as coloured rectangles, heads above bodies, and its target."""
+    """An image of people as colored rectangles, heads above bodies, and its target."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 60, (3, height, width), dtype=torch.uint8, generator=generator)
     person_maps = torch.zeros(people, height, width, dtype=torch.uint8)

@@ -40,7 +40,7 @@ def test_a_constant_map_fills_exactly_its_box():
     assert torch.equal(result.instance_map, (expected > 0).to(torch.uint8))
 
 
-def test_a_pixel_belongs_to_the_box_that_holds_its_centre():
+def test_a_pixel_belongs_to_the_box_that_holds_its_center():
     result = combined(detections([[2.5, 1.51, 5.49, 4.5]], [1], [0.9]), (16, 24), CIHP)
     rows, columns = result.person_maps[0].nonzero(as_tuple=True)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 3, 2, 4)
@@ -53,7 +53,7 @@ def test_a_box_beyond_the_border_is_cut():
     assert result.person_maps.flatten(1).count_nonzero(dim=1).tolist() == [16, 16, 0]
 
 
-def test_maps_are_sampled_at_pixel_centres():
+def test_maps_are_sampled_at_pixel_centers():
     # Left half of the map label 1, right half label 2: the edge falls in the middle of the box.
     found = detections([[4, 0, 20, 16]], [1], [0.9])
     found.person_probs[0] = one_hot(torch.tensor([1, 1, 1, 1, 2, 2, 2, 2]).expand(8, 8))

@@ -124,11 +124,11 @@ def test_saved_label_values_are_the_class_ids_in_the_palette_of_the_set(result, 
     picture = Image.open(tmp_path / "photo_labels.png")
     assert picture.mode == "P"
     assert np.array_equal(np.array(picture), result.label_map.numpy())
-    assert picture.getpalette()[: 3 * 20] == [value for colour in CIHP.palette for value in colour]
+    assert picture.getpalette()[: 3 * 20] == [value for color in CIHP.palette for value in color]
 
 
-def test_label_values_survive_a_palette_of_few_colours(tmp_path):
-    # 7 colours would fit into 4 bits per pixel; an unknown pixel of 255 would not.
+def test_label_values_survive_a_palette_of_few_colors(tmp_path):
+    # 7 colors would fit into 4 bits per pixel; an unknown pixel of 255 would not.
     result = make_result(label_set=PASCAL_PERSON_PART)
     result.label_map[0, 0] = 255
     result.save(tmp_path, "photo")

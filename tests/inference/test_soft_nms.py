@@ -12,11 +12,11 @@ from rpcnn.model.boxes import box_iou
 def crowd(seed: int, people: int = 6, each: int = 40):
     """Candidates [people * each, 4] around a few people, and scores."""
     generator = torch.Generator().manual_seed(seed)
-    centre = torch.rand(people, 1, 2, generator=generator) * 300
+    center = torch.rand(people, 1, 2, generator=generator) * 300
     size = 20 + 80 * torch.rand(people, 1, 2, generator=generator)
-    centre = centre + 0.1 * size * torch.randn(people, each, 2, generator=generator)
+    center = center + 0.1 * size * torch.randn(people, each, 2, generator=generator)
     size = size * (1 + 0.1 * torch.randn(people, each, 2, generator=generator)).clamp(min=0.5)
-    boxes = torch.cat([centre - size / 2, centre + size / 2], dim=2).flatten(0, 1)
+    boxes = torch.cat([center - size / 2, center + size / 2], dim=2).flatten(0, 1)
     return boxes, 0.05 + 0.95 * torch.rand(len(boxes), generator=generator)
 
 

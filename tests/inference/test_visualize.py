@@ -8,7 +8,7 @@ from rpcnn.labels import CIHP, MHP_V2
 from rpcnn.visualize import (
     OUTLINES,
     PAPER,
-    colour_parts,
+    color_parts,
     free_place,
     inner_edges,
     legend_strip,
@@ -34,24 +34,24 @@ def make_result(height=300, width=400, label_set=CIHP, scores=(0.9, 0.6)):
     return ParsingResult(boxes, scores, scores, scores, people, labels, instances, label_set)
 
 
-def grey(height=300, width=400):
+def gray(height=300, width=400):
     return np.full((height, width, 3), 100, np.uint8)
 
 
-def count_colour(picture, colour):
-    return int((np.array(picture) == colour).all(2).sum())
+def count_color(picture, color):
+    return int((np.array(picture) == color).all(2).sum())
 
 
-def test_parts_get_their_colour_at_the_opacity_and_background_stays():
+def test_parts_get_their_color_at_the_opacity_and_background_stays():
     labels = np.array([[0, 5], [13, 200]], np.uint8)
-    picture = colour_parts(Image.fromarray(grey(2, 2)), labels, CIHP, opacity=0.6)
+    picture = color_parts(Image.fromarray(gray(2, 2)), labels, CIHP, opacity=0.6)
     # 0.4 · 100 + 0.6 · (128, 0, 128) for UpperClothes, (192, 0, 128) for Face; 200 is no label of the set
     wanted = [[(100, 100, 100), (117, 40, 117)], [(155, 40, 117), (100, 100, 100)]]
     assert np.abs(np.array(picture).astype(int) - np.array(wanted)).max() <= 1
 
 
 def test_unknown_pixels_are_hatched():
-    picture = np.array(colour_parts(Image.fromarray(grey(30, 30)), np.full((30, 30), 255, np.uint8), CIHP))
+    picture = np.array(color_parts(Image.fromarray(gray(30, 30)), np.full((30, 30), 255, np.uint8), CIHP))
     marked = (picture == PAPER).all(2)
     assert 0.2 < marked.mean() < 0.5
     assert (picture[~marked] == 100).all()
@@ -76,36 +76,36 @@ def test_enlarging_labels_repeats_them_and_reducing_takes_the_middle():
 
 def test_overlay_shows_outlines_and_boxes_of_the_people_in_the_instance_map():
     result = make_result()
-    picture = overlay(grey(), result, legend=False)
+    picture = overlay(gray(), result, legend=False)
     assert picture.size == (400, 300)
-    for colour, (x1, y1, x2, y2) in zip(OUTLINES, result.boxes.int().tolist(), strict=False):
-        assert count_colour(picture, colour) > 400
-        assert {picture.getpixel(corner) for corner in [(x1, y2 - 1), (x2 - 1, y1), (x2 - 1, y2 - 1)]} == {colour}
+    for color, (x1, y1, x2, y2) in zip(OUTLINES, result.boxes.int().tolist(), strict=False):
+        assert count_color(picture, color) > 400
+        assert {picture.getpixel(corner) for corner in [(x1, y2 - 1), (x2 - 1, y1), (x2 - 1, y2 - 1)]} == {color}
     result.instance_map[result.instance_map == 2] = 0
-    assert count_colour(overlay(grey(), result, legend=False), OUTLINES[1]) == 0
+    assert count_color(overlay(gray(), result, legend=False), OUTLINES[1]) == 0
 
 
 def test_overlay_draws_the_score_of_each_person():
     one, other = make_result(), make_result(scores=(0.9, 0.35))
-    difference = np.abs(np.array(overlay(grey(), one)).astype(int) - np.array(overlay(grey(), other)))
+    difference = np.abs(np.array(overlay(gray(), one)).astype(int) - np.array(overlay(gray(), other)))
     rows, columns = np.nonzero(difference.sum(2))
     assert len(rows) > 10
     assert rows.max() < 150 and columns.min() >= 200  # above the box of the second person alone
 
 
 def test_picking_people_draws_them_alone():
-    picture = overlay(grey(), make_result()[1], legend=False)
-    # The second person is the first of the picked ones: its colour, its place.
+    picture = overlay(gray(), make_result()[1], legend=False)
+    # The second person is the first of the picked ones: its color, its place.
     columns = np.nonzero((np.array(picture) == OUTLINES[0]).all(2))[1]
     assert columns.min() >= 200
-    assert count_colour(picture, OUTLINES[1]) == 0
+    assert count_color(picture, OUTLINES[1]) == 0
 
 
 def test_the_legend_names_what_is_present_and_nothing_else():
     strip = legend_strip(CIHP, [0, 2, 13, 255], 400, 12)
     assert strip.width == 400
     for label in range(1, 20):
-        assert (count_colour(strip, CIHP.palette[label]) > 50) == (label in (2, 13))
+        assert (count_color(strip, CIHP.palette[label]) > 50) == (label in (2, 13))
     assert legend_strip(CIHP, [0, 255], 400, 12).height == 1
 
 
@@ -113,13 +113,13 @@ def test_the_legend_names_what_is_present_and_nothing_else():
 def test_the_legend_breaks_lines_and_shows_all_59_classes(width):
     strip = np.array(legend_strip(MHP_V2, range(59), width, 12))
     assert strip.shape[1] == width
-    found = {tuple(colour) for colour in strip.reshape(-1, 3).tolist()}
+    found = {tuple(color) for color in strip.reshape(-1, 3).tolist()}
     assert set(MHP_V2.palette[1:]) <= found
 
 
 @pytest.mark.parametrize(("height", "width"), [(30, 40), (100, 90), (240, 700), (1, 1), (2, 900)])
 def test_small_pictures_are_enlarged_until_text_can_be_read(height, width):
-    picture = overlay(grey(height, width), make_result(height, width, scores=()), legend=False)
+    picture = overlay(gray(height, width), make_result(height, width, scores=()), legend=False)
     scale = picture.width // width
     assert picture.size == (scale * width, scale * height)
     assert min(picture.size) >= 240 or (scale + 1) * max(height, width) > 1280
@@ -129,7 +129,7 @@ def test_small_pictures_are_enlarged_until_text_can_be_read(height, width):
 def test_large_pictures_have_large_text_and_lines():
     small, large = make_result(), make_result(1800, 2400)
     shares = [
-        count_colour(overlay(grey(*result.label_map.shape), result, legend=False), OUTLINES[0])
+        count_color(overlay(gray(*result.label_map.shape), result, legend=False), OUTLINES[0])
         / result.label_map.numel()
         for result in (small, large)
     ]
@@ -139,7 +139,7 @@ def test_large_pictures_have_large_text_and_lines():
 def test_panel_has_three_tiles_captions_and_legend():
     result, truth = make_result(), np.zeros((300, 400), np.uint8)
     truth[:100] = 13
-    picture = panel(grey(), truth, result)
+    picture = panel(gray(), truth, result)
     pixels = np.array(picture)
     assert 3 * 400 <= picture.width < 3 * 400 + 30 and picture.height > 300
     gap = (picture.width - 3 * 400) // 2
@@ -150,13 +150,13 @@ def test_panel_has_three_tiles_captions_and_legend():
     assert np.abs(pixels[top + 20, 800 + 2 * gap + 200] - 100.0).max() <= 1  # the prediction
     assert (pixels[:top] < 80).all(2).any()  # the captions
     below = Image.fromarray(pixels[top + 300 :])
-    assert all(count_colour(below, CIHP.palette[label]) > 50 for label in (5, 6, 13))
+    assert all(count_color(below, CIHP.palette[label]) > 50 for label in (5, 6, 13))
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 30), (2000, 3000), (3000, 5), (1, 1)])
 def test_panels_of_any_size_stay_within_reason(height, width):
     result = make_result(height, width, scores=())
-    picture = panel(grey(height, width), np.zeros((height, width), np.uint8), result)
+    picture = panel(gray(height, width), np.zeros((height, width), np.uint8), result)
     assert picture.width <= 3 * 1280 + 100 and picture.height <= 1280 + 100
 
 
@@ -171,7 +171,7 @@ def test_texts_stay_within_the_picture_and_apart():
 
 
 def test_the_picture_and_the_result_are_not_changed():
-    image, result = grey(), make_result()
+    image, result = gray(), make_result()
     labels, instances = result.label_map.clone(), result.instance_map.clone()
     panel(image, np.full((300, 400), 255, np.uint8), result)
     assert (image == 100).all()
@@ -181,9 +181,9 @@ def test_the_picture_and_the_result_are_not_changed():
 def test_more_than_255_people_can_be_drawn():
     result = make_result(40, 6000, scores=(0.5,) * 300)
     result.instance_map = result.instance_map.to(torch.uint16)
-    picture = overlay(grey(40, 6000), result, legend=False)
+    picture = overlay(gray(40, 6000), result, legend=False)
     right = picture.crop((5900, 0, 6000, 40))
-    assert count_colour(right, OUTLINES[299 % 6]) > 50
+    assert count_color(right, OUTLINES[299 % 6]) > 50
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_an_image_that_does_not_fit_is_named(image, message):
 
 def test_a_truth_that_does_not_fit_is_named():
     with pytest.raises(ValueError, match=r"true_label_map must have the result's size \(300, 400\), got \(300, 401\)"):
-        panel(grey(), np.zeros((300, 401), np.uint8), make_result())
+        panel(gray(), np.zeros((300, 401), np.uint8), make_result())
 
 
 def test_real_truth_drawn_as_prediction_equals_the_truth_tile(sample_data, tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ def test_other_pictures_are_left_to_pillow(mode, tmp_path):
     assert read_byte_png(tmp_path / "map.png") is None
 
 
-def test_a_palette_of_few_colours_in_less_than_a_byte_is_left_to_pillow(tmp_path):
+def test_a_palette_of_few_colors_in_less_than_a_byte_is_left_to_pillow(tmp_path):
     Image.new("P", (20, 10)).save(tmp_path / "map.png", bits=4)
     assert read_byte_png(tmp_path / "map.png") is None
 

@@ -22,7 +22,7 @@ def random_boxes(n: int, size: float = 200) -> torch.Tensor:
 
 
 def test_anchors_of_the_first_cell():
-    # Widths and heights of the R-CNN line; with exclusive ends, the cell of stride s is centred at s / 2.
+    # Widths and heights of the R-CNN line; with exclusive ends, the cell of stride s is centered at s / 2.
     expected = {
         (4, 32): [(-22, -10, 26, 14), (-14, -14, 18, 18), (-10, -22, 14, 26)],
         (8, 64): [(-40, -20, 48, 28), (-28, -28, 36, 36), (-20, -44, 28, 52)],
@@ -51,7 +51,7 @@ def test_decode_inverts_encode():
 
 
 def test_deltas_by_hand():
-    # Reference 10 x 20 centred at (5, 10); box 20 x 20 centred at (10, 15).
+    # Reference 10 x 20 centered at (5, 10); box 20 x 20 centered at (10, 15).
     deltas = encode_boxes(torch.tensor([[0.0, 5, 20, 25]]), torch.tensor([[0.0, 0, 10, 20]]), (10, 5))
     torch.testing.assert_close(deltas, torch.tensor([[5.0, 2.5, 5 * 0.6931472, 0.0]]))
 

@@ -49,7 +49,7 @@ def test_every_parameter_gets_a_finite_gradient(people):
         assert {name for name, loss in losses.items() if loss == 0} == zero
 
 
-def test_an_image_without_people_adds_nothing_to_its_neighbour_s_parsing(terms):
+def test_an_image_without_people_adds_nothing_to_its_neighbor_s_parsing(terms):
     model = tiny()
     alone = train(model, [scene(1)])
     both = train(model, [scene(1), scene(2, people=0)])

@@ -51,9 +51,9 @@ def plus_decode(deltas, reference, weights):
     corners = []
     for axis, (low, high) in enumerate(((0, 2), (1, 3))):
         size = reference[high] - reference[low] + 1
-        centre = reference[low] + 0.5 * size + deltas[axis] / weights[0] * size
+        center = reference[low] + 0.5 * size + deltas[axis] / weights[0] * size
         size *= math.exp(min(deltas[axis + 2] / weights[1], math.log(1000 / 16)))
-        corners.append((centre - 0.5 * size, centre + 0.5 * size - 1))
+        corners.append((center - 0.5 * size, center + 0.5 * size - 1))
     return [corners[0][0], corners[1][0], corners[0][1], corners[1][1]]
 
 
@@ -91,8 +91,8 @@ def test_anchors_are_the_released_table():
         for box, ratio in zip(boxes, (0.5, 1, 2), strict=True):
             width = round(math.sqrt(stride**2 / ratio))
             half = [0.5 * (side * size / stride - 1) for side in (width, round(width * ratio))]
-            centre = (stride - 1) / 2
-            assert box == (centre - half[0], centre - half[1], centre + half[0], centre + half[1])
+            center = (stride - 1) / 2
+            assert box == (center - half[0], center - half[1], center + half[0], center + half[1])
 
 
 def test_areas_and_overlaps():
@@ -255,7 +255,7 @@ def test_training_keeps_the_best_proposals_of_all_images_together():
 
 
 def nearest_crop(parsing, box, size):
-    """A crop of whole pixels, the last of which are left out, resized as OpenCV's nearest neighbour does."""
+    """A crop of whole pixels, the last of which are left out, resized as OpenCV's nearest neighbor does."""
     x1, y1, x2, y2 = (round(float(v)) for v in box)
     crop = parsing[max(y1, 0) : y2, max(x1, 0) : x2]
     rows, columns = ([math.floor(i * (1 / (size / n))) for i in range(size)] for n in crop.shape)

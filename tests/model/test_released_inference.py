@@ -58,7 +58,7 @@ def test_both_sides_are_rounded_at_test(size, wanted):
 
 
 def opencv_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Float samples of [H, W, ...] at pixel centres, the border's beyond it, without antialiasing."""
+    """Float samples of [H, W, ...] at pixel centers, the border's beyond it, without antialiasing."""
     for axis, new in ((0, height), (1, width)):
         old = image.shape[axis]
         position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
@@ -229,7 +229,7 @@ def test_the_border_cell_is_background():
     maps[:, 1] = 1.0
     found = Detections(torch.tensor([[10.0, 10, 50, 50]]), torch.ones(1), torch.ones(1), maps, None, (60, 60))
     person = combined(found, (60, 60), CIHP, stretch=STRETCH, boxes=PIXELS).person_maps[0]
-    # The window is 5..53, of 10 cells of 4.9 pixels: up to the border cell's centre, 7.45, there are nothing but zeros.
+    # The window is 5..53, of 10 cells of 4.9 pixels: up to the border cell's center, 7.45, there are nothing but zeros.
     assert person.nonzero().amin(0).tolist() == [7, 7] and person.nonzero().amax(0).tolist() == [51, 51]
     exact = combined(found, (60, 60), CIHP).person_maps[0]
     assert exact.nonzero().amin(0).tolist() == [10, 10] and exact.nonzero().amax(0).tolist() == [49, 49]

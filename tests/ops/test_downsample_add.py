@@ -27,8 +27,8 @@ def test_a_smaller_level_gets_the_mean_of_the_central_four_pixels_of_each_cell()
     levels = [torch.zeros(2, 3, 24 // k, 40 // k) for k in (1, 2, 4, 8)]
     for k, out in zip((1, 2, 4, 8), downsample_add(feature, levels), strict=True):
         cells = feature.unfold(2, k, k).unfold(3, k, k)
-        centre = slice((k - 1) // 2, k // 2 + 1)
-        torch.testing.assert_close(out, cells[..., centre, centre].mean(dim=(-2, -1)), rtol=1e-5, atol=1e-6)
+        center = slice((k - 1) // 2, k // 2 + 1)
+        torch.testing.assert_close(out, cells[..., center, center].mean(dim=(-2, -1)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

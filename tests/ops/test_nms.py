@@ -12,11 +12,11 @@ FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
 def clustered(count, seed=0, dtype=torch.float32, spread=300.0):
     generator = torch.Generator().manual_seed(seed)
-    centre = torch.rand(max(count // 8, 1), 2, generator=generator) * spread
-    centre = centre[torch.randint(0, len(centre), (count,), generator=generator)]
-    centre = centre + torch.randn(count, 2, generator=generator) * 6
+    center = torch.rand(max(count // 8, 1), 2, generator=generator) * spread
+    center = center[torch.randint(0, len(center), (count,), generator=generator)]
+    center = center + torch.randn(count, 2, generator=generator) * 6
     size = 20 + 40 * torch.rand(count, 2, generator=generator)
-    boxes = torch.cat([centre - size / 2, centre + size / 2], 1)
+    boxes = torch.cat([center - size / 2, center + size / 2], 1)
     return boxes.to(dtype), torch.rand(count, generator=generator)
 
 

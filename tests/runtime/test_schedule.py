@@ -2,7 +2,7 @@ import pytest
 
 from rpcnn.runtime.schedule import learning_rate
 
-PAPER = dict(base=0.02, batch_size=16, steps=(105_000, 125_000), warmup_iterations=1000, warmup_factor=1e-4)
+PAPER = dict(base=0.02, batch_size=16, steps=(105_000, 125_000), warmup_iterations=1000)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What stands behind painted people: places, and clutter with the shapes and colours of people and their clothes."""
+"""What stands behind painted people: places, and clutter with the shapes and colors of people and their clothes."""
 
 import numpy as np
 
@@ -160,7 +160,7 @@ def _room(canvas, rng, horizon):
 
 
 def _clutter(canvas, rng, horizon):
-    """One object that shares a colour, a cloth or a shape with people, but is nobody."""
+    """One object that shares a color, a cloth or a shape with people, but is nobody."""
     w, h = canvas.width, canvas.height
     x, foot, size = rng.uniform(0, w), rng.uniform(horizon, h), rng.uniform(0.06, 0.2) * h
     light = rng.uniform(-1, 1)

@@ -1,10 +1,10 @@
-"""A canvas that keeps colours and labels together, and the few shapes that painted scenes are made of.
+"""A canvas that keeps colors and labels together, and the few shapes that painted scenes are made of.
 
-Every shape is a coverage map in 0..1 on its own small window. Colours are blended by the coverage, so that edges are
+Every shape is a coverage map in 0..1 on its own small window. Colors are blended by the coverage, so that edges are
 smooth; the label of a pixel changes where the shape covers more than half of it, so that labels are exact. No shape
-is ever drawn twice, once for colour and once for labels.
+is ever drawn twice, once for color and once for labels.
 
-Pixel (row i, column j) has its centre at x = j + 0.5, y = i + 0.5.
+Pixel (row i, column j) has its center at x = j + 0.5, y = i + 0.5.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Shape:
     along: np.ndarray
 
     def pixels(self) -> tuple[np.ndarray, np.ndarray]:
-        """x [1,w] and y [h,1] of the pixel centres on the canvas."""
+        """x [1,w] and y [h,1] of the pixel centers on the canvas."""
         h, w = self.coverage.shape
         xs = np.arange(self.x, self.x + w, dtype=np.float32)[None] + 0.5
         ys = np.arange(self.y, self.y + h, dtype=np.float32)[:, None] + 0.5
@@ -49,14 +49,14 @@ class Canvas:
         self.category = np.zeros((height, width), np.uint8)
         self.human = np.zeros((height, width), np.uint8)
 
-    def stamp(self, shape: Shape | None, colour, category: int = KEEP, human: int = 0) -> None:
-        """Blend `colour` ((3,) or [h,w,3]) over the image and set the labels under the shape."""
+    def stamp(self, shape: Shape | None, color, category: int = KEEP, human: int = 0) -> None:
+        """Blend `color` ((3,) or [h,w,3]) over the image and set the labels under the shape."""
         if shape is None:
             return
         h, w = shape.coverage.shape
         window = (slice(shape.y, shape.y + h), slice(shape.x, shape.x + w))
         below = self.image[window]
-        below += shape.coverage[..., None] * (np.asarray(colour, np.float32) - below)
+        below += shape.coverage[..., None] * (np.asarray(color, np.float32) - below)
         if category != KEEP:
             covered = shape.coverage > 0.5
             self.category[window][covered] = category
@@ -78,7 +78,7 @@ class Canvas:
         xs = np.arange(left, right, dtype=np.float32)[None] + 0.5
         ys = np.arange(top, bottom, dtype=np.float32)[:, None] + 0.5
         nearest = across = along = None
-        travelled = 0.0
+        traveled = 0.0
         for (ax, ay), (bx, by), ra, rb in zip(points[:-1], points[1:], radii[:-1], radii[1:], strict=True):
             dx, dy = bx - ax, by - ay
             length = float(np.hypot(dx, dy)) + 1e-6
@@ -88,13 +88,13 @@ class Canvas:
             distance = np.hypot(px - t * dx, py - t * dy) - radius
             side = np.clip((py * dx - px * dy) / (length * np.maximum(radius, 0.5)), -1, 1)
             if nearest is None:
-                nearest, across, along = distance, side, travelled + t * length
+                nearest, across, along = distance, side, traveled + t * length
             else:
                 closer = distance < nearest
                 nearest = np.where(closer, distance, nearest)
                 across = np.where(closer, side, across)
-                along = np.where(closer, travelled + t * length, along)
-            travelled += length
+                along = np.where(closer, traveled + t * length, along)
+            traveled += length
         return Shape(left, top, np.clip(0.5 - nearest, 0, 1), across, along)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> Shape | None:

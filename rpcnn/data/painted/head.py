@@ -7,7 +7,7 @@ from .look import FACE, HAIR, HAT, SUNGLASSES, Cloth, Look
 
 
 class Head:
-    """A head centred at (x, y) with half axes (rx, ry), all in pixels, turned by `yaw` (0 = facing the viewer)."""
+    """A head centered at (x, y) with half axes (rx, ry), all in pixels, turned by `yaw` (0 = facing the viewer)."""
 
     def __init__(
         self, canvas: Canvas, look: Look, x: float, y: float, rx: float, ry: float, yaw: float, light: float, human: int
@@ -92,22 +92,22 @@ class Head:
         self._stamp(shape, look.hair, HAIR, 0.2)
 
     def _face(self, x, y, rx, ry):
-        canvas, skin = self.canvas, self.look.skin.colour
+        canvas, skin = self.canvas, self.look.skin.color
         red = np.clip(skin * (0.95, 0.62, 0.58), 0, 1)
 
-        def dot(azimuth, up, wide, high, colour, strength=1.0):
+        def dot(azimuth, up, wide, high, color, strength=1.0):
             u, v, facing = self._spot(azimuth, up)
             if facing > 0.1:
                 shape = canvas.ellipse(x + u * rx, y + v * ry, wide * rx * max(facing, 0.35), high * ry)
                 if shape is not None:
                     shape.coverage = shape.coverage * np.float32(strength)
-                    canvas.stamp(shape, colour, KEEP)
+                    canvas.stamp(shape, color, KEEP)
 
         for azimuth in (26, -26):
             dot(azimuth * 1.5, -0.35, 0.2, 0.13, red, 0.35)
             dot(azimuth, 0.02, 0.17, 0.13, (0.97, 0.96, 0.94))
             dot(azimuth, 0.02, 0.1, 0.115, (0.12, 0.09, 0.08))
-            dot(azimuth, 0.25, 0.2, 0.035, self.look.hair.colour * 0.7, 0.9)
+            dot(azimuth, 0.25, 0.2, 0.035, self.look.hair.color * 0.7, 0.9)
         dot(0, -0.2, 0.1, 0.09, skin * 0.86, 0.8)
         dot(0, -0.52, 0.28, 0.065, (0.62, 0.2, 0.2), 0.9)
         dot(0, -0.49, 0.26, 0.04, skin, 0.9)  # lifts the middle of the mouth into a smile

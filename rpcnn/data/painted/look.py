@@ -29,15 +29,15 @@ PATTERNS = ("plain", "plain", "plain", "stripes", "bars", "checks", "dots", "ban
 
 @dataclass
 class Cloth:
-    """A fabric: two colours, a pattern and its pitch in pixels."""
+    """A fabric: two colors, a pattern and its pitch in pixels."""
 
-    colour: np.ndarray
+    color: np.ndarray
     second: np.ndarray
     pattern: str = "plain"
     pitch: float = 6.0
 
     def paint(self, shape: Shape | None, light: float, gloss: float = 0.0) -> np.ndarray | None:
-        """Colours [h,w,3] of a shape made of this cloth, rounded by shading.
+        """Colors [h,w,3] of a shape made of this cloth, rounded by shading.
 
         `light` is -1 where it comes from the left, 1 from the right; `gloss` adds a highlight on that side.
         """
@@ -48,7 +48,7 @@ class Cloth:
         if gloss:
             shade = shade + gloss * np.exp(-(((across - 0.45 * light) / 0.25) ** 2))
         if self.pattern == "plain":
-            return shade[..., None] * self.colour
+            return shade[..., None] * self.color
         xs, ys = shape.pixels()
         if self.pattern == "stripes":  # across the limb
             second = np.sin(along * (2 * np.pi / self.pitch)) > 0.1
@@ -61,17 +61,17 @@ class Cloth:
         else:  # one band over the middle
             middle = float(along.max()) * 0.4
             second = np.abs(along - middle) < self.pitch * 0.9
-        return shade[..., None] * np.where(np.broadcast_to(second, across.shape)[..., None], self.second, self.colour)
+        return shade[..., None] * np.where(np.broadcast_to(second, across.shape)[..., None], self.second, self.color)
 
 
-def pick_cloth(rng: np.random.Generator, pitch: float, colours: np.ndarray = CLOTH, patterned: bool = True) -> Cloth:
-    """A cloth of two colours that differ; `patterned` allows patterns, of a period of about `pitch` pixels."""
-    colour, second = colours[rng.integers(len(colours))], CLOTH[rng.integers(len(CLOTH))]
-    if np.abs(colour - second).sum() < 0.5:
+def pick_cloth(rng: np.random.Generator, pitch: float, colors: np.ndarray = CLOTH, patterned: bool = True) -> Cloth:
+    """A cloth of two colors that differ; `patterned` allows patterns, of a period of about `pitch` pixels."""
+    color, second = colors[rng.integers(len(colors))], CLOTH[rng.integers(len(CLOTH))]
+    if np.abs(color - second).sum() < 0.5:
         second = 1 - 0.8 * second
     jitter = rng.uniform(0.88, 1.1)
     pattern = PATTERNS[rng.integers(len(PATTERNS))] if patterned else "plain"
-    return Cloth(np.clip(colour * jitter, 0.04, 1), second, pattern, max(3.0, pitch * rng.uniform(0.7, 1.4)))
+    return Cloth(np.clip(color * jitter, 0.04, 1), second, pattern, max(3.0, pitch * rng.uniform(0.7, 1.4)))
 
 
 @dataclass

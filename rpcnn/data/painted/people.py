@@ -206,7 +206,7 @@ class Figure:
         heel, toe = self.feet[i]
         sole = canvas.tube(self.feet[i] + np.array([0, 0.011 * scale]), [0.029 * scale, 0.026 * scale])
         if sole is not None:
-            canvas.stamp(sole, look.shoes.colour * 0.45, SHOE[i], self.person.human)
+            canvas.stamp(sole, look.shoes.color * 0.45, SHOE[i], self.person.human)
         self._stamp(canvas.tube([heel, toe], [0.031 * scale, 0.026 * scale]), look.shoes, SHOE[i], 0.25)
         if look.lower == "pants":
             piece = _cut(chain, radii, 0, min(look.lower_length, 0.97), 0.009 * scale)

@@ -116,7 +116,7 @@ def _shadow(canvas: Canvas, person: Person, light: float, place: str):
 
 
 def _photograph(image: np.ndarray, rng: np.random.Generator, light: float, difficulty: float) -> np.ndarray:
-    """Light from one side, a colour cast, exposure and sensor noise; float [H,W,3] in 0..1 -> uint8."""
+    """Light from one side, a color cast, exposure and sensor noise; float [H,W,3] in 0..1 -> uint8."""
     height, width = image.shape[:2]
     strength = 0.08 + 0.2 * difficulty * rng.random()
     across = np.linspace(-1, 1, width, dtype=np.float32)[None, :, None]

@@ -1,7 +1,7 @@
 """A training step waits for the GPU nowhere: run with tensors that have a device and no values.
 
 Fake CUDA tensors take the forward pass with the losses, in every precision. Autograd's engine asks a fake CUDA device
-for its streams, which needs a GPU, so the whole step, backward and optimiser included, runs on meta tensors, which
+for its streams, which needs a GPU, so the whole step, backward and optimizer included, runs on meta tensors, which
 take the same way through the model. Both refuse `.item()`, `nonzero`, boolean indexing and every other shape that
 depends on data; `NoCopies` refuses copies between devices. What remains outside of what runs here, each on purpose:
 the batch's own upload (asynchronous, from pinned memory), the logbook's reading of the losses every `run.log_every`
