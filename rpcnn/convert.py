@@ -22,9 +22,10 @@ from rpcnn.config import Config, load_config
 from rpcnn.data.open import label_set
 from rpcnn.labels import CIHP, MHP_V2, LabelSet
 from rpcnn.model import RPRCNN
-from rpcnn.model.backbone import FrozenBatchNorm2d, imagenet_weights
 from rpcnn.model.boxes import cell_anchors
 from rpcnn.model.build import build_model
+from rpcnn.model.frozen_norm import FrozenBatchNorm2d
+from rpcnn.model.imagenet import imagenet_weights
 from rpcnn.model.released import PIXEL_STATISTICS
 from rpcnn.model.rp_rcnn import STRIDES
 from rpcnn.runtime.checkpoint import replace_file, save_weights
@@ -165,7 +166,7 @@ def _shortened(keys: list[str], most: int = 12) -> str:
 
 
 def convert_imagenet(state: dict[str, Tensor], pixels: str = "keep", path: str = "the file") -> dict[str, Tensor]:
-    """The body of an ImageNet ResNet-18, -50 or -101 from a state dict under torchvision's names, for `Backbone`.
+    """The body of an ImageNet ResNet-18, -50 or -101 from a state dict under torchvision's names, for `ResNet`.
 
     Args:
         state: with or without the classifier (fc.*), which is left out.

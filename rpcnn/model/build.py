@@ -7,9 +7,10 @@ from rpcnn.config import Config
 from rpcnn.data.open import label_set
 from rpcnn.variant import PAPER
 
-from .backbone import Backbone
+from .backbones import make_backbone
 from .box_head import BoxHead
 from .fpn import FPN
+from .fuse import fuse
 from .gse_fpn import GSEFPN
 from .parsing_head import ParsingHead
 from .parsing_targets import crop_parsing
@@ -49,9 +50,9 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
     boxes = PIXELS if variant.inclusive_boxes else EDGES
     levels = variant.pyramid_levels
     if backbone is None:
-        backbone = Backbone(
+        backbone = make_backbone(
             model.backbone,
-            model.backbone_weights or None,
+            weights=model.backbone_weights,
             norm=model.backbone_norm,
             freeze_at=model.freeze_at,
             width=model.backbone_width,
@@ -123,8 +124,8 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
         "rescoring": config.loss.lambda_rescoring,
     }
     if variant == PAPER:
-        return RPRCNN(*parts, loss_weights=weights)
-    return VariantRPRCNN(*parts, variant=variant, loss_weights=weights)
+        return fuse(RPRCNN(*parts, loss_weights=weights))
+    return fuse(VariantRPRCNN(*parts, variant=variant, loss_weights=weights))
 
 
 RPRCNN.from_config = staticmethod(build_model)  # attached here: the network itself knows no configuration

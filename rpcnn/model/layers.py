@@ -1,6 +1,5 @@
-"""The building blocks that the paper stacks: convolution, normalization and ReLU, each without needless passes."""
+"""The building blocks that the paper stacks: convolution, normalization and ReLU."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,32 +28,11 @@ def conv_gn(in_channels: int, channels: int, kernel: int, num_groups: int, dilat
     return nn.Sequential(conv, (GroupNormReLU if relu else nn.GroupNorm)(num_groups, channels))
 
 
-def conv_relu(x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor, onto: Tensor | None = None) -> Tensor:
-    """ReLU(convolution of x [+ onto]) in the geometry of `conv`, zero-padded; `onto` may be overwritten.
+class ConvReLU(nn.Conv2d):
+    """A convolution and ReLU."""
 
-    On the CPU, where no gradient is recorded, oneDNN adds and cuts off while the convolution's result is in its cache:
-    the same numbers without one or two further passes over the map.
-    """
-    if not torch.is_grad_enabled() and not torch.compiler.is_compiling() and _onednn_takes(x, conv):
-        geometry = conv.padding, conv.stride, conv.dilation, conv.groups
-        pointwise = torch.ops.mkldnn
-        if onto is None:
-            return pointwise._convolution_pointwise(x, weight, bias, *geometry, "relu", [], None)
-        return pointwise._convolution_pointwise_(onto, x, weight, bias, *geometry, "add", None, "relu", [], None)
-    y = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-    return F.relu(y if onto is None else y.add_(onto), inplace=True)
-
-
-def _onednn_takes(x: Tensor, conv: nn.Conv2d) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == conv.weight.dtype == torch.float32
-        and x.numel() > 0
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-        and not torch.is_autocast_enabled("cpu")
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
-    )
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(super().forward(x), inplace=True)
 
 
 def channel_softmax(logits: Tensor) -> Tensor:

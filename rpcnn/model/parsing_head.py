@@ -18,8 +18,8 @@ from .parsing_targets import crop_parsing
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: the RoI's mean, a 1x1 and dilated 3x3 convolutions, side by side.
 
-    Gives the mean's features [R, channels, 1, 1], the same at every position, and the others' [R, rest, h, w];
-    `out_channels` counts both.
+    Takes [R, in_channels, h, w] to [R, out_channels, h, w]: `channels` of each branch, first those of the mean, which
+    are the same at every position.
     """
 
     def __init__(self, in_channels: int, channels: int, dilations, num_groups: int):
@@ -29,8 +29,9 @@ class ASPP(nn.Module):
         self.branches.extend(conv_gn(in_channels, channels, 3, num_groups, dilation=d) for d in dilations)
         self.out_channels = channels * (1 + len(self.branches))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.pooled(x.mean(dim=(2, 3), keepdim=True)), torch.cat([branch(x) for branch in self.branches], dim=1)
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.pooled(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
+        return torch.cat([pooled, *(branch(x) for branch in self.branches)], dim=1)
 
 
 class NonLocal(nn.Module):
@@ -116,16 +117,10 @@ class ParsingHead(nn.Module):
 
         The transposed convolution doubles the resolution; bilinear interpolation does the rest.
         """
-        feature = self.convs(self.non_local(self.reduced(*self.aspp(x))))
+        feature = self.convs(self.non_local(self.reduce(self.aspp(x))))
         logits = self.logits(feature)
         size = (self.output_size, self.output_size)
         return feature, F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-
-    def reduced(self, pooled: Tensor, branches: Tensor) -> Tensor:
-        """`reduce` over the channels of both, the mean's first: what is the same everywhere is convolved once."""
-        conv, norm_relu = self.reduce
-        everywhere, local = conv.weight.split([pooled.shape[1], branches.shape[1]], dim=1)
-        return norm_relu(F.conv2d(branches, local).add_(F.conv2d(pooled, everywhere)))
 
     def roi_features(self, feature: Tensor, boxes: list[Tensor]) -> Tensor:
         """Features [R, C, resolution, resolution] of the boxes of each image, from the finest level (Sec. 3.3)."""

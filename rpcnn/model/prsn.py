@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import channel_softmax, conv_relu, linear
+from .layers import ConvReLU, channel_softmax, linear
 
 
 class PRSN(nn.Module):
@@ -33,8 +33,8 @@ class PRSN(nn.Module):
         if input not in ("probabilities", "logits"):
             raise ValueError(f"PRSN: input must be 'probabilities' or 'logits', got {input!r}")
         self.input = input
-        self.conv1 = nn.Conv2d(parsing_channels + num_classes, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride=second_stride, padding=1)
+        self.conv1 = ConvReLU(parsing_channels + num_classes, channels, 3, padding=1)
+        self.conv2 = ConvReLU(channels, channels, 3, stride=second_stride, padding=1)
         self.fc1 = linear(channels, hidden)
         self.fc2 = linear(hidden, hidden)
         self.iou = linear(hidden, 1, std=0.01)
@@ -54,9 +54,7 @@ class PRSN(nn.Module):
         maps = F.max_pool2d(maps, maps.shape[-1] // feature.shape[-1]).to(feature.dtype)
         if feature.is_contiguous(memory_format=torch.channels_last):  # cat would copy the feature to the other layout
             maps = maps.contiguous(memory_format=torch.channels_last)
-        x = torch.cat([feature, maps], dim=1)
-        for conv in (self.conv1, self.conv2):
-            x = conv_relu(x, conv, conv.weight, conv.bias)
+        x = self.conv2(self.conv1(torch.cat([feature, maps], dim=1)))
         x = x.mean(dim=(2, 3))
         for fc in (self.fc1, self.fc2):
             x = F.relu(fc(x), inplace=True)

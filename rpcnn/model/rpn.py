@@ -20,7 +20,7 @@ from .boxes import (
     regression_targets,
     slots,
 )
-from .layers import conv_relu
+from .layers import ConvReLU
 from .losses import Terms, masked_smooth_l1
 
 
@@ -65,7 +65,7 @@ class RPN(nn.Module):
         self.boxes = boxes
         cells = torch.stack([cell_anchors(a, s, anchor_ratios) for a, s in zip(anchor_sizes, strides, strict=True)])
         self.register_buffer("cells", cells, persistent=False)
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = ConvReLU(channels, channels, 3, padding=1)
         self.objectness = nn.Conv2d(channels, len(anchor_ratios), 1)
         self.deltas = nn.Conv2d(channels, 4 * len(anchor_ratios), 1)
         for conv in (self.conv, self.objectness, self.deltas):
@@ -79,7 +79,7 @@ class RPN(nn.Module):
         """
         objectness, deltas, anchors = [], [], []
         for feature, cell, stride in zip(features, self.cells, self.strides, strict=True):
-            hidden = conv_relu(feature, self.conv, self.conv.weight, self.conv.bias)
+            hidden = self.conv(feature)
             objectness.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1).float())
             deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4).float())
             anchors.append(grid_anchors(cell.float(), *feature.shape[-2:], stride))

@@ -12,13 +12,13 @@ import types
 import pytest
 import torch
 import torchvision
+from helpers.models import backbone
 from helpers.released import ANCHORS, Released, released_shapes, released_state
 from safetensors.torch import load_file
 
 from rpcnn.config import load_config
 from rpcnn.convert import change_pixels, convert_imagenet, convert_released, main
 from rpcnn.model import RPRCNN
-from rpcnn.model.backbone import Backbone
 from rpcnn.model.boxes import decode_boxes, grid_anchors
 from rpcnn.model.build import build_model
 from rpcnn.model.released import PIXEL_STATISTICS
@@ -308,7 +308,7 @@ def test_an_imagenet_resnet_becomes_a_body(imagenet, tmp_path, capsys):
     wanted = {key: value for key, value in imagenet.items() if not key.startswith("fc.")}
     wanted |= change_pixels(wanted, "bgr255", "rgb")
     assert got.keys() == wanted.keys() and all(torch.equal(got[key], wanted[key]) for key in got)
-    weight = Backbone("resnet18", weights=str(tmp_path / "rgb.safetensors")).body.conv1.weight
+    weight = backbone("resnet18", weights=str(tmp_path / "rgb.safetensors")).body.conv1.weight
     assert torch.equal(weight, wanted["conv1.weight"])
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from helpers.commands import TINY
 from PIL import Image
+from rpcnn.model.backbone import Backbone
 from safetensors.torch import load_file
 
 from rpcnn import Predictor
@@ -23,7 +24,6 @@ from rpcnn.evaluate import main as evaluate
 from rpcnn.inference.load import load_pipeline
 from rpcnn.inference.predictor import load_picture
 from rpcnn.labels import CIHP
-from rpcnn.model.backbone import Backbone
 from rpcnn.model.fpn import FPN
 from rpcnn.predict import find_pictures
 from rpcnn.predict import main as predict

@@ -1,4 +1,4 @@
-"""A tiny network, scenes to feed it and a training step, for the tests of many rooms."""
+"""A tiny network, backbones, scenes to feed them and a training step, for the tests of many rooms."""
 
 import copy
 import dataclasses
@@ -7,8 +7,10 @@ import torch
 
 from rpcnn.config import Config
 from rpcnn.model import RPRCNN
+from rpcnn.model.backbones import make_backbone
 from rpcnn.model.box_head import BoxHead
 from rpcnn.model.build import build_model
+from rpcnn.model.frozen_norm import FrozenBatchNorm2d
 
 LOSSES = ["rpn_objectness", "rpn_box", "box_class", "box_regression", "parsing", "semantic", "rescoring"]
 
@@ -53,6 +55,24 @@ def configured(config: Config, **changes) -> Config:
 def tiny(num_classes: int = NUM_CLASSES, **changes) -> RPRCNN:
     torch.manual_seed(0)
     return build_model(configured(Config(), **TINY | changes), num_classes)
+
+
+def backbone(name: str = "resnet50", **changes) -> torch.nn.Module:
+    """A backbone with the paper's choices unless told otherwise."""
+    choices = {"weights": "", "norm": "frozen_bn", "freeze_at": 2, "width": 1.0, "stride_in_1x1": False}
+    return make_backbone(name, **choices | changes)
+
+
+def randomized(model: torch.nn.Module) -> torch.nn.Module:
+    """The model in eval mode, its batch norms, frozen ones included, with numbers as after training."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+        if isinstance(module, torch.nn.BatchNorm2d | FrozenBatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.1)
+    return model.eval()
 
 
 def scene(seed: int, height: int = 64, width: int = 96, people: int = 2):

@@ -13,7 +13,6 @@ from rpcnn.model.box_head import PERSON
 from rpcnn.model.boxes import box_iou
 from rpcnn.model.fpn import FPN
 from rpcnn.model.gse_fpn import GSEFPN
-from rpcnn.model.layers import conv_relu
 from rpcnn.model.losses import label_cross_entropy, normalize, semantic_target, squared_error
 from rpcnn.model.parsing_head import NonLocal, ParsingHead
 from rpcnn.model.parsing_targets import crop_parsing
@@ -310,21 +309,3 @@ def test_a_term_without_samples_is_zero():
     loss = normalize({"a": (total * 1, torch.tensor(0))}, {})["a"]
     loss.backward()
     assert loss == 0 and total.grad is not None
-
-
-@pytest.mark.parametrize("kernel", [1, 3])
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_conv_relu_is_the_same_with_and_without_a_gradient(kernel, channels_last):
-    conv = torch.nn.Conv2d(8, 6, kernel, stride=2, padding=2 * (kernel // 2), dilation=2)
-    x, onto = torch.randn(2, 8, 9, 13), torch.randn(2, 6, 5, 7)
-    if channels_last:
-        x, onto = (t.to(memory_format=torch.channels_last) for t in (x, onto))
-    arguments = x, conv, conv.weight, conv.bias
-    plain, plain_sum = conv_relu(*arguments), conv_relu(*arguments, onto.clone())
-    torch.testing.assert_close(plain, conv(x).relu())
-    torch.testing.assert_close(plain_sum, (conv(x) + onto).relu())
-    with torch.no_grad():
-        fused, fused_sum = conv_relu(*arguments), conv_relu(*arguments, onto)
-        assert conv_relu(x[:0], *arguments[1:]).shape == (0, *plain.shape[1:])
-    torch.testing.assert_close((fused, fused_sum), (plain.detach(), plain_sum.detach()))
-    assert fused.stride() == plain.stride()

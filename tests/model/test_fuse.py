@@ -1,0 +1,166 @@
+"""The tricks of rpcnn.model.fuse: the plain network's function, parameters, names and hooks."""
+
+import copy
+
+import pytest
+import torch
+from helpers.models import TINY, backbone, randomized, scene, tiny, train
+
+from rpcnn.model.frozen_norm import FrozenBatchNorm2d
+from rpcnn.model.fuse import FoldedConv2d, FoldedNorm, FusedStage, SplitConv2d, fuse
+from rpcnn.model.layers import ConvReLU
+from rpcnn.model.parsing_head import ParsingHead
+
+
+def plain_and_fused(model):
+    return model, fuse(copy.deepcopy(model))
+
+
+def values_and_gradients(model, *inputs):
+    """Of a function of all outputs, for every trained parameter."""
+    out = model(*inputs)
+    out = [out] if isinstance(out, torch.Tensor) else list(out)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return out, torch.autograd.grad(sum(o.square().sum() for o in out), trained)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_folded_norm_keeps_values_and_gradients(groups):
+    conv = torch.nn.Conv2d(4, 8, 3, stride=2, padding=2, dilation=2, groups=groups, bias=False)
+    sequence = torch.nn.Sequential(torch.nn.Sequential(conv, FrozenBatchNorm2d(8)), torch.nn.ReLU())
+    plain, fused = plain_and_fused(randomized(sequence))
+    assert isinstance(fused[0][0], FoldedConv2d)
+    x = torch.randn(2, 4, 9, 11)
+    torch.testing.assert_close(values_and_gradients(fused, x), values_and_gradients(plain, x))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2"])
+def test_every_frozen_norm_of_our_backbones_is_folded(name):
+    norms = [m for m in fuse(backbone(name, width=0.25)).modules() if isinstance(m, FrozenBatchNorm2d)]
+    assert norms and all(isinstance(norm, FoldedNorm) for norm in norms)
+
+
+class BackToFront(torch.nn.Module):
+    """Lists a convolution before a norm that runs first."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = torch.nn.Conv2d(4, 4, 3, bias=False), FrozenBatchNorm2d(4)
+
+    def forward(self, x):
+        return self.conv(self.norm(x))
+
+
+def test_norms_that_do_not_follow_a_convolution_stay():
+    with_bias = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 1), FrozenBatchNorm2d(4))
+    plain, fused = plain_and_fused(randomized(torch.nn.Sequential(BackToFront(), with_bias)))
+    assert not any(isinstance(m, FoldedNorm) for m in fused.modules())
+    x = torch.randn(1, 4, 6, 6)
+    assert torch.equal(fused(x), plain(x))
+
+
+def test_blocks_with_another_activation_stay():
+    body = backbone("resnet18", width=0.25).body
+    body.layer1[1].relu = torch.nn.SiLU()
+    plain, fused = plain_and_fused(randomized(body.layer1))
+    x = torch.randn(1, 16, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(fused(x), plain(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2"])
+@pytest.mark.parametrize("norm", ["frozen_bn", "bn"])
+def test_prediction_and_training_give_what_the_plain_backbone_gives(name, norm):
+    plain, fused = plain_and_fused(randomized(backbone(name, norm=norm, width=0.25)))
+    x = torch.randn(2, 3, 64, 96).to(memory_format=torch.channels_last)
+    expected = [feature.detach() for feature in plain(x)]
+    tolerance = {"rtol": 1e-4, "atol": 1e-5 * max(float(feature.max()) for feature in expected)}
+    torch.testing.assert_close([feature.detach() for feature in fused(x)], expected, **tolerance)
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(x), expected, **tolerance)
+
+
+def test_names_and_parameters_stay_and_fusing_twice_changes_nothing():
+    model = backbone("resnet50", width=0.25)
+    state, parameters = dict(model.state_dict()), dict(model.named_parameters())
+    classes = [type(m) for m in fuse(model).modules()]
+    assert FusedStage in classes
+    assert classes == [type(m) for m in fuse(model).modules()]
+    assert list(model.state_dict()) == list(state)
+    assert all(parameter is parameters[name] for name, parameter in model.named_parameters())
+
+
+def test_a_copy_applies_its_own_norms():
+    fused = fuse(randomized(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1, bias=False), FrozenBatchNorm2d(4))))
+    x = torch.randn(1, 3, 2, 2)
+    before = fused(x)
+    torch.nn.init.zeros_(copy.deepcopy(fused)[1].weight)
+    assert torch.equal(fused(x), before)
+
+
+@pytest.mark.parametrize("place", ["1", "0.downsample"])
+def test_a_hook_keeps_the_map_that_it_saw(place):
+    stage = fuse(backbone("resnet50", width=0.25)).eval().body.layer1
+    seen = []
+    stage.get_submodule(place).register_forward_hook(lambda _, inputs, output: seen.append((output, output.clone())))
+    with torch.inference_mode():
+        x = torch.randn(1, 16, 8, 8)
+        before = x.clone()
+        stage(x)
+    assert torch.equal(*seen[0]) and torch.equal(x, before)
+
+
+@pytest.mark.parametrize("place", ["1.bn2", "2.relu"])
+def test_a_hook_inside_a_block_sees_what_the_plain_block_computes(place):
+    seen = []
+    for model in plain_and_fused(randomized(backbone("resnet50", width=0.25)).body.layer1):
+        model.get_submodule(place).register_forward_hook(lambda _, inputs, output: seen.append(output.clone()))
+        with torch.inference_mode():
+            model(torch.ones(1, 16, 8, 8))
+    plain, fused = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_a_hook_keeps_the_input_that_it_saw():
+    stage = fuse(backbone("resnet50", width=0.25)).eval().body.layer1
+    seen = []
+    stage[2].register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0], inputs[0].clone())))
+    with torch.inference_mode():
+        stage(torch.randn(1, 16, 8, 8))
+    assert torch.equal(*seen[0])
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_fused_conv_relu_is_the_same_with_and_without_a_gradient(kernel, channels_last):
+    plain, fused = plain_and_fused(ConvReLU(8, 6, kernel, stride=2, padding=2 * (kernel // 2), dilation=2))
+    x = torch.randn(2, 8, 9, 13)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    expected = plain(x).detach()
+    torch.testing.assert_close(fused(x).detach(), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(fused(x), expected)
+        assert fused(x).stride() == expected.stride()
+        assert fused(x[:0]).shape == (0, *expected.shape[1:])
+
+
+def test_the_split_convolution_keeps_values_and_gradients():
+    plain, fused = plain_and_fused(ParsingHead(8, 16, 5, 8, (2, 4), 1, 32, 4))
+    assert isinstance(fused.reduce[0], SplitConv2d)
+    x = torch.randn(3, 8, 8, 8)
+    torch.testing.assert_close(values_and_gradients(fused, x), values_and_gradients(plain, x), rtol=1e-3, atol=1e-3)
+
+
+def test_training_goes_on_after_a_prediction_as_without():
+    scenes, losses = [scene(1), scene(2)], []
+    for predicts in (False, True):
+        model = tiny(backbone_norm="frozen_bn", freeze_at=2)
+        if predicts:
+            with torch.inference_mode():
+                model.eval()([scene(3)[0]])
+        torch.manual_seed(1)
+        losses.append(train(model, scenes))
+        sum(losses[-1].values()).backward()
+    assert TINY["backbone"] == "resnet18" and isinstance(model.backbone.body.layer1, FusedStage)
+    assert all(torch.equal(losses[0][key], losses[1][key]) for key in losses[0])
