@@ -1,0 +1,74 @@
+"""Somebody else's backbone, by its dotted name: examples/own_backbone.py and what is refused."""
+
+import pathlib
+
+import pytest
+import torch
+from helpers.models import LOSSES, backbone, scene, tiny, train
+
+from rpcnn.model.fpn import FPN
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Makes a module with the given source importable; returns its name."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(source: str, name: str) -> str:
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+        return name
+
+    return write
+
+
+@pytest.fixture
+def examples(monkeypatch):
+    monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "swin_tiny"])
+def test_torchvision_s_transformers_and_convnexts_are_backbones(name, examples):
+    model = backbone(f"examples.own_backbone:{name}")
+    features = model(torch.randn(1, 3, 64, 96))
+    for feature, channels, stride in zip(features, model.channels, (4, 8, 16, 32), strict=True):
+        assert feature.shape == (1, channels, 64 // stride, 96 // stride)
+    pyramid = FPN(model.channels, channels=16, num_groups=4)(features)
+    assert [list(level.shape[1:]) for level in pyramid] == [
+        [16, 16, 24],
+        [16, 8, 12],
+        [16, 4, 6],
+        [16, 2, 3],
+        [16, 1, 2],
+    ]
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "swin_tiny"])
+def test_the_whole_network_trains_on_an_own_backbone(name, examples):
+    model = tiny(backbone=f"examples.own_backbone:{name}")
+    losses = train(model, [scene(1)])
+    assert sorted(losses) == sorted(LOSSES)
+    sum(losses.values()).backward()
+    first = model.backbone.features[0][0].weight
+    assert first.grad.abs().sum() > 0
+    torch.optim.SGD(model.parameters(), 1e-3).step()
+    with torch.inference_mode():
+        assert torch.isfinite(model.eval()([scene(2)[0]])[0].boxes).all()
+
+
+def test_an_own_backbone_must_have_four_channels(module):
+    name = module(
+        "from torch import nn\nclass Three(nn.Module):\n    channels = (8, 16, 32)\n"
+        "class Words(nn.Module):\n    channels = 'abcd'\ndef number():\n    return 5\n",
+        "own_channels",
+    )
+    with pytest.raises(ValueError, match=r"channels of own_channels:Three must be the four widths .* \(8, 16, 32\)"):
+        backbone(f"{name}:Three")
+    with pytest.raises(ValueError, match="C5, got 'abcd'"):
+        backbone(f"{name}:Words")
+    with pytest.raises(ValueError, match=r"must return a torch\.nn\.Module, got int"):
+        backbone(f"{name}:number")
+
+
+def test_imagenet_weights_are_for_our_backbones_alone():
+    with pytest.raises(ValueError, match=r"own\.net:make must load its own, got 'w\.pth'"):
+        backbone("own.net:make", weights="w.pth")
