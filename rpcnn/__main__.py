@@ -37,6 +37,7 @@ def main(arguments: list[str] | None = None):
 
 def run() -> None:
     """The entry point: what a command returns is its exit status where that is a number."""
+    sys.path.insert(0, "")  # as python -m does: modules of your own are found in this folder
     result = main()
     sys.exit(result if isinstance(result, int) else 0)
 

@@ -146,7 +146,8 @@ def test_a_fused_conv_relu_is_the_same_with_and_without_a_gradient(kernel, chann
 
 
 def test_the_split_convolution_keeps_values_and_gradients():
-    plain, fused = plain_and_fused(ParsingHead(8, 16, 5, 8, (2, 4), 1, 32, 4))
+    head = ParsingHead(*(8, 16, 5), aspp_channels=8, num_convs=1, resolution=8, output_size=32, samples=4, num_groups=4)
+    plain, fused = plain_and_fused(head)
     assert isinstance(fused.reduce[0], SplitConv2d)
     x = torch.randn(3, 8, 8, 8)
     torch.testing.assert_close(values_and_gradients(fused, x), values_and_gradients(plain, x), rtol=1e-3, atol=1e-3)
