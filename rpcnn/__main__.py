@@ -10,7 +10,7 @@ COMMANDS = {
     "evaluate": ("rpcnn.evaluate", "all metrics of a trained model, or of anybody's predictions"),
     "predict": ("rpcnn.predict", "parse pictures"),
     "data": ("rpcnn.data.__main__", "check, show or paint a data set"),
-    "analyze": ("rpcnn.analyze", "the paper's analyzes of finished runs"),
+    "analyze": ("rpcnn.analyze", "the paper's analyses of finished runs"),
     "convert": ("rpcnn.convert", "the authors' checkpoints and ImageNet weights"),
     "info": ("rpcnn.info", "versions, devices, compiled kernels: for a bug report"),
     "selfcheck": ("rpcnn.selfcheck", "check and time the kernels on this machine"),

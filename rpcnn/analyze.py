@@ -1,4 +1,4 @@
-"""The paper's analyzes: ``python -m rpcnn.analyze COMMAND RUN_OR_WEIGHTS… [--output DIR] [--key value]``.
+"""The paper's analyses: ``python -m rpcnn.analyze COMMAND RUN_OR_WEIGHTS… [--output DIR] [--key value]``.
 
     bounds    RUN             Table 1: true boxes, true parsing, true scores in place of the network's
     modes     RUN [BASELINE]  Table 6: label maps from the global segmentation, from people, from both

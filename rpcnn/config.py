@@ -336,7 +336,7 @@ def load_config(path: str | pathlib.Path | None = None, overrides: Sequence[str]
         values = base
     config = from_dict(values, source=str(path))
     if overrides:
-        return change(config, overrides, prog="rpcnn")
+        return change(config, overrides, prog="rpcnn train")
     validate(config)
     return config
 

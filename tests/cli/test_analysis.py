@@ -1,4 +1,4 @@
-"""The paper's analyzes on constructed detections with known answers."""
+"""The paper's analyses on constructed detections with known answers."""
 
 import json
 import types
