@@ -10,6 +10,7 @@ over memory. Only classes of modules change.
 """
 
 import itertools
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +22,10 @@ from .layers import ConvReLU
 from .parsing_head import ASPP, ParsingHead
 
 BLOCKS = (BasicBlock, Bottleneck)
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def fuse(model: nn.Module) -> nn.Module:
+def fuse(model: Module) -> Module:
     """Puts the tricks into the model, in place, for training as for inference; returns it."""
     for child in model.children():
         fuse(child)
@@ -33,7 +35,7 @@ def fuse(model: nn.Module) -> nn.Module:
             fold(conv, norm)
     if type(model) is ConvReLU and model.padding_mode == "zeros":
         model.__class__ = FusedConvReLU
-    elif type(model) is ParsingHead:
+    elif isinstance(model, ParsingHead) and type(model.aspp) is ASPP:
         model.aspp.__class__, model.reduce[0].__class__ = SplitASPP, SplitConv2d
     elif in_order and len(model) > 0 and all(map(is_folded_block, model)):
         model.__class__ = FusedStage
