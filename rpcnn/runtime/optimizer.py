@@ -9,7 +9,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     Weights decay; biases, those of norms included, do not and learn at twice the rate; norm weights do not decay.
     Each group holds params, weight_decay and lr_scale, the factor on the learning rate.
     """
-    norms = (nn.GroupNorm, nn.BatchNorm2d)
+    norms = (nn.GroupNorm, nn.BatchNorm2d, nn.LayerNorm)
     norm_weights = {id(module.weight) for module in model.modules() if isinstance(module, norms)}
     weights, biases, scales = [], [], []
     for name, parameter in model.named_parameters():
