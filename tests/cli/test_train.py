@@ -13,7 +13,6 @@ import pytest
 import torch
 from helpers.commands import TINY
 from PIL import Image
-from rpcnn.model.backbone import Backbone
 from safetensors.torch import load_file
 
 from rpcnn import Predictor
@@ -25,6 +24,7 @@ from rpcnn.inference.load import load_pipeline
 from rpcnn.inference.predictor import load_picture
 from rpcnn.labels import CIHP
 from rpcnn.model.fpn import FPN
+from rpcnn.model.resnet import ResNet
 from rpcnn.predict import find_pictures
 from rpcnn.predict import main as predict
 from rpcnn.runtime.checkpoint import load_weights, save_weights
@@ -292,7 +292,7 @@ def test_compile_means_the_backbone_and_the_pyramid(really, data, tmp_path, monk
     plain = train([*arguments, "--output", str(tmp_path / "plain")])
     assert compiled == []
     folder = train([*arguments, "--output", str(tmp_path / "compiled"), "--run.compile"])
-    assert [type(module) for module in compiled] == [Backbone, FPN]
+    assert [type(module) for module in compiled] == [ResNet, FPN]
     assert records(folder)[-1]["loss"] == pytest.approx(records(plain)[-1]["loss"], rel=1e-3)
     assert load_file(folder / "model.safetensors").keys() == load_file(plain / "model.safetensors").keys()
 
