@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from rpcnn.commands import user_errors
 from rpcnn.inference.pipeline import WINDOW
-from rpcnn.inference.predictor import Predictor, load_picture
+from rpcnn.inference.predictor import Predictor
+from rpcnn.pictures import load_picture
 from rpcnn.runtime import distributed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}

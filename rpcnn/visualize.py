@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from rpcnn.labels import IGNORE, LabelSet
+from rpcnn.pictures import load_picture
 
 INK, PAPER = (25, 25, 25), (250, 250, 250)
 # Outlines of neighboring people: bright, so that dark text can be read on them, and told apart by everybody.
@@ -40,7 +41,7 @@ def overlay(image, result: Parsed, legend: bool = True) -> Image.Image:
     """The picture with parts in their colors; each person that result.instance_map shows with outline, box and score.
 
     Args:
-        image: uint8 [H, W, 3] RGB or a PIL image, of the result's size.
+        image: a path, a PIL image or uint8 [H, W, 3] RGB, of the result's size.
         legend: add a strip with colors and names of the parts present below the picture.
 
     Returns:
@@ -187,15 +188,11 @@ def flat_palette(label_set: LabelSet) -> list[int]:
 
 
 def as_picture(image, shape: tuple[int, int]) -> Image.Image:
-    """A PIL image or uint8 [H, W, 3] array as RGB. Raises ValueError if it has not the shape (H, W)."""
-    if not isinstance(image, Image.Image):
-        image = np.asarray(image)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"image: must be a uint8 RGB array [H, W, 3], got {image.dtype} {list(image.shape)}")
-        image = Image.fromarray(image)
-    if (image.height, image.width) != shape:
-        raise ValueError(f"image: must have the result's size {shape}, got {(image.height, image.width)}")
-    return image.convert("RGB")
+    """A path, PIL image or uint8 [H, W, 3] array as RGB. Raises ValueError if it has not the shape (H, W)."""
+    picture = Image.fromarray(load_picture(image))
+    if (picture.height, picture.width) != shape:
+        raise ValueError(f"image: must have the result's size {shape}, got {(picture.height, picture.width)}")
+    return picture
 
 
 def resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -3,19 +3,16 @@
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rpcnn.config import Config, changed_inference
 from rpcnn.labels import LabelSet
+from rpcnn.pictures import Picture, load_picture
 from rpcnn.runtime.checkpoint import load_weights
 from rpcnn.runtime.distributed import pick_device
 
 from .load import load_pipeline
 from .results import ParsingResult
-
-Picture = str | pathlib.Path | Image.Image | np.ndarray
 
 
 class Predictor:
@@ -84,20 +81,3 @@ class Predictor:
         """
         pixels = (torch.from_numpy(load_picture(image)).permute(2, 0, 1) for image in images)
         return self.pipeline.stream(pixels, self.batch_size)
-
-
-def load_picture(image: Picture) -> np.ndarray:
-    """A path, PIL image or array as uint8 RGB [H, W, 3], upright. Raises ValueError, see :class:`Predictor`."""
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ValueError(f"image: must be a uint8 RGB array [H, W, 3], got {image.dtype} {list(image.shape)}")
-        return np.ascontiguousarray(image)
-    if isinstance(image, str | pathlib.Path):
-        try:
-            image = Image.open(image)
-            image.load()
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-            raise ValueError(f"image: {image} cannot be read: {error}") from None
-    if not isinstance(image, Image.Image):
-        raise ValueError(f"image: must be a path, a PIL image or an array, got {type(image).__name__}")
-    return np.array(ImageOps.exif_transpose(image).convert("RGB"))

@@ -107,7 +107,7 @@ class ParsingResult:
         return entries
 
     def plot(self, image=None) -> Image.Image:
-        """The overlay picture on `image` (PIL, or uint8 RGB [H, W, 3]; black without one).
+        """The overlay picture on `image` (a path, PIL, or uint8 RGB [H, W, 3]; black without one).
 
         See :func:`rpcnn.visualize.overlay`. Raises ValueError if the image has another size.
         """

@@ -222,3 +222,9 @@ def test_plot_takes_pil_and_arrays_and_nothing(result):
     array = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     assert np.array_equal(np.array(result.plot(array)), np.array(result.plot(Image.fromarray(array))))
     assert result.plot().size == result.plot(array).size
+
+
+def test_the_picture_may_be_a_path(result, tmp_path):
+    picture = Image.new("RGB", (30, 20), (200, 100, 0))
+    picture.save(tmp_path / "photo.png")
+    assert list(result.plot(tmp_path / "photo.png").getdata()) == list(result.plot(picture).getdata())
