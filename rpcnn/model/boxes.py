@@ -69,7 +69,7 @@ def decode_boxes(deltas: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tens
 
 
 def cell_anchors(size: float, stride: int, ratios=(0.5, 1.0, 2.0)) -> Tensor:
-    """Anchors [len(ratios), 4] of the grid cell whose top left pixel is the image's, centerd on the cell.
+    """Anchors [len(ratios), 4] of the grid cell whose top left pixel is the image's, centered on the cell.
 
     The sizes are those of the R-CNN line: round on the stride's own scale first, then enlarge. At stride 4 and size
     32, ratios height / width of 0.5, 1, 2 give 48x24, 32x32 and 24x48 pixels.
