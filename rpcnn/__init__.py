@@ -5,7 +5,7 @@
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["RPRCNN", "ParsingResult", "Predictor", "load_config"]
 
 _HOMES = {

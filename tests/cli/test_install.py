@@ -137,7 +137,7 @@ def test_a_wheel_holds_every_preset_and_package(tmp_path):
     }
     wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.toml")}
     wanted |= {path.relative_to(ROOT / "rpcnn").as_posix() for path in (ROOT / "rpcnn").rglob("*.py")}
-    assert "configs/ablations/cihp_gse.toml" in wanted and wanted <= packed
+    assert "configs/ablations/cihp_gse.toml" in wanted and wanted | {"py.typed"} <= packed
     done = run(tmp_path, "import rpcnn; print(rpcnn.load_config('ablations/cihp_gse').model.prsn, rpcnn.__file__)")
     assert done.stdout.split()[0] == "False" and str(tmp_path) in done.stdout, done.stderr
 
