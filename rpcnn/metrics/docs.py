@@ -13,13 +13,7 @@ INTRODUCTION = """\
 All are in percent. `rpcnn.metrics` has each as a function of arrays; `ParsingEvaluator` takes an image at a time and
 keeps counts only. `rpcnn.metrics.reference` has them step by step, and the tests compare the two.
 
-One of your own is a class in a file of yours, a `rpcnn.metrics.Metric`; `format_table` prints its columns:
-
-```python
-evaluator = ParsingEvaluator(num_classes, metrics=(*DEFAULT_METRICS, MyMetric()))
-results = evaluate_predictions(format, folder, dataset, evaluator)  # of rpcnn.evaluation.predictions
-print(format_table(results, dataset.labels, evaluator.metrics))
-```
+One of your own is a class in a file of yours: [add a metric](add_a_metric.md).
 
 Letters: a set of images with K classes, 0 the background; true pixels of K or more (255) are ignored.
 """

@@ -31,13 +31,13 @@ class ConfusionMetric(Metric):
 class SemanticMetrics(ConfusionMetric):
     """Of label maps: mIoU, pixel accuracy, mean accuracy.
 
-    M[i][j] counts the pixels of all images with truth i and prediction j.
+    M_ij counts the pixels of all images with truth i and prediction j.
 
-    - IoU of class c = M[c][c] / (Σ_j M[c][j] + Σ_i M[i][c] − M[c][c]); **mIoU** is the mean over the classes that occur
+    - IoU of class c = M_cc / (Σ_j M_cj + Σ_i M_ic − M_cc); **mIoU** is the mean over the classes that occur
       in the truth or the prediction, the background included. `absent="zero"` counts the others as 0, as some
       evaluators do.
-    - **Pixel accuracy** = Σ_c M[c][c] / ΣM. **Mean accuracy** = mean over the classes in the truth of
-      M[c][c] / Σ_j M[c][j].
+    - **Pixel accuracy** = Σ_c M_cc / ΣM. **Mean accuracy** = mean over the classes in the truth of
+      M_cc / Σ_j M_cj.
     - Images without a predicted person count. `skip_empty=True` leaves them out, as the released code of RP R-CNN does
       by writing no file for them; that makes its mIoU a little better.
     """
