@@ -1,0 +1,50 @@
+# Each recipe is one word: `just test`. Without just, copy the line.
+set shell := ["bash", "-c"]
+
+# the recipes
+default:
+    @just --list
+
+# compile the kernels in place; RPCNN_BUILD=cpu leaves CUDA out
+build:
+    python setup.py build_ext --inplace
+
+# the quick tests
+test:
+    pytest
+
+# minutes: the paper's network at full size, several processes
+slow:
+    pytest -m slow
+
+# how the kernels are written: mutants, registers, sanitizers
+nightly:
+    pytest -m nightly
+
+# each op in turn with torchvision or the PyTorch composition
+bench:
+    pytest benchmarks/ --benchmark-only
+
+# what CI asks of every line
+lint:
+    ruff check .
+    ruff format --check .
+    clang-format --dry-run --Werror csrc/*.{h,cpp} csrc/*/*.{h,cpp,cu,cuh} tests/cuda/simt/*.{cpp,h}
+
+# write it as CI asks
+format:
+    ruff check --fix .
+    ruff format .
+    clang-format -i csrc/*.{h,cpp} csrc/*/*.{h,cpp,cu,cuh} tests/cuda/simt/*.{cpp,h}
+
+# the types of the public API
+types:
+    mypy
+
+# the pages, in site/
+docs:
+    mkdocs build --strict
+
+# paint people, train, evaluate, draw: five minutes on two cores
+quickstart:
+    python -m rpcnn.train
