@@ -4,6 +4,7 @@
 """
 
 import importlib
+from typing import Any
 
 __version__ = "0.2.0.dev0"
 __all__ = ["RPRCNN", "ParsingResult", "Predictor", "load_config"]
@@ -16,7 +17,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module 'rpcnn' has no attribute {name!r}")

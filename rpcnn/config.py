@@ -11,7 +11,7 @@ import pathlib
 import tomllib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ from rpcnn.runtime.old_config import renamed
 from rpcnn.variant import PAPER, VARIANTS, Variant
 
 
-def _short(flag: str):
+def _short(flag: str) -> Any:
     """A command-line name besides the full one."""
     return tyro.conf.arg(aliases=[flag])
 
@@ -383,7 +383,7 @@ def _typed_fields(section: type, entries: dict, place: str, prefix: str) -> dict
     return {key: _typed(value, hints[key], f"{prefix}.{key}") for key, value in entries.items()}
 
 
-def _check_keys(given, known: list[str], source: str) -> None:
+def _check_keys(given: Iterable[str], known: list[str], source: str) -> None:
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -391,7 +391,7 @@ def _check_keys(given, known: list[str], source: str) -> None:
             raise ValueError(f"{source}: unknown key {key!r}; {hint}")
 
 
-def _typed(value, hint, name: str):
+def _typed(value: Any, hint: Any, name: str) -> Any:
     """The value as the type that the field asks for."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
@@ -492,7 +492,7 @@ def to_toml(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _toml_value(value) -> str:
+def _toml_value(value: Any) -> str:
     """JSON's strings, numbers, booleans and arrays are TOML's, too; tables are not."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{json.dumps(key)} = {_toml_value(entry)}" for key, entry in value.items()) + " }"

@@ -20,7 +20,7 @@ def voc_palette(num_colors: int) -> tuple[tuple[int, int, int], ...]:
         for bit in range(8):  # 8 indices' worth of bits fill 3 channels from the top down; bits 24+ cannot occur
             for channel in range(3):
                 color[channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
-        palette.append(tuple(color))
+        palette.append((color[0], color[1], color[2]))
     return tuple(palette)
 
 
@@ -39,7 +39,7 @@ class LabelSet:
     pairs: tuple[tuple[int, int], ...] = ()
     palette: tuple[tuple[int, int, int], ...] = field(default=())
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.palette:
             object.__setattr__(self, "palette", voc_palette(len(self.names)))
         if len(self.palette) != len(self.names):

@@ -4,7 +4,7 @@ Everything is drawn at the size at which it is shown: small pictures are enlarge
 lines and text grow with large ones.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from rpcnn.labels import IGNORE, LabelSet
-from rpcnn.pictures import load_picture
+from rpcnn.pictures import Picture, load_picture
 
 INK, PAPER = (25, 25, 25), (250, 250, 250)
 # Outlines of neighboring people: bright, so that dark text can be read on them, and told apart by everybody.
@@ -37,7 +37,7 @@ class Parsed(Protocol):
     def __len__(self) -> int: ...
 
 
-def overlay(image, result: Parsed, legend: bool = True) -> Image.Image:
+def overlay(image: Picture, result: Parsed, legend: bool = True) -> Image.Image:
     """The picture with parts in their colors; each person that result.instance_map shows with outline, box and score.
 
     Args:
@@ -60,7 +60,7 @@ def overlay(image, result: Parsed, legend: bool = True) -> Image.Image:
     return stack([picture, strip])
 
 
-def panel(image, true_label_map, result: Parsed) -> Image.Image:
+def panel(image: Picture, true_label_map: np.ndarray, result: Parsed) -> Image.Image:
     """Input, truth and prediction side by side with captions, and a legend of the parts in either map.
 
     Args:
@@ -123,7 +123,9 @@ def draw_result(picture: Image.Image, result: Parsed, size: tuple[int, int]) -> 
     return picture
 
 
-def free_place(corner, needed: tuple[int, int], taken: list, size: tuple[int, int]) -> tuple[int, int, int, int]:
+def free_place(
+    corner: Sequence[int], needed: tuple[int, int], taken: list, size: tuple[int, int]
+) -> tuple[int, int, int, int]:
     """x1 y1 x2 y2 of `needed` (width, height) pixels above a corner, moved into the picture and past those taken."""
     width, height = needed
     x = max(min(round(corner[0]), size[0] - width), 0)
@@ -187,7 +189,7 @@ def flat_palette(label_set: LabelSet) -> list[int]:
     return flat + [0] * (768 - len(flat))
 
 
-def as_picture(image, shape: tuple[int, int]) -> Image.Image:
+def as_picture(image: Picture, shape: tuple[int, int]) -> Image.Image:
     """A path, PIL image or uint8 [H, W, 3] array as RGB. Raises ValueError if it has not the shape (H, W)."""
     picture = Image.fromarray(load_picture(image))
     if (picture.height, picture.width) != shape:

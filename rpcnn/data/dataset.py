@@ -5,6 +5,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class PeopleDataset(torch.utils.data.Dataset, ABC):
         """The sample at `index`. Raises DataFault if its files cannot be used."""
 
     @classmethod
-    def label_set(cls, root: Path, **options) -> LabelSet:
+    def label_set(cls, root: Path, **options: Any) -> LabelSet:
         """The labels of the data set in `root`, without reading its images."""
         return cls.labels
 
@@ -105,7 +106,8 @@ class PeopleDataset(torch.utils.data.Dataset, ABC):
 
     def truth(self, index: int) -> Truth:
         """What an evaluator compares with, as numpy arrays. Raises DataFault as :meth:`load`."""
-        return Truth(*(value.numpy() for value in Truth.of(self.load(index))))
+        sample = self.load(index)
+        return Truth(*(sample[key].numpy() for key in ("label_map", "person_maps", "boxes")))
 
     def __getitem__(self, index: int) -> Sample:
         """The sample at `index`, or the next one that can be read; one that has gone bad is named once.

@@ -47,7 +47,7 @@ class CocoJson(Format):
     overlapping = True
     knows_people = True
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._written: dict[Path, tuple[list, list]] = {}  # images and annotations until finish
         self._read: dict[Path, dict[str, tuple[dict, list]]] = {}  # the whole file, as run lengths
 
@@ -58,7 +58,7 @@ class CocoJson(Format):
         record = read_json(folder / NAME)
         if not isinstance(record, dict) or not {"images", "annotations"} <= record.keys():
             raise ValueError(f"{folder / NAME}: must be an object with 'images' and 'annotations'")
-        images = {str(image.get("id")): (image, []) for image in record["images"]}
+        images: dict[str, tuple[dict, list]] = {str(image.get("id")): (image, []) for image in record["images"]}
         for person in record["annotations"]:
             if str(person.get("image_id")) not in images:
                 raise ValueError(f"{folder / NAME}: an annotation's image_id {person.get('image_id')!r} is no image's")
@@ -92,12 +92,16 @@ class CocoJson(Format):
         images, annotations = self._written.setdefault(folder, ([], []))
         height, width = prediction.label_map.shape
         images.append({"id": stem, "height": height, "width": width, "parts": _masks(prediction.label_map)})
-        rows = (prediction.scores.tolist(), prediction.box_scores.tolist(), prediction.boxes.tolist())
+        rows = (
+            prediction.scores.tolist(),
+            np.asarray(prediction.box_scores).tolist(),
+            np.asarray(prediction.boxes).tolist(),
+        )
         for person, score, box_score, (x1, y1, x2, y2) in zip(np.asarray(prediction.person_maps), *rows, strict=True):
             entry = {"image_id": stem, "category_id": 1, "score": score, "box_score": box_score}
             annotations.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "parts": _masks(person)})
 
-    def finish(self, folder: Path, others: Sequence["CocoJson"] = ()) -> None:
+    def finish(self, folder: Path, others: Sequence["CocoJson"] = ()) -> None:  # type: ignore[override]  # its own kind
         """Writes the file, images in the order of their ids.
 
         Args:

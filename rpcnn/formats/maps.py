@@ -24,7 +24,12 @@ def _read_people(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
 def _people_json(prediction: Prediction) -> str:
-    rows = zip(prediction.scores.tolist(), prediction.box_scores.tolist(), prediction.boxes.tolist(), strict=True)
+    rows = zip(
+        prediction.scores.tolist(),
+        np.asarray(prediction.box_scores).tolist(),
+        np.asarray(prediction.boxes).tolist(),
+        strict=True,
+    )
     return json.dumps({"people": [dict(score=s, box_score=b, box=box) for s, b, box in rows]}, indent=1)
 
 

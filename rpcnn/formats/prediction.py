@@ -3,12 +3,13 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from rpcnn.labelmaps.boxes import person_boxes
-from rpcnn.labelmaps.people import NumberedPersonMaps, as_array
+from rpcnn.labelmaps.people import NumberedPersonMaps, PersonMapsLike, as_array
 from rpcnn.labelmaps.png import read_byte_png
 
 
@@ -32,14 +33,14 @@ class Prediction:
     part_scores: np.ndarray | None = None
     """float64 [M]."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.boxes is None:
             self.boxes = person_boxes(self.person_maps)
         if self.box_scores is None:
             self.box_scores = self.scores
 
     @classmethod
-    def of(cls, result) -> "Prediction":
+    def of(cls, result: Any) -> "Prediction":
         """That of a :class:`rpcnn.ParsingResult`."""
         names = ("label_map", "person_maps", "scores", "boxes", "box_scores")
         label_map, person_maps, scores, boxes, box_scores = (as_array(getattr(result, name)) for name in names)
@@ -106,7 +107,7 @@ def read_columns(path: Path, names: tuple[str, ...]) -> np.ndarray:
     return np.array(rows, float).reshape(-1, len(names))
 
 
-def flatten(person_maps, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def flatten(person_maps: PersonMapsLike, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Overlapping people [N, H, W] as one layer, the best on top.
 
     Returns:

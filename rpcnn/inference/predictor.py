@@ -1,7 +1,8 @@
 """A trained model, ready for pictures: what ``from rpcnn import Predictor`` gives."""
 
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from typing import Any, overload
 
 import torch
 
@@ -41,7 +42,7 @@ class Predictor:
         *,
         batch_size: int = 1,
         progress: bool = False,
-        **changes,
+        **changes: Any,
     ):
         if batch_size < 1:
             raise ValueError(f"Predictor: batch_size must be at least 1, got {batch_size}")
@@ -60,7 +61,11 @@ class Predictor:
         """Names and colors of the labels."""
         return self.pipeline.label_set
 
-    def __call__(self, image: Picture | Sequence[Picture]) -> ParsingResult | list[ParsingResult]:
+    @overload
+    def __call__(self, image: Picture) -> ParsingResult: ...
+    @overload
+    def __call__(self, image: list[Picture] | tuple[Picture, ...]) -> list[ParsingResult]: ...
+    def __call__(self, image: Picture | list[Picture] | tuple[Picture, ...]) -> ParsingResult | list[ParsingResult]:
         """Parses a picture, or a list of them: the results are in its order.
 
         Args:

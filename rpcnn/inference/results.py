@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from rpcnn.labels import LabelSet
+from rpcnn.pictures import Picture
 from rpcnn.visualize import flat_palette, overlay
 
 _OF_PEOPLE = ("boxes", "box_scores", "iou_scores", "scores", "person_maps")
@@ -61,7 +63,7 @@ class ParsingResult:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def __getitem__(self, index) -> "ParsingResult":
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "ParsingResult":
         """The people that a number, a slice, a list of numbers or a bool mask [N] picks, in that order.
 
         instance_map is numbered anew; label_map, of the whole image, stays.
@@ -106,7 +108,7 @@ class ParsingResult:
             )
         return entries
 
-    def plot(self, image=None) -> Image.Image:
+    def plot(self, image: Picture | None = None) -> Image.Image:
         """The overlay picture on `image` (a path, PIL, or uint8 RGB [H, W, 3]; black without one).
 
         See :func:`rpcnn.visualize.overlay`. Raises ValueError if the image has another size.
@@ -114,7 +116,7 @@ class ParsingResult:
         height, width = self.label_map.shape
         return overlay(Image.new("RGB", (width, height)) if image is None else image, self)
 
-    def save(self, folder: str | pathlib.Path, stem: str, image=None) -> list[pathlib.Path]:
+    def save(self, folder: str | pathlib.Path, stem: str, image: Picture | None = None) -> list[pathlib.Path]:
         """Writes four files; each appears whole or not at all.
 
         <stem>_overlay.png    the picture of :meth:`plot`

@@ -3,10 +3,10 @@
 import numpy as np
 
 from . import compiled
-from .people import NumberedPersonMaps
+from .people import NumberedPersonMaps, PersonMapsLike
 
 
-def person_boxes(person_maps) -> np.ndarray:
+def person_boxes(person_maps: PersonMapsLike) -> np.ndarray:
     """float64 [N, 4]: the box around the labels of each person.
 
     Args:

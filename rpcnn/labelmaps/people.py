@@ -1,8 +1,10 @@
 """How people are given: a label map each, or one map of labels and one of numbers for people who share no pixel."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class NumberedPersonMaps:
     count: int
     """N, at most 65535."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         label_map, numbers = as_labels("NumberedPersonMaps: label_map", self.label_map), as_array(self.numbers)
         if label_map.ndim != 2 or numbers.shape != label_map.shape:
             raise ValueError(
@@ -48,24 +50,28 @@ class NumberedPersonMaps:
     def __len__(self) -> int:
         return self.count
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         maps = np.zeros(self.shape, np.uint8)
         for number, person in enumerate(maps, 1):
             np.copyto(person, self.label_map, where=self.numbers == number)
         return maps if dtype is None else maps.astype(dtype)
 
 
-def as_array(values) -> np.ndarray:
+PersonMapsLike = ArrayLike | NumberedPersonMaps
+"""[N, H, W] as arrays, lists, or tensors of any device; or numbered."""
+
+
+def as_array(values: Any) -> np.ndarray:
     """numpy arrays, lists and tensors of any device as a numpy array."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
-def as_person_maps(person_maps) -> "np.ndarray | NumberedPersonMaps":
+def as_person_maps(person_maps: Any) -> "np.ndarray | NumberedPersonMaps":
     """Maps as an array; numbered ones as they are."""
     return person_maps if isinstance(person_maps, NumberedPersonMaps) else as_array(person_maps)
 
 
-def as_labels(name: str, labels) -> np.ndarray:
+def as_labels(name: str, labels: Any) -> np.ndarray:
     """Labels of any integer dtype as contiguous uint8. Raises ValueError, which begins with `name`, for others."""
     labels = as_array(labels)
     if labels.dtype == np.uint8:

@@ -13,7 +13,7 @@ from . import compiled
 try:
     from isal import isal_zlib as zlib  # inflates 3 times as fast
 except ImportError:
-    import zlib
+    import zlib  # type: ignore[no-redef]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GRAY, PALETTE = 0, 3
@@ -43,7 +43,7 @@ def read_byte_png(path: str | Path) -> np.ndarray | None:
     try:
         rows = inflate.decompress(packed, height * (width + 1) + 1)  # one byte more, to notice longer data
         return compiled.core.unfilter_png(rows, height, width) if inflate.eof else None
-    except (zlib.error, ValueError):  # broken data, or another size
+    except (zlib.error, ValueError):  # type: ignore[misc]  # broken data, or another size
         return None
 
 

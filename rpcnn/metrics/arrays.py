@@ -1,11 +1,13 @@
 """Scores and boxes as float64 arrays, or an error that names the argument."""
 
+from typing import Any
+
 import numpy as np
 
 from rpcnn.labelmaps.people import as_array
 
 
-def as_scores(name: str, scores, count: int) -> np.ndarray:
+def as_scores(name: str, scores: Any, count: int) -> np.ndarray:
     """Scores as float64 [count]. Raises ValueError for another number of them, and where one is not finite."""
     scores = as_array(scores).astype(np.float64)
     if scores.shape != (count,):
@@ -17,7 +19,7 @@ def as_scores(name: str, scores, count: int) -> np.ndarray:
     return scores
 
 
-def as_boxes(name: str, boxes) -> np.ndarray:
+def as_boxes(name: str, boxes: Any) -> np.ndarray:
     """Boxes as float64 [N, 4]. Raises ValueError for another shape, and where a number is not finite."""
     boxes = as_array(boxes).astype(np.float64)
     if boxes.ndim != 2 or boxes.shape[1] != 4:

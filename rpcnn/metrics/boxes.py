@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .arrays import as_boxes, as_scores
 from .counting import take_greedily
@@ -51,7 +52,7 @@ class BoxMatches:
     """True boxes."""
 
 
-def match_coco_boxes(boxes, scores, true_boxes) -> BoxMatches:
+def match_coco_boxes(boxes: ArrayLike, scores: ArrayLike, true_boxes: ArrayLike) -> BoxMatches:
     """Matches the predicted boxes of one image with its true boxes, as COCO does.
 
     In order of score each box takes the free true box that it overlaps most (of equal ones the last), if their IoU is
@@ -111,7 +112,7 @@ def ap_bbox(boxes: Sequence, scores: Sequence, true_boxes: Sequence) -> float:
     return pool_ap_bbox([match_coco_boxes(*image) for image in zip(boxes, scores, true_boxes, strict=True)])
 
 
-def _to_xywh(name: str, boxes) -> np.ndarray:
+def _to_xywh(name: str, boxes: ArrayLike) -> np.ndarray:
     boxes = as_boxes(name, boxes)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 

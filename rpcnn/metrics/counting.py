@@ -5,11 +5,14 @@ N predicted people, G true people, K classes with the background, H × W pixels.
 """
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rpcnn.labelmaps.boxes import enclosing_box
-from rpcnn.labelmaps.people import NumberedPersonMaps, as_labels
+from rpcnn.labelmaps.people import NumberedPersonMaps, PersonMapsLike, as_labels
 
 try:
     from rpcnn import _metrics
@@ -17,7 +20,7 @@ except ImportError:  # built with RPCNN_BUILD=none, or not built
     _metrics = None
 
 
-def confusion_matrix(truth, prediction, num_classes: int) -> np.ndarray:
+def confusion_matrix(truth: ArrayLike, prediction: ArrayLike, num_classes: int) -> np.ndarray:
     """How many pixels have truth i and prediction j: int64 [K, K].
 
     Args:
@@ -34,7 +37,9 @@ def confusion_matrix(truth, prediction, num_classes: int) -> np.ndarray:
     return count(truth, prediction, num_classes)
 
 
-def person_counts(person_maps, true_person_maps, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def person_counts(
+    person_maps: PersonMapsLike, true_person_maps: PersonMapsLike, num_classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The pixel counts for the IoU of every class between every predicted and every true person.
 
     Args:
@@ -59,7 +64,13 @@ def person_counts(person_maps, true_person_maps, num_classes: int) -> tuple[np.n
     return person_counts_numpy(person_maps, true_person_maps, num_classes)
 
 
-def image_counts(label_map, person_maps, true_label_map, true_person_maps, num_classes: int) -> tuple[np.ndarray, ...]:
+def image_counts(
+    label_map: ArrayLike,
+    person_maps: PersonMapsLike,
+    true_label_map: ArrayLike,
+    true_person_maps: PersonMapsLike,
+    num_classes: int,
+) -> tuple[np.ndarray, ...]:
     """(:func:`confusion_matrix` of the label maps, *:func:`person_counts`).
 
     Each pixel is read once where both sides are :class:`NumberedPersonMaps` of the label maps themselves.
@@ -67,8 +78,13 @@ def image_counts(label_map, person_maps, true_label_map, true_person_maps, num_c
     Raises:
         ValueError: as those two.
     """
-    numbered = isinstance(person_maps, NumberedPersonMaps) and isinstance(true_person_maps, NumberedPersonMaps)
-    if _metrics and numbered and person_maps.label_map is label_map and true_person_maps.label_map is true_label_map:
+    if (
+        _metrics
+        and isinstance(person_maps, NumberedPersonMaps)
+        and isinstance(true_person_maps, NumberedPersonMaps)
+        and person_maps.label_map is label_map
+        and true_person_maps.label_map is true_label_map
+    ):
         predicted, truth = _given("person_maps", person_maps), _given("true_person_maps", true_person_maps)
         counts = _metrics.image_counts(predicted, truth, num_classes)
         if counts is not None:
@@ -77,7 +93,9 @@ def image_counts(label_map, person_maps, true_label_map, true_person_maps, num_c
     return confusion, *person_counts(person_maps, true_person_maps, num_classes)
 
 
-def take_greedily(iou: np.ndarray, occurs: np.ndarray, order: np.ndarray, thresholds) -> np.ndarray:
+def take_greedily(
+    iou: np.ndarray, occurs: np.ndarray, order: np.ndarray, thresholds: Sequence[float] | np.ndarray
+) -> np.ndarray:
     """Which predictions take a true instance, bool [T, N, K].
 
     In the given order each prediction takes, for each class and threshold, the unmatched true instance with the largest
@@ -152,7 +170,7 @@ def person_counts_numpy(
     return intersection, predicted, truth
 
 
-def _given(name: str, person_maps) -> np.ndarray | tuple:
+def _given(name: str, person_maps: PersonMapsLike) -> Any:
     """Person maps as rpcnn._metrics takes them."""
     if isinstance(person_maps, NumberedPersonMaps):
         return person_maps.label_map, person_maps.numbers, person_maps.count

@@ -2,7 +2,7 @@
 
 import inspect
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .defaults import DEFAULT_METRICS
 from .metric import Metric, Settings
@@ -37,7 +37,7 @@ def _section(metric: Metric) -> str:
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
-def _listed(keys) -> str:
+def _listed(keys: Iterable[str]) -> str:
     return ", ".join(f"`{key}`" for key in keys)
 
 

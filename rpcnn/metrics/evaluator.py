@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class ParsingEvaluator:
         self._sums: list = [0] * len(self.metrics)  # of the additive metrics
         self._images: dict[tuple, ImageCounts] = {}  # (0, number) without a name, (1, name) with one
 
-    def add(self, *, image_id: int | str | None = None, **arrays) -> None:
+    def add(self, *, image_id: int | str | None = None, **arrays: Any) -> None:
         """One image: its prediction and its truth, the arguments of :meth:`measure`.
 
         Args:
@@ -66,11 +67,11 @@ class ParsingEvaluator:
         self._check_new([self._key(image_id)])
         self.put(self.measure(**arrays), image_id)
 
-    def add_result(self, result, truth, image_id: int | str | None = None) -> None:
+    def add_result(self, result: Any, truth: Any, image_id: int | str | None = None) -> None:
         """One image by its result and its truth, see :func:`measure_arguments`; otherwise as :meth:`add`."""
         self.add(image_id=image_id, **measure_arguments(result, truth))
 
-    def measure(self, **arrays) -> ImageCounts:
+    def measure(self, **arrays: Any) -> ImageCounts:
         """What one image contributes, not yet counted: several threads may measure and one :meth:`put`.
 
         Args and Raises: those of :meth:`ImagePair.of` without num_classes.
@@ -162,7 +163,7 @@ class ParsingEvaluator:
                 raise ValueError(f"ParsingEvaluator: image {key[1]!r} was added before")
 
 
-def _none_for_nan(value):
+def _none_for_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [_none_for_nan(one) for one in value]
     return None if value is None or np.isnan(value) else float(value)

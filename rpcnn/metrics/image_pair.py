@@ -1,10 +1,12 @@
 """What metrics measure: one image's prediction and truth, their pixels counted once for all metrics."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from rpcnn.labelmaps.people import NumberedPersonMaps, as_array, as_person_maps
+from rpcnn.labelmaps.people import NumberedPersonMaps, PersonMapsLike, as_array, as_person_maps
 
 from .arrays import as_boxes, as_scores
 from .counting import image_counts, person_counts
@@ -51,16 +53,16 @@ class ImagePair:
         cls,
         num_classes: int,
         *,
-        label_map,
-        person_maps,
-        scores,
-        boxes,
-        box_scores,
-        true_label_map,
-        true_person_maps,
-        true_boxes,
-        part_maps=None,
-        part_scores=None,
+        label_map: ArrayLike,
+        person_maps: PersonMapsLike,
+        scores: ArrayLike,
+        boxes: ArrayLike,
+        box_scores: ArrayLike,
+        true_label_map: ArrayLike,
+        true_person_maps: PersonMapsLike,
+        true_boxes: ArrayLike,
+        part_maps: PersonMapsLike | None = None,
+        part_scores: Any = None,
     ) -> "ImagePair":
         """Checks one image's arrays and counts its pixels.
 
@@ -115,7 +117,7 @@ class ImagePair:
         )
 
 
-def measure_arguments(result, truth) -> dict:
+def measure_arguments(result: Any, truth: Any) -> dict[str, Any]:
     """The arguments of :meth:`ParsingEvaluator.measure` for one image.
 
     Args:

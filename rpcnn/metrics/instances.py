@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rpcnn.labelmaps.people import NumberedPersonMaps
+
 from .counting import take_greedily
 from .image_pair import ImagePair
 from .metric import Metric, Settings
@@ -39,9 +41,8 @@ class InstanceMetrics(Metric):
 
     def measure(self, image: ImagePair, settings: Settings) -> "InstanceMatches":
         """The matches of one image's instances, of its part maps where it has them."""
-        if image.part_counts is None:
-            maps, counts, scores = image.person_maps, image.person_counts, image.scores
-        else:
+        maps, counts, scores = image.person_maps, image.person_counts, image.scores
+        if image.part_maps is not None and image.part_counts is not None and image.part_scores is not None:
             maps, counts, scores = image.part_maps, image.part_counts, image.part_scores
         intersection, predicted, truth = counts
         return match_instances(intersection, predicted, truth, classes_shown(maps, predicted), scores)
@@ -91,7 +92,7 @@ class InstanceMatches:
         )
 
 
-def classes_shown(person_maps, predicted: np.ndarray) -> np.ndarray:
+def classes_shown(person_maps: np.ndarray | NumberedPersonMaps, predicted: np.ndarray) -> np.ndarray:
     """bool [N, K]: the classes that occur in each person's map; `predicted` [N, G, K] as from person_counts.
 
     A class that every true person ignores everywhere does not occur.

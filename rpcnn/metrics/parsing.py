@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from rpcnn.labelmaps.people import PersonMapsLike
 from rpcnn.labels import LabelSet
 
 from .arrays import as_scores
@@ -115,7 +117,13 @@ class PersonMatches:
 
 
 def match_people(
-    person_maps, scores, true_person_maps, num_classes: int, *, count_background: bool = True, free_only: bool = False
+    person_maps: PersonMapsLike,
+    scores: ArrayLike,
+    true_person_maps: PersonMapsLike,
+    num_classes: int,
+    *,
+    count_background: bool = True,
+    free_only: bool = False,
 ) -> PersonMatches:
     """Compares the predicted people of one image with its true people.
 
@@ -131,9 +139,9 @@ def match_people(
     Raises:
         ValueError: shapes or dtypes do not fit, a label is out of range, or a score is not finite.
     """
-    counts = person_counts(person_maps, true_person_maps, num_classes)
-    scores = as_scores("scores", scores, len(counts[0]))
-    return match_counts(*counts, scores, count_background=count_background, free_only=free_only)
+    intersection, predicted, truth = person_counts(person_maps, true_person_maps, num_classes)
+    checked = as_scores("scores", scores, len(intersection))
+    return match_counts(intersection, predicted, truth, checked, count_background=count_background, free_only=free_only)
 
 
 def match_counts(

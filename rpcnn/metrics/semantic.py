@@ -5,7 +5,10 @@ over all images of a set (:func:`rpcnn.metrics.confusion_matrix`). What is undef
 counted.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rpcnn.labels import LabelSet
 
@@ -44,7 +47,7 @@ class SemanticMetrics(ConfusionMetric):
 
     columns = (("mIoU", "miou"), ("Pixel acc.", "pixel_accuracy"), ("Mean acc.", "mean_accuracy"))
 
-    def summarize(self, counts, settings: Settings) -> dict:
+    def summarize(self, counts: Any, settings: Settings) -> dict:
         """miou, pixel_accuracy, mean_accuracy."""
         confusion = self.total(counts, settings)
         return {
@@ -60,11 +63,11 @@ class ClassIoU(ConfusionMetric):
     A list with an entry per class: what mIoU is the mean of.
     """
 
-    def summarize(self, counts, settings: Settings) -> dict:
+    def summarize(self, counts: Any, settings: Settings) -> dict:
         """Nothing: see :meth:`details`."""
         return {}
 
-    def details(self, counts, settings: Settings) -> dict:
+    def details(self, counts: Any, settings: Settings) -> dict:
         """iou, a list with an entry per class."""
         return {"iou": class_iou(self.total(counts, settings)).tolist()}
 
@@ -113,7 +116,7 @@ def mean_accuracy(confusion: np.ndarray) -> float:
     return mean_defined(100 * divide(np.diag(confusion), confusion.sum(1)))
 
 
-def divide(counts, totals) -> np.ndarray:
+def divide(counts: ArrayLike, totals: ArrayLike) -> np.ndarray:
     """counts / totals in float64, NaN where a total is 0."""
     counts, totals = np.asarray(counts), np.asarray(totals)
     return np.divide(counts, totals, out=np.full(totals.shape, np.nan), where=totals > 0)

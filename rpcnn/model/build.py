@@ -1,5 +1,7 @@
 """The network of a configuration: the only place where the two meet."""
 
+from typing import Any
+
 from torch import nn
 
 from rpcnn.box_convention import EDGES, PIXELS
@@ -58,7 +60,8 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
             width=model.backbone_width,
             stride_in_1x1=variant.stride_in_1x1,
         )
-    fpn = FPN(backbone.channels, model.fpn_channels, num_groups=model.num_groups)
+    channels: Any = backbone.channels  # of what modules hold, only parameters and submodules have a type
+    fpn = FPN(channels, model.fpn_channels, num_groups=model.num_groups)
     gse = None
     if model.gse:
         gse = GSEFPN(

@@ -4,7 +4,8 @@ The model follows torchvision's detection style: a list of images of any sizes a
 Parsing R-CNN, the paper's baseline, is this model without gse and prsn.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,11 @@ class RPRCNN(nn.Module):
 
     PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1: torchvision's weights
     PADDING_LABEL = IGNORE  # the semantic loss passes over the padding
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    from_config: ClassVar[Callable[..., "RPRCNN"]]
+    """`build_model`, by its public name."""
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 import functools
 import operator
+from typing import Any
 
 import torch
 
@@ -12,19 +13,19 @@ def check(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def shown(value) -> str:
+def shown(value: object) -> str:
     """A value in a message: itself where it is short, else its type. Not for SymInts under torch.compile."""
     short = value is None or isinstance(value, (int, float, str))
     return repr(value) if short else type(value).__name__
 
 
-def check_tensor(op: str, name: str, value) -> None:
+def check_tensor(op: str, name: str, value: object) -> None:
     """Raises ValueError where a value is no tensor."""
     if not isinstance(value, torch.Tensor):
         raise ValueError(f"{op}: {name} must be a tensor, got {shown(value)}")
 
 
-def as_list(op: str, name: str, value, wanted: str = "a list of tensors") -> list:
+def as_list(op: str, name: str, value: Any, wanted: str = "a list of tensors") -> list:
     """The items of anything that can be iterated over, else ValueError."""
     try:
         return list(value)
@@ -32,7 +33,7 @@ def as_list(op: str, name: str, value, wanted: str = "a list of tensors") -> lis
         raise ValueError(f"{op}: {name} must be {wanted}, got {shown(value)}") from None
 
 
-def integer(value) -> int | None:
+def integer(value: Any) -> Any:
     """Anything with __index__, numpy's integers too, as an int; a SymInt as it is; None where it is no integer."""
     if isinstance(value, (int, torch.SymInt)):
         return value
@@ -42,7 +43,7 @@ def integer(value) -> int | None:
         return None
 
 
-def as_int(op: str, name: str, value, wanted: str = "an integer") -> int:
+def as_int(op: str, name: str, value: Any, wanted: str = "an integer") -> int:
     """:func:`integer`, else ValueError."""
     number = integer(value)
     if number is None:
@@ -50,7 +51,7 @@ def as_int(op: str, name: str, value, wanted: str = "an integer") -> int:
     return number
 
 
-def as_float(op: str, name: str, value) -> float:
+def as_float(op: str, name: str, value: Any) -> float:
     """Any real number, numpy's and tensors of one element too, as a float, else ValueError."""
     if isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
         return float(value)
@@ -62,14 +63,14 @@ def as_float(op: str, name: str, value) -> float:
     raise ValueError(f"{op}: {name} must be a number, got {shown(value)}")
 
 
-def as_size(op: str, name: str, value, one_for_both: bool = False) -> tuple[int, int]:
+def as_size(op: str, name: str, value: Any, one_for_both: bool = False) -> tuple[int, int]:
     """(height, width), or one number for both where that is allowed, as positive ints, else ValueError."""
     wanted = "one or two positive integers" if one_for_both else "positive (height, width)"
     side = integer(value) if one_for_both else None
     sides = [side, side] if side is not None else [integer(side) for side in as_list(op, name, value, wanted)]
     if len(sides) != 2 or not all(side is not None and side > 0 for side in sides):
         raise ValueError(f"{op}: {name} must be {wanted}, got {value!r}")
-    return tuple(sides)
+    return sides[0], sides[1]
 
 
 def check_maps(op: str, name: str, tensor: torch.Tensor) -> None:

@@ -1,12 +1,13 @@
 """A call of each op that shows what it does, for whatever tries them all: rpcnn.selfcheck and the tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+Device = str | torch.device
 SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64]
 """Pixels of P2..P6 per pixel of the image."""
 
@@ -19,7 +20,7 @@ class Example:
     """The op: `arguments` by name to a tensor or several."""
     reference: Callable[..., object]
     """The same in plain PyTorch."""
-    arguments: dict[str, object]
+    arguments: Mapping[str, object]
     """Every argument that is no flag."""
     maps: tuple[str, ...] = ()
     """The arguments that may have any floating dtype and memory layout: a tensor or a list of tensors each."""
@@ -30,7 +31,9 @@ class Example:
     fixed_size: bool = True
     """Whether the arguments' shapes give the results' shapes, so that a CUDA graph can capture the call."""
 
-    def on(self, device, dtype=torch.float32, layout=torch.contiguous_format) -> dict[str, object]:
+    def on(
+        self, device: Device, dtype: torch.dtype = torch.float32, layout: torch.memory_format = torch.contiguous_format
+    ) -> dict[str, object]:
         """The arguments on a device, the maps in a dtype and layout; every tensor is a new one."""
 
         def moved(name, value):
@@ -49,7 +52,13 @@ class Example:
         """The maps among arguments that :meth:`on` gave, one by one."""
         return tree_leaves([arguments[name] for name in self.maps])
 
-    def run(self, function: Callable, device, dtype=torch.float32, layout=torch.contiguous_format) -> list[Tensor]:
+    def run(
+        self,
+        function: Callable,
+        device: Device,
+        dtype: torch.dtype = torch.float32,
+        layout: torch.memory_format = torch.contiguous_format,
+    ) -> list[Tensor]:
         """What the function (ours or the reference) returns, then the gradients of the sum of its squares."""
         arguments = self.on(device, dtype, layout)
         maps = [m.requires_grad_(self.differentiable) for m in self.map_tensors(arguments)]

@@ -1,5 +1,7 @@
 """RoIAlign over a whole pyramid in one call: each box pools from the level that fits its size (Sec. 3.3)."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -64,7 +66,7 @@ def multilevel_roi_align(
     return torch.ops.rpcnn.multilevel_roi_align(features, boxes, scales, *size, ratio, bool(aligned), *rule)
 
 
-def _scales(op: str, spatial_scales) -> list[float]:
+def _scales(op: str, spatial_scales: Iterable[float]) -> list[float]:
     """One positive number per level, checked."""
     scales = as_list(op, "spatial_scales", spatial_scales, "a list of numbers")
     scales = [as_float(op, f"spatial_scales[{level}]", scale) for level, scale in enumerate(scales)]
@@ -72,7 +74,7 @@ def _scales(op: str, spatial_scales) -> list[float]:
     return scales
 
 
-def _rule(op: str, canonical_size, canonical_level, area_offset) -> tuple[float, int, float]:
+def _rule(op: str, canonical_size: float, canonical_level: int, area_offset: float) -> tuple[float, int, float]:
     """How areas become levels, checked."""
     return (
         as_float(op, "canonical_size", canonical_size),

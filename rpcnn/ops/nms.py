@@ -57,7 +57,8 @@ def nms_padded(
         indices int64 [max_keep], best score first, then -1; count int64 [], how many there are.
     """
     check(max_keep is not None, "nms_padded: max_keep must be an int >= 0, got None")
-    idxs, threshold, max_keep = _checked("nms_padded", boxes, scores, idxs, iou_threshold, max_keep)
+    checked = _checked("nms_padded", boxes, scores, idxs, iou_threshold, max_keep)
+    idxs, threshold, max_keep = checked  # type: ignore[assignment]  # None has been refused
     if not compiled(boxes):
         return nms_padded_reference(boxes, scores, idxs, threshold, max_keep)
     return torch.ops.rpcnn.nms_padded(boxes.detach(), scores.detach(), idxs, threshold, max_keep)
@@ -71,7 +72,9 @@ def _nms(op: str, boxes: Tensor, scores: Tensor, idxs: Tensor | None, threshold:
     return torch.ops.rpcnn.nms(boxes.detach(), scores.detach(), idxs, threshold, limit)
 
 
-def _checked(op, boxes, scores, idxs, threshold, max_keep) -> tuple[Tensor | None, float, int | None]:
+def _checked(
+    op: str, boxes: Tensor, scores: Tensor, idxs: Tensor | None, threshold: float, max_keep: int | None
+) -> tuple[Tensor | None, float, int | None]:
     """idxs as int64, the threshold as a float and max_keep as an int, all arguments checked."""
     floats = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
     for name, tensor in (("boxes", boxes), ("scores", scores), ("idxs", idxs)):

@@ -1,5 +1,7 @@
 """mIoU of predicted part maps with the true ones, per RoI: the target of the re-scoring network (Sec. 3.4)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -38,7 +40,7 @@ def parsing_miou(
     return torch.ops.rpcnn.parsing_miou(logits_or_labels.detach(), target, num_classes, ignore_index)
 
 
-def _checked_classes(logits_or_labels, target, num_classes) -> int:
+def _checked_classes(logits_or_labels: Tensor, target: Tensor, num_classes: Any) -> int:
     """K, all arguments checked."""
     op, integers = "parsing_miou", (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
     for name, tensor in (("logits_or_labels", logits_or_labels), ("target", target)):
@@ -86,6 +88,7 @@ def parsing_miou_reference(
         num_classes = logits_or_labels.shape[1]
         prediction = torch.where(logits_or_labels.isnan(), -torch.inf, logits_or_labels).argmax(1)
     else:
+        assert num_classes is not None  # labels alone do not say it
         prediction = logits_or_labels.long()
     n, k = len(target), num_classes
     if target.numel() == 0:

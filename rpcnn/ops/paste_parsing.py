@@ -1,6 +1,7 @@
 """People's parsing maps and the global segmentation to label maps of the whole image (Sec. 3.5, Fig. 4)."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -67,8 +68,8 @@ def paste_parsing(
         painted.dtype == torch.bool and list(painted.shape) == [people],
         f"{op}: painted must be bool [{people}], got {painted.dtype} {list(painted.shape)}",
     )
-    covered = (height, width) if semantic_size is None else as_list(op, "semantic_size", semantic_size, "two numbers")
-    covered = tuple(as_float(op, "semantic_size", side) for side in covered)
+    sides = [height, width] if semantic_size is None else as_list(op, "semantic_size", semantic_size, "two numbers")
+    covered = [as_float(op, "semantic_size", side) for side in sides]
     check(len(covered) == 2, f"{op}: semantic_size must be two numbers, got {semantic_size!r}")
     if semantic is not None:
         check_tensor(op, "semantic", semantic)
@@ -92,7 +93,7 @@ def paste_parsing(
     check(not math.isnan(semantic_weight + semantic_gate), f"{op}: semantic_weight and semantic_gate must be numbers")
     arguments = (probabilities.detach().float(), boxes.detach().float(), painted.to(torch.uint8), semantic, *covered)
     knobs = (height, width, semantic_weight, semantic_gate, bool(paint_labels), bool(with_people))
-    paste = torch.ops.rpcnn.paste_parsing if compiled(probabilities) else paste_parsing_reference
+    paste: Callable = torch.ops.rpcnn.paste_parsing if compiled(probabilities) else paste_parsing_reference
     return paste(*arguments, *knobs)
 
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,7 @@ def roi_align(
     return torch.ops.rpcnn.roi_align(input, boxes, scale, *size, ratio, bool(aligned))
 
 
-def boxes_with_index(op: str, boxes: Tensor | list[Tensor], features: Tensor) -> Tensor:
+def boxes_with_index(op: str, boxes: Any, features: Tensor) -> Tensor:
     """Boxes as [R, 5] rows (image index, x1, y1, x2, y2) in float32 (float64 with float64 boxes), checked."""
     if isinstance(boxes, list | tuple):
         check(
@@ -79,11 +80,11 @@ def boxes_with_index(op: str, boxes: Tensor | list[Tensor], features: Tensor) ->
     boxes = boxes if boxes.dtype == torch.float64 else boxes.float()
     must_check = boxes.device.type == "cpu" or (boxes.device.type == "cuda" and check_on_device())
     if must_check and not torch.compiler.is_compiling() and type(boxes) is Tensor and len(boxes):
-        index = boxes[:, 0]
-        bad = ~((index >= 0) & (index < len(features)) & (index == index.floor()))
+        number = boxes[:, 0]
+        bad = ~((number >= 0) & (number < len(features)) & (number == number.floor()))
         if bad.any():
             row = int(bad.nonzero()[0])
-            check(False, f"{op}: boxes[{row}, 0] must be an image index in 0..{len(features) - 1}, got {index[row]:g}")
+            check(False, f"{op}: boxes[{row}, 0] must be an image index in 0..{len(features) - 1}, got {number[row]:g}")
     return boxes
 
 
@@ -125,7 +126,7 @@ def roi_align_reference(
     return torch.stack(outputs)
 
 
-def _axis_weights(start, end, scale, cells, size, ratio, aligned) -> Tensor:
+def _axis_weights(start: Tensor, end: Tensor, scale: float, cells: int, size: int, ratio: int, aligned: bool) -> Tensor:
     """[cells, size]: the mean bilinear weights of each cell's samples along one axis."""
     shift = 0.5 if aligned else 0.0
     start, end = start * scale - shift, end * scale - shift

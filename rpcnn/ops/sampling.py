@@ -1,6 +1,7 @@
 """Maps sampled at the pixels of an image: what paste_parsing is defined with, of use to others beside it."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -14,14 +15,14 @@ def pixels_inside(low: float, high: float, size: int) -> tuple[int, int]:
     return max(math.ceil(low - 0.5), 0), min(math.ceil(high - 0.5), size)
 
 
-def strips(first: int, last: int, numbers_per_row: int):
+def strips(first: int, last: int, numbers_per_row: int) -> Iterator[tuple[int, int]]:
     """Cuts rows [first, last) into ranges of at most STRIP_NUMBERS numbers each, one row at the least."""
     step = max(STRIP_NUMBERS // numbers_per_row, 1)
     for start in range(first, last, step):
         yield start, min(start + step, last)
 
 
-def map_coordinates(pixels: tuple[int, int], low: float, high: float, size: int, device) -> Tensor:
+def map_coordinates(pixels: tuple[int, int], low: float, high: float, size: int, device: torch.device) -> Tensor:
     """Where the centers of pixels [first, last) lie on a map of `size` cells over [low, high); cells are at 0, 1, …"""
     centers = torch.arange(*pixels, dtype=torch.float64, device=device) + 0.5
     return (centers - low) * (size / (high - low)) - 0.5

@@ -1,6 +1,7 @@
 """Sum of a pyramid's levels at the finest one's size (Sec. 3.3, "High-resolution Feature")."""
 
 import functools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +57,7 @@ def upsample_sum_reference(features: list[Tensor], align_corners: bool = False, 
     return functools.reduce(torch.add, (F.relu(level) if relu else level for level in levels))
 
 
-def resize(feature: Tensor, size, align_corners: bool) -> Tensor:
+def resize(feature: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """Bilinear interpolation to a size; empty batches pass."""
     if feature.shape[2:] == size:
         return feature
