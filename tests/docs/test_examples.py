@@ -10,7 +10,10 @@ from helpers.markdown import ROOT
 ARGUMENTS = {
     "predict.py": ["photo.jpg", "--weights", "runs/painted", "--min-score", "0"],
 }
-TESTED_ELSEWHERE = {"own_data.py": "tests/cli/test_datasets_guide.py"}
+TESTED_ELSEWHERE = {
+    "own_backbone.py": "tests/model/test_own_backbone.py",
+    "own_data.py": "tests/cli/test_datasets_guide.py",
+}
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
 
