@@ -1,4 +1,4 @@
-"""The network: one file per box of the paper's Fig. 2, `build_model` to make it from a configuration."""
+"""The network: one file per part of the paper's Fig. 2, and `build_model`, which makes it from a configuration."""
 
 from .build import build_model
 from .detections import Detections

@@ -1,7 +1,7 @@
-"""The backbone by its name: one of the package's own, or anybody's module.
+"""Make a backbone by name: one of the package's own, or any custom module.
 
-A backbone is any module that takes a batch [N, 3, H, W], H and W multiples of 32, to the list C2..C5 of features
-[N, C_l, H / s, W / s] with s = 4, 8, 16, 32, and whose `channels` are the four widths C_l.
+A backbone is any module that maps a batch [N, 3, H, W], H and W multiples of 32, to the list C2..C5 of feature maps
+[N, C_l, H / s, W / s] with s = 4, 8, 16, 32, and whose attribute `channels` holds the four numbers C_l.
 """
 
 import difflib
@@ -21,17 +21,17 @@ NAMES = (*RESNETS, MobileNetV2.name)
 def make_backbone(
     name: str, *, weights: str, norm: str, freeze_at: int, width: float, stride_in_1x1: bool
 ) -> nn.Module:
-    """The backbone called `name`.
+    """Make the backbone called `name`.
 
     Args:
-        name: resnet18, resnet50, resnet101, mobilenet_v2, or "package.module:callable": what the callable returns
-            without arguments; none of the other arguments concerns it then.
+        name: resnet18, resnet50, resnet101, mobilenet_v2, or "package.module:callable". The callable is called without
+            arguments and returns the backbone; norm, freeze_at, width and stride_in_1x1 are then ignored.
         weights: path of ImageNet weights, see `load_imagenet`; empty for random weights.
-        norm, freeze_at, width, stride_in_1x1: see `ResNet`; stride_in_1x1 changes nothing where there is no Bottleneck.
+        norm, freeze_at, width, stride_in_1x1: see `ResNet`; stride_in_1x1 has no effect without Bottleneck blocks.
 
     Raises:
-        ValueError: unknown name; weights that do not fit, or for a callable, which loads its own; a callable that does
-            not exist or that returns no module with four integers `channels`.
+        ValueError: unknown name; weights that do not fit, or weights given with a callable, which loads its own; a
+            callable that does not exist or whose result is no module with four integers `channels`.
     """
     if ":" in name:
         if weights:
@@ -51,11 +51,11 @@ def make_backbone(
 
 
 def _checked(backbone: nn.Module, name: str) -> nn.Module:
-    """The backbone, if it is a module whose `channels` are four integers; else ValueError."""
+    """Return the backbone; raise ValueError unless it is a module whose `channels` are four integers."""
     if not isinstance(backbone, nn.Module):
         raise ValueError(f"backbone: {name} must return a torch.nn.Module, got {type(backbone).__name__}")
     channels = getattr(backbone, "channels", None)
     is_list = isinstance(channels, Sequence) and len(channels) == 4
     if not is_list or not all(isinstance(width, int) for width in channels):
-        raise ValueError(f"backbone: channels of {name} must be the four widths of C2..C5, got {channels!r}")
+        raise ValueError(f"backbone: channels of {name} must be four integers, those of C2..C5, got {channels!r}")
     return backbone

@@ -1,4 +1,4 @@
-"""BBox branch (Sec. 3.2, Fig. 2): which proposals are people, and where exactly."""
+"""BBox branch (Sec. 3.2, Fig. 2): classification and box regression of the proposals."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,29 +23,30 @@ from .layers import linear
 from .losses import Terms, masked_smooth_l1
 
 PERSON = 1  # class 0 is background
-CODER_WEIGHTS = (10.0, 5.0)  # of the center, of the size
+CODER_WEIGHTS = (10.0, 5.0)  # factors on (dx, dy) and on (dw, dh)
 
 
 class SampledRoIs(NamedTuple):
     """RoIs of one image in training, positives first."""
 
     boxes: Tensor  # [R, 4]
-    people: Tensor  # [R] int64: index of the person the RoI stands for, BACKGROUND, or IGNORED where it fills a slot
+    people: Tensor  # [R] int64: index of the matched person, BACKGROUND, or IGNORED for padding
 
 
 class BoxHead(nn.Module):
-    """RoI features over all levels, two fully connected layers, class scores and class-specific box deltas.
+    """Two fully connected layers on RoI features of all levels predict class scores and class-specific box deltas.
 
     Args:
-        channels: width of the pyramid.
-        strides: pixels, of its levels.
-        hidden: width of the two layers.
-        resolution: of the RoI features, cells a side.
-        canonical_size: RoIs of this side in pixels are read from the stride-16 level.
-        samples: RoIs per image in training, of which positive_fraction at most overlap a person by IoU >= 0.5.
+        channels: of the feature maps.
+        strides: of the levels, in pixels.
+        hidden: channels of the two fully connected layers.
+        canonical_size: side in pixels of the RoIs that are assigned to the stride-16 level.
+        samples: RoIs per image in training.
         min_score, nms_threshold, max_detections: of the detections at test.
+        resolution: cells per side of the RoI features.
+        positive_fraction: largest share of positive RoIs (IoU >= 0.5 with a person) among the samples.
         aligned: RoIAlign with the half-pixel shift.
-        boxes: what corners are.
+        boxes: convention of box coordinates.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class BoxHead(nn.Module):
 
     @torch.no_grad()
     def sample(self, proposals: list[Tensor], targets, generators) -> list[SampledRoIs]:
-        """Draw the RoIs that train the head from the proposals and the people's own boxes."""
+        """Draw the RoIs for training from the proposals and the ground-truth boxes."""
         sampled = []
         for boxes, target, generator in zip(proposals, targets, generators, strict=True):
             boxes = torch.cat([boxes, target["boxes"]])
@@ -104,9 +105,9 @@ class BoxHead(nn.Module):
         return sampled
 
     def loss(self, class_logits: Tensor, deltas: Tensor, rois: list[SampledRoIs], targets) -> Terms:
-        """Cross entropy over the RoIs, smooth L1 (beta 1) over the positive ones; both divide by the RoIs' number."""
+        """Cross entropy over the RoIs, smooth L1 (beta 1) over the positive ones; both normalized by the RoI count."""
         people = torch.cat([r.people for r in rois])
-        wanted = [
+        box_targets = [
             regression_targets(t["boxes"], r.people, r.boxes, CODER_WEIGHTS) for r, t in zip(rois, targets, strict=True)
         ]
         positive, valid = people >= 0, people != IGNORED
@@ -114,14 +115,16 @@ class BoxHead(nn.Module):
         count = valid.sum()
         return {
             "box_class": (F.cross_entropy(class_logits, labels, ignore_index=IGNORE, reduction="sum"), count),
-            "box_regression": (masked_smooth_l1(deltas[:, PERSON], torch.cat(wanted), positive, beta=1.0), count),
+            "box_regression": (masked_smooth_l1(deltas[:, PERSON], torch.cat(box_targets), positive, beta=1.0), count),
         }
 
     @torch.no_grad()
     def candidates(self, class_logits: Tensor, deltas: Tensor, proposals: list[Tensor], image_sizes):
-        """Boxes [n, 4] clipped to their images, scores [n] > min_score, index of the image [n], of all images.
+        """Candidate boxes of all images before NMS, in the order of the proposals.
 
-        In order of the proposals and before any suppression; boxes without area are no candidates.
+        Returns:
+            Boxes [n, 4] clipped to their images, scores [n] > min_score, image indices [n]. Boxes without area are
+            dropped.
         """
         scores = class_logits.softmax(dim=1)[:, PERSON]
         boxes = decode_boxes(deltas[:, PERSON], torch.cat(proposals), CODER_WEIGHTS)
@@ -131,16 +134,15 @@ class BoxHead(nn.Module):
         images = torch.repeat_interleave(
             torch.arange(len(counts), device=boxes.device), torch.tensor(counts, device=boxes.device)
         )
-        wide_enough = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        kept = ((scores > self.min_score) & wide_enough).nonzero()[:, 0]
+        has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        kept = ((scores > self.min_score) & has_area).nonzero()[:, 0]
         return boxes[kept], scores[kept], images[kept]
 
     @torch.no_grad()
     def detect(self, class_logits: Tensor, deltas: Tensor, proposals: list[Tensor], image_sizes):
-        """Per image (boxes [n, 4], scores [n] in [0, 1]): the people found, best first, n <= max_detections.
+        """Detected people per image, best first: (boxes [n, 4], scores [n] in [0, 1]), n <= max_detections.
 
-        Of equal scores the earlier proposal comes first, at the last place, too (the released code keeps all who share
-        the score of the last place).
+        Ties are ordered by proposal, also at the limit (the released code keeps all boxes that tie for the last place).
         """
         boxes, scores, images = self.candidates(class_logits, deltas, proposals, image_sizes)
         keep = ops.batched_nms(boxes, scores, images, self.nms_threshold)

@@ -1,11 +1,11 @@
 """Boxes of the detector (Sec. 3.2): overlap, box coder, anchors, matching and seeded sampling.
 
-Boxes are float32 [n, 4], x1 y1 x2 y2 in pixels with exclusive ends: width = x2 - x1. Letters: G people of an image,
-A anchors, R RoIs.
+Boxes are float32 [n, 4], x1 y1 x2 y2 in pixels with exclusive ends: width = x2 - x1. Letters: G ground-truth boxes of
+an image, A anchors, R RoIs.
 
-How many boxes a step keeps depends on the data. On the CPU they are returned and no more: no work for what is thrown
-away. On an accelerator, where asking for the number would wait for the device, the results have fixed sizes, and what
-fills them up is marked: an empty box at 0, or `IGNORED` (`slots`).
+The number of boxes that a step keeps depends on the data. On the CPU, results have exactly that size. On an
+accelerator, reading that number would synchronize with the device, so results have a fixed size and are padded: with
+empty boxes (all coordinates 0) or with the index `IGNORED`; see `slots`.
 """
 
 import math
@@ -13,15 +13,15 @@ import math
 import torch
 from torch import Tensor
 
-BACKGROUND = -1  # a box that overlaps nobody enough
-IGNORED = -2  # a box that is neither a positive nor a negative sample
+BACKGROUND = -1  # matched index of a negative box: its IoU with every person is too low
+IGNORED = -2  # matched index of a box that is neither a positive nor a negative sample, or padding
 
-# A box never grows by more than 1000/16 in one step: exp of anything larger is a diverging regressor, not a person.
+# Limit of dw and dh: a box grows by a factor of at most 1000/16. Larger values come from a diverging regressor.
 MAX_LOG_SCALE = math.log(1000 / 16)
 
 
 def box_area(boxes: Tensor) -> Tensor:
-    """Areas [n] in square pixels; 0 for boxes turned inside out."""
+    """Areas [n] in square pixels; 0 where x2 < x1 or y2 < y1."""
     return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
 
 
@@ -40,9 +40,12 @@ def _center_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encode_boxes(boxes: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tensor:
-    """Regression targets [n, 4] that carry each reference box to its box: (dx, dy) and (dw, dh), times a weight each.
+    """Encode boxes [n, 4] relative to reference boxes [n, 4] as regression targets (dx, dy, dw, dh) [n, 4].
 
-    dx, dy are shifts of the center in units of the reference's size, dw, dh logarithms of the size ratio.
+    dx, dy are shifts of the center in units of the reference's size; dw, dh are logarithms of the size ratio.
+
+    Args:
+        weights: factors on (dx, dy) and on (dw, dh).
     """
     center, size = _center_and_size(boxes)
     reference_center, reference_size = _center_and_size(references)
@@ -51,16 +54,23 @@ def encode_boxes(boxes: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tenso
     return torch.cat([shift * weights[0], scale * weights[1]], dim=-1)
 
 
-def regression_targets(people: Tensor, matched: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tensor:
-    """`encode_boxes` of the people [G, 4] whom the references [n, 4] are matched with; 0 where that is nobody."""
-    if len(people) == 0:
+def regression_targets(gt_boxes: Tensor, matched: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tensor:
+    """Regression targets [n, 4] from reference boxes to their matched ground-truth boxes; 0 for unmatched references.
+
+    Args:
+        gt_boxes: [G, 4].
+        matched: int64 [n], as from `match_boxes`.
+        references: [n, 4], anchors or proposals.
+        weights: see `encode_boxes`.
+    """
+    if len(gt_boxes) == 0:
         return torch.zeros_like(references)
-    wanted = encode_boxes(people[matched.clamp(min=0)], references, weights)
-    return torch.where((matched >= 0)[:, None], wanted, 0)
+    targets = encode_boxes(gt_boxes[matched.clamp(min=0)], references, weights)
+    return torch.where((matched >= 0)[:, None], targets, 0)
 
 
 def decode_boxes(deltas: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tensor:
-    """Boxes [..., 4] reached from the references by the deltas; the inverse of `encode_boxes`."""
+    """Apply predicted deltas [..., 4] to reference boxes [..., 4]; the inverse of `encode_boxes`."""
     shift, log_scale = deltas[..., :2] / weights[0], deltas[..., 2:] / weights[1]
     reference_center, reference_size = _center_and_size(references)
     center = reference_center + shift * reference_size
@@ -69,10 +79,15 @@ def decode_boxes(deltas: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tens
 
 
 def cell_anchors(size: float, stride: int, ratios=(0.5, 1.0, 2.0)) -> Tensor:
-    """Anchors [len(ratios), 4] of the grid cell whose top left pixel is the image's, centered on the cell.
+    """Anchors [len(ratios), 4] of the top left grid cell of the image, centered on the cell.
 
-    The sizes are those of the R-CNN line: round on the stride's own scale first, then enlarge. At stride 4 and size
-    32, ratios height / width of 0.5, 1, 2 give 48x24, 32x32 and 24x48 pixels.
+    As in Faster R-CNN, sides are rounded at the size of the stride and enlarged afterwards. At stride 4 and size 32,
+    ratios height / width of 0.5, 1, 2 give 48x24, 32x32 and 24x48 pixels (width x height).
+
+    Args:
+        size: side of a square anchor in pixels.
+        stride: of the feature map, in pixels.
+        ratios: height / width.
     """
     anchors = []
     for ratio in ratios:
@@ -85,7 +100,11 @@ def cell_anchors(size: float, stride: int, ratios=(0.5, 1.0, 2.0)) -> Tensor:
 
 
 def grid_anchors(cell: Tensor, height: int, width: int, stride: int) -> Tensor:
-    """The cell's anchors at every cell of a feature map, [height * width * len(cell), 4]: rows, columns, ratios."""
+    """Anchors of all cells of a feature map, [height * width * len(cell), 4], ordered by row, column, ratio.
+
+    Args:
+        cell: anchors of the top left cell, from `cell_anchors`.
+    """
     x = torch.arange(width, device=cell.device, dtype=cell.dtype) * stride
     y = torch.arange(height, device=cell.device, dtype=cell.dtype) * stride
     y, x = torch.meshgrid(y, x, indexing="ij")
@@ -94,12 +113,16 @@ def grid_anchors(cell: Tensor, height: int, width: int, stride: int) -> Tensor:
 
 
 def match_boxes(iou: Tensor, positive: float, negative: float, promote_best: bool = False) -> Tensor:
-    """The person each box stands for: int64 [n] of indices, `BACKGROUND` or `IGNORED`.
+    """Match each box to a ground-truth person: int64 [n] of person indices, `BACKGROUND` or `IGNORED`.
 
-    iou [G, n] overlaps of people and boxes. A box with its largest overlap >= `positive` is that person's, one
-    < `negative` is background, one between is ignored. `promote_best` also takes every box that overlaps some person
-    more than any other box does (ties included), so that no person goes without; it still stands for the person that
-    it overlaps most itself.
+    A box whose largest IoU is >= `positive` is matched to the person of that IoU; below `negative` it is background;
+    in between it is ignored.
+
+    Args:
+        iou: [G, n] of ground-truth boxes and boxes.
+        positive, negative: IoU thresholds.
+        promote_best: also match, for every person, the boxes with the highest IoU with that person (ties included),
+            whatever this IoU is. Such a box is matched to the person with which its own IoU is largest.
     """
     if iou.shape[0] == 0:
         return torch.full((iou.shape[1],), BACKGROUND, dtype=torch.int64, device=iou.device)
@@ -107,16 +130,17 @@ def match_boxes(iou: Tensor, positive: float, negative: float, promote_best: boo
     matched = torch.where(overlap < negative, BACKGROUND, torch.where(overlap < positive, IGNORED, person))
     if promote_best and iou.shape[1] > 0:
         best = iou.amax(dim=1, keepdim=True)
-        # A person whom no box overlaps at all has "best" 0 with every box: that must promote none.
+        # A person that no box overlaps has a best IoU of 0 with every box: none of them is promoted.
         promoted = ((iou == best) & (best > 0)).any(dim=0)
         matched = torch.where(promoted, person, matched)
     return matched
 
 
 def slots(keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Indices of the `count` smallest keys [n], ascending, and which of them are finite and so stand for something.
+    """Select the `count` smallest finite keys of [n]: their indices in ascending order of key, and a mask of validity.
 
-    Both have min(count, n) entries on an accelerator, where nothing waits for the device; on the CPU only the finite.
+    On the CPU both results hold the finite keys only, and the mask is true everywhere. On an accelerator both have
+    min(count, n) entries, which needs no synchronization; the mask is false for padding (keys that are infinite).
     """
     values, indices = keys.topk(min(count, len(keys)), largest=False)
     valid = values < torch.inf
@@ -124,7 +148,7 @@ def slots(keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def draw(candidates: Tensor, count: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """At most `count` true entries of a mask [n], drawn without replacement: `slots` of indices."""
+    """Draw at most `count` true entries of a mask [n] without replacement; returns indices and validity as `slots`."""
     keys = torch.rand(len(candidates), generator=generator, device=candidates.device)
     return slots(torch.where(candidates, keys, torch.inf), count)
 
@@ -132,9 +156,12 @@ def draw(candidates: Tensor, count: int, generator: torch.Generator | None) -> t
 def draw_samples(
     matched: Tensor, count: int, positive_fraction: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """At most `count` boxes, at most `positive_fraction` of them positive: `slots` of indices, positives first.
+    """Draw at most `count` boxes, positives first; returns indices and validity as `slots`.
 
-    matched [n] as from `match_boxes`. Negatives fill up what positives leave, as far as there are any.
+    At most `positive_fraction` of `count` are positive. Negatives fill the rest, as far as there are enough of them.
+
+    Args:
+        matched: int64 [n], as from `match_boxes`.
     """
     keys = torch.rand(len(matched), generator=generator, device=matched.device)
     positives, valid = slots(torch.where(matched >= 0, keys, torch.inf), int(count * positive_fraction))

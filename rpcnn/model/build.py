@@ -1,4 +1,4 @@
-"""The network of a configuration: the only place where the two meet."""
+"""Build the network from a configuration. The modules themselves do not know the configuration."""
 
 from typing import Any
 
@@ -26,23 +26,23 @@ PARTS = {
     "box_head": {"box_resolution": "resolution", "box_positive_fraction": "positive_fraction"},
     "parsing_head": {"aspp_dilations": "aspp_dilations"},
 }
-"""By part, the names in model.parts and the arguments that they are."""
+"""By part: the keys of model.parts and the constructor arguments that they set."""
 
 
-def _further(parts: dict, part: str) -> dict:
+def _part_arguments(parts: dict, part: str) -> dict:
     return {argument: parts[name] for name, argument in PARTS[part].items() if name in parts}
 
 
 def build_model(config: Config, num_classes: int | None = None, backbone: nn.Module | None = None) -> RPRCNN:
-    """RP R-CNN with random heads, from the groups model, loss, sampling and inference and the variant.
+    """Build RP R-CNN with randomly initialized heads.
 
     Args:
-        config: its other groups do not matter.
-        num_classes: labels, background included; None takes those of the data set.
-        backbone: takes the place of the configuration's, see `RPRCNN`.
+        config: only its groups model, loss, sampling, inference and its variant are used.
+        num_classes: number of labels, background included; None takes that of the data set.
+        backbone: used instead of the configuration's backbone, see `RPRCNN`.
 
     Raises:
-        ValueError: a backbone that is not known, weights that do not fit it, or a name in model.parts that is none.
+        ValueError: unknown backbone, weights that do not fit it, or an unknown key in model.parts.
     """
     num_classes = num_classes or label_set(config).num_classes
     known = [name for names in PARTS.values() for name in names]
@@ -80,7 +80,7 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
         top_test=inference.rpn_top_test,
         ignore_border_anchors=sampling.rpn_ignore_border,
         boxes=boxes,
-        **_further(model.parts, "rpn"),
+        **_part_arguments(model.parts, "rpn"),
     )
     box_head = BoxHead(
         model.fpn_channels,
@@ -93,7 +93,7 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
         max_detections=inference.max_detections,
         aligned=variant.aligned,
         boxes=boxes,
-        **_further(model.parts, "box_head"),
+        **_part_arguments(model.parts, "box_head"),
     )
     parsing_head = ParsingHead(
         model.fpn_channels,
@@ -108,7 +108,7 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
         aligned=variant.aligned,
         boxes=boxes,
         crop=crop_parsing_rounded if variant.parsing_crop == "rounded" else crop_parsing,
-        **_further(model.parts, "parsing_head"),
+        **_part_arguments(model.parts, "parsing_head"),
     )
     prsn = None
     if model.prsn:
@@ -131,4 +131,4 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
     return fuse(VariantRPRCNN(*parts, variant=variant, loss_weights=weights))
 
 
-RPRCNN.from_config = staticmethod(build_model)  # attached here: the network itself knows no configuration
+RPRCNN.from_config = staticmethod(build_model)  # attached here because the network does not know the configuration

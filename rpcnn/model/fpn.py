@@ -1,4 +1,4 @@
-"""Feature pyramid (Fig. 2): C2..C5 of the backbone to P2..P6, all of one width."""
+"""Feature pyramid (Fig. 2): C2..C5 of the backbone to P2..P6, all with the same number of channels."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,8 @@ class FPN(nn.Module):
     """Lateral 1x1 and output 3x3 convolutions, each with GroupNorm and no ReLU (released code; the paper is silent).
 
     Args:
-        in_channels: widths of C2..C5.
-        channels: width of every level.
+        in_channels: of C2..C5.
+        channels: of every level of the pyramid.
         num_groups: of each GroupNorm.
     """
 
@@ -25,7 +25,7 @@ class FPN(nn.Module):
             nn.init.kaiming_uniform_(conv.weight, a=1)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """C2..C5 [N, C_l, H/2^l, W/2^l] to P2..P6 [N, channels, H/2^l, W/2^l]; P6 is every second pixel of P5."""
+        """C2..C5 [N, C_l, H / 2^l, W / 2^l] to P2..P6 [N, channels, H / 2^l, W / 2^l]; P6 is P5 at stride 2."""
         merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
         for level in range(len(merged) - 2, -1, -1):
             coarser = F.interpolate(merged[level + 1], size=merged[level].shape[-2:], mode="nearest")

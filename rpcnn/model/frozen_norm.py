@@ -1,4 +1,4 @@
-"""Normalization layers of a backbone: frozen batch norm, and the choice by name."""
+"""Normalization layers of a backbone: frozen batch norm, and selection by name."""
 
 import math
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class FrozenBatchNorm2d(nn.Module):
     """Batch normalization with constant statistics: one scale and one shift per channel.
 
-    Loading the state of a BatchNorm2d folds its running statistics in: the scale is weight / sqrt(var + eps), the shift
-    bias - mean * scale. Both are Parameters that do not train, so that they count and are saved.
+    Loading the state dict of a BatchNorm2d folds its running statistics in: the scale is weight / sqrt(var + eps), the
+    shift bias - mean * scale. Both are Parameters without gradient, so that they are counted and saved.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5):
@@ -21,7 +21,7 @@ class FrozenBatchNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels), requires_grad=False)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
-        own = {key: value for key, value in state_dict.items() if key.startswith(prefix)}  # the caller's stays as it is
+        own = {key: value for key, value in state_dict.items() if key.startswith(prefix)}  # a copy: pop below
         own.pop(f"{prefix}num_batches_tracked", None)
         keys = [prefix + name for name in ("weight", "bias", "running_mean", "running_var")]
         if all(key in own for key in keys):
@@ -31,7 +31,7 @@ class FrozenBatchNorm2d(nn.Module):
         super()._load_from_state_dict(own, prefix, *args)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, C, H, W] to weight * x + bias, in the dtype of x."""
+        """Compute weight * x + bias of x [N, C, H, W], in the dtype of x."""
         scale, shift = (p.to(x.dtype)[:, None, None] for p in (self.weight, self.bias))
         return x * scale + shift
 
@@ -40,7 +40,7 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with the most groups, up to 32, that divide the channels: backbones have widths such as 24 and 144."""
+    """GroupNorm with gcd(32, channels) groups: backbones have numbers of channels such as 24 and 144."""
     return nn.GroupNorm(math.gcd(32, channels), channels)
 
 
@@ -48,7 +48,7 @@ NORMS = {"frozen_bn": FrozenBatchNorm2d, "gn": group_norm, "bn": nn.BatchNorm2d}
 
 
 def norm_layer(name: str) -> Callable[[int], nn.Module]:
-    """What makes the normalization called `name` for a number of channels. Raises ValueError for an unknown name."""
+    """The function that makes a norm layer from its number of channels, by name. Raises ValueError if unknown."""
     if name not in NORMS:
         raise ValueError(f"backbone: norm must be one of {', '.join(NORMS)}, got {name!r}")
     return NORMS[name]

@@ -1,12 +1,12 @@
-"""Tricks that make a network faster, apart from the network: ``fuse(model)`` puts them into a plain one.
+"""Layer fusion, kept apart from the network's definition: ``fuse(model)`` replaces layers by faster equivalents.
 
 The model keeps its modules, parameters, state-dict keys and hooks, and computes the same function with fewer passes
-over memory. Only classes of modules change.
+over memory. Only the classes of modules change.
 
-- A frozen norm behind a convolution becomes part of the convolution's weight and bias.
-- What the ASPP says about the whole RoI is the same at every position, so the convolution behind it runs over it once.
-- On the CPU in float32, where no gradient is recorded, oneDNN adds the shortcut and applies ReLU while the
-  convolution's result is in its cache, and a residual block writes over the map before it.
+- A frozen norm after a convolution is folded into the weight and bias of the convolution.
+- The pooled branch of the ASPP is constant over all positions, so the next convolution is applied to it once.
+- On the CPU in float32 without gradients, oneDNN adds the shortcut and applies ReLU inside the convolution, and a
+  residual block overwrites the feature map before it.
 """
 
 import itertools
@@ -26,10 +26,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def fuse(model: Module) -> Module:
-    """Puts the tricks into the model, in place, for training as for inference; returns it."""
+    """Replace layers of the model by fused ones, in place, for training and inference; returns the model."""
     for child in model.children():
         fuse(child)
-    in_order = type(model).forward is nn.Sequential.forward  # the children run in the order in which they are listed
+    in_order = type(model).forward is nn.Sequential.forward  # its children run one after another
     if in_order or type(model) in BLOCKS:
         for conv, norm in itertools.pairwise(model.children()):
             fold(conv, norm)
@@ -46,17 +46,17 @@ def fuse(model: Module) -> Module:
 
 
 def fold(conv: nn.Module, norm: nn.Module) -> None:
-    """Lets a convolution apply the frozen norm that follows it; other pairs stay as they are."""
+    """Fold a frozen norm into the convolution before it, if the two modules are such a pair."""
     if type(conv) is nn.Conv2d and conv.bias is None and type(norm) is FrozenBatchNorm2d:
         conv.__class__, norm.__class__ = FoldedConv2d, FoldedNorm
-        conv.norm = (norm,)  # in a tuple: its parameters are listed where the norm is, not here
+        conv.norm = (norm,)  # a tuple is not registered: the parameters keep their keys at the norm
 
 
 class FoldedConv2d(nn.Conv2d):
-    """A convolution without bias that applies the frozen norm behind it, too."""
+    """A convolution without bias that also applies the frozen norm after it."""
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """The weight and the bias that do both."""
+        """The weight and bias of convolution and norm together."""
         (norm,) = self.norm
         return self.weight * norm.weight[:, None, None, None], norm.bias
 
@@ -65,7 +65,7 @@ class FoldedConv2d(nn.Conv2d):
 
 
 class FoldedNorm(FrozenBatchNorm2d):
-    """A frozen norm whose work the convolution before it does."""
+    """A frozen norm that is folded into the convolution before it; the identity."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -82,12 +82,12 @@ class FusedConvReLU(ConvReLU):
 
 
 class FusedStage(nn.Sequential):
-    """Residual blocks with their ReLUs and shortcuts inside the convolutions; plain where a hook looks into them."""
+    """Residual blocks with ReLU and shortcut fused into the convolutions; not fused while a block has hooks."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not onednn_takes(x, self[0].conv1) or any(map(hooked, self)):
             return super().forward(x)
-        own = False  # whether nobody else holds x
+        own = False  # whether x is used only here and may be overwritten
         for block in self:
             y = x
             *convs, last = (child for child in block.children() if isinstance(child, FoldedConv2d))
@@ -101,24 +101,29 @@ class FusedStage(nn.Sequential):
 
 
 def is_folded_block(module: nn.Module) -> bool:
-    """Whether it is a residual block of torchvision's with ReLU, whose convolutions all apply their norms."""
+    """Whether the module is a residual block of torchvision with ReLU, all of whose norms are folded."""
     if type(module) not in BLOCKS or type(module.relu) is not nn.ReLU:
         return False
     return not any(type(child) is nn.Conv2d for child in module.children())
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether anybody looks into the module as it runs."""
+    """Whether the module or one of its submodules has forward hooks."""
     return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
 def conv_relu(
     x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor, shortcut: Tensor | None = None, overwrite: bool = False
 ) -> Tensor:
-    """ReLU(convolution of x [+ shortcut]) in the geometry of `conv`, zero-padded; the numbers of the ops one by one.
+    """ReLU(convolution of x [+ shortcut]) in one oneDNN call; the same numbers as the separate ops.
 
-    With `overwrite` the result takes the shortcut's memory. Fresh memory for every block costs ResNet-50 at 800 x 1088
-    5 % more time on a CPU, for the pages that the system clears.
+    Args:
+        x: [N, C, H, W].
+        conv: gives padding (with zeros), stride, dilation and groups.
+        weight, bias: of the convolution, norm included.
+        shortcut: added before ReLU.
+        overwrite: write the result into the shortcut's memory. New memory for every block costs ResNet-50 at
+            800 x 1088 5 % more time on a CPU, because the system clears the pages.
     """
     onednn = torch.ops.mkldnn
     geometry = conv.padding, conv.stride, conv.dilation, conv.groups
@@ -131,7 +136,7 @@ def conv_relu(
 
 
 def onednn_takes(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Whether `conv_relu` can stand for the ops one by one."""
+    """Whether `conv_relu` supports this input and convolution."""
     return (
         not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
@@ -149,7 +154,7 @@ def onednn_takes(x: Tensor, conv: nn.Conv2d) -> bool:
 
 
 class SplitASPP(ASPP):
-    """Gives the features of the RoI's mean once, [R, channels, 1, 1], beside the other branches' [R, rest, h, w]."""
+    """Returns the pooled branch [R, channels, 1, 1] apart from the other branches [R, rest, h, w]."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         pooled = self.pooled(x.mean(dim=(2, 3), keepdim=True))
@@ -157,7 +162,7 @@ class SplitASPP(ASPP):
 
 
 class SplitConv2d(nn.Conv2d):
-    """The 1x1 convolution behind a `SplitASPP`."""
+    """The 1x1 convolution after a `SplitASPP`."""
 
     def forward(self, parts: tuple[Tensor, Tensor]) -> Tensor:
         pooled, branches = parts

@@ -11,12 +11,12 @@ class GSEFPN(nn.Module):
     """P2..P6 to the global semantic segmentation and the enhanced pyramid S2..S6.
 
     Args:
-        channels: width of the pyramid.
+        channels: of the feature maps.
         num_classes: semantic classes K, background included.
         num_groups: of each GroupNorm.
-        num_convs: 3x3 convolutions that make the global semantic feature.
-        levels: how many levels are enhanced and returned (5: S2..S6).
-        embedding: add a further 3x3 block of the feature to the pyramid, not the feature itself (released code).
+        num_convs: number of 3x3 convolutions of the global semantic feature.
+        levels: number of levels that are enhanced and returned (5: S2..S6).
+        embedding: apply a further 3x3 block to the feature before it is added to the pyramid (released code).
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class GSEFPN(nn.Module):
         nn.init.zeros_(self.logits.bias)
 
     def forward(self, pyramid: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """P2..P6 [N, C, H/2^l, W/2^l] to logits [N, K, H/4, W/4] and S2..S6 (as many as `levels`)."""
-        # The paper up-samples, then applies the 1x1 convolution. A convolution of single pixels commutes with the
-        # interpolation, so it runs at each level's own resolution: 4 of the 5 cost next to nothing.
+        """P2..P6 [N, C, H / 2^l, W / 2^l] to logits [N, K, H / 4, W / 4] and the first `levels` of S2..S6."""
+        # The paper upsamples, then applies the 1x1 convolution. A 1x1 convolution commutes with interpolation, so it
+        # runs at each level's own resolution: 4 of the 5 are then almost free.
         convolved = [block[0](p) for block, p in zip(self.lateral, pyramid, strict=True)]
         norms = [block[1] for block in self.lateral]
         fused = ops.gse_fuse(

@@ -1,4 +1,4 @@
-"""ImageNet weights: a classifier's state dict to that of a backbone's body."""
+"""Loading ImageNet weights: the state dict of a classifier becomes that of a backbone's body."""
 
 import pathlib
 from functools import partial
@@ -14,9 +14,12 @@ from .resnet import ResNet
 
 
 def load_imagenet(backbone: ResNet | MobileNetV2, path: str | pathlib.Path) -> None:
-    """Loads the state dict of a classifier (.pth, .pt, .safetensors) under torchvision's names, caffe's included.
+    """Load the state dict of an ImageNet classifier (.pth, .pt, .safetensors) with torchvision's names.
 
-    Raises ValueError where it is no classifier of the backbone's kind and width, or where the backbone has GroupNorm.
+    Weights converted from caffe are supported, too.
+
+    Raises:
+        ValueError: the weights are not of the backbone's architecture and width, or the backbone has GroupNorm.
     """
     if any(isinstance(module, nn.GroupNorm) for module in backbone.modules()):
         raise ValueError("backbone weights: they come with batch statistics; norm='gn' cannot use them")
@@ -25,10 +28,19 @@ def load_imagenet(backbone: ResNet | MobileNetV2, path: str | pathlib.Path) -> N
 
 
 def imagenet_weights(name: str, width: float, state: dict[str, Tensor], path: str | pathlib.Path) -> dict[str, Tensor]:
-    """State of the body called `name` from the state of a classifier, under the body's names.
+    """Convert the state dict of a classifier to that of the body called `name`.
 
-    Matched by name where the file at `path` uses torchvision's names, else by order where it has as many tensors of
-    exactly the same shapes. Raises ValueError where neither holds.
+    Tensors are matched by name if the file uses torchvision's names, else by order if it has equally many tensors of
+    the same shapes.
+
+    Args:
+        name: resnet18, resnet50, resnet101 or mobilenet_v2.
+        width: factor on the numbers of channels.
+        state: of the classifier.
+        path: of the file, for messages.
+
+    Raises:
+        ValueError: the tensors match neither by name nor by order.
     """
     build = getattr(torchvision.models, name)
     if name == MobileNetV2.name:
@@ -37,26 +49,26 @@ def imagenet_weights(name: str, width: float, state: dict[str, Tensor], path: st
         raise ValueError(f"backbone weights: {name} has weights for width 1 only, got width {width}")
     with torch.device("meta"):
         classifier = build(weights=None)
-    wanted = {k: v.shape for k, v in classifier.state_dict().items() if not k.startswith(("fc.", "classifier."))}
+    expected = {k: v.shape for k, v in classifier.state_dict().items() if not k.startswith(("fc.", "classifier."))}
     if name == MobileNetV2.name:
         state = {k if k.startswith(("features.", "classifier.")) else f"features.{k}": v for k, v in state.items()}
     features = {k: v for k, v in state.items() if not k.startswith(("fc.", "classifier."))}
-    optional = {k for k in wanted if k.endswith("num_batches_tracked") or k.startswith("features.18.")}
-    if wanted.keys() - features.keys() - optional:
-        features = dict(zip(wanted, features.values(), strict=False)) if len(features) == len(wanted) else features
-    missing = [k for k in wanted if k not in features and k not in optional]
+    optional = {k for k in expected if k.endswith("num_batches_tracked") or k.startswith("features.18.")}
+    if expected.keys() - features.keys() - optional:
+        features = dict(zip(expected, features.values(), strict=False)) if len(features) == len(expected) else features
+    missing = [k for k in expected if k not in features and k not in optional]
     if missing:
         raise ValueError(
-            f"backbone weights: {path} is no {name}: {len(features)} tensors, {len(wanted)} wanted, "
-            f"{missing[0]!r} not among them"
+            f"backbone weights: {path} is no {name}: it must hold {len(expected)} tensors, got {len(features)}; "
+            f"{missing[0]!r} is missing"
         )
-    for key, shape in wanted.items():
+    for key, shape in expected.items():
         if key in features and features[key].shape != shape:
             raise ValueError(
                 f"backbone weights: {path} is no {name}: {key!r} must have shape {list(shape)}, "
                 f"got {list(features[key].shape)}"
             )
-    used = {k: v for k, v in features.items() if k in wanted and not k.startswith("features.18.")}
-    # Files without the counter of batches, which nothing here reads.
-    used |= {k: torch.tensor(0) for k in wanted if k.endswith("num_batches_tracked") and k not in features}
+    used = {k: v for k, v in features.items() if k in expected and not k.startswith("features.18.")}
+    # Some files lack num_batches_tracked; it is not used here.
+    used |= {k: torch.tensor(0) for k in expected if k.endswith("num_batches_tracked") and k not in features}
     return {k.removeprefix("features."): v for k, v in used.items() if not k.startswith("features.18.")}

@@ -1,4 +1,4 @@
-"""The building blocks that the paper stacks: convolution, normalization and ReLU."""
+"""Building blocks of the heads: convolution, normalization and ReLU."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,10 +7,10 @@ from rpcnn import ops
 
 
 class GroupNormReLU(nn.GroupNorm):
-    """GroupNorm and ReLU in one op: the fusion of GSE-FPN with a single level.
+    """GroupNorm and ReLU in one op: `gse_fuse` with a single level.
 
-    Its backward needs only the input, makes the ReLU's mask as it goes, and takes a third of the time of PyTorch's two
-    on the CPU.
+    Its backward needs only the input and recomputes the ReLU mask. On the CPU it takes a third of the time of PyTorch's
+    two ops.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -18,9 +18,9 @@ class GroupNormReLU(nn.GroupNorm):
 
 
 def conv_gn(in_channels: int, channels: int, kernel: int, num_groups: int, dilation: int = 1, relu: bool = True):
-    """A "same"-padded convolution without bias, GroupNorm(num_groups) and, unless told otherwise, ReLU.
+    """A convolution with "same" padding and no bias, then GroupNorm(num_groups) and, if `relu`, ReLU.
 
-    Initialized Kaiming normal over the fan out; the norm starts as the identity.
+    Initialized with Kaiming normal (fan out); the norm with weight 1 and bias 0.
     """
     padding = dilation * (kernel // 2)
     conv = nn.Conv2d(in_channels, channels, kernel, padding=padding, dilation=dilation, bias=False)
@@ -36,14 +36,17 @@ class ConvReLU(nn.Conv2d):
 
 
 def channel_softmax(logits: Tensor) -> Tensor:
-    """[N, K, H, W] to float32 probabilities over K in the layout of the logits; torch would leave channels_last."""
+    """Softmax of logits [N, K, H, W] over K in float32, in the memory format of the logits.
+
+    torch's softmax over dim 1 would not keep channels_last.
+    """
     return (
         logits.float().movedim(1, -1).softmax(-1).movedim(-1, 1) if logits.stride(1) == 1 else logits.float().softmax(1)
     )
 
 
 def linear(in_features: int, out_features: int, std: float | None = None) -> nn.Linear:
-    """A linear layer with bias 0 and weights normal(0, std), or Kaiming uniform with gain 1 where no std is given."""
+    """A linear layer with bias 0 and weights from normal(0, std), or Kaiming uniform with gain 1 if std is None."""
     layer = nn.Linear(in_features, out_features)
     if std is None:
         nn.init.kaiming_uniform_(layer.weight, a=1)

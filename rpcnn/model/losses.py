@@ -1,8 +1,8 @@
 """Loss terms of Eq. 1 and their common normalization.
 
-A term is a pair (sum, count): a sum of errors with gradient and the number of samples it is taken over. Keeping the two
-apart until the end lets the mean run over the samples of all processes, so that several processes train on exactly
-what one process with the whole batch would.
+A term is a pair (sum, count): the summed error, with gradient, and the number of samples. Dividing only at the end
+takes the mean over the samples of all processes, so that training with several processes equals training with one
+process on the whole batch.
 """
 
 import torch
@@ -19,10 +19,12 @@ Terms = dict[str, tuple[Tensor, Tensor]]
 def normalize(terms: Terms, weights: dict[str, float], per_process: bool = False) -> dict[str, Tensor]:
     """Weighted means of the terms, one scalar each, in the same order.
 
-    weights: factor by name, 1 where a name is missing. per_process: divide by this process's own counts, as the
-    released code does. Otherwise by the mean count over the processes (one all-reduce): averaged over the processes,
-    as DistributedDataParallel averages gradients, that is the sum over all samples divided by their number.
-    A term without any sample is 0.
+    By default a sum is divided by the mean count over the processes (one all-reduce). DistributedDataParallel averages
+    gradients over the processes, which gives the mean over the samples of all processes. A term without samples is 0.
+
+    Args:
+        weights: factors by name, 1 if missing.
+        per_process: divide by this process's own counts (released code).
     """
     counts = torch.stack([count.float() for _, count in terms.values()])
     if not per_process and world_size() > 1:
@@ -35,9 +37,9 @@ def normalize(terms: Terms, weights: dict[str, float], per_process: bool = False
 
 
 def label_cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Per-pixel cross entropy of logits [N, K, H, W] against labels [N, H, W]: (sum, number of pixels counted).
+    """Per-pixel cross entropy of logits [N, K, H, W] and labels [N, H, W]: (sum, number of valid pixels).
 
-    Labels outside 0..K-1, 255 among them, are ignored.
+    Labels outside 0..K-1, 255 included, are ignored.
     """
     target = target.long()
     known = (target >= 0) & (target < logits.shape[1])
@@ -45,15 +47,15 @@ def label_cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]
     return F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="sum"), known.sum()
 
 
-def masked_smooth_l1(values: Tensor, wanted: Tensor, mask: Tensor, beta: float) -> Tensor:
-    """Summed smooth L1 of values and wanted [n, 4] over the rows of a mask [n]."""
-    return torch.where(mask[:, None], F.smooth_l1_loss(values, wanted, beta=beta, reduction="none"), 0).sum()
+def masked_smooth_l1(values: Tensor, targets: Tensor, mask: Tensor, beta: float) -> Tensor:
+    """Smooth L1 loss of values [n, 4] and targets [n, 4], summed over the rows where mask [n] is true."""
+    return torch.where(mask[:, None], F.smooth_l1_loss(values, targets, beta=beta, reduction="none"), 0).sum()
 
 
 def semantic_target(targets: list[Target], size: tuple[int, int], padding_label: int = IGNORE) -> Tensor:
-    """Labels uint8 [N, H/4, W/4] for the global segmentation of a batch padded to `size` = (H, W).
+    """Target labels uint8 [N, H / 4, W / 4] of the global segmentation of a batch padded to `size` = (H, W).
 
-    Each stride-4 cell takes the label of its top left pixel; cells of the padding take `padding_label`.
+    Each stride-4 cell has the label of its top left pixel; cells of the padding have `padding_label`.
     """
     height, width = size
     labels = targets[0]["label_map"].new_full((len(targets), height // 4, width // 4), padding_label)
@@ -64,6 +66,6 @@ def semantic_target(targets: list[Target], size: tuple[int, int], padding_label:
 
 
 def squared_error(predicted: Tensor, iou: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared error of predicted [R] against true mIoU [R] over the RoIs known [R]: (sum, number of RoIs counted)."""
+    """Squared error of predicted [R] and true mIoU [R] over the RoIs where known [R] is true: (sum, count)."""
     error = (predicted.float() - iou) ** 2
     return torch.where(known, error, 0).sum(), known.sum()

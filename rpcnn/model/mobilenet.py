@@ -1,4 +1,4 @@
-"""MobileNetV2, torchvision's without its classifier."""
+"""MobileNetV2 of torchvision, without its classifier."""
 
 import itertools
 
@@ -8,16 +8,16 @@ from torch import Tensor
 from .freeze import FreezableBackbone
 from .frozen_norm import norm_layer
 
-LAST_BLOCKS = (3, 6, 13, 17)  # of the stages of C2..C5
+LAST_BLOCKS = (3, 6, 13, 17)  # indices of the last blocks of the stages of C2..C5
 
 
 class MobileNetV2(FreezableBackbone):
-    """A batch of images to C2..C5.
+    """Backbone that maps images to C2..C5.
+
+    `channels` holds the numbers of channels of C2..C5; `body` has torchvision's module names, without "features.".
 
     Args:
         norm, freeze_at, width: see `ResNet`.
-
-    `channels` holds the widths of C2..C5; `body` has torchvision's module names, without "features.".
 
     Raises:
         ValueError: unknown norm, or freeze_at outside 0..5.
@@ -29,7 +29,7 @@ class MobileNetV2(FreezableBackbone):
         super().__init__()
         self.width = width
         network = torchvision.models.mobilenet_v2(weights=None, width_mult=width, norm_layer=norm_layer(norm))
-        self.body = network.features[:18]  # the last 1x1 convolution, to 1280 channels, serves the classifier
+        self.body = network.features[:18]  # not the last 1x1 convolution, which serves the classifier
         self.channels = tuple(self.body[i].out_channels for i in LAST_BLOCKS)
         ends = [0, 2, *(i + 1 for i in LAST_BLOCKS)]
         self.freeze([self.body[start:end] for start, end in itertools.pairwise(ends)], freeze_at)

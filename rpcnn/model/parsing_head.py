@@ -16,10 +16,10 @@ from .parsing_targets import crop_parsing
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: the RoI's mean, a 1x1 and dilated 3x3 convolutions, side by side.
+    """Atrous spatial pyramid pooling: global average pooling, a 1x1 and dilated 3x3 convolutions in parallel branches.
 
-    Takes [R, in_channels, h, w] to [R, out_channels, h, w]: `channels` of each branch, first those of the mean, which
-    are the same at every position.
+    Maps [R, in_channels, h, w] to [R, out_channels, h, w]. The branches are concatenated, `channels` each; the first
+    is the pooled one, constant over all positions.
     """
 
     def __init__(self, in_channels: int, channels: int, dilations, num_groups: int):
@@ -35,7 +35,7 @@ class ASPP(nn.Module):
 
 
 class NonLocal(nn.Module):
-    """Every position attends to all positions of the 2x2 max-pooled map; added to the input after GroupNorm."""
+    """Non-local block: each position attends to all positions of the 2x2 max-pooled map. Residual, after GroupNorm."""
 
     def __init__(self, channels: int, num_groups: int):
         super().__init__()
@@ -55,22 +55,26 @@ class NonLocal(nn.Module):
 
 
 class ParsingHead(nn.Module):
-    """RoI features of the finest level to a parsing feature and a parsing map.
+    """Predicts a parsing feature and parsing logits from RoI features of the finest level.
 
     Args:
-        in_channels: width of the pyramid.
-        channels: width of the branch.
+        in_channels: of the feature maps.
+        channels: of the branch.
         num_classes: K, background included.
-        aspp_channels, aspp_dilations: of the ASPP.
-        num_convs: 3x3 convolutions after the non-local block.
-        resolution: of the RoI features, cells a side.
+        aspp_channels: of each branch of the ASPP.
+        num_convs: number of 3x3 convolutions after the non-local block.
+        resolution: cells per side of the RoI features.
         output_size: side of the parsing map.
         samples: people per image in training.
         num_groups: of each GroupNorm.
-        stride: pixels, of the finest level.
+        aspp_dilations: of the 3x3 convolutions of the ASPP.
+        stride: of the finest level, in pixels.
         aligned: RoIAlign with the half-pixel shift.
-        boxes: what corners are.
-        crop: makes the targets of training.
+        boxes: convention of box coordinates.
+        crop: computes the training targets, see `crop_parsing`.
+
+    Raises:
+        ValueError: output_size is no multiple of resolution.
     """
 
     def __init__(
@@ -115,7 +119,7 @@ class ParsingHead(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """RoI features [R, C, h, w] to the parsing feature [R, channels, h, w] and logits [R, K, output, output].
 
-        The transposed convolution doubles the resolution; bilinear interpolation does the rest.
+        A transposed convolution doubles the resolution; bilinear interpolation gives the output size.
         """
         feature = self.convs(self.non_local(self.reduce(self.aspp(x))))
         logits = self.logits(feature)
@@ -129,10 +133,10 @@ class ParsingHead(nn.Module):
 
     @torch.no_grad()
     def sample(self, rois, image_sizes, targets, generators) -> tuple[list[Tensor], Tensor]:
-        """Draws each image's RoIs for training: boxes [R_i, 4] per image, labels uint8 [R, output, output].
+        """Draw the RoIs of each image for training: boxes [R_i, 4] per image, labels uint8 [R, output, output].
 
-        Drawn first and cropped after: of up to 128 positives only 16 are ever looked at. A batch without any person
-        gets one RoI whose labels are all ignored, so that every parameter has a gradient (zero) in every step.
+        RoIs are drawn before the labels are cropped: only 16 of up to 128 positives are needed. A batch without any
+        person gets one RoI with all labels ignored, so that every parameter has a (zero) gradient in every step.
         """
         boxes, labels = [], []
         for roi, target, generator in zip(rois, targets, generators, strict=True):

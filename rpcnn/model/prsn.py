@@ -1,4 +1,4 @@
-"""Parsing re-scoring network, PRSN (Sec. 3.4): how good is this parsing map?"""
+"""Parsing re-scoring network, PRSN (Sec. 3.4): predicts the quality of each parsing map."""
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,15 @@ class PRSN(nn.Module):
     """Regresses the mIoU of each parsing map from the parsing feature and the map itself.
 
     Args:
-        parsing_channels: width of the parsing feature.
+        parsing_channels: of the parsing feature.
         num_classes: K, background included.
-        channels: width of the two 3x3 convolutions.
-        hidden: width of the two fully connected layers.
+        channels: of the two 3x3 convolutions.
+        hidden: channels of the two fully connected layers.
         input: "probabilities", or "logits" (released code).
         second_stride: stride of the second convolution: 1, or 2 (released code).
+
+    Raises:
+        ValueError: unknown input.
     """
 
     def __init__(
@@ -43,10 +46,14 @@ class PRSN(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, feature: Tensor, logits: Tensor, probabilities: Tensor | None = None) -> Tensor:
-        """Feature [R, C, h, w] and logits [R, K, s h, s w] to predicted mIoU [R], not bounded to [0, 1].
+        """Predict the mIoU [R] of each parsing map, not clamped to [0, 1].
 
-        probabilities: `channel_softmax(logits)` where the caller has it already. The map is max-pooled s x s (4 x 4 in
-        the paper) to the feature's resolution. Gradients reach both inputs.
+        The map is max-pooled s x s (4 x 4 in the paper) to the resolution of the feature. Gradients flow to both.
+
+        Args:
+            feature: parsing feature [R, C, h, w].
+            logits: [R, K, s h, s w].
+            probabilities: `channel_softmax(logits)` if already computed.
         """
         maps = logits
         if self.input == "probabilities":

@@ -1,4 +1,4 @@
-"""ResNet-18, -50 and -101 of torchvision's blocks."""
+"""ResNet-18, -50 and -101, made of torchvision's blocks."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,16 +17,16 @@ RESNETS = {
 
 
 class ResNet(FreezableBackbone):
-    """A batch of images to C2..C5.
+    """Backbone that maps images to C2..C5.
+
+    `channels` holds the numbers of channels of C2..C5; `body` has torchvision's module names.
 
     Args:
         name: "resnet18", "resnet50" or "resnet101".
-        norm: "frozen_bn" (the paper's, for ImageNet weights), "gn" or "bn" (trainable, to train from random weights).
-        freeze_at: 0 trains everything, 1 freezes the stem, 2 also the stage of C2 (the paper's), ... 5 everything.
-        width: factor on every number of channels.
-        stride_in_1x1: Bottleneck blocks stride in their first 1x1 convolution, not in the 3x3 (released code).
-
-    `channels` holds the widths of C2..C5; `body` has torchvision's module names.
+        norm: "frozen_bn" (the paper, for ImageNet weights), "gn" or "bn" (trainable, for random weights).
+        freeze_at: number of frozen stages: 0 none, 1 the stem, 2 also the stage of C2 (the paper), … 5 all.
+        width: factor on all numbers of channels.
+        stride_in_1x1: put the stride of Bottleneck blocks into the first 1x1 convolution, not the 3x3 (released code).
 
     Raises:
         ValueError: unknown name or norm, or freeze_at outside 0..5.
@@ -81,7 +81,7 @@ def _stage(
     stride: int,
     new_norm: Callable[[int], nn.Module],
 ) -> nn.Sequential:
-    """`depth` blocks of one resolution; the first one strides and, where the shape changes, projects its shortcut."""
+    """`depth` blocks; the first one has the stride and, if the shape changes, a projection shortcut."""
     channels = planes * block.expansion
     shortcut = None
     if stride != 1 or in_channels != channels:

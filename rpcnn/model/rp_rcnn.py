@@ -1,4 +1,4 @@
-"""RP R-CNN (Fig. 2): an image to its people, their parts and how sure it is of them. Read it from `forward` down.
+"""RP R-CNN (Fig. 2): detects the people of an image, segments their parts and scores them. Start at `forward`.
 
 The model follows torchvision's detection style: a list of images of any sizes and, in training, a list of targets.
 Parsing R-CNN, the paper's baseline, is this model without gse and prsn.
@@ -25,24 +25,25 @@ from .prsn import PRSN
 from .rpn import RPN
 
 STRIDES = (4, 8, 16, 32, 64)  # of P2..P6
-SIZE_DIVISOR = 32  # padded heights and widths are multiples, so that C2..C5 halve exactly
+SIZE_DIVISOR = 32  # of padded heights and widths: each of C2..C5 has exactly half the size of the one before
 
 
 class RPRCNN(nn.Module):
-    """The whole network, of its parts. `build_model` makes those of a configuration.
+    """The whole network, assembled from its parts. `build_model` makes it from a configuration.
 
     Args:
-        backbone: any module with `channels`, the widths of C2..C5, that takes images [N, 3, H, W] (RGB less ImageNet's
-            mean, over its deviation; H and W multiples of 32) and returns [C2, C3, C4, C5] at strides 4, 8, 16, 32.
+        backbone: any module that takes images [N, 3, H, W] (RGB, normalized with ImageNet's mean and standard
+            deviation; H and W multiples of 32), returns [C2, C3, C4, C5] at strides 4, 8, 16, 32 and has an attribute
+            `channels`, the numbers of channels of these four.
         fpn, rpn, box_head, parsing_head: as in Fig. 2.
         gse: the global semantic branch; None gives the plain FPN of Parsing R-CNN.
         prsn: the re-scoring network; None ranks people by their box scores.
-        loss_weights: of the terms of Eq. 1 by name, "parsing", "semantic", "rescoring"; 1 where there is none.
-        chunk: RoIs parsed at a time at test; bounds the memory.
+        loss_weights: weights of the terms of Eq. 1 by name: "parsing", "semantic", "rescoring"; 1 if missing.
+        chunk: RoIs parsed at a time at test; limits memory.
     """
 
-    PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1: torchvision's weights
-    PADDING_LABEL = IGNORE  # the semantic loss passes over the padding
+    PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1, as for torchvision's weights
+    PADDING_LABEL = IGNORE  # the semantic loss ignores padding
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -72,17 +73,26 @@ class RPRCNN(nn.Module):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def forward(self, images: list[Tensor], targets: list[Target] | None = None):
-        """Images uint8 [3, h, w] RGB to losses (training mode) or to `Detections`, one per image (eval mode).
+        """Compute losses (training mode) or `Detections` (eval mode) of a list of images.
 
-        targets, in training: one `rpcnn.data.sample.Target` per image; boxes, person_maps and label_map are required.
+        Args:
+            images: uint8 [3, h, w] RGB, of any sizes.
+            targets: in training, one `rpcnn.data.sample.Target` per image; boxes, person_maps and label_map are
+                required.
 
-        The losses are scalars, already weighted, whose sum is Eq. 1: rpn_objectness, rpn_box, box_class,
-        box_regression, parsing, semantic (with gse), rescoring (with prsn).
+        Returns:
+            In training mode, a dict of weighted scalar losses whose sum is Eq. 1: rpn_objectness, rpn_box, box_class,
+            box_regression, parsing, semantic (with gse), rescoring (with prsn). In eval mode, one `Detections` per
+            image.
+
+        Raises:
+            ValueError: an image or target is missing or has a wrong shape or dtype.
         """
         check_inputs(images, targets, self.training)
         if self.training:
             return self.losses(*self.encode(images, targets), targets)
-        # GroupNorm sees the padding: among images of its own padded size, an image's people do not depend on the batch.
+        # GroupNorm includes the padding in its statistics. Only images of one padded size share a batch, so that the
+        # detections of an image do not depend on the others.
         detections = {}
         for group in same_padded_size(images):
             detections |= zip(group, self.detect(*self.encode([images[i] for i in group])), strict=True)
@@ -98,7 +108,7 @@ class RPRCNN(nn.Module):
     def normalize_and_pad(
         self, images: list[Tensor], targets: list[Target] | None = None
     ) -> tuple[Tensor, list[tuple[int, int]]]:
-        """The batch [N, 3, H, W], padded to the right of and below each image, and each image's (height, width)."""
+        """The batch [N, 3, H, W], padded at the right and bottom, and each image's (height, width)."""
         others = [target["padded_to"] for target in targets or () if "padded_to" in target]
         batch = self.blank_batch((len(images), 3, *padded_size(images, others)))
         for canvas, image in zip(batch, images, strict=True):
@@ -107,11 +117,11 @@ class RPRCNN(nn.Module):
         return batch, [tuple(image.shape[-2:]) for image in images]
 
     def blank_batch(self, shape: tuple[int, ...]) -> Tensor:
-        """A batch of padding alone: the mean color."""
+        """A batch of the given shape that holds padding only: the mean color, which is 0 after normalization."""
         return self.pixel_mean.new_zeros(shape)
 
     def normalize_pixels(self, image: Tensor) -> Tensor:
-        """RGB [3, h, w] in 0..255 as the backbone reads it."""
+        """Normalize RGB pixels [3, h, w] in 0..255 for the backbone."""
         return (image / 255 - self.pixel_mean) / self.pixel_std
 
     def losses(self, pyramid, semantic_logits, image_sizes, targets: list[Target]) -> dict[str, Tensor]:
@@ -140,7 +150,7 @@ class RPRCNN(nn.Module):
         return self.normalize_terms(terms)
 
     def rescoring_error(self, predicted: Tensor, iou: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of predicted [R] against true mIoU [R] over RoIs with a truth, `known` [R]: (sum, number counted)."""
+        """Loss of predicted [R] against true mIoU [R] over the RoIs with ground truth (`known` [R]): (sum, count)."""
         return squared_error(predicted, iou, known)
 
     def normalize_terms(self, terms) -> dict[str, Tensor]:
@@ -169,38 +179,45 @@ class RPRCNN(nn.Module):
         return detections
 
     def label_probabilities(self, logits: Tensor, image_size: tuple[int, int]) -> tuple[Tensor, tuple[float, float]]:
-        """One image's global probabilities [K, h, w] without the padding's, and the (height, width) that they cover.
+        """One image's global probabilities [K, h, w] without padding, and the (height, width) in pixels they cover.
 
-        Cells are whole: of 4 x 4 pixels each, they cover up to 3 pixels more than the image has.
+        A cell covers 4 x 4 pixels; the last row and column may extend up to 3 pixels beyond the image.
         """
         rows, columns = (-(-side // STRIDES[0]) for side in image_size)
         return logits[:, :rows, :columns].float().softmax(dim=0), (STRIDES[0] * rows, STRIDES[0] * columns)
 
     def parse(self, finest: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Boxes [n, 4] of one image, whose S2 is `finest`: probabilities [n, K, output, output], mIoU scores [n]."""
+        """Parse the people in boxes [n, 4] of one image.
+
+        Args:
+            finest: S2 of the image, [1, C, H / 4, W / 4].
+
+        Returns:
+            Probabilities [n, K, output, output] and predicted mIoU scores [n], None without PRSN.
+        """
         shape = len(boxes), self.num_classes, self.parsing_head.output_size, self.parsing_head.output_size
-        # Filled chunk by chunk; a single chunk is the result itself.
+        # Filled chunk by chunk; a single chunk is returned without a copy.
         person_probs = boxes.new_empty(shape) if len(boxes) > self.chunk else boxes.new_zeros(0, *shape[1:])
         iou_scores = boxes.new_zeros(len(boxes)) if self.prsn else None
         for start in range(0, len(boxes), self.chunk):
             chunk = slice(start, start + self.chunk)
             feature, logits = self.parsing_head(self.parsing_head.roi_features(finest, [boxes[chunk]]))
-            seen = channel_softmax(logits)
+            probs = channel_softmax(logits)
             if self.prsn:
-                iou_scores[chunk] = self.iou_in_range(self.prsn(feature, logits, seen))
+                iou_scores[chunk] = self.iou_in_range(self.prsn(feature, logits, probs))
             if len(boxes) > self.chunk:
-                person_probs[chunk] = seen
+                person_probs[chunk] = probs
             else:
-                person_probs = seen
+                person_probs = probs
         return person_probs, iou_scores
 
     def iou_in_range(self, iou: Tensor) -> Tensor:
-        """Predicted mIoU as a score: in [0, 1]."""
+        """Clamp the predicted mIoU to [0, 1]."""
         return iou.clamp(0, 1)
 
 
 def same_padded_size(images: list[Tensor]) -> list[list[int]]:
-    """Indices of the images, those of one padded size together; in order of each size's first image."""
+    """Indices of the images grouped by padded size, in the order of each group's first image."""
     groups: dict[tuple[int, int], list[int]] = {}
     for i, image in enumerate(images):
         groups.setdefault(padded_size([image]), []).append(i)
@@ -208,20 +225,20 @@ def same_padded_size(images: list[Tensor]) -> list[list[int]]:
 
 
 def padded_size(images: list[Tensor], others=()) -> tuple[int, int]:
-    """The smallest (height, width), multiples of 32, that all images [3, h, w] and other sizes (h, w) fit into."""
+    """The smallest (height, width), multiples of 32, that holds all images [3, h, w] and all other sizes (h, w)."""
     sizes = [tuple(image.shape[1:]) for image in images] + [tuple(size) for size in others]
     return tuple(-(-max(side) // SIZE_DIVISOR) * SIZE_DIVISOR for side in zip(*sizes, strict=True))
 
 
 def seeded_generator(target: Target) -> torch.Generator | None:
-    """The source of an image's random draws: its own where it has a seed, else torch's global one."""
+    """The random generator of an image: seeded with target["seed"] if present, else None, torch's global generator."""
     if "seed" not in target:
         return None
     return torch.Generator(target["boxes"].device).manual_seed(int(target["seed"]))
 
 
 def check_inputs(images: list[Tensor], targets: list[Target] | None, training: bool) -> None:
-    """Raises ValueError that names what is wrong with the arguments of `RPRCNN.forward`."""
+    """Raise ValueError if the arguments of `RPRCNN.forward` have a wrong number, shape or dtype."""
     if len(images) == 0:
         raise ValueError("RPRCNN: images must hold at least one image")
     for i, image in enumerate(images):
@@ -231,14 +248,15 @@ def check_inputs(images: list[Tensor], targets: list[Target] | None, training: b
         return
     if targets is None or len(targets) != len(images):
         raise ValueError(
-            f"RPRCNN: training wants {len(images)} targets, got {None if targets is None else len(targets)}"
+            f"RPRCNN: targets must hold one target for each of {len(images)} images in training, "
+            f"got {None if targets is None else len(targets)}"
         )
     for i, (image, target) in enumerate(zip(images, targets, strict=True)):
         missing = [key for key in ("boxes", "person_maps", "label_map") if key not in target]
         if missing:
             raise ValueError(f"RPRCNN: targets[{i}] must hold {', '.join(missing)}, got {', '.join(target)}")
         people, size = len(target["boxes"]), list(image.shape[1:])
-        wanted = {"boxes": [people, 4], "person_maps": [people, *size], "label_map": size}
-        for key, shape in wanted.items():
+        expected = {"boxes": [people, 4], "person_maps": [people, *size], "label_map": size}
+        for key, shape in expected.items():
             if list(target[key].shape) != shape:
                 raise ValueError(f"RPRCNN: targets[{i}][{key!r}] must be {shape}, got {list(target[key].shape)}")

@@ -1,4 +1,4 @@
-"""Region proposal network on the enhanced pyramid (Sec. 3.2): where people may be."""
+"""Region proposal network on the enhanced pyramid (Sec. 3.2): candidate boxes of people."""
 
 from collections.abc import Sequence
 
@@ -25,17 +25,20 @@ from .losses import Terms, masked_smooth_l1
 
 
 class RPN(nn.Module):
-    """A 3x3 convolution and two 1x1 convolutions, shared by the levels: objectness and box deltas of every anchor.
+    """A 3x3 convolution and two 1x1 convolutions, shared by all levels, predict objectness and deltas of every anchor.
 
     Args:
-        channels: width of the pyramid.
-        strides, anchor_sizes: pixels, one of each per level.
+        channels: of the feature maps.
+        strides, anchor_sizes: in pixels, one of each per level.
+        top_train, top_test: proposals kept per level before NMS and per image after it.
+        ignore_border_anchors: exclude anchors that extend beyond the image from the loss.
         anchor_ratios: height / width.
-        top_train, top_test: proposals kept per level before suppression and per image after it.
-        nms_threshold: IoU above which the weaker proposal is dropped.
+        nms_threshold: IoU above which the proposal with the lower score is dropped.
         samples: anchors per image in the loss, at most half of them positive.
-        ignore_border_anchors: anchors that leave the image take no part in the loss.
-        boxes: what corners are.
+        boxes: convention of box coordinates.
+
+    Raises:
+        ValueError: the numbers of strides and of anchor sizes differ.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class RPN(nn.Module):
         super().__init__()
         if len(strides) != len(anchor_sizes):
             raise ValueError(
-                f"RPN: one anchor size per level wanted, got {len(anchor_sizes)} for {len(strides)} levels"
+                f"RPN: anchor_sizes must hold one size per level, got {len(anchor_sizes)} for {len(strides)} levels"
             )
         self.strides = tuple(strides)
         self.top_train, self.top_test = top_train, top_test
@@ -75,7 +78,7 @@ class RPN(nn.Module):
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Per level of features [N, C, H_l, W_l]: objectness logits [N, A_l], deltas [N, A_l, 4], anchors [A_l, 4].
 
-        Anchors run over rows, columns, ratios.
+        Anchors are ordered by row, column, ratio.
         """
         objectness, deltas, anchors = [], [], []
         for feature, cell, stride in zip(features, self.cells, self.strides, strict=True):
@@ -87,9 +90,9 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def propose(self, objectness, deltas, anchors, image_sizes) -> list[Tensor]:
-        """The best proposals of each image, boxes [<= top, 4] cut to the image, best first. No gradient.
+        """Proposals of each image, boxes [<= top, 4] clipped to the image, best first. No gradient.
 
-        On an accelerator [top, 4], filled up with empty boxes at 0.
+        On an accelerator [top, 4], padded with empty boxes at 0.
         """
         top = self.top_train if self.training else self.top_test
         scores, boxes, levels = [], [], []
@@ -103,18 +106,18 @@ class RPN(nn.Module):
         boxes = torch.stack([self.boxes.clip(b, size) for b, size in zip(boxes, image_sizes, strict=True)])
         images = torch.arange(len(boxes), device=boxes.device)[:, None].expand_as(levels).flatten()
         boxes = boxes.flatten(0, 1)
-        # Suppression inside each level of each image, all of them in one call.
+        # NMS within each level of each image, all groups in one call.
         groups = images * len(self.strides) + levels.flatten()
         keep = self.suppress(boxes, scores.flatten(), groups)
         rank = torch.arange(len(keep), device=keep.device, dtype=torch.float32)
         proposals = []
         for i in range(len(image_sizes)):
-            mine, valid = slots(torch.where((keep >= 0) & (images[keep] == i), rank, torch.inf), top)
-            proposals.append(torch.where(valid[:, None], boxes[keep[mine]], 0))
+            selected, valid = slots(torch.where((keep >= 0) & (images[keep] == i), rank, torch.inf), top)
+            proposals.append(torch.where(valid[:, None], boxes[keep[selected]], 0))
         return proposals
 
     def suppress(self, boxes: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
-        """Indices of the boxes [n, 4] that no better one of their group suppresses, best first; -1 fills up."""
+        """NMS within each group: indices of the boxes [n, 4] that are kept, best first; padded with -1 on CUDA."""
         if boxes.device.type == "cpu":
             return ops.batched_nms(boxes, scores, groups, self.nms_threshold)
         keep, _ = ops.nms_padded(boxes, scores, groups, self.nms_threshold, len(boxes))
@@ -123,14 +126,14 @@ class RPN(nn.Module):
     def loss(self, objectness, deltas, anchors, image_sizes, targets, generators) -> Terms:
         """Binary cross entropy over the sampled anchors, smooth L1 (beta 1/9) over the positive ones.
 
-        Both divide by the number of sampled anchors. Anchors with IoU >= 0.7 and each person's best are positive,
-        those below 0.3 negative.
+        Both are normalized by the number of sampled anchors. Positive are anchors with IoU >= 0.7 and the best anchors
+        of each person; negative are those with IoU < 0.3.
         """
         objectness, deltas, anchors = torch.cat(objectness, 1), torch.cat(deltas, 1), torch.cat(anchors)
         objectness_sum, box_sum, counts = objectness.new_zeros(()), objectness.new_zeros(()), []
         for i, (target, size, generator) in enumerate(zip(targets, image_sizes, generators, strict=True)):
-            people = target["boxes"]
-            matched = match_boxes(box_iou(people, anchors), positive=0.7, negative=0.3, promote_best=True)
+            gt_boxes = target["boxes"]
+            matched = match_boxes(box_iou(gt_boxes, anchors), positive=0.7, negative=0.3, promote_best=True)
             if self.ignore_border_anchors:
                 inside = (anchors == self.boxes.clip(anchors, size)).all(dim=1)
                 matched = torch.where(inside, matched, IGNORED)
@@ -139,8 +142,8 @@ class RPN(nn.Module):
             logits = objectness[i, samples]
             errors = F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), reduction="none")
             objectness_sum = objectness_sum + torch.where(valid, errors, 0).sum()
-            wanted = regression_targets(people, matched[samples], anchors[samples])
-            box_sum = box_sum + masked_smooth_l1(deltas[i, samples], wanted, positive, beta=1 / 9)
+            box_targets = regression_targets(gt_boxes, matched[samples], anchors[samples])
+            box_sum = box_sum + masked_smooth_l1(deltas[i, samples], box_targets, positive, beta=1 / 9)
             counts.append(valid.sum())
         count = sum(counts)
         return {"rpn_objectness": (objectness_sum, count), "rpn_box": (box_sum, count)}

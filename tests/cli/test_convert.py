@@ -322,7 +322,7 @@ def test_deeper_resnets_are_told_by_their_names(name):
 def test_resnets_that_do_not_fit_are_refused_by_name(imagenet):
     with pytest.raises(ValueError, match=r"is no resnet18; left over: layer1\.0\.conv1\.bias$"):
         convert_imagenet(imagenet | {"layer1.0.conv1.bias": torch.zeros(64)})
-    with pytest.raises(ValueError, match=r"is no resnet18: .*'layer4\.1\.bn2\.running_var' not among them"):
+    with pytest.raises(ValueError, match=r"is no resnet18: .*'layer4\.1\.bn2\.running_var' is missing"):
         convert_imagenet({key: value for key, value in imagenet.items() if key != "layer4.1.bn2.running_var"})
 
 

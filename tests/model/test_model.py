@@ -219,7 +219,7 @@ def test_wrong_inputs_are_named():
     image, target = scene(1)
     with pytest.raises(ValueError, match=r"images\[0\] must be uint8 \[3, H, W\], got torch.float32"):
         model([image.float()], [target])
-    with pytest.raises(ValueError, match="training wants 1 targets, got None"):
+    with pytest.raises(ValueError, match="targets must hold one target for each of 1 images"):
         model([image])
     with pytest.raises(ValueError, match=r"targets\[0\] must hold label_map"):
         model([image], [{k: v for k, v in target.items() if k != "label_map"}])

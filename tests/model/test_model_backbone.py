@@ -71,7 +71,7 @@ def test_published_mobilenet_weights_load(sample_data):
 def test_weights_of_another_network_are_refused_by_name(resnet18):
     with pytest.raises(ValueError, match="is no resnet50"):
         backbone("resnet50", weights=str(resnet18[1]))
-    with pytest.raises(ValueError, match=r"is no mobilenet_v2: .*'features.0.0.weight' not among them"):
+    with pytest.raises(ValueError, match=r"is no mobilenet_v2: .*'features.0.0.weight' is missing"):
         backbone("mobilenet_v2", weights=str(resnet18[1]))
 
 

@@ -102,7 +102,7 @@ def test_shapes_of_the_parsing_branch(num_classes, stride):
 
 
 def test_contradictions_are_refused():
-    with pytest.raises(ValueError, match="RPN: one anchor size per level wanted, got 4 for 5"):
+    with pytest.raises(ValueError, match="RPN: anchor_sizes must hold one size per level, got 4 for 5"):
         build(pyramid_levels=5, anchor_sizes=(32, 64, 128, 256))
     with pytest.raises(ValueError, match="ParsingHead: output_size must be a multiple of resolution, got 100 and 32"):
         build(parsing_output=100)

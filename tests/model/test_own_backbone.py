@@ -61,7 +61,7 @@ def test_an_own_backbone_must_have_four_channels(module):
         "class Words(nn.Module):\n    channels = 'abcd'\ndef number():\n    return 5\n",
         "own_channels",
     )
-    with pytest.raises(ValueError, match=r"channels of own_channels:Three must be the four widths .* \(8, 16, 32\)"):
+    with pytest.raises(ValueError, match=r"channels of own_channels:Three must be four integers, .* \(8, 16, 32\)"):
         backbone(f"{name}:Three")
     with pytest.raises(ValueError, match="C5, got 'abcd'"):
         backbone(f"{name}:Words")

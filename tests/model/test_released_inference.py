@@ -143,7 +143,7 @@ def test_one_augmented_pass_is_the_released_inference():
     plain = model([image])[0]
     torch.testing.assert_close(augmented.boxes, plain.boxes)
     assert not augmented.scores.isnan().any()
-    assert augmenting(model, six, [lambda x: x]).look(image, False)[0].convention is PIXELS
+    assert augmenting(model, six, [lambda x: x]).run_pass(image, False)[0].convention is PIXELS
     maps = [combined(found, (52, 70), six, semantic_mode="semseg").label_map for found in (augmented, plain)]
     assert (maps[0] == maps[1]).float().mean() > 0.99
 
