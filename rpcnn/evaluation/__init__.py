@@ -1,1 +1,1 @@
-"""Predictions against a data set: a trained model's, or anybody's on disk."""
+"""Evaluation on a data set, of a trained model or of prediction files."""

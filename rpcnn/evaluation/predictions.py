@@ -1,4 +1,4 @@
-"""Predictions on disk, anybody's, against a data set: an image at a time, by several processes."""
+"""Evaluation of prediction files of any model on a data set, one image at a time, in several processes."""
 
 import itertools
 import os
@@ -15,13 +15,14 @@ from rpcnn.metrics.evaluator import ImageCounts
 from rpcnn.metrics.image_pair import measure_arguments
 
 BATCH = 8
-"""Images that a process counts before it sends their counts."""
+"""Images per message from a worker process."""
 
 
 class Measures(Dataset):
-    """What each image contributes: (stem, ImageCounts, or the ValueError that says why there is none).
+    """Data set of per-image counts: (stem, ImageCounts), or (stem, ValueError) if an image cannot be evaluated.
 
-    stems: of each image its stem, its index in the data set, and whether it has a prediction.
+    Args:
+        stems: (stem, index in the data set, whether there is a prediction) of each image.
     """
 
     def __init__(
@@ -55,16 +56,17 @@ def evaluate_predictions(
     missing: str = "error",
     workers: int = 0,
 ) -> dict:
-    """The metrics of a folder of predictions, in percent, as :meth:`ParsingEvaluator.summarize` gives them.
+    """Evaluate a folder of predictions: metrics in percent, as from :meth:`ParsingEvaluator.summarize`.
 
-    Memory does not grow with the set.
+    Memory does not grow with the number of images.
 
     Args:
-        format: of :func:`rpcnn.formats.make_format`, or anybody's.
-        evaluator: without images. With metrics of one's own beside the package's (`metrics=`), those are in the result,
-            too.
-        missing: "error", "empty" or "skip" images of the data set without a prediction.
-        workers: processes that read and count; 0 is one per processor.
+        format: from :func:`rpcnn.formats.make_format`, or a custom one.
+        folder: of the predictions.
+        evaluator: a new evaluator; custom metrics (`metrics=`) are in the result, too.
+        missing: for images of the data set without a prediction: "error" raises, "empty" counts them as predictions
+            without people, "skip" leaves them out.
+        workers: number of worker processes; 0 starts one per processor.
 
     Raises:
         ValueError: images without a prediction, predictions without an image, a file that cannot be read, or a
@@ -97,7 +99,7 @@ def evaluate_predictions(
 
 
 def empty_prediction(shape: tuple[int, int]) -> Prediction:
-    """That an image of height and width `shape` shows nobody."""
+    """A prediction without people for an image of size `shape` = (height, width)."""
     return Prediction(np.zeros(shape, np.uint8), np.zeros((0, *shape), np.uint8), np.zeros(0))
 
 

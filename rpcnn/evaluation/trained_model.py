@@ -1,4 +1,4 @@
-"""A trained model against the evaluation split of its data set."""
+"""Evaluation of a trained model on the evaluation split of its data set."""
 
 import json
 import pathlib
@@ -20,20 +20,19 @@ from rpcnn.visualize import panel
 def evaluate(
     pipeline: Pipeline, folder: pathlib.Path | None = None, metrics: Sequence[Metric] = DEFAULT_METRICS
 ) -> dict:
-    """All metrics of the paper on the evaluation split, in percent; the images are shared out over the processes.
+    """Evaluate a model on the evaluation split; the images are split over the processes.
 
     Args:
-        folder: where results.json, predictions/ in the format of run.save_predictions and pictures of input, truth and
-            prediction go, of the first run.pictures images of the split; None writes nothing.
-
-        metrics: what is measured, other than by default.
+        folder: for results.json, for predictions/ in the format of run.save_predictions, and for pictures of input,
+            ground truth and prediction of the first run.pictures images; None writes nothing.
+        metrics: by default those of the paper.
 
     Returns:
-        The keys of rpcnn.metrics, the same on every process.
+        Metrics in percent with the keys of rpcnn.metrics, the same on every process.
 
     Raises:
-        ValueError, OSError: the labels of the data set are not the model's; a file cannot be read or written, on this
-            process or on another.
+        ValueError, OSError: the labels of the data set differ from those of the model; a file cannot be read or
+            written, in this process or another.
     """
     config, label_set = pipeline.config, pipeline.label_set
     dataset = open_dataset(config, "eval")
@@ -67,7 +66,7 @@ def evaluate(
     states, formats = zip(*distributed.gather_objects((evaluator.state(), format)), strict=True)
 
     def finish() -> dict:
-        for state in states[1:]:  # the main process's own is the first
+        for state in states[1:]:  # the first is the state of the main process itself
             evaluator.merge(state)
         results = evaluator.summarize()
         if format:

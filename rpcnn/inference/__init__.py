@@ -1,1 +1,1 @@
-"""From pictures to results with a trained model: resize, network (one pass or the augmented ones), combine, save."""
+"""Inference with a trained model: resize images, run the network (once or with augmentation), combine, save results."""

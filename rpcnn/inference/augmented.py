@@ -1,10 +1,10 @@
-"""Test-time augmentation (Table 9): an image seen at several scales and mirrored, the answers made one.
+"""Test-time augmentation (Table 9): run an image at several scales and mirrored, and average the predictions.
 
-What is kept of a pass until all have found their boxes is its S2, from which the people are then parsed: 64 bytes a
-pixel in float32. A 1200x800 picture in the released 18 passes keeps 1.2 GB so; the released code keeps all maps of
-all passes, at the picture's size, instead. Running every pass a second time would need none of it and 62 % more
-multiply-adds (10 people: 329 of 531 GMAC of an 800x1216 pass lie before S2). Maps are averaged as they come, and one
-average and the map of one pass are all there ever is.
+People are parsed only after the boxes of all passes are known. Until then each pass keeps its S2, 64 bytes per pixel
+in float32: 1.2 GB for a 1200x800 image in the released 18 passes. The released code keeps all maps of all passes at
+the size of the image instead. Running every pass twice would need no such memory but 62 % more multiply-adds (10
+people: 329 of 531 GMAC of an 800x1216 pass come before S2). Maps are averaged incrementally, so that only the average
+and the map of one pass are in memory.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,44 +27,50 @@ SUPPRESSIONS = ("linear", "gaussian", "off")
 
 
 class Pass(NamedTuple):
-    """What stays of one pass until the people are parsed."""
+    """What is kept of one pass until the people are parsed."""
 
     finest: Tensor  # S2 [1, C, H / 4, W / 4]
-    image_size: tuple[int, int]  # (height, width) that the network saw, without padding
+    image_size: tuple[int, int]  # (height, width) of the network's input, without padding
     mirrored: bool
-    convention: BoxConvention  # what the model's corners are
+    convention: BoxConvention  # of the model's boxes
 
     def to_base(self, boxes: Tensor, base_size: tuple[int, int]) -> Tensor:
-        """Boxes [n, 4] of this pass in the pixels of the base scale."""
+        """Convert boxes [n, 4] from the pixels of this pass to those of the base scale."""
         if self.mirrored:
             boxes = mirror_boxes(boxes, self.image_size[1])
         return self.convention.resize(boxes, self.image_size, base_size)
 
     def from_base(self, boxes: Tensor, base_size: tuple[int, int]) -> Tensor:
-        """Boxes [n, 4] of the base scale in this pass's pixels."""
+        """Convert boxes [n, 4] from the pixels of the base scale to those of this pass."""
         boxes = self.convention.resize(boxes, base_size, self.image_size)
         return mirror_boxes(boxes, self.image_size[1]) if self.mirrored else boxes
 
 
 class AugmentedInference:
-    """A trained model that looks at an image several times and gives one answer.
+    """Test-time augmentation around a trained model: several passes per image, one set of detections.
 
-    Candidate boxes of all passes (score above the model's threshold) are brought to the first pass's pixels, soft-NMS
-    thins them out, each one left becomes the vote of all candidates that overlap it, and the best are parsed in every
-    pass. Probabilities, parsing scores and global probabilities are plain means over the passes; a mirrored pass is
-    mirrored back, left and right parts exchanged. (Released code, in its configuration of 150 epochs.)
+    1. Candidate boxes of all passes (score above the model's threshold) are converted to the pixels of the base scale.
+    2. Soft-NMS selects boxes.
+    3. Box voting replaces each selected box by the weighted mean of the candidates that overlap it.
+    4. The best boxes are parsed in every pass.
+
+    Person probabilities, parsing scores and global probabilities are averaged over the passes. Results of mirrored
+    passes are mirrored back first, with left and right parts exchanged. (Released code, configuration of 150 epochs.)
 
     Args:
         model: in eval mode.
-        label_set: says which parts a mirror image exchanges; as many labels as the model has classes.
-        scales: each resizes a picture uint8 [3, H, W] to one scale; the first is the base, whose pixels boxes are in.
-        flip: look at the mirror image at each scale, too.
-        suppression: soft_nms's "linear" or "gaussian" with `sigma`; "off" is the model's own NMS. The IoU from which
-            boxes compete is the model's `nms_threshold` in all of them.
-        voting_iou: see `box_voting`; 0 leaves the boxes as they are.
-        progress: draw a bar of the passes.
+        label_set: has one label per class of the model; its pairs are exchanged in mirrored passes.
+        scales: functions that resize an image uint8 [3, H, W]. The first gives the base scale, whose pixels the
+            detections are in.
+        flip: also run the mirrored image at each scale.
+        suppression: "linear" or "gaussian" soft-NMS, the latter with `sigma`, or "off" for plain NMS. All use the
+            model's `nms_threshold`.
+        voting_iou: see `box_voting`; 0 disables box voting.
+        sigma: of gaussian soft-NMS.
+        progress: show a progress bar of the passes.
 
-    Raises ValueError if there is no scale, an argument is none of those named or the labels do not fit the model.
+    Raises:
+        ValueError: no scales, unknown suppression, or a label set that does not fit the model.
     """
 
     def __init__(
@@ -98,28 +104,28 @@ class AugmentedInference:
 
     @property
     def num_passes(self) -> int:
-        """How often the network sees each image."""
+        """Number of passes per image."""
         return len(self.scales) * (2 if self.flip else 1)
 
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> Detections:
-        """A picture uint8 [3, H, W] RGB at its own size to detections in the pixels of the base scale.
+        """Detect and parse the people of an image uint8 [3, H, W] RGB; detections are in pixels of the base scale.
 
-        `label_probs` of the result is [K, H, W]: every pass's map is interpolated at the centers of the picture's own
-        pixels, where `combine` reads it, and averaged there. It takes 4 K H W bytes, 77 MB for 1200x800 and 20 classes.
+        `label_probs` of the result is [K, H, W]: the map of every pass is interpolated at the pixel centers of the
+        image, where `combine` reads it, and averaged. It takes 4 K H W bytes, 77 MB for 1200x800 and 20 classes.
         """
         passes: list[Pass] = []
         boxes, scores, label_probs = [], [], None
         for resized, mirrored in self.views(image):
-            seen, found, found_scores, logits = self.look(resized, mirrored)
-            passes.append(seen)
-            boxes.append(seen.to_base(found, passes[0].image_size))
-            scores.append(found_scores)
+            one_pass, candidates, candidate_scores, logits = self.run_pass(resized, mirrored)
+            passes.append(one_pass)
+            boxes.append(one_pass.to_base(candidates, passes[0].image_size))
+            scores.append(candidate_scores)
             if logits is not None:
                 if label_probs is None:
                     label_probs = logits.new_zeros(logits.shape[0], *image.shape[1:], dtype=torch.float32)
-                self.add_semantic(label_probs, logits, seen, len(passes))
-            del logits  # before the next pass, whose own are to be the only ones
+                self.add_label_probs(label_probs, logits, one_pass, len(passes))
+            del logits  # frees the memory before the next pass
         base = passes[0].image_size
         best, box_scores = self.select(torch.cat(boxes), torch.cat(scores))
         person_probs, iou_scores = self.parse(passes, best)
@@ -134,7 +140,7 @@ class AugmentedInference:
         )
 
     def views(self, image: Tensor) -> Iterator[tuple[Tensor, bool]]:
-        """The image as each pass sees it, and whether that is mirrored."""
+        """The input of each pass, and whether it is mirrored."""
         bar = tqdm(total=self.num_passes, desc="passes", leave=False, disable=not self.progress)
         for scale in self.scales:
             resized = scale(image).to(self.model.pixel_mean.device)
@@ -143,16 +149,16 @@ class AugmentedInference:
                 bar.update()
         bar.close()
 
-    def look(self, resized: Tensor, mirrored: bool) -> tuple[Pass, Tensor, Tensor, Tensor | None]:
-        """One pass: what is kept of it, its candidates [n, 4] and their scores [n], its semantic logits [K, h, w]."""
+    def run_pass(self, resized: Tensor, mirrored: bool) -> tuple[Pass, Tensor, Tensor, Tensor | None]:
+        """Run one pass: returns the `Pass`, candidates [n, 4], their scores [n] and semantic logits [K, h, w]."""
         pyramid, logits, sizes = self.model.encode([resized])
         proposals = self.model.rpn.propose(*self.model.rpn(pyramid), sizes)
         boxes, scores, _ = self.model.box_head.candidates(*self.model.box_head(pyramid, proposals), proposals, sizes)
-        seen = Pass(pyramid[0], sizes[0], mirrored, self.model.box_head.boxes)
-        return seen, boxes, scores, None if logits is None else logits[0]
+        one_pass = Pass(pyramid[0], sizes[0], mirrored, self.model.box_head.boxes)
+        return one_pass, boxes, scores, None if logits is None else logits[0]
 
     def select(self, candidates: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Candidates [n, 4] with scores [n] to at most `max_detections` boxes and their scores, best first."""
+        """Select at most `max_detections` of the candidates [n, 4] with scores [n]: boxes and scores, best first."""
         head = self.model.box_head
         if self.suppression == "off":
             kept = ops.nms(candidates, scores, head.nms_threshold, head.max_detections)
@@ -166,31 +172,34 @@ class AugmentedInference:
             boxes = box_voting(boxes, candidates, scores, self.voting_iou)
         return boxes, kept_scores
 
-    def add_semantic(self, mean: Tensor, logits: Tensor, seen: Pass, number: int) -> None:
-        """Makes pass `number`, from 1 on, part of the mean probabilities [K, H, W]; a strip of rows at a time."""
+    def add_label_probs(self, mean: Tensor, logits: Tensor, one_pass: Pass, number: int) -> None:
+        """Update the mean probabilities [K, H, W] in place with pass `number` (from 1), a strip of rows at a time."""
         classes, *size = mean.shape
-        probabilities, reach = self.model.label_probabilities(logits, seen.image_size)
-        # Its cells are whole: up to 3 pixels more than the network saw.
+        probabilities, reach = self.model.label_probabilities(logits, one_pass.image_size)
+        # The last cells may extend up to 3 pixels beyond the network's input.
         covered = tuple(
-            max(end * side / pixels, side) for end, side, pixels in zip(reach, size, seen.image_size, strict=True)
+            max(end * side / pixels, side) for end, side, pixels in zip(reach, size, one_pass.image_size, strict=True)
         )
         for rows in strips(0, size[0], size[1] * classes):
             window = global_window(probabilities, covered, rows, (0, size[1]))
-            if seen.mirrored:
+            if one_pass.mirrored:
                 window = window.flip(-1)[self.exchanged]
             mean[:, slice(*rows)].lerp_(window, 1 / number)
 
     def parse(self, passes: list[Pass], boxes: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Boxes [n, 4] of the base scale to mean probabilities [n, K, output, output] and mIoU scores [n] in [0, 1].
+        """Parse boxes [n, 4] of the base scale in every pass and average over the passes.
 
-        The mean is that of the parsing scores sqrt(S_cls * S_iou); S_cls is the same in all passes, which makes it the
-        mean of sqrt(S_iou), squared.
+        The parsing scores sqrt(S_cls * S_iou) are averaged. S_cls is the same in all passes, so S_iou of the result is
+        the square of the mean of sqrt(S_iou).
+
+        Returns:
+            Mean probabilities [n, K, output, output], and mIoU scores [n] in [0, 1], None without PRSN.
         """
         person_probs, roots = None, None
-        for number, seen in enumerate(passes, start=1):
-            own = seen.from_base(boxes, passes[0].image_size)
-            maps, iou_scores = self.model.parse(seen.finest, own)
-            if seen.mirrored:
+        for number, one_pass in enumerate(passes, start=1):
+            pass_boxes = one_pass.from_base(boxes, passes[0].image_size)
+            maps, iou_scores = self.model.parse(one_pass.finest, pass_boxes)
+            if one_pass.mirrored:
                 maps = maps.flip(-1)[:, self.exchanged]
             if iou_scores is not None:
                 roots = torch.zeros_like(iou_scores) if roots is None else roots

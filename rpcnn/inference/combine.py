@@ -1,4 +1,4 @@
-"""From detections to maps of the whole image (Sec. 3.5, Fig. 4): people painted over the global segmentation."""
+"""From detections to maps of the whole image (Sec. 3.5, Fig. 4): people are painted over the global segmentation."""
 
 import math
 from collections.abc import Callable
@@ -28,21 +28,26 @@ def combine(
     boxes: BoxConvention = EDGES,
     stretch: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> ParsingResult:
-    """People, one label map and one instance map at the image's own size (height, width), best person first.
+    """Compute person maps, a label map and an instance map at the size of the image, best person first.
 
-    Each person's map is the arg-max of its probabilities over its box; where that is not background it is taken again
-    with `instance_semantic_weight` times the global probabilities added (released code). The label map starts from the
-    global arg-max where its probability exceeds `semantic_gate` (released code: 0.7) and from background elsewhere;
-    people whose score reaches `min_score` are painted over it, the best last. Instance id i + 1 is person i of the
-    result: 1 is the best.
+    The map of a person is the argmax of its probabilities over its box. Where this is not background, the argmax is
+    taken again with `instance_semantic_weight` times the global probabilities added (released code). The label map is
+    the argmax of the global probabilities where its probability exceeds `semantic_gate`, else background. People with
+    a score >= `min_score` are painted over it, the best last. Person i of the result has instance id i + 1.
 
-    semantic_mode: the rows of Table 6: "combine"; "parsing" paints people over background; "semseg" takes the global
-    arg-max alone, without the gate. Without a global segmentation "combine" is "parsing".
+    Args:
+        image_size: (height, width) of the result in pixels.
+        min_score: smallest parsing score of the people that are painted.
+        semantic_gate: smallest probability of the global segmentation (released code: 0.7).
+        instance_semantic_weight: weight of the global probabilities in the person maps.
+        semantic_mode: row of Table 6. "combine" as above; "parsing" paints people over background; "semseg" takes the
+            argmax of the global probabilities, without the gate. "combine" without a global segmentation is "parsing".
+        boxes: convention of box coordinates.
+        stretch: changes the maps [n, K, h, w] and the windows [n, 4] that they are pasted to. By default each map is
+            sampled over its box at the pixel centers.
 
-    boxes: what the model's corners are. stretch: changes maps [n, K, h, w] and the windows [n, 4] that they are pasted
-    to; without it each map is sampled over its box, pixel center by pixel center.
-
-    Raises ValueError for an unknown mode, and for "semseg" without a global segmentation.
+    Raises:
+        ValueError: unknown mode, or "semseg" without a global segmentation.
     """
     if semantic_mode not in MODES:
         raise ValueError(f"combine: semantic_mode must be one of {', '.join(MODES)}, got {semantic_mode!r}")
@@ -53,15 +58,15 @@ def combine(
     order = detections.scores.argsort(descending=True, stable=True)
     scores = detections.scores[order]
     # Network pixels to image pixels, each axis by its own ratio: both sizes were rounded when the image was resized.
-    ratio_y, ratio_x = (side / seen for side, seen in zip(image_size, detections.image_size, strict=True))
+    ratio_y, ratio_x = (new / old for new, old in zip(image_size, detections.image_size, strict=True))
     corners = boxes.resize(detections.boxes[order], detections.image_size, image_size)
     person_probs, windows = detections.person_probs[order], corners
     if stretch:
         person_probs, windows = stretch(person_probs, windows)
     covered = None
-    if label_probs is not None:  # the stride-4 map covers whole cells: up to 3 pixels more than the network saw
+    if label_probs is not None:  # the last cells may extend up to 3 pixels beyond the network's input
         rows, columns = detections.label_probs_size or (4 * label_probs.shape[1], 4 * label_probs.shape[2])
-        covered = max(rows * ratio_y, height), max(columns * ratio_x, width)  # 47 * (768 / 47) < 768 in floats
+        covered = max(rows * ratio_y, height), max(columns * ratio_x, width)  # rounding: 47 * (768 / 47) < 768
     label_map, instance_map, person_maps = ops.paste_parsing(
         person_probs,
         windows,

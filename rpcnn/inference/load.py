@@ -1,4 +1,4 @@
-"""From weights on disk to a pipeline: the one way that every command and the Predictor take."""
+"""Loading a pipeline from weights; used by all commands and by the Predictor."""
 
 import pathlib
 
@@ -13,19 +13,20 @@ from .pipeline import Pipeline
 
 
 def place(model: RPRCNN, device: torch.device) -> RPRCNN:
-    """The model on the device, its feature maps with channels innermost."""
+    """Move the model to the device, in the memory format channels_last."""
     return model.to(device).to(memory_format=torch.channels_last)
 
 
 def load_pipeline(weights: Weights, config: Config, device: torch.device, progress: bool = False) -> Pipeline:
-    """The network of `weights` with what `config` puts around it, on a device.
+    """Build the network, load the weights and make a pipeline on the device.
 
     Args:
-        config: that of the weights, with changes that leave the network's architecture alone.
-        progress: draw a bar of the passes of test-time augmentation.
+        weights: state dict and label set.
+        config: that of the weights; changes must keep the architecture of the network.
+        progress: show a progress bar of the passes of test-time augmentation.
 
     Raises:
-        ValueError: the configuration's network is another one than the weights'.
+        ValueError: the weights do not fit the network of the configuration.
     """
     model = build_model(config, weights.label_set.num_classes)
     try:
@@ -37,6 +38,6 @@ def load_pipeline(weights: Weights, config: Config, device: torch.device, progre
 
 
 def folder_of(weights: str | pathlib.Path) -> pathlib.Path:
-    """The run folder of weights: itself, or where the file lies."""
+    """The run folder of weights: the path itself if it is a folder, else the folder of the file."""
     weights = pathlib.Path(weights)
     return weights if weights.is_dir() else weights.parent

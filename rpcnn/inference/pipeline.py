@@ -1,4 +1,4 @@
-"""From pictures to results with a trained model: resize, network (one pass or the augmented ones), combine."""
+"""From images to results with a trained model: resize, run the network (once or with augmentation), combine."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -18,17 +18,17 @@ from .augmented import AugmentedInference
 from .combine import combine
 from .results import ParsingResult
 
-WINDOW = 4  # batches' worth of images that are looked through for images of one padded size
+WINDOW = 4  # images are read in windows of this many batches and grouped by padded size within a window
 
 
 class Pipeline:
-    """A trained model and what the configuration puts around it.
+    """A trained model with pre- and postprocessing.
 
     Args:
-        model: on its device; it is put into eval mode.
-        config: its groups inference and run.precision, and its variant.
-        label_set: of as many labels as the model has classes.
-        progress: draw a bar of the passes of test-time augmentation.
+        model: on its device; it is set to eval mode.
+        config: its group inference, run.precision and its variant are used.
+        label_set: has one label per class of the model.
+        progress: show a progress bar of the passes of test-time augmentation.
     """
 
     def __init__(self, model: RPRCNN, config: Config, label_set: LabelSet, progress: bool = False):
@@ -52,19 +52,23 @@ class Pipeline:
             )
 
     def __call__(self, image: Tensor) -> ParsingResult:
-        """One image, uint8 [3, H, W] RGB; the result is at its own size."""
+        """Parse one image, uint8 [3, H, W] RGB; the result has the size of the image."""
         return next(self.stream([image]))
 
     def stream(self, images: Iterable[Tensor], batch_size: int = 1) -> Iterator[ParsingResult]:
-        """As a call, for any number of images of any sizes, in their order.
+        """Parse any number of images of any sizes; yields results in the order of the images.
 
-        Images that have the same size after resizing and padding go through the network up to `batch_size` at a time.
-        For that, 4 batches' worth of images are read at a time and no more. The results are those of one by one up to
-        the order of additions, which convolutions and matrix products choose by batch size: on 40 scenes of 160 pixels
-        in float32, 8e-5 pixels of a box, 3e-7 of a score and 1 label in 1.8 million at most. The passes of test-time
-        augmentation run one by one: a batch would hold that many times their features.
+        Images with the same size after resizing and padding are batched. For this, up to 4 batches of images are read
+        at a time. Results may differ from those of single images by rounding, because convolutions and matrix products
+        choose their order of summation by batch size: on 40 scenes of 160 pixels in float32, by at most 8e-5 pixels of
+        a box, 3e-7 of a score and 1 label in 1.8 million. With test-time augmentation images are never batched, to
+        save memory.
 
-        Raises ValueError if batch_size is not positive.
+        Args:
+            batch_size: largest number of images in a batch.
+
+        Raises:
+            ValueError: batch_size is not positive.
         """
         if batch_size < 1:
             raise ValueError(f"Pipeline: batch_size must be at least 1, got {batch_size}")
@@ -78,7 +82,7 @@ class Pipeline:
             yield from results
 
     def detect(self, image: Tensor) -> Detections:
-        """What the network says about one image, uint8 [3, H, W] RGB, before `finish` paints it."""
+        """Run the network on one image, uint8 [3, H, W] RGB; `finish` makes the result from the detections."""
         with torch.inference_mode(), autocast(self.device, self.dtype):
             return self._detect([image], 1)[0]
 
@@ -94,7 +98,11 @@ class Pipeline:
         return [detections[i] for i in range(len(images))]
 
     def finish(self, detections: Detections, image: Tensor, semantic_mode: str | None = None) -> ParsingResult:
-        """Detections of an image [3, H, W] painted at its own size (see `combine`), if wanted in another mode."""
+        """Make the result of an image [3, H, W] from its detections, at the size of the image; see `combine`.
+
+        Args:
+            semantic_mode: replaces inference.semantic_mode if given.
+        """
         settings = self.config.inference
         return combine(
             detections,
@@ -109,13 +117,13 @@ class Pipeline:
         )
 
     def short_sides(self) -> list[int]:
-        """Pixels of the short side at each scale that the network sees, the base scale first."""
+        """Short side in pixels of each scale, the base scale first."""
         base, settings = self.config.inference.test_short_side, self.config.inference
         scales = settings.augment_scales if settings.augment else ()
         return [base, *(max(round(scale * base), 1) for scale in scales)]
 
     def describe(self) -> str:
-        """The passes that each image takes, in a line."""
+        """Describe the passes per image in one line."""
         flip = self.config.inference.augment and self.config.inference.augment_flip
         sides = self.short_sides()
         passes = f"{len(sides) * (2 if flip else 1)} passes an image"

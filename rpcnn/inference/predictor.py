@@ -1,4 +1,4 @@
-"""A trained model, ready for pictures: what ``from rpcnn import Predictor`` gives."""
+"""``from rpcnn import Predictor``: inference with a trained model on image files, PIL images and arrays."""
 
 import pathlib
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ from .results import ParsingResult
 
 
 class Predictor:
-    """A trained model, ready for pictures.
+    """A trained model for inference on image files, PIL images and arrays.
 
     >>> result = Predictor("runs/painted")("photo.jpg")     # doctest: +SKIP
     >>> result.save("out", "photo")                          # doctest: +SKIP
@@ -25,14 +25,14 @@ class Predictor:
     Args:
         weights: a run folder or a model.safetensors of rpcnn.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
-        batch_size: pictures of a list that go through the network together where their sizes allow it.
-        progress: draw a bar of the passes of test-time augmentation.
+        batch_size: largest number of images in a batch; only images of the same size after resizing are batched.
+        progress: show a progress bar of the passes of test-time augmentation.
         changes: fields of the configuration's group inference by name, such as min_parsing_score=0.5, semantic_mode=
-            "parsing", test_short_side=600 or augment=True; they take the place of those that the weights carry.
+            "parsing", test_short_side=600 or augment=True; they replace the values stored with the weights.
 
     Raises:
-        ValueError: the weights do not exist, are not rpcnn's, or the device is not there; batch_size is not positive; a
-            change is no such field, or its value is out of range.
+        ValueError: the weights do not exist or are not from rpcnn; the device does not exist; batch_size is not
+            positive; a change names no such field or has a value out of range.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Predictor:
 
     @property
     def config(self) -> Config:
-        """The configuration in force."""
+        """The configuration of the weights with the changes applied."""
         return self.pipeline.config
 
     @property
@@ -66,10 +66,13 @@ class Predictor:
     @overload
     def __call__(self, image: list[Picture] | tuple[Picture, ...]) -> list[ParsingResult]: ...
     def __call__(self, image: Picture | list[Picture] | tuple[Picture, ...]) -> ParsingResult | list[ParsingResult]:
-        """Parses a picture, or a list of them: the results are in its order.
+        """Parse an image, or a list of images.
 
         Args:
-            image: a path, a PIL image, or a uint8 RGB array [H, W, 3]. Orientation tags are honored.
+            image: a path, a PIL image, a uint8 RGB array [H, W, 3], or a list of these. EXIF orientation is applied.
+
+        Returns:
+            One result, or a list of results in the order of the images.
 
         Raises:
             ValueError: not a readable image, or an array of another shape or dtype.
@@ -79,10 +82,9 @@ class Predictor:
         return next(self.stream([image]))
 
     def stream(self, images: Iterable[Picture]) -> Iterator[ParsingResult]:
-        """The results of any number of pictures, in their order, with a few of them in memory at a time.
+        """Parse any number of images; yields results in the order of the images.
 
-        With batch_size 1 each picture is read when its result is asked for, else 4 batch_size pictures at once. Raises
-        as a call.
+        Images are read lazily: one at a time with batch_size 1, else 4 * batch_size at a time. Raises as `__call__`.
         """
         pixels = (torch.from_numpy(load_picture(image)).permute(2, 0, 1) for image in images)
         return self.pipeline.stream(pixels, self.batch_size)

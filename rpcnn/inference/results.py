@@ -1,4 +1,4 @@
-"""What is known about one image after parsing: people, parts, scores; and how it is written to disk."""
+"""The result of parsing one image: people, parts and scores; saving and plotting."""
 
 import io
 import json
@@ -22,51 +22,51 @@ _OF_PEOPLE = ("boxes", "box_scores", "iou_scores", "scores", "person_maps")
 
 @dataclass
 class ParsingResult:
-    """People of one image of H × W pixels, N of them, best parsing score first.
+    """N people of one image of H × W pixels, best parsing score first.
 
-    `len(result)` is N; `result[i]`, `result[:3]`, `result[mask]` and `result.above(0.5)` are results with fewer people.
+    `len(result)` is N. `result[i]`, `result[:3]`, `result[mask]` and `result.above(0.5)` select people.
     """
 
     boxes: Tensor
     """float32 [N, 4] x1 y1 x2 y2 in pixels, width = x2 − x1."""
     box_scores: Tensor
-    """float32 [N] in 0..1: S_cls, that the box holds a person."""
+    """float32 [N] in 0..1: S_cls, the probability that the box contains a person."""
     iou_scores: Tensor
-    """float32 [N] in 0..1, or as predicted with clamp_iou = false: S_iou, the predicted mIoU of the person's map (1
-    without a re-scoring network)."""
+    """float32 [N]: S_iou, the predicted mIoU of the person's map, in 0..1 unless clamp_iou is false; 1 without a
+    re-scoring network."""
     scores: Tensor
     """float32 [N] in 0..1: S_parsing = sqrt(S_cls · S_iou) (Sec. 3.5)."""
     person_maps: Tensor
-    """uint8 [N, H, W]: each person's own label map, 0 elsewhere; maps may overlap."""
+    """uint8 [N, H, W]: the label map of each person, 0 outside; people may overlap."""
     label_map: Tensor
     """uint8 [H, W]: the combined label map (Fig. 4)."""
     instance_map: Tensor
-    """Integers [H, W]: 0 nobody, 1 the best person, 2 the next, …; person i is the one numbered i + 1."""
+    """uint8 or uint16 [H, W] instance ids: 0 is background, i + 1 is person i, so that 1 is the best."""
     label_set: LabelSet
     """Names and colors of the labels."""
 
     @property
     def people(self) -> Tensor:
-        """`person_maps`, by its short public name."""
+        """Alias of `person_maps`."""
         return self.person_maps
 
     @property
     def labels(self) -> Tensor:
-        """`label_map`, by its short public name."""
+        """Alias of `label_map`."""
         return self.label_map
 
     @property
     def instances(self) -> Tensor:
-        """`instance_map`, by its short public name."""
+        """Alias of `instance_map`."""
         return self.instance_map
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "ParsingResult":
-        """The people that a number, a slice, a list of numbers or a bool mask [N] picks, in that order.
+        """Select people by index, slice, list of indices or bool mask [N], in that order.
 
-        instance_map is numbered anew; label_map, of the whole image, stays.
+        instance_map is renumbered; label_map is not changed.
         """
         kept = torch.arange(len(self), device=self.scores.device)[index].reshape(-1)
         old = self.instance_map.long()  # uint16 tensors know few operations
@@ -76,11 +76,11 @@ class ParsingResult:
         return replace(self, instance_map=instance_map, **{name: getattr(self, name)[kept] for name in _OF_PEOPLE})
 
     def above(self, score: float) -> "ParsingResult":
-        """Only the people with a parsing score of at least `score`."""
+        """Select the people with a parsing score >= `score`."""
         return self[self.scores >= score]
 
     def cpu(self) -> "ParsingResult":
-        """The same on the CPU."""
+        """A copy with all tensors on the CPU."""
         return replace(self, **{name: v.cpu() for name, v in vars(self).items() if name != "label_set"})
 
     def numpy(self) -> dict[str, np.ndarray]:
@@ -88,10 +88,10 @@ class ParsingResult:
         return {name: _to_numpy(value) for name, value in vars(self).items() if name != "label_set"}
 
     def to_coco(self, image_id: int | str) -> list[dict]:
-        """One COCO-style entry per person, ready for JSON.
+        """COCO-style annotations, one dict per person, ready for JSON.
 
-        Keys: image_id; category_id 1; bbox [x, y, width, height]; score (S_parsing), box_score, iou_score;
-        segmentation, the run-length code of the person's whole mask.
+        Keys: image_id; category_id (1); bbox [x, y, width, height]; score (S_parsing), box_score, iou_score;
+        segmentation, the run-length encoding of the person's whole mask.
         """
         from pycocotools import mask
 
@@ -149,13 +149,13 @@ class ParsingResult:
         return [_write(folder / name, data) for name, data in contents.items()]
 
     def label_image(self) -> Image.Image:
-        """label_map as a palette image (mode P) in the colors of the label set; pixel values are class ids."""
+        """label_map as a palette image (mode P) with the colors of the label set; pixel values are class ids."""
         picture = Image.fromarray(self.numpy()["label_map"])
         picture.putpalette(flat_palette(self.label_set))
         return picture
 
     def instance_image(self) -> Image.Image:
-        """instance_map as a gray image with 8 bits, or 16 (mode I;16) where a number exceeds 255."""
+        """instance_map as a gray image with 8 bits, or 16 bits (mode I;16) if an id exceeds 255."""
         numbers = self.numpy()["instance_map"]
         return Image.fromarray(numbers.astype(np.uint16 if numbers.max(initial=0) > 255 else np.uint8))
 

@@ -1,7 +1,7 @@
-"""Soft-NMS (Bodla et al., ICCV 2017) and box voting (Gidaris and Komodakis, ICCV 2015) of the augmented boxes.
+"""Soft-NMS (Bodla et al., ICCV 2017) and box voting (Gidaris and Komodakis, ICCV 2015) for test-time augmentation.
 
-Plain PyTorch: they run once an image, beside the passes of the whole network that test-time augmentation takes. 3,600
-candidates to the best 100 take 22 ms on one CPU core.
+Plain PyTorch is fast enough: they run once per image, after many passes of the network. Selecting the best 100 of
+3,600 candidates takes 22 ms on one CPU core.
 """
 
 import torch
@@ -19,22 +19,25 @@ def soft_nms(
     min_score: float = 1e-4,
     max_keep: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Takes the best box, lowers the scores of those that overlap it, takes the best of the rest, and so on.
+    """Repeatedly select the best box and lower the scores of the boxes that overlap it.
 
-    A score is multiplied by, method "linear": 1 - IoU where the IoU with the box taken exceeds `iou_threshold`, else 1;
-    "gaussian": exp(-IoU^2 / sigma). Boxes whose score falls below `min_score` are dropped. Of equal scores the earlier
-    box is taken first.
+    Ties are selected in input order.
 
     Args:
         boxes: float [n, 4], x1 y1 x2 y2.
         scores: float [n] in [0, 1].
-        max_keep: stop after this many; None takes all. What follows would not change those taken.
+        iou_threshold: in [0, 1], used by method "linear".
+        method: what scores are multiplied by. "linear": 1 - IoU if the IoU exceeds `iou_threshold`, else 1.
+            "gaussian": exp(-IoU² / sigma).
+        sigma: positive, used by method "gaussian".
+        min_score: positive; boxes with lower scores are dropped.
+        max_keep: stop after this many boxes; None keeps all. It does not change which boxes come first.
 
     Returns:
-        int64 [m] indices of the boxes taken, and their lowered scores [m], which never rise.
+        int64 indices [m] of the selected boxes and their lowered scores [m], in descending order.
 
     Raises:
-        ValueError: a shape, method or number does not fit, or a box or score is not finite.
+        ValueError: a wrong shape, an unknown method, an argument out of range, or boxes or scores that are not finite.
     """
     _check("soft_nms", boxes, scores)
     if method not in ("linear", "gaussian"):
@@ -64,17 +67,19 @@ def soft_nms(
 
 
 def box_voting(boxes: Tensor, candidates: Tensor, scores: Tensor, iou_threshold: float = 0.9) -> Tensor:
-    """Each box [m, 4] becomes the mean of the candidates that overlap it by IoU >= `iou_threshold`, weighted by score.
+    """Replace each box by the score-weighted mean of the candidates with IoU >= `iou_threshold`.
 
     Args:
-        candidates: float [n, 4], all boxes before suppression, so that a box is among its own voters.
+        boxes: float [m, 4].
+        candidates: float [n, 4], all boxes before suppression; they include the boxes themselves.
         scores: float [n] in [0, 1], of the candidates before suppression.
+        iou_threshold: in [0, 1].
 
     Returns:
-        float [m, 4]; a box for which nobody votes stays.
+        float [m, 4]; a box without overlapping candidates is not changed.
 
     Raises:
-        ValueError: a shape or number does not fit, or a candidate or score is not finite.
+        ValueError: a wrong shape, an argument out of range, or candidates or scores that are not finite.
     """
     _check("box_voting", candidates, scores)
     if not 0 <= iou_threshold <= 1:

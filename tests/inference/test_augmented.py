@@ -199,7 +199,7 @@ def test_one_running_mean_and_the_maps_of_one_pass_are_all_there_is(monkeypatch)
         most[kind] = max(most[kind], sum(reference() is not None for reference in alive[kind]))
 
     augmentation = augmenting(model, LABELS, [same, twice, half])
-    encode, look, parse, window = model.encode, augmentation.look, model.parse, augmented.global_window
+    encode, look, parse, window = model.encode, augmentation.run_pass, model.parse, augmented.global_window
 
     def watched_encode(images):
         pyramid, logits, sizes = encode(images)
@@ -225,7 +225,7 @@ def test_one_running_mean_and_the_maps_of_one_pass_are_all_there_is(monkeypatch)
         return result
 
     monkeypatch.setattr(model, "encode", watched_encode)
-    monkeypatch.setattr(augmentation, "look", watched_look)
+    monkeypatch.setattr(augmentation, "run_pass", watched_look)
     monkeypatch.setattr(model, "parse", watched_parse)
     monkeypatch.setattr(augmented, "global_window", watched_window)
     found = augmentation(image)
@@ -240,7 +240,7 @@ def test_what_is_kept_of_a_pass_is_64_bytes_a_pixel():
     model = eager()
     look = augmenting(model, LABELS, [same], flip=False)
     with torch.inference_mode():
-        seen = look.look(scene(1, 64, 96)[0], False)[0]
+        seen = look.run_pass(scene(1, 64, 96)[0], False)[0]
     assert seen.finest.untyped_storage().nbytes() == 64 * 96 // 16 * 16 * 4  # 16 channels here, 256 in the paper
 
 
