@@ -1,1 +1,1 @@
-"""What a run stands on: files, processes, precision, schedule, log. No model, no data."""
+"""Infrastructure of a run, independent of model and data: files, processes, precision, schedule, log."""

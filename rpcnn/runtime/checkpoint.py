@@ -1,8 +1,8 @@
 """Run folders, weights and training state on disk.
 
 A run folder holds model.safetensors (weights; its metadata carries the configuration and the label names), snapshots
-state-<iteration>.pt (weights, optimizer, scaler, iteration) for an exact resume, and what logbook.py writes. Every file
-is written beside its final name and renamed, so that a crash leaves the old one.
+state-<iteration>.pt (weights, optimizer, scaler, iteration) for an exact resume, and the files of logbook.py. Every
+file is written under a temporary name in the same folder and then renamed, so that a crash leaves the old file intact.
 """
 
 import json
@@ -22,15 +22,15 @@ WEIGHTS = "model.safetensors"
 
 
 def new_run_folder(output: str, name: str, resume: str) -> tuple[pathlib.Path, bool]:
-    """The folder of this run, and whether it continues one that is there.
+    """Choose the run folder; returns it and whether to resume the run in it.
 
     Args:
-        output: the folder asked for; "" makes runs/<name>, runs/<name>-2, …
+        output: run.output; "" makes runs/<name>, runs/<name>-2, …
         name: of the preset.
         resume: "never", "auto" or a run folder.
 
     Raises:
-        ValueError: the folder to start in already holds a run, or the one to resume holds none.
+        ValueError: the folder of a new run already holds a run, or the folder to resume holds none.
     """
     if resume not in ("never", "auto"):
         folder = pathlib.Path(resume)
@@ -60,24 +60,24 @@ def snapshots(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def replace_file(path: pathlib.Path, write) -> None:
-    """Calls write(partial) with a path beside `path`, then renames what that wrote."""
+    """Call write(partial) with a temporary path in the same folder, then rename that file to `path`."""
     partial = path.with_name(f".{path.name}.partial")
     write(partial)
     os.replace(partial, path)
 
 
 class Weights(NamedTuple):
-    """What a model.safetensors holds."""
+    """Contents of a model.safetensors."""
 
     state: dict[str, torch.Tensor]
     config: Config
-    """Of the run that wrote it, but for `model.backbone_weights`, `train.init_weights` and `run.output`: all weights
-    are here."""
+    """Of the run that wrote it. `model.backbone_weights`, `train.init_weights` and `run.output` are emptied, because
+    the state dict holds all weights."""
     label_set: LabelSet
 
 
 def save_weights(path: pathlib.Path, model: torch.nn.Module, config: Config, label_set: LabelSet) -> None:
-    """Writes the model's state dict as safetensors, the configuration and the label set in its metadata."""
+    """Write the model's state dict as safetensors, with the configuration and the label set in the metadata."""
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     metadata = {
         "format": "rpcnn",
@@ -88,10 +88,13 @@ def save_weights(path: pathlib.Path, model: torch.nn.Module, config: Config, lab
 
 
 def load_weights(path: str | pathlib.Path) -> Weights:
-    """What a model.safetensors holds, or that of a run folder.
+    """Read a model.safetensors.
+
+    Args:
+        path: of the file or of its run folder.
 
     Raises:
-        ValueError: no such file, not a safetensors file, not written by rpcnn, or numbers in it that are not finite.
+        ValueError: no such file, not a safetensors file, not written by rpcnn, or with values that are not finite.
     """
     path = pathlib.Path(path)
     path = path / WEIGHTS if path.is_dir() else path
@@ -106,32 +109,32 @@ def load_weights(path: str | pathlib.Path) -> Weights:
             config = from_dict(json.loads(metadata["config"]), source=f"{path} metadata")
     except SafetensorError as error:
         raise ValueError(f"weights: {path} is not a safetensors file: {error}") from None
-    # A ReLU may turn NaN into 0: such a network would look as if it worked.
+    # A ReLU may turn NaN into 0, which would hide the fault.
     broken = [key for key, value in state.items() if not value.isfinite().all()]
     if broken:
-        raise ValueError(f"weights: {path} holds numbers that are not finite, in {', '.join(broken[:3])}")
+        raise ValueError(f"weights: {path} holds values that are not finite, in {', '.join(broken[:3])}")
     config.model.backbone_weights = config.train.init_weights = config.run.output = ""
     return Weights(state, config, _label_set(json.loads(metadata["labels"])))
 
 
 def _label_set(values: dict) -> LabelSet:
-    """That of the metadata; version 0.1 wrote the names alone."""
+    """The label set of the metadata; version 0.1 wrote only the names."""
     known = {label_set.name: label_set for label_set in (CIHP, MHP_V2)}
     return known[values["name"]] if "palette" not in values else LabelSet.from_dict(values)
 
 
 def save_snapshot(folder: pathlib.Path, iteration: int, state: dict, keep: int = 2) -> None:
-    """Writes state-<iteration>.pt and removes all but the newest `keep`."""
+    """Write state-<iteration>.pt and remove all but the newest `keep` snapshots."""
     replace_file(folder / f"state-{iteration}.pt", lambda partial: torch.save(state, partial))
     for path in snapshots(folder)[:-keep]:
         path.unlink()
 
 
 def load_snapshot(folder: pathlib.Path) -> dict:
-    """The newest readable snapshot of a run folder, on the CPU; a broken one is named and the one before it taken.
+    """Load the newest readable snapshot of a run folder on the CPU; unreadable ones are reported and skipped.
 
     Raises:
-        ValueError: none can be read.
+        ValueError: no snapshot can be read.
     """
     for path in reversed(snapshots(folder)):
         try:

@@ -1,4 +1,4 @@
-"""The few collective operations that training and evaluation need, harmless in one process."""
+"""The collective operations of training and evaluation; without a process group they work on one process."""
 
 import contextlib
 import os
@@ -9,12 +9,12 @@ import torch.distributed as dist
 
 
 def is_initialized() -> bool:
-    """Whether a process group is up."""
+    """Whether there is a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
-    """This process's number, 0 in one process."""
+    """The rank of this process, 0 without a process group."""
     return dist.get_rank() if is_initialized() else 0
 
 
@@ -24,7 +24,7 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process writes files and logs."""
+    """Whether this is the main process (rank 0), which writes files and logs."""
     return rank() == 0
 
 
@@ -37,7 +37,7 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def gather_objects(value) -> list:
-    """Every process's value, in rank order, on every process."""
+    """Gather the values of all processes, in rank order, on every process."""
     if not is_initialized():
         return [value]
     values = [None] * world_size()
@@ -47,30 +47,30 @@ def gather_objects(value) -> list:
 
 @contextlib.contextmanager
 def failing_together():
-    """An error in one process's block is raised in every process when all are through; every process must enter it.
+    """Context in which an error in one process is raised in all processes, after all have left the block.
 
-    Otherwise the others would go on to the next collective operation and wait there for the one that has gone.
+    Every process must enter it. Without it the other processes would wait forever at the next collective operation.
 
     Raises:
-        ValueError: another process had a ValueError or OSError, a fault of its input; names the process.
-        RuntimeError: another process had another error.
+        ValueError: ValueError or OSError in another process, an error of its input; the message names the process.
+        RuntimeError: any other error in another process.
     """
     error = None
     try:
         yield
     except Exception as raised:
         error = raised
-    told = gather_objects(error and (isinstance(error, ValueError | OSError), f"{type(error).__name__}: {error}"))
+    errors = gather_objects(error and (isinstance(error, ValueError | OSError), f"{type(error).__name__}: {error}"))
     if error:
         raise error
-    for number, other in enumerate(told):
+    for number, other in enumerate(errors):
         if other:
-            of_input, text = other
-            raise (ValueError if of_input else RuntimeError)(f"process {number}: {text}")
+            is_input_error, text = other
+            raise (ValueError if is_input_error else RuntimeError)(f"process {number}: {text}")
 
 
 def on_main(work: Callable):
-    """What work() gives in the main process, on every process; its error is raised in all, as failing_together does."""
+    """Run work() on the main process and return its result on all; an error is raised on all (`failing_together`)."""
     value = None
     with failing_together():
         if is_main():
@@ -79,24 +79,24 @@ def on_main(work: Callable):
 
 
 def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
-    """Overwrites the tensors with those of the main process."""
+    """Overwrite the tensors with those of the main process."""
     if is_initialized():
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
 def only_one(program: str) -> None:
-    """Raises ValueError where torchrun started several processes, all of which would do the same work."""
+    """Raise ValueError if torchrun started several processes, all of which would do the same work."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1:
-        raise ValueError(f"{program} runs in one process, got {processes}")
+        raise ValueError(f"{program} must run in one process, got {processes}")
 
 
 def pick_device(device: str) -> torch.device:
-    """The device of a name: "auto" (CUDA where available), "cpu", "cuda" or "cuda:N".
+    """The device of a name: "auto" (CUDA if available), "cpu", "cuda" or "cuda:N".
 
     Raises:
-        ValueError: no such device here.
+        ValueError: unknown name, or no CUDA device is available.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -110,10 +110,10 @@ def pick_device(device: str) -> torch.device:
 
 
 def start(device: str) -> torch.device:
-    """Picks this rank's device and joins the process group that torchrun announces: NCCL for CUDA, gloo for the CPU.
+    """Choose the device of this rank and, under torchrun, initialize the process group: NCCL on CUDA, gloo on the CPU.
 
     Args:
-        device: see `pick_device`; "cuda" is the one of this process's local rank.
+        device: see `pick_device`; "cuda" takes the device of the local rank.
     """
     chosen = pick_device(device)
     if chosen == torch.device("cuda"):
@@ -126,6 +126,6 @@ def start(device: str) -> torch.device:
 
 
 def stop() -> None:
-    """Leaves the process group."""
+    """Destroy the process group, if there is one."""
     if is_initialized():
         dist.destroy_process_group()

@@ -1,17 +1,17 @@
-"""Objects of other people's modules, by name."""
+"""Importing custom objects by name."""
 
 import difflib
 import importlib
 
 
 def import_object(name: str, argument: str):
-    """The object that "package.module:object" names.
+    """Import the object of a name such as "package.module:object".
 
     Args:
-        argument: what the name was given for; messages begin with it.
+        argument: the setting that holds the name; error messages begin with it.
 
     Raises:
-        ValueError: not of this form, no such module, or nothing of this name in it.
+        ValueError: the name has another form, the module does not exist or does not have the object.
     """
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), attribute]):
@@ -20,7 +20,7 @@ def import_object(name: str, argument: str):
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # a module that the module itself imports
+            raise  # the module exists but imports one that does not
         raise ValueError(f"{argument}: there is no module {error.name!r} to import {name} from") from None
     if not hasattr(module, attribute):
         near = difflib.get_close_matches(attribute, vars(module), n=1)

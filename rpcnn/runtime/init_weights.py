@@ -1,4 +1,4 @@
-"""Starting from weights of another run: everything that fits is taken, what belongs to other classes is made new."""
+"""Initializing a model from the weights of another run: what fits is copied, the rest keeps its random values."""
 
 from torch import Tensor, nn
 
@@ -11,19 +11,23 @@ CLASS_AXES = {
     "gse.logits.bias": 0,
     "parsing_head.logits.weight": 1,
     "parsing_head.logits.bias": 0,
-    "prsn.conv1.weight": 1,  # its last channels are the classes, those before them the parsing feature
+    "prsn.conv1.weight": 1,  # its input channels are the parsing feature, then the classes
 }
-"""The tensors that depend on the classes, and the axis that they lie along."""
+"""The tensors that depend on the classes, and the dimension of the classes."""
 
 
 def init_from(model: nn.Module, weights: Weights, label_set: LabelSet, classes: str = "new") -> list[str]:
-    """Fills a network of `label_set` with weights of another; gives lines for the log, one a tensor that stays new.
+    """Copy weights into a model, in place.
 
     Args:
-        model: changed in place; what is not filled keeps its random numbers.
-        weights: of a run, of a model.safetensors, or a converted checkpoint.
-        classes: where the labels differ, "new" leaves all that depends on them new; "same-names" copies the classes
-            whose names are in both.
+        model: tensors that are not copied keep their random values.
+        weights: of a run, of a model.safetensors or of a converted checkpoint.
+        label_set: of the model.
+        classes: for tensors that depend on the classes, if the label sets differ: "new" copies none of them,
+            "same-names" copies the classes whose names are in both label sets.
+
+    Returns:
+        Lines for the log: the number of copied tensors, then one line per tensor that is new or unused.
 
     Raises:
         ValueError: no tensor of the weights fits.
@@ -31,21 +35,21 @@ def init_from(model: nn.Module, weights: Weights, label_set: LabelSet, classes: 
     same_labels = weights.label_set.names == label_set.names
     pairs = []
     if classes == "same-names":
-        theirs = {name.lower(): number for number, name in enumerate(weights.label_set.names)}
-        pairs = [(n, theirs[name.lower()]) for n, name in enumerate(label_set.names) if name.lower() in theirs]
+        sources = {name.lower(): number for number, name in enumerate(weights.label_set.names)}
+        pairs = [(n, sources[name.lower()]) for n, name in enumerate(label_set.names) if name.lower() in sources]
     state = dict(model.state_dict())
     filled, lines = 0, []
-    for key, mine in state.items():
+    for key, current in state.items():
         given = weights.state.get(key)
         if given is None:
-            lines.append(f"new: {key} {list(mine.shape)}, which the weights do not have")
+            lines.append(f"new: {key} {list(current.shape)}, which the weights do not have")
         elif key in CLASS_AXES and not same_labels:
-            state[key], fits = _by_class(mine, given, CLASS_AXES[key], label_set.num_classes, weights, pairs)
+            state[key], fits = _by_class(current, given, CLASS_AXES[key], label_set.num_classes, weights, pairs)
             filled += fits
             copied = f"; {len(pairs)} classes of the same name copied" if fits and pairs else ""
-            lines.append(f"new: {key} {list(mine.shape)}, in the weights {list(given.shape)}{copied}")
-        elif given.shape != mine.shape:
-            lines.append(f"new: {key} {list(mine.shape)}, in the weights {list(given.shape)}")
+            lines.append(f"new: {key} {list(current.shape)}, in the weights {list(given.shape)}{copied}")
+        elif given.shape != current.shape:
+            lines.append(f"new: {key} {list(current.shape)}, in the weights {list(given.shape)}")
         else:
             state[key] = given
             filled += 1
@@ -57,14 +61,16 @@ def init_from(model: nn.Module, weights: Weights, label_set: LabelSet, classes: 
     return [f"{filled} of {len(state)} tensors taken", *lines]
 
 
-def _by_class(mine: Tensor, given: Tensor, axis: int, num_classes: int, weights: Weights, pairs) -> tuple[Tensor, bool]:
-    """The tensor with what both have of its classes, and whether the shapes allow it at all."""
-    before = mine.shape[axis] - num_classes, given.shape[axis] - weights.label_set.num_classes
-    fixed = [size for dim, size in enumerate(mine.shape) if dim != axis]
+def _by_class(
+    current: Tensor, given: Tensor, axis: int, num_classes: int, weights: Weights, pairs
+) -> tuple[Tensor, bool]:
+    """Copy the class-independent part and the paired classes: the new tensor, and whether anything was copied."""
+    before = current.shape[axis] - num_classes, given.shape[axis] - weights.label_set.num_classes
+    fixed = [size for dim, size in enumerate(current.shape) if dim != axis]
     if before[0] != before[1] or fixed != [size for dim, size in enumerate(given.shape) if dim != axis]:
-        return mine, False
-    filled = mine.clone()
+        return current, False
+    filled = current.clone()
     filled.narrow(axis, 0, before[0]).copy_(given.narrow(axis, 0, before[0]))
-    for number, theirs in pairs:
-        filled.select(axis, before[0] + number).copy_(given.select(axis, before[0] + theirs))
+    for number, source in pairs:
+        filled.select(axis, before[0] + number).copy_(given.select(axis, before[0] + source))
     return filled, bool(before[0] or pairs)

@@ -1,4 +1,4 @@
-"""What a run tells: a progress line, metrics.jsonl, TensorBoard, and the environment it ran in."""
+"""Logging of a run: progress lines, metrics.jsonl and TensorBoard."""
 
 import json
 import pathlib
@@ -12,10 +12,14 @@ from .distributed import all_reduce_sum, world_size
 
 
 class Logbook:
-    """Writes the progress of one run; on other ranks than 0 it is silent.
+    """Logs the progress of one run.
 
-    Files in `folder`: metrics.jsonl (one object a line, appended on resume) and, where tensorboard is installed, its
-    event files.
+    Writes metrics.jsonl (one JSON object per line, appended on resume) and, if tensorboard is installed, its event
+    files.
+
+    Args:
+        folder: of the run; created if missing.
+        enabled: false on ranks other than 0, where nothing is written or printed.
     """
 
     def __init__(self, folder: pathlib.Path, enabled: bool = True):
@@ -36,7 +40,7 @@ class Logbook:
             self.board = None
 
     def add(self, losses: dict[str, torch.Tensor], images: int, waited: float) -> None:
-        """One iteration: its losses (kept on their device, no synchronization), images, seconds spent awaiting data."""
+        """Add one pass: losses (kept on their device, without synchronization), images, seconds of waiting for data."""
         for name, value in losses.items():
             self.losses[name] = self.losses.get(name, 0) + value.detach()
         self.count += 1
@@ -44,12 +48,12 @@ class Logbook:
         self.waited += waited
 
     def report(self, iteration: int, iterations: int, learning_rate: float) -> dict[str, float]:
-        """Prints and writes the means since the last report over all processes, and starts afresh; returns the losses.
+        """Print and write the means since the last report, over all processes; returns the mean losses and resets.
 
         Every process must call it.
 
         Raises:
-            FloatingPointError: a loss is not finite; names it.
+            FloatingPointError: a loss is not finite; the message names it.
         """
         seconds = time.perf_counter() - self.since
         totals = all_reduce_sum(torch.stack(list(self.losses.values())).double()) / world_size()
@@ -86,7 +90,7 @@ class Logbook:
         return means
 
     def write(self, record: dict) -> None:
-        """Appends a record to metrics.jsonl and its numbers to TensorBoard."""
+        """Append a record to metrics.jsonl and its numbers to TensorBoard."""
         if not self.enabled:
             return
         self.file.write(json.dumps(record) + "\n")
@@ -97,12 +101,12 @@ class Logbook:
                     self.board.add_scalar(name.replace("loss_", "loss/", 1), value, record.get("iteration", 0))
 
     def say(self, text: str) -> None:
-        """Prints a line on rank 0."""
+        """Print a line on rank 0."""
         if self.enabled:
             print(text, flush=True)
 
     def close(self) -> None:
-        """Flushes and closes the files."""
+        """Flush and close the files."""
         if self.enabled:
             self.file.close()
             if self.board:
@@ -110,10 +114,10 @@ class Logbook:
 
 
 def memory_gib() -> float:
-    """Peak memory: of the GPU where one is used, else of this process."""
+    """Peak memory in GiB, of the GPU if one is used, else of this process."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 

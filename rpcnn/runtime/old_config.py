@@ -1,4 +1,4 @@
-"""Configurations of version 0.1 in the names of today: its run folders, weights and TOML files stay readable."""
+"""Reading configurations of version 0.1, so that its run folders, weights and TOML files stay usable."""
 
 import logging
 
@@ -16,7 +16,7 @@ VARIANT = {
     ),
     "test": ("pasting", "skip_empty"),
 }
-"""Fields that are the variant's now."""
+"""Fields that have moved to the variant."""
 
 MOVED = {
     ("data", "test_short_side"): ("inference", "test_short_side"),
@@ -47,7 +47,7 @@ PARTS = {
     "box_positive_fraction": 0.25,
     "aspp_dilations": [6, 12, 18],
 }
-"""Fields of [model] that go into model.parts where they are not what the parts take without being told."""
+"""Fields of [model] and their defaults; other values go into model.parts."""
 
 FIXED = {
     ("data", "train_split"): "train",
@@ -56,14 +56,19 @@ FIXED = {
     ("train", "warmup_factor"): 1e-4,
     ("train", "momentum"): 0.9,
 }
-"""Fields that have one value now; another one is named in a warning."""
+"""Fields that are constants now; other values give a warning."""
 
 DROPPED = {("model", "parsing_chunk"), ("run", "channels_last"), ("run", "threads")}
-"""Fields that changed speed or memory alone."""
+"""Fields that are ignored: they changed only speed or memory."""
 
 
 def renamed(values: dict, source: str) -> dict:
-    """Nested dictionaries of a configuration with every field of version 0.1 where it is now; others stay."""
+    """Move every field of version 0.1 to its current name; other fields stay.
+
+    Args:
+        values: nested dictionaries of a configuration.
+        source: begins warnings.
+    """
     result: dict = {}
     painted: dict = {}
     parts: dict = {}
@@ -95,7 +100,7 @@ def renamed(values: dict, source: str) -> dict:
             elif (group, key) not in DROPPED:
                 kept[key] = value
     if not result.get("test"):
-        result.pop("test", None)  # its fields are elsewhere now; one that is not known is named by the caller
+        result.pop("test", None)  # its fields have moved; the caller reports unknown ones
     if parts:
         result["model"]["parts"] = parts | result["model"].get("parts", {})
     if low_high:

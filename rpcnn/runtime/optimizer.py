@@ -1,13 +1,13 @@
-"""What of a model the optimizer trains, and how."""
+"""Parameter groups of the optimizer."""
 
 from torch import nn
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """The three groups of the optimizer: weights, biases, norm weights (released code; trainable ones only).
+    """Split the trainable parameters into three groups: weights, biases and norm weights (released code).
 
-    Weights decay; biases, those of norms included, do not and learn at twice the rate; norm weights do not decay.
-    Each group holds params, weight_decay and lr_scale, the factor on the learning rate.
+    Weight decay applies to weights only. Biases, including those of norms, have twice the learning rate. Each group
+    holds params, weight_decay and lr_scale, the factor on the learning rate.
     """
     norms = (nn.GroupNorm, nn.BatchNorm2d, nn.LayerNorm)
     norm_weights = {id(module.weight) for module in model.modules() if isinstance(module, norms)}

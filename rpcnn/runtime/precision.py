@@ -1,12 +1,13 @@
-"""Mixed precision: which dtype the convolutions and matrix products of a run compute in."""
+"""Mixed precision: the dtype of convolutions and matrix products."""
 
 import torch
 
 
 def autocast_dtype(precision: str, device: torch.device, training: bool) -> torch.dtype | None:
-    """The dtype to autocast to, None for plain float32.
+    """The dtype of autocast, None for plain float32.
 
-    precision: "fp32", "bf16", "fp16", or "auto": bfloat16 to train on a GPU that has it, else float32.
+    Args:
+        precision: "fp32", "bf16", "fp16", or "auto": bfloat16 for training on a GPU that supports it, else float32.
     """
     if precision == "auto":
         precision = "bf16" if training and device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
@@ -14,5 +15,5 @@ def autocast_dtype(precision: str, device: torch.device, training: bool) -> torc
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
-    """The context in which the model runs with that dtype."""
+    """The autocast context for this dtype; disabled if it is None."""
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)

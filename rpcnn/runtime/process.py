@@ -1,4 +1,4 @@
-"""What a run asks of this process, the same for every command: seeds and determinism."""
+"""Settings of the process that all commands share: seeds and determinism."""
 
 import os
 import random
@@ -8,7 +8,7 @@ import torch
 
 
 def set_up_torch(seed: int, deterministic: bool = False) -> None:
-    """Seeds every generator; `deterministic` allows deterministic algorithms alone."""
+    """Seed all random generators; `deterministic` allows only deterministic algorithms."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

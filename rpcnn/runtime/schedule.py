@@ -1,4 +1,4 @@
-"""The learning rate of each iteration: linear warm-up, then steps to a tenth (Sec. 4.1) or half a cosine to 0."""
+"""The learning rate of each iteration: linear warm-up, then step decay by 0.1 (Sec. 4.1) or half a cosine to 0."""
 
 import math
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ def learning_rate(
     warmup_iterations: int,
     cosine_over: int | None = None,
 ) -> float:
-    """The rate of an iteration, counted from 1.
+    """The learning rate of an iteration, counted from 1.
 
     Args:
-        base: rate for 16 images per step; the linear rule scales it by batch_size / 16.
-        steps: iterations from which on (included) the rate is a further tenth.
-        warmup_iterations: the rate rises from WARMUP_FACTOR · base to base over these.
-        cosine_over: in place of the steps, fall along half a cosine to 0 at this last iteration.
+        base: learning rate for batch size 16; it is scaled linearly with the batch size.
+        steps: iterations at which the rate is multiplied by 0.1.
+        warmup_iterations: number of iterations in which the rate rises from WARMUP_FACTOR times its value.
+        cosine_over: if given, replaces the steps by half a cosine that reaches 0 at this last iteration.
     """
     rate = base * batch_size / 16
     if iteration <= warmup_iterations:

@@ -1,9 +1,9 @@
-"""State dicts out of files, with nothing run that a file names.
+"""Reading state dicts from untrusted files without executing code.
 
-What torch.save writes is a pickle: a program that imports what it likes and calls it. torch.load(weights_only=True)
-refuses it where it names a class that torch does not know, as training checkpoints do that hold a configuration or a
-scheduler. Here such a name stands for an empty dictionary instead, all that can be called are five constructors of
-plain values, and only the network's tensors are read.
+torch.save writes a pickle, which can import and call anything. torch.load(weights_only=True) refuses files with classes
+that torch does not know, such as training checkpoints that hold a configuration or a scheduler. Here unknown classes
+become empty dictionaries, only five constructors of plain values can be called, and only the tensors of the network are
+read.
 """
 
 import pickle
@@ -32,9 +32,9 @@ WRAPPERS = ("state_dict", "model")  # entries of a training checkpoint that hold
 
 
 class Unknown(dict):
-    """What stands in for an instance of any class, and for the result of any function, that a pickle names.
+    """Replaces instances of unknown classes and results of unknown functions in a pickle.
 
-    Takes every argument, state and item, and keeps its items alone.
+    Accepts any arguments, state and items; keeps only its items.
     """
 
     __hash__ = object.__hash__  # it may be a key
@@ -55,7 +55,7 @@ class Unknown(dict):
 
 
 class StoredTensor(NamedTuple):
-    """A tensor whose numbers are still in the file: strides and offset are in elements of its storage."""
+    """A tensor whose data is still in the file; strides and offset are in elements of its storage."""
 
     storage: str
     offset: int
@@ -64,9 +64,9 @@ class StoredTensor(NamedTuple):
 
 
 class Unpickler(pickle.Unpickler):
-    """A pickle's tree with `StoredTensor` for tensors and `Unknown` for whatever is not a plain value.
+    """Unpickler that returns `StoredTensor` for tensors and `Unknown` for objects that are no plain values.
 
-    storages: dtype and number of elements of every storage by its key.
+    `storages` holds dtype and number of elements of each storage by key.
     """
 
     def __init__(self, file: BinaryIO):
@@ -76,7 +76,7 @@ class Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if module in ("torch", "torch.cuda") and name in DTYPES:
             return DTYPES[name]
-        # Bound methods, because a pickle may set attributes of what it names, and they have none to set.
+        # Bound methods, because a pickle may set attributes of these objects and bound methods do not allow it.
         known = {
             ("collections", "OrderedDict"): OrderedDict,
             ("torch", "Size"): tuple,
@@ -103,22 +103,21 @@ class Unpickler(pickle.Unpickler):
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The state dict of a file, as :func:`read_checkpoint` without what else it holds."""
+    """Read the state dict of a file, see :func:`read_checkpoint`."""
     return read_checkpoint(path)[0]
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of a .safetensors, .pth or .pt file by name, on the CPU; nothing in the file is executed.
+    """Read the state dict of a .safetensors, .pth or .pt file on the CPU without executing code.
 
-    Of a training checkpoint that is the entry `model` or `state_dict`. A "module." that every name carries is cut off.
+    Of a training checkpoint, the entry `model` or `state_dict` is read. A prefix "module." of all names is removed.
 
     Returns:
-        The state dict, and the names of the other entries of the checkpoint, which were not read.
+        The state dict, and the names of the other entries of the checkpoint, which are not read.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a safetensors file, not written by torch.save (since 1.6 or before), damaged, or what it holds
-            is no dict of tensors.
+        ValueError: neither a safetensors file nor one of torch.save (of any version), damaged, or no dict of tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -142,7 +141,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def _state_dict(tree) -> tuple[dict[str, StoredTensor], list[str]]:
-    """The one dictionary of tensors in a tree, and its siblings' names."""
+    """The dict of tensors in an unpickled checkpoint, and the names of the other entries."""
     others = []
     for wrapper in WRAPPERS:
         if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
@@ -152,13 +151,13 @@ def _state_dict(tree) -> tuple[dict[str, StoredTensor], list[str]]:
         raise ValueError(f"it must hold a dict of tensors by name, got {type(tree).__name__}")
     for key, value in dict.items(tree):
         if not (isinstance(key, str) and isinstance(value, StoredTensor)):
-            what = "an object that is not known" if isinstance(value, Unknown) else type(value).__name__
-            raise ValueError(f"it must hold a dict of tensors by name, got {what} as {key!r}")
+            kind = "an unknown object" if isinstance(value, Unknown) else type(value).__name__
+            raise ValueError(f"it must hold a dict of tensors by name, got {kind} as {key!r}")
     return dict(dict.items(tree)), others
 
 
 def _read_zipped(file: BinaryIO) -> tuple[dict[str, Tensor], list[str]]:
-    """The format since torch 1.6: an uncompressed zip archive of the pickle and one record per storage."""
+    """Read the format since torch 1.6: an uncompressed zip archive of the pickle and one record per storage."""
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         found = [name for name in names if name.endswith("/data.pkl")]
@@ -182,8 +181,11 @@ def _read_zipped(file: BinaryIO) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def _read_legacy(file: BinaryIO) -> tuple[dict[str, Tensor], list[str]]:
-    """The format before torch 1.6: pickles of a magic number, a version, the system, the object and its storages'
-    keys, then the storages, each after its number of elements."""
+    """Read the format before torch 1.6.
+
+    The file holds pickles of a magic number, a version, the system, the object and the keys of its storages, then the
+    storages, each after its number of elements.
+    """
     try:
         magic = Unpickler(file).load()
     except Exception:
@@ -195,13 +197,13 @@ def _read_legacy(file: BinaryIO) -> tuple[dict[str, Tensor], list[str]]:
         raise ValueError("written on a big-endian machine")
     unpickler = Unpickler(file)
     stored, others = _state_dict(unpickler.load())
-    wanted = {tensor.storage for tensor in stored.values()}
+    needed = {tensor.storage for tensor in stored.values()}
     storages = {}
     for key in Unpickler(file).load():
         dtype, count = unpickler.storages[key]
         if int.from_bytes(file.read(8), "little") != count:
             raise ValueError(f"storage {key} does not have the {count} elements announced")
-        if key in wanted:
+        if key in needed:
             storages[key] = _read_storage(file, dtype, count)
         else:
             file.seek(count * dtype.itemsize, 1)
@@ -216,5 +218,5 @@ def _read_storage(file: BinaryIO, dtype: torch.dtype, count: int) -> Tensor:
 
 
 def _tensors(stored: dict[str, StoredTensor], storages: dict[str, Tensor]) -> dict[str, Tensor]:
-    # as_strided refuses what lies outside the storage.
+    # as_strided raises if a tensor exceeds its storage.
     return {key: torch.as_strided(storages[s.storage], s.shape, s.stride, s.offset) for key, s in stored.items()}

@@ -156,7 +156,7 @@ def test_one_process_fails_as_it_would_without():
 
 def test_what_does_not_share_its_work_runs_in_one_process(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SystemExit, match=r"rpcnn: rpcnn predict runs in one process, got 2"):
+    with pytest.raises(SystemExit, match=r"rpcnn: rpcnn predict must run in one process, got 2"):
         predict(["photo.jpg"])
-    with pytest.raises(SystemExit, match=r"rpcnn: rpcnn evaluate --predictions runs in one process, got 2"):
+    with pytest.raises(SystemExit, match=r"rpcnn: rpcnn evaluate --predictions must run in one process, got 2"):
         evaluate(["--predictions", "here", "--data", "there"])

@@ -109,7 +109,7 @@ def test_nothing_that_a_file_names_is_run(zipped, tmp_path):
     path = save({"model": {"w": torch.ones(2)}, "scheduler": [trap, {trap: 1}]}, tmp_path / "w.pth", zipped)
     assert list(read_state_dict(path)) == ["w"]
     path = save({"w": trap}, tmp_path / "v.pth", zipped)
-    with pytest.raises(ValueError, match="got an object that is not known as 'w'"):
+    with pytest.raises(ValueError, match="got an unknown object as 'w'"):
         read_state_dict(path)
     assert not marker.exists()
     os.system(trap.__reduce__()[1][0])
