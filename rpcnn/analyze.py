@@ -1,10 +1,10 @@
-"""The paper's analyses: ``python -m rpcnn.analyze COMMAND RUN_OR_WEIGHTS… [--output DIR] [--key value]``.
+"""Repeat the analyses of the paper: ``python -m rpcnn.analyze COMMAND RUN_OR_WEIGHTS… [--output DIR] [--key value]``.
 
-    bounds    RUN             Table 1: true boxes, true parsing, true scores in place of the network's
+    bounds    RUN             Table 1: metrics with ground-truth boxes, parsing maps or scores
     modes     RUN [BASELINE]  Table 6: label maps from the global segmentation, from people, from both
     scores    RUN             Fig. 5: true mIoU against box score and parsing score, with correlations
-    gallery   RUN             Fig. 6: input, truth and prediction of --run.pictures images on one sheet
-    ablation  RUN RUN …       Tables 3-5, 7, 8: mean and spread over seeds of every variant, changes beside the paper's
+    gallery   RUN             Fig. 6: input, ground truth and prediction of --run.pictures images on one sheet
+    ablation  RUN RUN …       Tables 3-5, 7, 8: mean and standard deviation over seeds, changes beside the paper's
 
 A run is a folder of rpcnn.train or a model.safetensors. Each command prints a table and writes it with a plot to
 analysis/ in the run folder (ablation: to ablation/ here), or to --output. `python -m rpcnn.analyze COMMAND --help`
@@ -24,7 +24,7 @@ COMMANDS = {"bounds": bounds, "modes": modes, "scores": scores, "gallery": galle
 
 
 def main(arguments: list[str] | None = None):
-    """Runs the command line; returns what the analysis found."""
+    """Run the command; returns the results of the analysis."""
     words, options = words_and_options(arguments)
     if not words and wants_help(options):
         print(__doc__)
@@ -39,10 +39,10 @@ def main(arguments: list[str] | None = None):
         print(f"{command.__doc__}\n{command.run.__doc__}\n")
         tyro.cli(getattr(command, "Options", Config), args=["--help"], prog=f"{prog} RUN_OR_WEIGHTS")
     if not runs:
-        raise UserError(f"{prog} wants a run folder or a model.safetensors before its options")
+        raise UserError(f"{prog} takes a run folder or a model.safetensors before its options")
     with user_errors():
         if command is not gallery:
-            new_figure(1, 1)  # that matplotlib is missing is said before the work, not after it
+            new_figure(1, 1)  # raises if matplotlib is missing, before the work
         return command.run(runs, options, prog)
 
 

@@ -1,5 +1,5 @@
-"""The paper's analyses of a trained model, a file each: ``python -m rpcnn.analyze``.
+"""The paper's analyses of a trained model, one file each: ``python -m rpcnn.analyze``.
 
-`trained` opens a model and goes through a data set, `paper` holds the published numbers, `report` writes tables and
+`trained` loads a model and iterates over a data set, `paper` holds the published numbers, `report` writes tables and
 plots.
 """

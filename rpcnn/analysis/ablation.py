@@ -1,9 +1,9 @@
-"""Tables 3-5, 7 and 8: several seeds of several variants, their means, spreads and changes beside the paper's.
+"""Tables 3-5, 7 and 8: several variants with several seeds, their means and changes beside the paper's.
 
-Runs whose configurations differ in their seeds alone are one variant. Tables give the mean and, from two runs on, the
-standard deviation (n - 1) over them; a change is the difference of two means, with its standard error
-sqrt(s1²/n1 + s2²/n2). The correlations of Fig. 5 (see `scores`), over matched detections, are computed once for a run
-and kept in its folder as analysis.json; everything else comes from its results.json.
+Runs whose configurations differ only in the seed are one variant. Tables give the mean over the seeds and, for two or
+more runs, the standard deviation (n - 1). A change is the difference of two means, with its standard error
+sqrt(s1²/n1 + s2²/n2). The correlations of Fig. 5 over matched detections (see `scores`) are computed once per run and
+stored in its folder as analysis.json; all other numbers are read from its results.json.
 """
 
 import math
@@ -30,15 +30,15 @@ class Options:
     output: str = "ablation"
     """Folder for ablation.md, ablation.json and ablation.png."""
     baseline: str = ""
-    """The variant that changes are measured from; empty: the one without GSE-FPN and PRSN, else the first."""
+    """Variant that the others are compared with; empty: the one without GSE-FPN and PRSN, else the first."""
     data_root: str = ""
-    """Where correlations are computed: the data set's folder; empty: the one each run was trained on."""
+    """Folder of the data set for correlations; empty: the folder that each run was trained on."""
     device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda|cuda:N")] = "auto"
-    """Where correlations are computed."""
+    """Device for correlations."""
 
 
 def run(folders: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
-    """The command: ablation RUN RUN … [--output DIR] [--baseline NAME] [--data-root DIR] [--device …]."""
+    """Run the command: ablation RUN RUN … [--output DIR] [--baseline NAME] [--data-root DIR] [--device …]."""
     options = tyro.cli(Options, args=arguments, prog=prog)
     changes = ["--run.device", options.device] + (["--data-root", options.data_root] if options.data_root else [])
     variants = group([read_run(folder, changes, prog) for folder in folders])
@@ -52,9 +52,10 @@ def run(folders: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
 
 
 def choose_baseline(variants: Sequence[RunGroup], name: str) -> RunGroup:
-    """The variant of that name; without one Parsing R-CNN, if it is there once, or the first.
+    """The variant called `name`; if empty, the only one of Parsing R-CNN, else the first.
 
-    Raises ValueError if there is no such variant.
+    Raises:
+        ValueError: no such variant.
     """
     if name:
         named = [variant for variant in variants if variant.name == name]
@@ -67,11 +68,14 @@ def choose_baseline(variants: Sequence[RunGroup], name: str) -> RunGroup:
 
 
 def summarize(variants: Sequence[RunGroup], baseline: RunGroup) -> dict:
-    """Every variant's runs, statistics, changes and the paper's row: baseline, with GSE-FPN, with PRSN, with both.
+    """Collect runs, statistics and changes of every variant, and the paper's row of it.
 
-    Keys: baseline, a name; differ_in, keys of the configuration; variants, by name: seeds, runs (metric: values by
-    seed), mean, std (None for one run), change and change_error by metric, paper and paper_change by metric of
-    paper.METRICS. What is undefined is None.
+    The variants are ordered: baseline, with GSE-FPN, with PRSN, with both.
+
+    Returns:
+        A dict of baseline (a name), differ_in (keys of the configuration) and variants. The last holds by name: seeds,
+        runs (values by seed for each metric), mean, std, change and change_error by metric, and paper and paper_change
+        by metric of paper.METRICS. Undefined values are None.
     """
     parts = lambda variant: (variant.config.model.gse + variant.config.model.prsn, variant.config.model.prsn)
     variants = [baseline, *sorted((variant for variant in variants if variant is not baseline), key=parts)]
@@ -97,7 +101,7 @@ def summarize(variants: Sequence[RunGroup], baseline: RunGroup) -> dict:
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """None without values."""
+    """The mean; None without values."""
     return statistics.fmean(values) if values else None
 
 
@@ -107,19 +111,19 @@ def deviation(values: Sequence[float]) -> float | None:
 
 
 def minus(value: float | None, base: float | None) -> float | None:
-    """None where one is."""
+    """The difference; None if one of them is None."""
     return None if value is None or base is None else value - base
 
 
 def error_of_difference(values: Sequence[float], base: Sequence[float]) -> float | None:
-    """Standard error of the difference of two means; None where one of them stands on less than two values."""
+    """Standard error of the difference of two means; None if one of them has less than two values."""
     if len(values) < 2 or len(base) < 2:
         return None
     return math.sqrt(statistics.variance(values) / len(values) + statistics.variance(base) / len(base))
 
 
 def format_ablation(results: dict) -> str:
-    """Three tables: metrics, correlations, changes beside the paper's."""
+    """Format three tables: metrics, correlations, changes beside the paper's."""
     entries, baseline = results["variants"], results["baseline"]
     spread = lambda entry, key, digits: cell(entry["mean"][key], entry["std"][key], digits)
     seeds = lambda entry: ", ".join(map(str, entry["seeds"]))
@@ -155,14 +159,14 @@ def format_ablation(results: dict) -> str:
 
 
 def cell(value: float | None, spread: float | None, digits: int, sign: str = "") -> str:
-    """12.3 ± 0.4, or 12.3 without a spread, or –."""
+    """Format a table cell: 12.3 ± 0.4, 12.3 without a spread, – without a value."""
     if value is None:
         return "–"
     return f"{value:{sign}.{digits}f}" + ("" if spread is None else f" ± {number(spread, digits)}")
 
 
 def plot_ablation(results: dict):
-    """Every run and the means with standard deviations; the changes beside the paper's; the correlations."""
+    """Plot all runs with means and standard deviations, the changes beside the paper's, and the correlations."""
     entries, baseline = results["variants"], results["baseline"]
     figure = new_figure(12, 10)
     top, middle, bottom = figure.subfigures(3, 1)
@@ -199,7 +203,7 @@ CHANGES = {"paper": "paper_change", "this ablation": "change"}
 
 
 def dots(axes, entries: dict, series: Sequence[tuple[str, str, str]]) -> None:
-    """Every run of each variant as a dot, beside it mean and standard deviation; series are (key, name, color)."""
+    """Draw every run of each variant as a dot, beside mean and standard deviation; series are (key, name, color)."""
     for i, (key, name, color) in enumerate(series):
         shift = 0.3 * (i - (len(series) - 1) / 2)
         for x, entry in enumerate(entries.values()):
@@ -217,7 +221,7 @@ def dots(axes, entries: dict, series: Sequence[tuple[str, str, str]]) -> None:
 
 
 def turn_long_names(axes, names: Iterable[str]) -> None:
-    """Turns the names under an axis where they would run into one another."""
+    """Rotate the names under an axis if they would overlap."""
     if sum(map(len, names)) > 30:
         axes.tick_params(axis="x", rotation=30)
         for text in axes.get_xticklabels():

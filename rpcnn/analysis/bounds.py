@@ -1,14 +1,15 @@
-"""Table 1: what the metrics would be if one of the three outputs were true.
+"""Table 1: upper bounds of the metrics, with one of the three outputs replaced by ground truth.
 
-true boxes      the network parses the true boxes, whose box score is 1, in place of its own
-true parsing    each detection's map is what lies in its box of the true person that the map overlaps most
-true scores     the parsing score is the true mIoU, the overlap that AP^p compares with its thresholds, of the best
-                detection of each person, and 0 of every other: those match nobody. No ranking has a higher AP^p
-true IoU of all the same for every detection, those of a person found twice and of boxes beside people included
+true boxes      the network parses the ground-truth boxes, with box score 1, instead of its own boxes
+true parsing    the map of each detection becomes the part inside its box of the ground-truth person that it overlaps
+                most
+true scores     the parsing score is the true mIoU (which AP^p compares with its thresholds) for the best detection of
+                each person, and 0 for all others, which then match nothing. No ranking has a higher AP^p
+true IoU of all the parsing score is the true mIoU for all detections, including duplicates and false positives
 
-One output is replaced at a time; the people are painted again, from inference.min_parsing_score on, and all metrics
-computed as without. The paper says "replace the instance score with ground-truth IoU", which leaves open what a
-detection gets that no person is left for.
+One output is replaced at a time. People with scores of at least inference.min_parsing_score are painted again, and the
+metrics are computed as usual. The paper says "replace the instance score with ground-truth IoU", which does not define
+the score of an unmatched detection.
 """
 
 import dataclasses
@@ -34,9 +35,9 @@ ROWS = (*BOUNDS, "true IoU of all")
 
 
 def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
-    """The command: bounds RUN_OR_WEIGHTS [--output DIR] [--key value …]."""
+    """Run the command: bounds RUN_OR_WEIGHTS [--output DIR] [--key value …]."""
     if len(weights) != 1:
-        raise ValueError(f"{prog}: wants one run folder or model.safetensors, got {len(weights)}")
+        raise ValueError(f"{prog} takes one run folder or model.safetensors, got {len(weights)}")
     trained = open_trained(weights[0], arguments, prog)
     results = bounds(trained)
     plain = results["as predicted"]
@@ -50,9 +51,10 @@ def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
 
 
 def bounds(trained: Trained) -> dict[str, dict]:
-    """The metrics of rpcnn.metrics on the evaluation split for each row of Table 1.
+    """Compute the metrics of rpcnn.metrics on the evaluation split for each row of Table 1.
 
-    Raises ValueError for test-time augmentation and where people are not painted (semantic_mode semseg).
+    Raises:
+        ValueError: test-time augmentation is on, or people are not painted (semantic_mode semseg).
     """
     pipeline, settings = trained.pipeline, trained.config.inference
     if settings.augment:
@@ -82,7 +84,7 @@ def bounds(trained: Trained) -> dict[str, dict]:
 
 
 def detect(pipeline: Pipeline, image: Tensor, true_boxes: Tensor) -> tuple[Detections, Detections]:
-    """What the network finds in an image, and what it makes of the true boxes [n, 4] with box score 1; one pass."""
+    """In one pass: the detections of an image, and those of its ground-truth boxes [n, 4], with box score 1."""
     model, device = pipeline.model, pipeline.device
     with torch.inference_mode(), autocast(device, pipeline.dtype):
         resized = pipeline.transform(image).to(device)
@@ -96,20 +98,20 @@ def detect(pipeline: Pipeline, image: Tensor, true_boxes: Tensor) -> tuple[Detec
 
 
 def without_people(detections: Detections) -> Detections:
-    """The same image with nobody found."""
+    """Copy detections without any person."""
     fields = ("boxes", "box_scores", "iou_scores", "person_probs")
     kept = {name: value[:0] for name in fields if (value := getattr(detections, name)) is not None}
     return dataclasses.replace(detections, **kept)
 
 
 def with_true_parsing(result: ParsingResult, matches: PersonMatches, truth: Tensor) -> ParsingResult:
-    """Every person's map is replaced by the part inside its box of the true map that it overlaps most.
+    """Replace the map of each person by the part inside its box of the ground-truth map that it overlaps most.
 
-    A box that touches nobody gets an empty map. Scores and order stay; label_map and instance_map, too: see `painted`.
+    Unmatched people get an empty map. Scores, order, label_map and instance_map are not changed, see `painted`.
 
     Args:
-        matches: of the result's people with the truth.
-        truth: uint8 [G, H, W], a label map per true person; what is unknown there (255) becomes background.
+        matches: of the result's people with the ground truth.
+        truth: uint8 [G, H, W], ground-truth label maps; ignored pixels (255) become background.
     """
     height, width = truth.shape[1:]
     truth = torch.where(truth < result.label_set.num_classes, truth, 0)
@@ -123,7 +125,7 @@ def with_true_parsing(result: ParsingResult, matches: PersonMatches, truth: Tens
 
 
 def is_best(matches: PersonMatches) -> np.ndarray:
-    """bool [N]: whether no detection of the same true person has a larger overlap (of equal ones, the first)."""
+    """bool [N]: whether a detection has the largest overlap of all that are matched to its person; ties: the first."""
     by_overlap = np.argsort(-matches.overlap, kind="stable")
     _, first = np.unique(matches.person[by_overlap], return_index=True)
     best = np.zeros(len(by_overlap), bool)
@@ -132,13 +134,13 @@ def is_best(matches: PersonMatches) -> np.ndarray:
 
 
 def with_scores(result: ParsingResult, scores: np.ndarray) -> ParsingResult:
-    """The same people with other parsing scores [N], best first."""
+    """Replace the parsing scores by scores [N] and sort the people by them, best first."""
     scores = torch.from_numpy(scores).to(result.scores)
     return dataclasses.replace(result, scores=scores)[scores.argsort(descending=True, stable=True)]
 
 
 def painted(result: ParsingResult, background: Tensor, min_score: float) -> ParsingResult:
-    """label_map and instance_map anew: people from min_score on over a label map, the best last (Fig. 4)."""
+    """Repaint label_map and instance_map: people with score >= min_score over `background`, the best last (Fig. 4)."""
     label_map, instance_map = background.clone(), torch.zeros(background.shape, dtype=torch.int32)
     for i in reversed(range(len(result))):
         if result.scores[i] >= min_score:
@@ -150,7 +152,7 @@ def painted(result: ParsingResult, background: Tensor, min_score: float) -> Pars
 
 
 def format_bounds(results: dict[str, dict]) -> str:
-    """The table: ours and the paper's, with what each truth adds."""
+    """Format the table of our and the paper's metrics, with changes to "as predicted"."""
     rows = []
     unknown = dict.fromkeys(METRICS)
     for name in ROWS:
@@ -164,7 +166,7 @@ def format_bounds(results: dict[str, dict]) -> str:
 
 
 def plot_bounds(results: dict[str, dict], name: str):
-    """Bars of the rows for each metric, this run above, the paper below."""
+    """Plot the rows as bars for each metric, this run above, the paper below."""
     figure = new_figure(8, 6)
     series = {row: [results[row][key] for key in METRICS] for row in ROWS}
     titles = (f"{name}: one output replaced by the truth", "paper, Table 1 (Parsing R-CNN, R-50, CIHP val)")

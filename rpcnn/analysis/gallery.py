@@ -1,6 +1,6 @@
-"""Fig. 6: pictures, their truth and what the model makes of them, on one sheet.
+"""Fig. 6: images, ground truth and predictions on one sheet.
 
-run.pictures images are taken at even steps through the evaluation split (--run.pictures 20).
+run.pictures images are taken at equal intervals from the evaluation split (--run.pictures 20).
 """
 
 import pathlib
@@ -25,9 +25,9 @@ TEXT = 15
 
 
 def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> list[dict]:
-    """The command: gallery RUN_OR_WEIGHTS [--run.pictures N] [--output DIR] [--key value …]."""
+    """Run the command: gallery RUN_OR_WEIGHTS [--run.pictures N] [--output DIR] [--key value …]."""
     if len(weights) != 1:
-        raise ValueError(f"{prog}: wants one run folder or model.safetensors, got {len(weights)}")
+        raise ValueError(f"{prog} takes one run folder or model.safetensors, got {len(weights)}")
     trained = open_trained(weights[0], arguments, prog)
     records, sheet = gallery(trained, trained.config.run.pictures)
     text = f"{trained.name}: the images of gallery.png, in reading order\n\n{format_gallery(records)}"
@@ -39,12 +39,14 @@ def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> list[di
 
 
 def gallery(trained: Trained, count: int) -> tuple[list[dict], Image.Image]:
-    """What is said about `count` images of the evaluation split, and the sheet that shows them.
+    """Make records of `count` images of the evaluation split and the sheet that shows them.
 
-    The keys of each record: image; people, in the truth; shown, from inference.min_parsing_score on; score and
-    true_iou, the means of the parsing score and of the true mIoU of the people shown, None without any.
+    Keys of a record: image; people, the number of ground-truth people; shown, the number of detections with a score of
+    at least inference.min_parsing_score; score and true_iou, the means of parsing score and true mIoU over the shown
+    detections, None without any.
 
-    Raises ValueError if count is not positive.
+    Raises:
+        ValueError: count is not positive.
     """
     if count < 1:
         raise ValueError(f"gallery: run.pictures must be at least 1, got {count}")
@@ -71,7 +73,7 @@ def describe(sample: Sample, result: ParsingResult, min_score: float, num_classe
 
 
 def triple(image: np.ndarray, true_label_map: np.ndarray, result: ParsingResult) -> Image.Image:
-    """Input, truth and prediction side by side, each HEIGHT pixels high."""
+    """Draw input, ground truth and prediction side by side, each HEIGHT pixels high."""
     picture = as_picture(image, true_label_map.shape)
     size = (max(round(HEIGHT * picture.width / picture.height), 1), HEIGHT)
     resized = resize(picture, size)
@@ -83,7 +85,7 @@ def triple(image: np.ndarray, true_label_map: np.ndarray, result: ParsingResult)
 
 
 def sheet(triples: list[Image.Image], present: list[int], labels: LabelSet) -> Image.Image:
-    """Triples in lines of at most WIDEST pixels, with a caption above and the parts' colors below."""
+    """Arrange triples in rows of at most WIDEST pixels, with a caption above and the legend of the parts below."""
     lines: list[list[Image.Image]] = [[]]
     for picture in triples:
         width = sum(p.width + GAP for p in lines[-1]) + picture.width
@@ -105,7 +107,7 @@ def sheet(triples: list[Image.Image], present: list[int], labels: LabelSet) -> I
 
 
 def format_gallery(records: list[dict]) -> str:
-    """The table."""
+    """Format the records as a table."""
     header = ["image", "true people", "shown", "mean parsing score", "mean true mIoU"]
     rows = [
         [r["image"], str(r["people"]), str(r["shown"]), number(r["score"], 2), number(r["true_iou"], 2)]

@@ -1,10 +1,10 @@
-"""Table 6: the label map from the global segmentation alone, from people alone, and from both.
+"""Table 6: label maps from the global segmentation only, from people only, and from both.
 
-semseg     the arg-max of the global segmentation
+semseg     the argmax of the global segmentation
 parsing    people painted over background
-combine    people painted over the global segmentation where that is sure (Fig. 4)
+combine    people painted over the global segmentation where its probability is high (Fig. 4)
 
-Every image goes through the network once. A second run, of Parsing R-CNN, gives the table's baseline: its people alone.
+The network runs once per image. A second run, of Parsing R-CNN, gives the baseline of the table: its people only.
 """
 
 import pathlib
@@ -19,9 +19,9 @@ from .trained import Trained, open_trained
 
 
 def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
-    """The command: modes RUN_OR_WEIGHTS [BASELINE_RUN_OR_WEIGHTS] [--output DIR] [--key value …]."""
+    """Run the command: modes RUN_OR_WEIGHTS [BASELINE_RUN_OR_WEIGHTS] [--output DIR] [--key value …]."""
     if not 1 <= len(weights) <= 2:
-        raise ValueError(f"{prog}: wants a run and perhaps the baseline's, got {len(weights)}")
+        raise ValueError(f"{prog} takes one run and optionally the baseline's, got {len(weights)}")
     trained = open_trained(weights[0], arguments, prog)
     if not trained.config.model.gse:
         raise ValueError(f"modes: {weights[0]} was trained without GSE-FPN: it has no global segmentation to compare")
@@ -36,7 +36,7 @@ def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
 
 
 def modes(trained: Trained, names: list[str]) -> dict[str, dict]:
-    """For each of the semantic modes miou, pixel_accuracy and mean_accuracy on the evaluation split, in percent."""
+    """Compute miou, pixel_accuracy and mean_accuracy of each semantic mode on the evaluation split, in percent."""
     pipeline = trained.pipeline
     classes = pipeline.label_set.num_classes
     confusions = {name: np.zeros((classes, classes), np.int64) for name in names}
@@ -53,12 +53,12 @@ def modes(trained: Trained, names: list[str]) -> dict[str, dict]:
 
 
 def percent(value: float) -> float | None:
-    """None for NaN, which JSON does not know."""
+    """Convert to float; NaN, which JSON does not support, to None."""
     return None if np.isnan(value) else float(value)
 
 
 def format_modes(results: dict[str, dict]) -> str:
-    """The table: ours and the paper's; in brackets the change to the baseline where there is one."""
+    """Format the table of our and the paper's metrics; in brackets the change to the baseline if there is one."""
     rows = []
     for name, published in MODES.items():
         if name == "baseline" and name not in results:
@@ -75,7 +75,7 @@ def format_modes(results: dict[str, dict]) -> str:
 
 
 def plot_modes(results: dict[str, dict], name: str):
-    """Bars of the modes for each metric, this run on the left, the paper on the right."""
+    """Plot the modes as bars for each metric, this run on the left, the paper on the right."""
     figure = new_figure(9, 3.6)
     series = {row: [results.get(row, {}).get(key) for key in SEMANTIC_METRICS] for row in MODES}
     for axes, bars, title in zip(

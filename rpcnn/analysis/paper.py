@@ -1,9 +1,9 @@
-"""What the paper reports, in percent; None where it prints nothing. ResNet-50, val splits, 75 epochs."""
+"""Numbers of the paper in percent (ResNet-50, val splits, 75 epochs); None if not published."""
 
 from rpcnn.config import Config
 
 DATA_SETS = {"cihp": "CIHP", "painted": "CIHP", "mhpv2": "MHP-v2"}
-"""Beside which of the paper's data sets a data.dataset is put: painted people have CIHP's labels."""
+"""The paper's data set that a data.dataset is compared with; painted scenes have CIHP's labels."""
 METRICS = {"miou": "mIoU", "ap_p_50": "AP^p_50", "ap_p_vol": "AP^p_vol", "pcp_50": "PCP_50"}
 SEMANTIC_METRICS = {"miou": "mIoU", "pixel_accuracy": "Pixel acc.", "mean_accuracy": "Mean acc."}
 
@@ -64,7 +64,7 @@ LAMBDA_RESCORING: dict[float, Row] = {
 
 
 def variant_row(config: Config) -> Row | None:
-    """The row of Tables 3-5, 7 and 8 with a configuration's components and loss weights; None where there is none."""
+    """The row of Tables 3-5, 7 and 8 with the components and loss weights of a configuration; None if there is none."""
     model, loss = config.model, config.loss
     parts, labels = (model.gse, model.prsn), DATA_SETS.get(config.data.dataset)
     weights = (loss.lambda_parsing, loss.lambda_semantic if model.gse else 2.0,

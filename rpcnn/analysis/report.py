@@ -1,16 +1,16 @@
-"""Tables as aligned Markdown, plots by matplotlib, and where both are written."""
+"""Markdown tables, matplotlib plots, and writing both to files."""
 
 import json
 import pathlib
 import re
 from collections.abc import Sequence
 
-# Told apart by everybody, in print too (the palette of Okabe and Ito).
+# Distinguishable with color blindness and in print (palette of Okabe and Ito).
 COLORS = ("#7f7f7f", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown whose columns are aligned as text, too: the first to the left, the others to the right."""
+    """A Markdown table that is also aligned as plain text: the first column to the left, the others to the right."""
     cells = [list(header), *map(list, rows)]
     widths = [max(max(len(row[i]) for row in cells), 3) for i in range(len(header))]
     padded = lambda row: [row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, len(widths)))]
@@ -20,24 +20,24 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A number as text; – where it is undefined."""
+    """Format a number; – if it is None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def with_change(value: float | None, base: float | None, digits: int = 1) -> str:
-    """A number and in brackets what it is more than another one, as both are rounded."""
+    """Format a number, in brackets its difference to `base`, computed from the rounded numbers."""
     if value is None or base is None:
         return number(value, digits)
     return f"{value:.{digits}f} ({round(value, digits) - round(base, digits):+.{digits}f})"
 
 
 def mathtext(title: str) -> str:
-    """AP^p_50 as matplotlib sets it, with a raised and a lowered index."""
+    """Convert a title such as AP^p_50 to matplotlib's math text, with superscript and subscript."""
     return re.sub(r"(\^\w+?)?_(\w+)", lambda m: f"${m[1] or ''}_{{{m[2]}}}$", title)
 
 
 def new_figure(width: float, height: float):
-    """An empty matplotlib figure of width x height inches. Raises ValueError where matplotlib is not installed."""
+    """An empty matplotlib figure of width x height inches. Raises ValueError if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -46,9 +46,12 @@ def new_figure(width: float, height: float):
 
 
 def grouped_bars(axes, groups: Sequence[str], series: dict[str, Sequence[float | None]], errors=None) -> None:
-    """Bars in percent: a group of one bar per series for each of `groups`, the value on top; None leaves a gap.
+    """Draw grouped bars with their values in percent.
 
-    errors: by series the half length of each bar's error bar, as `series`.
+    Args:
+        groups: names on the axis.
+        series: by name, one value per group; None leaves a gap.
+        errors: by name of the series, half the length of each error bar.
     """
     width = 0.84 / len(series)
     for i, (name, values) in enumerate(series.items()):
@@ -65,7 +68,7 @@ def grouped_bars(axes, groups: Sequence[str], series: dict[str, Sequence[float |
 
 
 def write(folder: pathlib.Path, name: str, text: str, values: dict, figure) -> None:
-    """Writes name.md (the table), name.json (its numbers, unrounded) and name.png (the plot)."""
+    """Write name.md (the table), name.json (the unrounded numbers) and name.png (the plot)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     (folder / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Finished runs of an ablation: what they measured, and which are seeds of one setting."""
+"""Finished runs of an ablation: reading their metrics and grouping them by configuration."""
 
 import dataclasses
 import hashlib
@@ -37,30 +37,31 @@ class Run:
 
 @dataclass
 class RunGroup:
-    """Runs that differ in their seeds alone, by seed."""
+    """Runs that differ only in the seed, in the order of the seeds."""
 
     name: str
     runs: list[Run]
 
     @property
     def config(self) -> Config:
-        """Of the first run."""
+        """The configuration of the first run."""
         return self.runs[0].config
 
     def values(self, key: str) -> list[float]:
-        """A metric of every run that has it."""
+        """The values of a metric, of all runs where it is defined."""
         return [value for run in self.runs if (value := run.values[key]) is not None]
 
 
 def read_run(folder: pathlib.Path, arguments: Sequence[str], prog: str) -> Run:
-    """What a run folder's results.json says, and its correlations, which are computed once and kept in analysis.json.
+    """Read a run: the metrics of its results.json and its correlations, see `cached_correlations`.
 
     Args:
         folder: of rpcnn.train, with config.toml, results.json and model.safetensors.
         arguments: command-line style changes of the configuration for computing correlations (--data-root …).
+        prog: name of the command, for messages.
 
     Raises:
-        ValueError: no finished run, or results without one of the metrics.
+        ValueError: the folder is no finished run, or a metric is missing in its results.
     """
     for name in ("config.toml", "results.json"):
         if not (folder / name).is_file():
@@ -76,9 +77,9 @@ def read_run(folder: pathlib.Path, arguments: Sequence[str], prog: str) -> Run:
 
 
 def cached_correlations(folder: pathlib.Path, config: Config, arguments: Sequence[str], prog: str) -> dict:
-    """:func:`rpcnn.analysis.scores.correlations` of a run, from analysis.json if that is of these weights and settings.
+    """:func:`rpcnn.analysis.scores.correlations` of a run, cached in analysis.json by weights and settings.
 
-    A folder that cannot be written to is analyzed anew each time, after a word about it.
+    If the folder is read-only, a message is printed and they are computed each time.
     """
     if not (folder / WEIGHTS).is_file():
         raise ValueError(f"ablation: {folder} holds no {WEIGHTS}, from which its correlations are to be computed")
@@ -100,11 +101,12 @@ def cached_correlations(folder: pathlib.Path, config: Config, arguments: Sequenc
 
 
 def group(runs: Sequence[Run]) -> list[RunGroup]:
-    """Runs whose configurations differ in the [run] table alone are one variant; in the order of their first runs.
+    """Group runs into variants, whose configurations differ only in the [run] table, in the order of their first runs.
 
-    A variant is called what its first folder is, without an ending like -s0, -seed1 or -2.
+    A variant is named after its first folder without an ending like -s0, -seed1 or -2.
 
-    Raises ValueError where two runs of a variant have the same seed.
+    Raises:
+        ValueError: two runs of a variant have the same seed.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -124,7 +126,7 @@ def group(runs: Sequence[Run]) -> list[RunGroup]:
 
 
 def differences(variants: Sequence[RunGroup]) -> list[str]:
-    """The keys, such as model.gse, in which the configurations of the variants differ."""
+    """Keys such as model.gse in which the configurations of the variants differ."""
     flat = [
         {f"{name}.{key}": value for name, part in settings(variant.config).items() for key, value in part.items()}
         for variant in variants
@@ -133,7 +135,7 @@ def differences(variants: Sequence[RunGroup]) -> list[str]:
 
 
 def settings(config: Config) -> dict:
-    """What decides a run's outcome but for its seed, as nested dictionaries."""
+    """The fields of a configuration that affect results, without the seed, as nested dictionaries."""
     values = to_dict(config)
     values.pop("run")
     values["data"].pop("workers")

@@ -1,9 +1,9 @@
-"""Fig. 5: how well the box score and the parsing score tell the true mIoU of each person's map.
+"""Fig. 5: correlation of box score and parsing score with the true mIoU of each detection.
 
-The true mIoU of a detection is the overlap that AP^p works with: the mean over the classes, background included, of the
-IoU of its map with the map of the true person that it overlaps most. A detection is *matched* where its box, too,
-overlaps that person's box by an IoU of at least 0.5: those are the people that the re-scoring network is trained on;
-the others are wrong whatever their map looks like. The correlations are given for both, all detections and matched.
+The true mIoU of a detection is the overlap that AP^p uses: the mean over the classes, background included, of the IoU
+of its map with that of the ground-truth person that it overlaps most. A detection is *matched* if its box also has an
+IoU of at least 0.5 with the box of this person. The re-scoring network is trained on such RoIs; unmatched detections
+are false positives whatever their map. Correlations are given for all and for matched detections.
 """
 
 import csv
@@ -23,9 +23,9 @@ SCORES = {"box_score": "box score", "score": "parsing score"}
 
 
 def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
-    """The command: scores RUN_OR_WEIGHTS [--output DIR] [--key value …]."""
+    """Run the command: scores RUN_OR_WEIGHTS [--output DIR] [--key value …]."""
     if len(weights) != 1:
-        raise ValueError(f"{prog}: wants one run folder or model.safetensors, got {len(weights)}")
+        raise ValueError(f"{prog} takes one run folder or model.safetensors, got {len(weights)}")
     trained = open_trained(weights[0], arguments, prog)
     points = score_points(trained)
     results = correlations(points)
@@ -39,9 +39,9 @@ def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
 
 
 def score_points(trained: Trained) -> list[dict]:
-    """A dictionary with COLUMNS for every detection in the images of the evaluation split that show people.
+    """A dict with COLUMNS for every detection in the images of the evaluation split that have ground-truth people.
 
-    detection counts an image's people from 0, best parsing score first; scores and true_iou lie in 0..1.
+    detection is its index in the image, from 0, best parsing score first; scores and true_iou are in 0..1.
     """
     points, num_classes = [], trained.pipeline.label_set.num_classes
     for sample in trained.samples():
@@ -66,9 +66,9 @@ def score_points(trained: Trained) -> list[dict]:
 
 
 def correlations(points: list[dict]) -> dict:
-    """For "all" and "matched" detections their number and, by score, its pearson and spearman with true_iou.
+    """Correlations with true_iou (pearson and spearman, by score) and the number of "all" and "matched" detections.
 
-    None where a correlation is undefined: less than two points, or all of one value.
+    A correlation is None if undefined: less than two points, or constant values.
     """
     results = {}
     for name, chosen in (("all", points), ("matched", [point for point in points if point["matched"]])):
@@ -81,7 +81,7 @@ def correlations(points: list[dict]) -> dict:
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
-    """Pearson's correlation of [n] and [n], in -1..1; None where one of them does not vary."""
+    """Pearson's correlation of x [n] and y [n], in -1..1; None if one of them is constant."""
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     x, y = x - x.mean(), y - y.mean()
@@ -94,14 +94,14 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float | None:
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks [n] from 0, float64; equal values share the mean of theirs."""
+    """Ranks [n] from 0, float64; equal values share the mean of their ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts) - 1
     return (last - (counts - 1) / 2)[inverse]
 
 
 def format_correlations(results: dict) -> str:
-    """The table."""
+    """Format the correlations as a table."""
     header = ["detections", "number"]
     header += [f"{title}: {kind}" for title in SCORES.values() for kind in ("Pearson", "Spearman")]
     rows = [
@@ -113,7 +113,7 @@ def format_correlations(results: dict) -> str:
 
 
 def plot_scores(points: list[dict], results: dict, name: str):
-    """True mIoU over box score and over parsing score, a point per detection; on the line, score and truth agree."""
+    """Plot true mIoU over box score and over parsing score, one point per detection, with the line of equality."""
     figure = new_figure(8, 5)
     size = float(np.clip(3000 / max(len(points), 1), 1, 12))
     for axes, (score, title) in zip(figure.subplots(1, 2, sharex=True, sharey=True), SCORES.items(), strict=True):
@@ -150,7 +150,7 @@ def plot_scores(points: list[dict], results: dict, name: str):
 
 
 def write_csv(path: pathlib.Path, points: list[dict]) -> None:
-    """One line per detection."""
+    """Write one line per detection."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

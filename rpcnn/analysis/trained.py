@@ -1,4 +1,4 @@
-"""A trained model and the images that it is analyzed on."""
+"""Loading a trained model for analysis and iterating over its evaluation split."""
 
 import pathlib
 import sys
@@ -21,7 +21,7 @@ from rpcnn.runtime.process import set_up_torch
 
 @dataclass
 class Trained:
-    """A pipeline and where its weights were read from."""
+    """A pipeline and the path of its weights."""
 
     weights: pathlib.Path
     """The run folder or file."""
@@ -29,26 +29,26 @@ class Trained:
 
     @property
     def model(self) -> RPRCNN:
-        """In eval mode."""
+        """The model, in eval mode."""
         return self.pipeline.model
 
     @property
     def config(self) -> Config:
-        """The configuration in force."""
+        """The configuration of the weights with the changes of the command line."""
         return self.pipeline.config
 
     @property
     def name(self) -> str:
-        """The run folder's name."""
+        """Name of the run folder."""
         return folder_of(self.weights).resolve().name
 
     @property
     def output(self) -> pathlib.Path:
-        """Where an analysis writes: run.output, or analysis/ in the run folder."""
+        """Output folder: run.output, or analysis/ in the run folder."""
         return pathlib.Path(self.config.run.output or folder_of(self.weights) / "analysis")
 
     def samples(self) -> Iterator[Sample]:
-        """Every readable image of the evaluation split once, as the data set gives it, under a progress bar."""
+        """Iterate once over the readable samples of the evaluation split, with a progress bar."""
         dataset = open_dataset(self.config, "eval")
         loader = make_eval_loader(dataset, num_workers=self.config.data.workers)
         for images, targets in tqdm(loader, desc=self.name, unit="image", disable=not sys.stderr.isatty()):
@@ -57,11 +57,16 @@ class Trained:
 
 
 def open_trained(weights: pathlib.Path, arguments: list[str], prog: str) -> Trained:
-    """Loads a run folder or model.safetensors; `arguments` are command-line style changes of its configuration.
+    """Load a trained model for analysis.
+
+    Args:
+        weights: a run folder or model.safetensors.
+        arguments: command-line style changes of the configuration.
+        prog: name of the command, for messages.
 
     Raises:
-        ValueError: no weights of rpcnn there, a contradictory configuration, or several processes.
-        SystemExit: an unknown argument (tyro's message says which).
+        ValueError: no weights of rpcnn, a contradictory configuration, or several processes.
+        SystemExit: an unknown argument; tyro prints which.
     """
     loaded = load_weights(weights)
     config = change(loaded.config, arguments, prog)

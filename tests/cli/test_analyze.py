@@ -116,9 +116,9 @@ def test_a_sheet_breaks_lines_before_they_are_too_wide():
     ("arguments", "message"),
     [
         (["bound"], "must be one of bounds, modes"),
-        (["bounds"], "wants a run folder"),
+        (["bounds"], "takes a run folder"),
         (["bounds", "nowhere"], "weights: nowhere does not exist"),
-        (["scores", "a", "b"], "wants one run folder or model.safetensors, got 2"),
+        (["scores", "a", "b"], "takes one run folder or model.safetensors, got 2"),
         (["modes", "{baseline}"], "trained without GSE-FPN: it has no global segmentation"),
         (["bounds", "{run}", "--inference.augment"], "inference.augment must be false"),
         (["gallery", "{run}", "--run.pictures", "0"], "run.pictures must be at least 1"),
