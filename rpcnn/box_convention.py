@@ -1,8 +1,8 @@
-"""What the four numbers of a box mean: edges (ours), or first and last pixels (the released code's "+1" boxes).
+"""Conventions of box coordinates: edges between pixels (ours), or first and last pixels ("+1" boxes, released code).
 
-Boxes are float32 [..., 4], x1 y1 x2 y2 in pixels, with width = x2 - x1, in both conventions. Areas, overlaps, anchors,
-regression targets, suppression and mirror images are the same in both. Where corners are taken for points they differ:
-when they are clipped, resized or handed to RoIAlign. Those three are the methods here.
+Boxes are float32 [..., 4], x1 y1 x2 y2 in pixels, with width = x2 - x1, in both conventions. Areas, IoU, anchors,
+regression targets, NMS and mirroring do not depend on the convention. Clipping, resizing and RoIAlign do; these three
+are the methods here.
 """
 
 import torch
@@ -10,46 +10,46 @@ from torch import Tensor
 
 
 class EdgeBoxes:
-    """Corners are edges between pixels."""
+    """Convention in which coordinates are edges between pixels."""
 
     area_offset = 0
-    """Of `ops.multilevel_roi_align`: what its boxes lack in width and height."""
+    """Argument of `ops.multilevel_roi_align`: added to width and height of a RoI when it is assigned to a level."""
 
     def clip(self, boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """Boxes [..., 4] cut to an image of (height, width) pixels."""
+        """Clip boxes [..., 4] to an image of (height, width) pixels."""
         height, width = image_size
         x1, y1, x2, y2 = boxes.unbind(dim=-1)
         corners = x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)
         return torch.stack(corners, dim=-1)
 
     def resize(self, boxes: Tensor, old_size: tuple[int, int], new_size: tuple[int, int]) -> Tensor:
-        """Boxes [n, 4] of an image of (height, width) pixels after its resizing, each axis by its own ratio."""
+        """Scale boxes [n, 4] of an image that is resized; sizes are (height, width), each axis has its own ratio."""
         return boxes * _ratios(boxes, old_size, new_size)
 
     def to_roi(self, boxes: Tensor) -> Tensor:
-        """Boxes [n, 4] as RoIAlign takes them."""
+        """Convert boxes [n, 4] to the coordinates that RoIAlign takes."""
         return boxes
 
 
 class PixelBoxes:
-    """Corners are the centers of the first and the last pixel, which is [x1, x2 - 1] of our numbers (released code)."""
+    """Convention of the released code: a box extends from its first to its last pixel, x1 to x2 - 1."""
 
     area_offset = 1
 
     def clip(self, boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """As `EdgeBoxes.clip`, but the first and the last pixel of each box stay in the image: none is empty."""
+        """As `EdgeBoxes.clip`, but the first and the last pixel are clamped to the image, so that no box is empty."""
         height, width = image_size
         x1, y1, x2, y2 = boxes.unbind(dim=-1)
         corners = x1.clamp(0, width - 1), y1.clamp(0, height - 1), x2.clamp(1, width), y2.clamp(1, height)
         return torch.stack(corners, dim=-1)
 
     def resize(self, boxes: Tensor, old_size: tuple[int, int], new_size: tuple[int, int]) -> Tensor:
-        """As `EdgeBoxes.resize`, but the first and the last pixel are multiplied by the ratio, not the edges."""
+        """As `EdgeBoxes.resize`, but the coordinates of the first and the last pixel are scaled."""
         ends = boxes.new_tensor([0, 0, 1, 1])
         return (boxes - ends) * _ratios(boxes, old_size, new_size) + ends
 
     def to_roi(self, boxes: Tensor) -> Tensor:
-        """Boxes [n, 4] as RoIAlign takes them: they end at their last pixel."""
+        """Convert boxes [n, 4] to the coordinates that RoIAlign takes: x2 and y2 are those of the last pixel."""
         return last_pixels(boxes)
 
 
@@ -63,11 +63,11 @@ def _ratios(boxes: Tensor, old_size: tuple[int, int], new_size: tuple[int, int])
 
 
 def last_pixels(boxes: Tensor) -> Tensor:
-    """Boxes [..., 4] that end at their last pixel: x2 - 1, y2 - 1."""
+    """Boxes [..., 4] with the last pixel instead of the exclusive end: x2 - 1, y2 - 1."""
     return torch.cat([boxes[..., :2], boxes[..., 2:] - 1], dim=-1)
 
 
 def mirror_boxes(boxes: Tensor, width: float) -> Tensor:
-    """Boxes [n, 4] as they lie in the mirror image of an image of `width` pixels."""
+    """Mirror boxes [n, 4] horizontally in an image of `width` pixels."""
     x1, y1, x2, y2 = boxes.unbind(-1)
     return torch.stack([width - x2, y1, width - x1, y2], dim=-1)

@@ -1,7 +1,7 @@
-"""Every knob of a run: one dataclass tree, whose defaults are the paper's CIHP run. TOML presets hold what differs.
+"""The configuration of a run: a tree of dataclasses. Its defaults are the paper's CIHP run; presets (TOML) change some.
 
-Precedence: defaults < the preset that a file names as its base < the file < command line. ``load_config`` gives the
-resolved tree, ``to_toml`` writes it back. The groups say when a field matters; no two fields share a name.
+Precedence: defaults < base preset of a file < the file < command line. ``load_config`` returns the resolved tree,
+``to_toml`` writes it. No two fields have the same name.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from rpcnn.variant import PAPER, VARIANTS, Variant
 
 
 def _short(flag: str) -> Any:
-    """A command-line name besides the full one."""
+    """A field with a short command-line flag besides the full one."""
     return tyro.conf.arg(aliases=[flag])
 
 
@@ -33,7 +33,7 @@ def _variant_of(words: list[str]) -> Variant:
 
 
 def _options_of(words: list[str]) -> dict[str, Any]:
-    """KEY=VALUE words; values as TOML has them, anything else is text."""
+    """Parse KEY=VALUE words; values are TOML, anything else is a string."""
     options = {}
     for word in words:
         key, equals, text = word.partition("=")
@@ -61,30 +61,30 @@ _key_value = tyro.constructors.PrimitiveConstructorSpec(
     str_from_instance=lambda options: [f"{key}={json.dumps(value)}" for key, value in options.items()],
 )
 Options = Annotated[dict[str, Any], _key_value]
-"""Keyword arguments of a data set's class; on the command line KEY=VALUE words."""
+"""Keyword arguments of a data set's class; KEY=VALUE words on the command line."""
 
 
 @dataclass
 class DataConfig:
-    """Which pictures, and how those to train on are resized."""
+    """The data set, and the augmentation for training."""
 
     dataset: str = "cihp"
-    """cihp, mhpv2, lip, pascal_person_part: folders as they are distributed; folder: your pictures, maps and a
-    labels.toml; painted: scenes painted here; or package.module:Class, a class of your own (docs/datasets.md)."""
+    """cihp, mhpv2, lip, pascal_person_part: the distributed folders; folder: your own images, label maps and a
+    labels.toml; painted: generated scenes; or package.module:Class, your own class (docs/datasets.md)."""
     root: Annotated[str, _short("--data-root")] = "data/CIHP"
-    """Folder of the data set (docs/datasets.md says what it holds; CIHP: Training/ and Validation/)."""
+    """Folder of the data set; docs/datasets.md describes its contents (CIHP: Training/ and Validation/)."""
     eval_split: str = "val"
-    """Split to evaluate on: val, train, or what else the data set has."""
+    """Split for evaluation: val, train, or any other that the data set has."""
     short_side: tuple[int, int] = (512, 864)
     """Training: the short side is drawn from this range of pixels (Sec. 4.1)."""
     long_side_max: int = 1400
-    """Training: the long side never exceeds this (Sec. 4.1)."""
+    """Training: largest long side in pixels (Sec. 4.1)."""
     flip_probability: float = 0.5
-    """Training: how often an image is mirrored, with left and right labels exchanged."""
+    """Training: probability of mirroring an image; left and right labels are exchanged."""
     workers: int = 4
     """Loader processes per rank; 0 loads in the training process."""
     options: Options = field(default_factory=dict)
-    """Further keyword arguments of the data set's class, for painted: train, val, short_side, difficulty."""
+    """Further keyword arguments of the data set's class. painted has train, val, short_side, difficulty."""
 
 
 @dataclass
@@ -92,49 +92,49 @@ class ModelConfig:
     """The network's architecture."""
 
     backbone: str = "resnet50"
-    """resnet18, resnet50, resnet101, mobilenet_v2; or package.module:name, a function that makes one of your own."""
+    """resnet18, resnet50, resnet101, mobilenet_v2; or package.module:name, a function that returns your own."""
     backbone_weights: Annotated[str, _short("--backbone-weights")] = ""
-    """ImageNet weights of the backbone (.pth or .safetensors, torchvision's names); empty starts from random ones.
-    Weights that read caffe's pixels fit variant.pixel_format = bgr255; rpcnn.convert --pixels makes them fit rgb."""
+    """ImageNet weights of the backbone (.pth or .safetensors, torchvision's names); empty: random initialization.
+    Weights for caffe's pixels need variant.pixel_format = bgr255; rpcnn.convert --pixels converts them to rgb."""
     backbone_norm: Literal["frozen_bn", "gn", "bn"] = "frozen_bn"
-    """frozen_bn: constant statistics, for ImageNet weights (the paper); gn or bn: to train from random weights.
-    The statistics of bn are each process's own: with it, several processes do not equal one."""
+    """frozen_bn: constant statistics, for ImageNet weights (the paper); gn or bn: for random weights. bn is not
+    synchronized: with it, training with several processes differs from one process."""
     backbone_width: float = 1.0
-    """Factor on the backbone's channels; ImageNet weights fit 1 only."""
+    """Factor on the backbone's channels; ImageNet weights need 1."""
     freeze_at: int = 2
-    """Stages of the backbone that do not train: 0 none, 1 the stem, 2 the stem and C2 (the paper), … 5 all."""
+    """Number of frozen stages of the backbone: 0 none, 1 the stem, 2 the stem and C2 (the paper), … 5 all."""
     fpn_channels: int = 256
-    """Width of the pyramid (Sec. 3.3)."""
+    """Channels of the pyramid (Sec. 3.3)."""
     num_groups: int = 32
     """Groups of every GroupNorm outside the backbone."""
     gse: bool = True
-    """With the global semantic branch of GSE-FPN; false gives the plain FPN of Parsing R-CNN."""
+    """Use the global semantic branch of GSE-FPN; false: plain FPN as in Parsing R-CNN."""
     gse_convs: int = 4
-    """3x3 convolutions of the global semantic feature (Sec. 3.3)."""
+    """Number of 3x3 convolutions of the global semantic feature (Sec. 3.3)."""
     anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
     """Anchor sides in pixels, one per level."""
     canonical_size: int = 224
-    """RoIs of this side in pixels are read from the stride-16 level."""
+    """Side in pixels of the RoIs that are assigned to the stride-16 level."""
     box_channels: int = 1024
-    """Width of the box branch."""
+    """Channels of the box branch."""
     parsing_resolution: int = 32
-    """RoI features of the parsing branch, cells a side (Sec. 3.4)."""
+    """Cells per side of the RoI features of the parsing branch (Sec. 3.4)."""
     parsing_output: int = 128
-    """Side of the parsing maps (Sec. 3.4)."""
+    """Side of the parsing maps in pixels (Sec. 3.4)."""
     parsing_channels: int = 512
-    """Width of the parsing branch."""
+    """Channels of the parsing branch."""
     parsing_convs: int = 4
-    """3x3 convolutions after the non-local block."""
+    """Number of 3x3 convolutions after the non-local block."""
     aspp_channels: int = 256
-    """Width of each ASPP branch."""
+    """Channels of each ASPP branch."""
     prsn: bool = True
-    """With the parsing re-scoring network (Sec. 3.4)."""
+    """Use the parsing re-scoring network (Sec. 3.4)."""
     prsn_channels: int = 128
-    """Width of its convolutions."""
+    """Channels of its convolutions."""
     prsn_hidden: int = 256
-    """Width of its fully connected layers."""
+    """Channels of its fully connected layers."""
     parts: Annotated[dict[str, Any], _key_value] = field(default_factory=dict)
-    """Further arguments of the parts, rarely turned: anchor_ratios, rpn_nms_threshold, rpn_samples, box_resolution,
+    """Further arguments of the parts, rarely changed: anchor_ratios, rpn_nms_threshold, rpn_samples, box_resolution,
     box_positive_fraction, aspp_dilations."""
 
 
@@ -152,52 +152,52 @@ class LossConfig:
 
 @dataclass
 class SamplingConfig:
-    """Training: which anchors, RoIs and people the losses see."""
+    """Training: sampling of anchors, RoIs and people for the losses."""
 
     rpn_top_train: int = 2000
-    """Proposals per level before suppression and per image after it."""
+    """Proposals per level before NMS and per image after it."""
     rpn_ignore_border: bool = True
-    """Anchors that leave the image take no part in the loss."""
+    """Exclude anchors that extend beyond the image from the loss."""
     box_samples: int = 512
-    """RoIs per image that train the box branch (Sec. 4.1)."""
+    """RoIs per image for the box branch (Sec. 4.1)."""
     parsing_samples: int = 16
-    """People per image that train the parsing branch (Sec. 4.1)."""
+    """People per image for the parsing branch (Sec. 4.1)."""
 
 
 @dataclass
 class InferenceConfig:
-    """From a picture to people and to one label map (Sec. 3.5). Weights carry these; each can be changed later."""
+    """From an image to people and a label map (Sec. 3.5). Stored with the weights; every field can be changed later."""
 
     test_short_side: int = 800
-    """Pixels of the short side (Sec. 4.1)."""
+    """Short side in pixels that images are resized to (Sec. 4.1)."""
     test_long_side_max: int = 1333
-    """The long side never exceeds this (released code)."""
+    """Largest long side in pixels after resizing (released code)."""
     rpn_top_test: int = 1000
-    """Proposals per level before suppression and per image after it."""
+    """Proposals per level before NMS and per image after it."""
     min_box_score: float = 0.05
-    """Boxes below this score are dropped."""
+    """Boxes with lower scores are dropped."""
     nms_threshold: float = 0.5
-    """IoU above which the weaker box is dropped."""
+    """IoU above which the box with the lower score is dropped."""
     max_detections: int = 100
-    """The best boxes per image that are parsed (Sec. 3.5)."""
+    """Largest number of boxes per image that are parsed (Sec. 3.5)."""
     min_parsing_score: float = 0.3
-    """People enter the combined map from this parsing score on (released code: 0.3 CIHP, 0.05 MHP-v2)."""
+    """Smallest parsing score of the people in the combined map (released code: 0.3 CIHP, 0.05 MHP-v2)."""
     semantic_mode: Literal["combine", "parsing", "semseg"] = "combine"
-    """Rows of Table 6: global map and people combined (Fig. 4), people only, global map only."""
+    """Rows of Table 6. combine: people over the global map (Fig. 4); parsing: people only; semseg: global map only."""
     semantic_gate: float = 0.7
-    """Confidence from which on the global map counts (released code)."""
+    """Smallest probability at which the global map is used (released code)."""
     instance_semantic_weight: float = 0.2
-    """Weight of the global probabilities in each person's own map (released code)."""
+    """Weight of the global probabilities in the map of each person (released code)."""
     augment: bool = False
-    """Test-time augmentation: every image at several scales and mirrored, the answers averaged (Table 9)."""
+    """Test-time augmentation: average predictions at several scales and of mirror images (Table 9)."""
     augment_scales: tuple[float, ...] = (0.5, 0.625, 0.75, 0.875, 1.125, 1.25, 1.375, 1.5)
-    """Scales besides test_short_side, relative to it: of 800, the released 400, 500, 600, 700, 900 … 1200."""
+    """Further scales, relative to test_short_side: for 800, the released 400, 500, 600, 700, 900 … 1200."""
     augment_flip: bool = True
-    """See the mirror image at every scale, too: 18 passes with the eight scales above."""
+    """Also use the mirror image at every scale: 18 passes with the eight scales above."""
     soft_nms: Literal["linear", "gaussian", "off"] = "linear"
-    """With augment: how boxes of all passes compete (released code: linear); off is the NMS of a single pass."""
+    """With augment: soft-NMS of the boxes of all passes (released code: linear); off: plain NMS."""
     voting_iou: float = 0.9
-    """With augment: a box becomes the mean of all that overlap it by this IoU (released code); 0 leaves it alone."""
+    """With augment: smallest IoU of the boxes that are averaged by box voting (released code); 0: no voting."""
 
 
 @dataclass
@@ -209,66 +209,66 @@ class TrainConfig:
     batch_size: Annotated[int, _short("--batch-size")] = 16
     """Images per optimizer step, over all processes and accumulation steps."""
     accumulate: int = 1
-    """Split each process's share of a batch into this many forward and backward passes, to save memory."""
+    """Gradient accumulation: forward and backward passes per step, each on a part of the batch, to save memory."""
     init_weights: Annotated[str, _short("--init-weights")] = ""
-    """Start from these weights: a run folder or a .safetensors of rpcnn; layers that depend on the classes are new
-    where the classes are others."""
+    """Initialize from these weights: a run folder or a .safetensors of rpcnn. If the label sets differ, layers that
+    depend on the classes are initialized as init_classes says."""
     init_classes: Literal["new", "same-names"] = "new"
-    """With init_weights and other classes: new makes the class layers anew; same-names copies the rows of classes that
-    have the same name."""
+    """With init_weights and another label set. new: random class layers; same-names: copy classes of the same name."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """sgd (the paper, momentum 0.9); adamw reaches a useful network in far fewer steps where there are only minutes."""
+    """sgd (the paper, momentum 0.9); adamw needs far fewer steps in short runs of minutes."""
     learning_rate: float = 0.02
-    """Rate for 16 images per step; the linear rule scales it: rate · batch_size / 16."""
+    """Learning rate for batch size 16; scaled linearly to learning_rate · batch_size / 16."""
     decay: Literal["steps", "cosine"] = "steps"
-    """steps (the paper); cosine: half a cosine to 0 at the last iteration, better where there are only minutes."""
+    """steps (the paper); cosine: half a cosine to 0 at the last iteration, better in short runs of minutes."""
     steps: tuple[int, ...] = (105_000, 125_000)
-    """Iterations at which the rate falls to a tenth."""
+    """Iterations at which the learning rate is multiplied by 0.1."""
     warmup_iterations: int = 1000
-    """The rate rises linearly over these, from a ten-thousandth of it."""
+    """Iterations over which the learning rate rises linearly, from a factor of 1e-4."""
     weight_decay: float = 1e-4
-    """On weights; biases and GroupNorm scales have none, and biases learn at twice the rate."""
+    """Applied to weights, not to biases and norm weights. Biases have twice the learning rate."""
     clip_gradient_norm: float = 0.0
-    """Largest gradient norm; 0 does not clip (the paper's choice)."""
+    """Largest gradient norm; 0: no clipping (the paper)."""
 
 
 @dataclass
 class RunConfig:
-    """Where and how it runs."""
+    """Output, device, precision and logging."""
 
     output: Annotated[str, _short("--output")] = ""
     """Run folder; empty makes runs/<name of the preset>, -2, -3, …"""
     resume: Annotated[str, _short("--resume")] = "never"
-    """never; auto: continue the run in `output`, or the newest of this preset, where there is one; or a run folder."""
+    """never; auto: resume the run in `output`, or else the newest of this preset, if there is one; or a run folder."""
     device: Annotated[str, _short("--device")] = "auto"
     """auto (CUDA where there is one), cpu, cuda or cuda:N."""
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], _short("--precision")] = "auto"
-    """auto: bf16 to train on GPUs that have it, else fp32. Evaluation and prediction follow bf16 and fp16, too."""
+    """auto: bf16 for training on GPUs that support it, else fp32. bf16 and fp16 also apply to evaluation and
+    prediction."""
     seed: Annotated[int, _short("--seed")] = 0
-    """Decides initial weights, order, augmentation, sampling and painted scenes."""
+    """Seed of initial weights, order of images, augmentation, sampling and painted scenes."""
     deterministic: bool = False
-    """Only deterministic algorithms; slower on a GPU."""
+    """Use only deterministic algorithms; slower on a GPU."""
     compile: bool = False
-    """Training: torch.compile the backbone and the pyramid."""
+    """Training: apply torch.compile to backbone and FPN."""
     log_every: int = 20
     """Iterations between progress lines."""
     save_every: int = 1000
     """Iterations between snapshots (the last two are kept)."""
     evaluate: bool = True
-    """Evaluate and draw pictures after the last iteration."""
+    """Evaluate after the last iteration."""
     pictures: int = 12
-    """How many pictures of input, truth and prediction an evaluation writes."""
+    """Number of pictures of input, ground truth and prediction that an evaluation writes."""
     save_predictions: Literal["", "instances", "people", "coco", "cihp", "mhp"] = ""
-    """An evaluation also writes its predictions, in a format of docs/formats.md; empty writes none."""
+    """Format of docs/formats.md in which an evaluation writes its predictions; empty: none are written."""
 
 
 @dataclass
 class Config:
-    """One run of rpcnn."""
+    """The configuration of one run."""
 
     variant: Annotated[Variant, _variant_by_name] = PAPER
-    """paper, or released: the authors' code in every detail (docs/released.md). A TOML table [variant] changes single
-    details."""
+    """paper, or released: every detail as in the authors' code (docs/released.md). A TOML table [variant] changes
+    single details."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -279,16 +279,19 @@ class Config:
 
 
 def preset_folder() -> pathlib.Path:
-    """The folder of the presets: beside the package in a checkout, inside it in a wheel."""
+    """The folder of the presets: next to the package in a checkout, inside it in a wheel."""
     inside = pathlib.Path(__file__).parent / "configs"
     return inside if inside.is_dir() else pathlib.Path(__file__).parent.parent / "configs"
 
 
 def find_preset(name: str | pathlib.Path) -> pathlib.Path:
-    """The file that `name` means: a path, or the stem of a preset.
+    """The file of a preset.
+
+    Args:
+        name: a path, or the name of a preset.
 
     Raises:
-        ValueError: there is none; names the nearest preset.
+        ValueError: there is no such file; the message suggests the nearest preset.
     """
     for path in (pathlib.Path(name), preset_folder() / name, preset_folder() / f"{name}.toml"):
         if path.is_file():
@@ -301,25 +304,25 @@ def find_preset(name: str | pathlib.Path) -> pathlib.Path:
 
 
 def preset_names() -> list[str]:
-    """Every preset as load_config takes it: painted, …, ablations/cihp_gse, …"""
+    """Names of all presets, as `load_config` takes them: painted, …, ablations/cihp_gse, …"""
     return sorted(
         path.relative_to(preset_folder()).with_suffix("").as_posix() for path in preset_folder().rglob("*.toml")
     )
 
 
 def load_config(path: str | pathlib.Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """The resolved configuration: defaults, then the preset, then command-line style overrides.
+    """Load a configuration: defaults, changed by a preset, changed by command-line style overrides.
 
-    A file may begin with base = "NAME", another preset that it builds upon.
+    A file may begin with base = "NAME", a preset whose values it changes.
 
     Args:
-        path: a TOML file or the name of a preset; None is "painted", the embedded default run.
+        path: a TOML file or the name of a preset; None is the preset "painted".
         overrides: e.g. ["--train.iterations", "100", "--seed", "1"].
 
     Raises:
-        ValueError: no such file, an unknown key (with the nearest known one), a value of the wrong type, or a base that
-            has a base itself.
-        SystemExit: an unknown or malformed override (tyro's message says which).
+        ValueError: no such file, an unknown key (the message suggests the nearest), a value of the wrong type, or a
+            base that has a base itself.
+        SystemExit: an unknown or malformed override; tyro prints which.
     """
     path = find_preset(path or "painted")
     values = _read_toml(path)
@@ -331,7 +334,7 @@ def load_config(path: str | pathlib.Path | None = None, overrides: Sequence[str]
             below = base.get(group, {})
             below = below if isinstance(below, dict) else {"base": below}  # variant = "released"
             if group == "data" and "dataset" in entries and entries["dataset"] != below.get("dataset"):
-                below = {key: value for key, value in below.items() if key != "options"}  # another data set's
+                below = {key: value for key, value in below.items() if key != "options"}  # options belong to a data set
             base[group] = {**below, **entries} if isinstance(entries, dict) else entries
         values = base
     config = from_dict(values, source=str(path))
@@ -349,9 +352,12 @@ def _read_toml(path: pathlib.Path) -> dict:
 
 
 def from_dict(values: dict, source: str = "config") -> Config:
-    """A Config from nested dictionaries; absent keys keep their defaults. Raises ValueError as :func:`load_config`.
+    """Make a Config from nested dictionaries; missing keys keep their defaults.
 
-    Fields of configurations before version 0.2 are read as what they are called now.
+    Configurations from before version 0.2 are supported: their fields are moved to the current names.
+
+    Raises:
+        ValueError: as :func:`load_config`; `source` begins the message.
     """
     values = renamed(values, source)
     config = Config()
@@ -367,7 +373,7 @@ def from_dict(values: dict, source: str = "config") -> Config:
 
 
 def _variant(value: str | dict, source: str) -> Variant:
-    """The variant of a name, or of a table of fields that differ from its `base` (default: the paper)."""
+    """The variant of a name, or of a table with fields that differ from its `base` (default: the paper)."""
     changes = dict(value) if isinstance(value, dict) else {"base": value}
     base = changes.pop("base", "paper")
     if base not in VARIANTS:
@@ -377,7 +383,7 @@ def _variant(value: str | dict, source: str) -> Variant:
 
 
 def _typed_fields(section: type, entries: dict, place: str, prefix: str) -> dict:
-    """The entries of a table as the types of the dataclass `section`, whose fields they must be."""
+    """Check that all keys are fields of the dataclass `section` and convert the values to the types of the fields."""
     hints = typing.get_type_hints(section)
     _check_keys(entries, list(hints), place)
     return {key: _typed(value, hints[key], f"{prefix}.{key}") for key, value in entries.items()}
@@ -392,7 +398,7 @@ def _check_keys(given: Iterable[str], known: list[str], source: str) -> None:
 
 
 def _typed(value: Any, hint: Any, name: str) -> Any:
-    """The value as the type that the field asks for."""
+    """Convert a value to the type of its field; raise ValueError if it does not fit."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         if value not in arguments:
@@ -419,7 +425,7 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
 
 
 def validate(config: Config) -> None:
-    """Raises ValueError where two knobs contradict each other or a number makes no sense."""
+    """Raise ValueError if a value is out of range or two fields contradict each other."""
     data, train, inference = config.data, config.train, config.inference
     in_unit = {
         "data.flip_probability": data.flip_probability,
@@ -447,10 +453,14 @@ def validate(config: Config) -> None:
 
 
 def changed_inference(config: Config, changes: dict, source: str) -> Config:
-    """A copy with fields of the group inference changed, by name.
+    """Copy a configuration with changed fields of its group inference.
+
+    Args:
+        changes: values by the name of the field.
+        source: begins error messages.
 
     Raises:
-        ValueError: no such field, or a value of the wrong type or out of range; `source` begins the message.
+        ValueError: no such field, or a value of the wrong type or out of range.
     """
     fields = _typed_fields(InferenceConfig, changes, source, source)
     changed = dataclasses.replace(config, inference=dataclasses.replace(config.inference, **fields))
@@ -459,11 +469,13 @@ def changed_inference(config: Config, changes: dict, source: str) -> Config:
 
 
 def change(config: Config, arguments: Sequence[str], prog: str) -> Config:
-    """A configuration with command-line style changes, checked; another data set does not inherit data.options.
+    """Apply command-line arguments to a configuration and validate it.
+
+    data.options are emptied if the arguments change the data set but not its options.
 
     Raises:
-        ValueError: two fields contradict each other.
-        SystemExit: an unknown or malformed argument (tyro's message says which), or --help.
+        ValueError: a value is out of range, or two fields contradict each other.
+        SystemExit: an unknown or malformed argument (tyro prints which), or --help.
     """
     changed = tyro.cli(Config, default=config, args=list(arguments), prog=prog)
     if changed.data.dataset != config.data.dataset and changed.data.options == config.data.options:
@@ -473,7 +485,7 @@ def change(config: Config, arguments: Sequence[str], prog: str) -> Config:
 
 
 def to_dict(config: Config) -> dict:
-    """Nested dictionaries of plain values; `variant` is a name, or a table of what differs from the paper."""
+    """Convert to nested dictionaries of plain values; `variant` is a name, or a table of the changes to the paper."""
     values = json.loads(json.dumps(dataclasses.asdict(config)))
     names = [name for name, variant in VARIANTS.items() if variant == config.variant]
     paper = json.loads(json.dumps(dataclasses.asdict(PAPER)))
@@ -482,7 +494,7 @@ def to_dict(config: Config) -> dict:
 
 
 def to_toml(config: Config) -> str:
-    """The whole configuration as TOML; ``load_config`` of it gives the same configuration."""
+    """Write the whole configuration as TOML, from which ``load_config`` makes an equal configuration."""
     lines = []
     for group, entries in to_dict(config).items():
         if isinstance(entries, str):
@@ -493,7 +505,7 @@ def to_toml(config: Config) -> str:
 
 
 def _toml_value(value: Any) -> str:
-    """JSON's strings, numbers, booleans and arrays are TOML's, too; tables are not."""
+    """A value as TOML. Strings, numbers, booleans and arrays are written as JSON; only tables differ."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{json.dumps(key)} = {_toml_value(entry)}" for key, entry in value.items()) + " }"
     return json.dumps(value)
