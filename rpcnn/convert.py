@@ -1,9 +1,9 @@
-"""Converts other people's weights: ``python -m rpcnn.convert SOURCE OUT.safetensors``.
+"""Convert weights of other code: ``python -m rpcnn.convert SOURCE OUT.safetensors``.
 
-SOURCE is a checkpoint of the authors' released code (CIHP or MHP-v2, as training or as testing writes it): OUT is then
-a model of the released variant for rpcnn.predict and rpcnn.evaluate. Or it is an ImageNet ResNet under torchvision's
-names: OUT is then for --backbone-weights, and --pixels makes one that reads caffe's pixels read torchvision's, or the
-other way round. Nothing that SOURCE names is run; a name too many, one missing or a wrong shape is an error.
+If SOURCE is a checkpoint of the authors' released code (CIHP or MHP-v2, saved by training or testing), OUT is a model
+of the released variant for rpcnn.predict and rpcnn.evaluate. If SOURCE is an ImageNet ResNet with torchvision's names,
+OUT is for --backbone-weights, and --pixels converts between caffe's and torchvision's pixels. No code in SOURCE is
+executed. Missing or unexpected names and wrong shapes are errors.
 """
 
 import pathlib
@@ -33,8 +33,8 @@ from rpcnn.runtime.unpickle import read_checkpoint
 
 PRESETS = {CIHP.num_classes: "released", MHP_V2.num_classes: "released_mhpv2"}
 
-# Our modules and the released ones of the same weights. The released pyramid counts down from P4, its top apart, and
-# its non-local block has the names of the formula.
+# Our modules and the corresponding released ones. The released FPN numbers its levels from P4 down and names P5 apart;
+# its non-local block uses the symbols of the formula.
 MODULES = {
     "backbone.body": "Conv_Body",
     "fpn.lateral.0": "Conv_Body_FPN.fpn_in.2",
@@ -76,31 +76,32 @@ MODULES = {
 
 @dataclass
 class Conversion:
-    """A released checkpoint in our terms."""
+    """A converted released checkpoint."""
 
     model: RPRCNN
     config: Config
     label_set: LabelSet
-    names: dict[str, str]  # ours to the released one, of every tensor
-    dropped: list[str]  # constants of the checkpoint that agree with ours
+    names: dict[str, str]  # our name to the released name of every tensor
+    dropped: list[str]  # names of the constants in the checkpoint, which are equal to ours
 
 
 def convert_released(state: dict[str, Tensor], second_fold: bool = False) -> Conversion:
-    """The released network with the weights of a state dict of the released code.
+    """Build the released network with the weights of a state dict of the released code.
 
     Args:
-        state: 281 tensors and, where they are there, the anchors (training and testing) and the pixel statistics
-            (testing), which are compared with ours. The body's norms are scale and shift, statistics folded in; they
-            are taken as they are.
-        second_fold: multiply the norms' scales by 1 / sqrt(1 + 1e-5), as the released code does when it builds its
-            network for testing, where it folds the statistics 0 and 1 of a new norm into the stored scale.
+        state: 281 tensors and, optionally, the anchors (training and testing) and the pixel statistics (testing), which
+            must be equal to ours. The norms of the backbone are stored as scale and shift with folded statistics and
+            are copied unchanged.
+        second_fold: multiply the scales of the norms by 1 / sqrt(1 + 1e-5). The released code does so at test time: it
+            folds the initial statistics of a new norm (mean 0, variance 1) into the stored scale.
 
     Raises:
-        ValueError: the number of classes is not that of CIHP or MHP-v2; tensors too many, missing, of a wrong shape,
-            not finite or no floating-point numbers; anchors or pixel statistics that are not ours. Names the keys.
+        ValueError: the number of classes is not that of CIHP or MHP-v2; tensors are unexpected, missing, of a wrong
+            shape, not finite or not floating-point; anchors or pixel statistics differ from ours. The message names
+            the keys.
     """
     bias = state.get("SemSeg.Output.conv_logits.bias")
-    classes = CIHP.num_classes if bias is None else bias.numel()  # a missing one is named below
+    classes = CIHP.num_classes if bias is None else bias.numel()  # a missing bias is reported below
     if classes not in PRESETS:
         raise ValueError(
             f"convert: SemSeg.Output.conv_logits.bias must have {' or '.join(map(str, PRESETS))} classes, got {classes}"
@@ -108,12 +109,12 @@ def convert_released(state: dict[str, Tensor], second_fold: bool = False) -> Con
     config = load_config(PRESETS[classes])
     with torch.device("meta"):
         model = build_model(config, classes)
-    wanted = model.state_dict()
-    names = {ours: _released_name(ours) for ours in wanted}
+    expected = model.state_dict()
+    names = {name: _released_name(name) for name in expected}
     constants = _constants(config.model.anchor_sizes)
-    _refuse_misfits(state, {names[ours]: value.shape for ours, value in wanted.items()}, constants)
+    _check_state(state, {names[name]: value.shape for name, value in expected.items()}, constants)
 
-    weights = {ours: state[theirs].float().clone() for ours, theirs in names.items()}
+    weights = {name: state[released].float().clone() for name, released in names.items()}
     if second_fold:
         for name, module in model.named_modules():
             if isinstance(module, FrozenBatchNorm2d):
@@ -122,14 +123,17 @@ def convert_released(state: dict[str, Tensor], second_fold: bool = False) -> Con
     return Conversion(model, config, label_set(config), names, [key for key in constants if key in state])
 
 
-def _released_name(ours: str) -> str:
-    module = next(module for module in MODULES if ours.startswith(f"{module}."))
-    return MODULES[module] + ours.removeprefix(module)
+def _released_name(name: str) -> str:
+    module = next(module for module in MODULES if name.startswith(f"{module}."))
+    return MODULES[module] + name.removeprefix(module)
 
 
 def _constants(anchor_sizes: tuple[int, ...]) -> dict[str, Tensor]:
-    """What released checkpoints store besides weights, computed here: the pixel statistics as a scale and a shift, and
-    the anchors of the first cell up to their last pixels, of the fifth level, too, which the released network lacks."""
+    """Compute the constants that released checkpoints store besides weights.
+
+    These are the pixel statistics as scale and shift, and the anchors of the first cell with inclusive ends. They
+    include the anchors of the fifth level, which the released network does not use.
+    """
     mean, std = map(torch.tensor, PIXEL_STATISTICS["bgr255"])
     constants = {"Norm.weight": 1 / std, "Norm.bias": -mean / std}
     for level, (size, stride) in enumerate(zip(anchor_sizes, STRIDES, strict=True)):
@@ -137,18 +141,18 @@ def _constants(anchor_sizes: tuple[int, ...]) -> dict[str, Tensor]:
     return constants
 
 
-def _refuse_misfits(state: dict[str, Tensor], shapes: dict[str, torch.Size], constants: dict[str, Tensor]) -> None:
-    """Raises ValueError unless the state has exactly these names and shapes, finite numbers and these constants."""
+def _check_state(state: dict[str, Tensor], shapes: dict[str, torch.Size], constants: dict[str, Tensor]) -> None:
+    """Raise ValueError unless the state has exactly these names and shapes, finite values and equal constants."""
     constants = {key: value for key, value in constants.items() if key in state}
     shapes = shapes | {key: value.shape for key, value in constants.items()}
     misshapen = [key for key, shape in shapes.items() if key in state and state[key].shape != shape]
     faults = {
         "missing": [key for key in shapes if key not in state],
         "left over": [key for key in state if key not in shapes],
-        "of a wrong shape": [f"{key} {list(state[key].shape)}, {list(shapes[key])} wanted" for key in misshapen],
+        "of a wrong shape": [f"{key} must be {list(shapes[key])}, got {list(state[key].shape)}" for key in misshapen],
     }
     if not any(faults.values()):
-        finite = lambda value: all(end.isfinite() for end in value.aminmax())  # a NaN is both; no mask in memory
+        finite = lambda value: all(end.isfinite() for end in value.aminmax())  # aminmax gives NaN if there is one
         close = lambda key, value: torch.allclose(state[key].float(), value, atol=1e-3)
         faults = {
             "no floating-point numbers": [key for key, value in state.items() if not value.is_floating_point()],
@@ -166,15 +170,15 @@ def _shortened(keys: list[str], most: int = 12) -> str:
 
 
 def convert_imagenet(state: dict[str, Tensor], pixels: str = "keep", path: str = "the file") -> dict[str, Tensor]:
-    """The body of an ImageNet ResNet-18, -50 or -101 from a state dict under torchvision's names, for `ResNet`.
+    """Convert an ImageNet ResNet-18, -50 or -101 with torchvision's names to the state dict of the body of `ResNet`.
 
     Args:
-        state: with or without the classifier (fc.*), which is left out.
-        pixels: "keep", or what to change: "bgr255-to-rgb" or "rgb-to-bgr255", see `change_pixels`.
-        path: of the file, for the messages.
+        state: with or without the classifier (fc.*), which is dropped.
+        pixels: "keep", "bgr255-to-rgb" or "rgb-to-bgr255", see `change_pixels`.
+        path: of the file, for messages.
 
     Raises:
-        ValueError: tensors too many, missing or of a wrong shape, named.
+        ValueError: tensors are unexpected, missing or of a wrong shape; the message names them.
     """
     name = "resnet50" if "layer1.0.conv3.weight" in state else "resnet18"
     name = "resnet101" if "layer3.22.conv1.weight" in state else name
@@ -188,11 +192,15 @@ def convert_imagenet(state: dict[str, Tensor], pixels: str = "keep", path: str =
 
 
 def change_pixels(body: dict[str, Tensor], source: str, target: str) -> dict[str, Tensor]:
-    """The first layer of a ResNet that reads `source` pixels as one that reads `target`: the entries that change.
+    """Convert the first layer of a ResNet to another pixel format; returns the changed entries of the state dict.
 
-    source, target: keys of `PIXEL_STATISTICS`. The channels swap, their scales go into the weights, and what the means
-    differ by goes into the first norm's mean. The two compute the same but at the image's border, where both pad with
-    their own mean color.
+    The channels are swapped, their scales are folded into the weights, and the difference of the means is folded into
+    the running mean of the first norm. Both networks compute the same except at the border of the image, where each
+    pads with its own mean color.
+
+    Args:
+        body: state dict of the ResNet.
+        source, target: keys of `PIXEL_STATISTICS`.
     """
     mean, std = map(torch.tensor, PIXEL_STATISTICS[source])
     new_mean, new_std = map(torch.tensor, PIXEL_STATISTICS[target])
@@ -218,24 +226,24 @@ class Arguments:
     output: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT.safetensors")]
     """The file to write, .safetensors."""
     report: bool = False
-    """Released checkpoints: print every tensor with its released name, not a table of the modules."""
+    """Released checkpoints: print every tensor with its released name instead of a table of the modules."""
     second_fold: bool = False
-    """Released checkpoints: multiply the body's norms by 1 / sqrt(1 + 1e-5), as the released code does at test time;
-    only for comparing with it to the last digit."""
+    """Released checkpoints: multiply the norms of the backbone by 1 / sqrt(1 + 1e-5), as the released code does at test
+    time; only for exact comparisons with it."""
     pixels: Literal["keep", "bgr255-to-rgb", "rgb-to-bgr255"] = "keep"
-    """ImageNet ResNets: change the first layer from caffe's pixels (BGR in 0..255 less a mean, what the preset released
-    reads) to torchvision's (RGB in 0..1, less the mean, over the deviation, what all others read), or the other way."""
+    """ImageNet ResNets: convert the first layer from caffe's pixels (BGR in 0..255 minus a mean, for the preset
+    released) to torchvision's (RGB in 0..1, normalized, for all others), or the other way."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line."""
+    """Run the command."""
     options = tyro.cli(Arguments, args=arguments, prog="rpcnn convert", description=__doc__)
     with user_errors(SafetensorError):
         print(_run(options))
 
 
 def _run(options: Arguments) -> str:
-    """Converts and writes; returns the report."""
+    """Convert and write; returns the report."""
     output = pathlib.Path(options.output)
     if output.suffix != ".safetensors":
         raise ValueError(f"convert: the file to write must end in .safetensors, got {options.output}")
@@ -282,14 +290,14 @@ def _report(conversion: Conversion, every: bool) -> list[str]:
     if every:
         width = max(map(len, conversion.names.values())) + 2
         rows = conversion.names.items()
-        return lines + [f"{theirs:<{width}}{ours}  {list(parameters[ours].shape)}" for ours, theirs in rows]
+        return lines + [f"{released:<{width}}{name}  {list(parameters[name].shape)}" for name, released in rows]
     tensors, numbers = {}, {}
-    for ours, parameter in parameters.items():
-        module = next(module for module in MODULES if ours.startswith(f"{module}."))
+    for name, parameter in parameters.items():
+        module = next(module for module in MODULES if name.startswith(f"{module}."))
         tensors[module] = tensors.get(module, 0) + 1
         numbers[module] = numbers.get(module, 0) + parameter.numel()
     rows = [(MODULES[module], module, tensors[module], numbers[module]) for module in MODULES]
-    lines += [f"{theirs:<46}{ours:<32}{count:>4}{size:>12,}" for theirs, ours, count, size in rows]
+    lines += [f"{released:<46}{module:<32}{count:>4}{size:>12,}" for released, module, count, size in rows]
     return lines
 
 

@@ -248,7 +248,7 @@ def test_checkpoints_that_do_not_fit_are_refused_by_name():
     key = "Conv_Body_FPN.fpn_in.0.0.weight"
     assert (
         refused(lambda s: s.update({key: torch.zeros(256, 512, 1, 1)}))
-        == f"of a wrong shape: {key} [256, 512, 1, 1], [256, 1024, 1, 1] wanted"
+        == f"of a wrong shape: {key} must be [256, 1024, 1, 1], got [256, 512, 1, 1]"
     )
     anchors = "RPN.anchor_generator.cell_anchors.3"
     assert refused(lambda s: s.update({anchors: s[anchors] + 0.5})) == f"not the network's own constants: {anchors}"
