@@ -1,4 +1,4 @@
-"""What all commands share: words before options, and one way to fail."""
+"""Shared by all commands: splitting the command line, and errors of the user."""
 
 import contextlib
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 
 class UserError(SystemExit):
-    """Ends a command with a line on stderr that begins with "rpcnn: " and exit status 2, as an unknown option does."""
+    """Ends the command with a line on stderr that begins with "rpcnn: " and with exit status 2."""
 
     def __init__(self, message: object):
         super().__init__(f"rpcnn: {message}")
@@ -16,7 +16,7 @@ class UserError(SystemExit):
 
 @contextlib.contextmanager
 def user_errors(*also: type[Exception]) -> Iterator[None]:
-    """What a file, folder or value named on the command line makes fail ends the command as `UserError`."""
+    """Context that turns ValueError, OSError and the exceptions `also` into `UserError`."""
     try:
         yield
     except (ValueError, OSError, *also) as error:
@@ -24,12 +24,12 @@ def user_errors(*also: type[Exception]) -> Iterator[None]:
 
 
 def words_and_options(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """The words before the first option, and the rest. Of the process where `arguments` is None."""
+    """Split arguments into the words before the first option, and the rest; None takes those of the process."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     first = next((number for number, text in enumerate(arguments) if text.startswith("-")), len(arguments))
     return arguments[:first], arguments[first:]
 
 
 def wants_help(options: Sequence[str]) -> bool:
-    """Whether -h or --help is among them."""
+    """Whether -h or --help is among the options."""
     return bool({"-h", "--help"} & set(options))

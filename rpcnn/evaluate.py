@@ -1,12 +1,12 @@
-"""Evaluates a trained model: ``python -m rpcnn.evaluate RUN_OR_WEIGHTS [--key value …]``.
+"""Evaluate a trained model: ``python -m rpcnn.evaluate RUN_OR_WEIGHTS [--key value …]``.
 
-Prints mIoU, pixel and mean accuracy, AP^p_50, AP^p_vol, PCP_50 and AP^bbox in one table, writes results.json and
-pictures of input, truth and prediction. The configuration travels with the weights; every field of it can be given
+Prints mIoU, pixel and mean accuracy, AP^p_50, AP^p_vol, PCP_50 and AP^bbox in one table; writes results.json and
+pictures of input, ground truth and prediction. The configuration is stored with the weights; every field can be changed
 on the command line (--data-root, --data.eval-split train, --inference.semantic-mode parsing, --inference.augment …).
 --run.save-predictions FORMAT also writes the predictions, in a format of docs/formats.md.
 
-Evaluates anybody's predictions, without a model: ``python -m rpcnn.evaluate --predictions DIR --data-root DIR``;
-see ``python -m rpcnn.evaluate --predictions --help``.
+To evaluate prediction files of any model: ``python -m rpcnn.evaluate --predictions DIR --data-root DIR``; see
+``python -m rpcnn.evaluate --predictions --help``.
 """
 
 import pathlib
@@ -24,7 +24,7 @@ PROG = "rpcnn evaluate RUN_OR_WEIGHTS"
 
 
 def main(arguments: list[str] | None = None) -> dict:
-    """Runs the command line; returns the metrics."""
+    """Run the command; returns the metrics."""
     words, options = words_and_options(arguments)
     if any(option.split("=")[0] == "--predictions" for option in options):
         from rpcnn.evaluate_predictions import main as evaluate_predictions
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> dict:
             if config.inference.augment and distributed.is_main():
                 print(f"rpcnn: test-time augmentation: {pipeline.describe()}")
             results = evaluate(pipeline, folder)
-            if distributed.is_main():  # only until stop(): then each process is the main one
+            if distributed.is_main():  # before stop(), after which every process has rank 0
                 print(format_table(results, pipeline.label_set))
                 print(f"rpcnn: results and pictures are in {folder}")
     finally:

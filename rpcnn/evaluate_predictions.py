@@ -1,8 +1,8 @@
-"""Evaluates anybody's predictions: ``python -m rpcnn.evaluate --predictions DIR --data-root DIR``.
+"""Evaluate prediction files of any model: ``python -m rpcnn.evaluate --predictions DIR --data-root DIR``.
 
-DIR of --predictions is in one of the formats of docs/formats.md (detected by its files), DIR of --data-root a data set
-of docs/datasets.md. Prints every metric of rpcnn.metrics in one table; --output also writes them as results.json.
-Images are read by several processes, one at a time each: memory does not grow with the set.
+--predictions is a folder in a format of docs/formats.md (detected by its files), --data-root a data set of
+docs/datasets.md. Prints every metric of rpcnn.metrics in one table; --output also writes results.json. Several
+processes read one image at a time each; memory does not grow with the number of images.
 """
 
 import gc
@@ -33,33 +33,34 @@ class Arguments:
     split: str = "val"
     """Split of the data set: train or val."""
     dataset: str = ""
-    """Name or package.module:Class as in data.dataset; without, it is recognized by its files."""
+    """Name or package.module:Class as in data.dataset; empty: detected by its files."""
     options: Options = field(default_factory=dict)
     """Options of the data set as in data.options."""
     format: Literal["auto", "instances", "people", "coco", "cihp", "mhp"] = "auto"
     """Format of the predictions (docs/formats.md); auto detects it by the files."""
     output: str = ""
-    """Folder for results.json with the metrics; without, they are only printed."""
+    """Folder for results.json; empty: metrics are only printed."""
     missing: Literal["error", "empty", "skip"] = "error"
-    """Images of the split without a prediction: an error that names them; people and parts missed; or left out."""
+    """Images of the split without a prediction: error stops and names them; empty counts their people as missed; skip
+    leaves them out."""
     count_background: bool = True
-    """The background is a class of the mean IoU that AP^p and PCP compare (released code)."""
+    """Include the background in the mean IoU of AP^p and PCP (released code)."""
     free_only: bool = False
-    """AP^p compares a prediction with people whom no better one took; by default, as the released code, with the one it
-    overlaps most."""
+    """AP^p matches a prediction only to people that no better prediction is matched to. By default it is compared with
+    the person of highest overlap (released code)."""
     skip_empty: bool = False
-    """Images without a predicted person do not count in mIoU and the accuracies (released code: true)."""
+    """Exclude images without predicted people from mIoU and the accuracies (released code: true)."""
     absent: Literal["skip", "zero"] = "skip"
-    """Classes that occur nowhere: left out of mIoU (released code), or counted as 0 (some evaluators)."""
+    """Classes that occur in no image: skip leaves them out of mIoU (released code); zero counts them as 0."""
     workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Processes that read and count; 0 is one per processor, 1 the program's own."""
+    """Number of worker processes; 0: one per processor; 1: none besides the main process."""
 
 
 def main(arguments: list[str] | None = None) -> dict:
-    """Runs the command line; returns the metrics."""
+    """Run the command; returns the metrics."""
     options = tyro.cli(Arguments, args=arguments, prog="rpcnn evaluate", description=__doc__)
     folder, output = pathlib.Path(options.predictions), pathlib.Path(options.output)
-    gc.freeze()  # modules stay: looking through torch's objects again and again took a third of the summary's time
+    gc.freeze()  # keeps the garbage collector from traversing torch's objects: a third of the time of the summary
     with user_errors():
         only_one("rpcnn evaluate --predictions")
         if output.is_file():

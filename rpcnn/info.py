@@ -1,4 +1,4 @@
-"""``python -m rpcnn.info``: versions, devices, and which operators are compiled. Paste it into a bug report."""
+"""``python -m rpcnn.info``: print versions, devices and compiled ops. Paste the output into a bug report."""
 
 import importlib.metadata
 import platform
@@ -15,7 +15,7 @@ def _version(package: str) -> str:
 
 
 def compiled_ops() -> dict[str, dict[str, bool]]:
-    """For every op whether a kernel is compiled: {op: {"CPU": …, "CUDA": …}}."""
+    """Whether each op has a compiled kernel: {op: {"CPU": …, "CUDA": …}}."""
     from rpcnn.ops._library import CPU_MISSING, OPS
 
     if CPU_MISSING:
@@ -25,7 +25,7 @@ def compiled_ops() -> dict[str, dict[str, bool]]:
 
 
 def report() -> str:
-    """The whole report as text."""
+    """The report as text."""
     from rpcnn import __version__
     from rpcnn.ops import _library
 
@@ -71,7 +71,7 @@ def processor() -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prints the report."""
+    """Print the report."""
     tyro.cli(lambda: None, args=arguments, prog="rpcnn info", description=__doc__)
     print(report())
 

@@ -1,23 +1,23 @@
-"""Label sets: the parts of a person that a data set names, their left/right pairs and their colors."""
+"""Label sets: the labels of a data set, their left/right pairs and their colors."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
 IGNORE = 255
-"""Label that losses and metrics pass over, in every data set."""
+"""Label that losses and metrics ignore, in all data sets."""
 
 
 def voc_palette(num_colors: int) -> tuple[tuple[int, int, int], ...]:
     """The PASCAL VOC color map: `num_colors` RGB triples in 0..255.
 
-    Bits 0, 1, 2 of the index become the highest bit of red, green and blue, bits 3, 4, 5 the next one, so
-    that near indices get far colors and the palette of a longer list begins with that of a shorter one.
+    Bits 0, 1, 2 of the index are the highest bits of red, green and blue, bits 3, 4, 5 the next lower ones. Adjacent
+    indices have clearly different colors, and a color does not depend on `num_colors`.
     """
     palette = []
     for index in range(num_colors):
         color = [0, 0, 0]
-        for bit in range(8):  # 8 indices' worth of bits fill 3 channels from the top down; bits 24+ cannot occur
+        for bit in range(8):  # from the highest bit of each channel down
             for channel in range(3):
                 color[channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
         palette.append((color[0], color[1], color[2]))
@@ -28,10 +28,14 @@ def voc_palette(num_colors: int) -> tuple[tuple[int, int, int], ...]:
 class LabelSet:
     """The labels of one data set.
 
-    `names[0]` is the background. `pairs` holds (left, right) indices of parts that a mirror image exchanges.
-    `palette` holds one RGB triple in 0..255 per label (default: the PASCAL VOC color map).
+    Args:
+        name: of the label set.
+        names: of the labels; names[0] is the background.
+        pairs: (left, right) indices of the parts that are exchanged in a mirror image.
+        palette: one RGB triple in 0..255 per label; by default the PASCAL VOC color map.
 
-    Raises ValueError if a pair or the palette does not fit the names.
+    Raises:
+        ValueError: a pair or the palette does not fit the names.
     """
 
     name: str
@@ -60,7 +64,7 @@ class LabelSet:
         return len(self.names)
 
     def to_dict(self) -> dict:
-        """The fields as plain values, for JSON."""
+        """Convert to plain values, for JSON."""
         return {
             "name": self.name,
             "names": list(self.names),
@@ -70,13 +74,13 @@ class LabelSet:
 
     @classmethod
     def from_dict(cls, values: dict) -> "LabelSet":
-        """The label set of `to_dict`. Raises ValueError where the fields do not fit each other."""
+        """Make a label set from the result of `to_dict`. Raises ValueError as the constructor."""
         pairs = tuple(tuple(pair) for pair in values.get("pairs", ()))
         palette = tuple(tuple(color) for color in values.get("palette", ()))
         return cls(values["name"], tuple(values["names"]), pairs, palette)
 
     def flip_table(self) -> np.ndarray:
-        """uint8 [256]: each label in a mirror image; values without a partner, 255 included, stay."""
+        """Lookup table uint8 [256] of labels in a mirror image; unpaired values, 255 included, map to themselves."""
         table = np.arange(256, dtype=np.uint8)
         for left, right in self.pairs:
             table[left], table[right] = right, left
@@ -113,5 +117,5 @@ LIP = LabelSet("LIP", (
 PASCAL_PERSON_PART = LabelSet("PASCAL-Person-Part", (
     "Background", "Head", "Torso", "Upper-arms", "Lower-arms", "Upper-legs", "Lower-legs",
 ))
-"""PASCAL-Person-Part: 6 parts and background, left and right not told apart."""
+"""PASCAL-Person-Part: 6 parts and background, without distinction of left and right."""
 # fmt: on

@@ -1,8 +1,8 @@
-"""Parses pictures: ``python -m rpcnn.predict SOURCE… [--weights RUN_OR_FILE] [--output FOLDER] [--augment]``.
+"""Parse images: ``python -m rpcnn.predict SOURCE… [--weights RUN_OR_FILE] [--output FOLDER] [--augment]``.
 
-SOURCE is an image, a folder of images or a quoted pattern ("photos/*.jpg"). For each image <stem>, four files:
-<stem>_overlay.png (parts in color, people, scores), <stem>_labels.png (palette PNG whose values are the class ids),
-<stem>_instances.png (0 nobody, 1 the best person, 2 the next …) and <stem>.json (boxes in pixels and the three scores).
+SOURCE is an image, a folder of images or a quoted pattern ("photos/*.jpg"). Writes four files per image <stem>:
+<stem>_overlay.png (parts in color, people, scores), <stem>_labels.png (palette PNG; values are class ids),
+<stem>_instances.png (instance ids: 0 background, 1 the best person, …) and <stem>.json (boxes in pixels, three scores).
 """
 
 import glob
@@ -25,7 +25,10 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", "
 
 
 def find_pictures(sources: Sequence[str]) -> list[pathlib.Path]:
-    """The image files that sources mean: files, folders (not their subfolders) and patterns, in order, once each.
+    """Find the image files of all sources, in order and without duplicates.
+
+    Args:
+        sources: files, folders (without their subfolders) and patterns.
 
     Raises:
         ValueError: a source matches no image.
@@ -46,7 +49,7 @@ def find_pictures(sources: Sequence[str]) -> list[pathlib.Path]:
 
 
 def newest_run() -> str:
-    """The run folder under runs/ with the newest weights. Raises ValueError where there is none."""
+    """The run folder under runs/ with the newest weights. Raises ValueError if there is none."""
     candidates = sorted(pathlib.Path("runs").glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
     if not candidates:
         raise ValueError(
@@ -57,7 +60,7 @@ def newest_run() -> str:
 
 @dataclass
 class Arguments:
-    """The command line of rpcnn.predict. Fields without a value keep that of the model's configuration."""
+    """The command line of rpcnn.predict. Options that are not given keep the value of the model's configuration."""
 
     source: tyro.conf.Positional[tuple[str, ...]]
     """Images, folders of images or quoted patterns."""
@@ -68,21 +71,21 @@ class Arguments:
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda or cuda:N."""
     min_parsing_score: Annotated[float | None, tyro.conf.arg(metavar="0..1")] = None
-    """People enter the combined map from this parsing score on."""
+    """Smallest parsing score of the people in the combined map."""
     semantic_mode: Literal["combine", "parsing", "semseg"] | None = None
     """How the label map is made (Table 6)."""
     test_short_side: Annotated[int | None, tyro.conf.arg(aliases=["--short-side"], metavar="PIXELS")] = None
-    """Pixels of the short side that the image is resized to."""
+    """Short side in pixels that images are resized to."""
     test_long_side_max: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
-    """Pixels that the long side then never exceeds."""
+    """Largest long side in pixels after resizing."""
     augment: bool = False
     """Test-time augmentation: several scales and mirror images, averaged; tens of times slower."""
     batch_size: int = 1
-    """Images that go through the network together, where they have the same size after resizing."""
+    """Largest number of images in a batch; only images of the same size after resizing are batched."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line."""
+    """Run the command."""
     options = tyro.cli(Arguments, args=arguments, prog="rpcnn predict", description=__doc__)
     names = ("min_parsing_score", "semantic_mode", "test_short_side", "test_long_side_max")
     changes = {name: value for name in names if (value := getattr(options, name)) is not None}

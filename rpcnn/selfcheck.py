@@ -1,10 +1,9 @@
-"""Checks and times the kernels on this machine's GPU: ``python -m rpcnn.selfcheck``.
+"""Check and time the kernels on the GPU of this machine: ``python -m rpcnn.selfcheck``.
 
-Every op is held against its plain-PyTorch definition on the CPU, forward and backward, in float32, float16 and
-bfloat16; called again and again for bit-equal results; on a side stream; on every further device; captured in a CUDA
-graph where its sizes allow. Then its speed: milliseconds, GB/s of the fewest bytes, share of the copying speed.
-The report is one Markdown file, ready to be pasted into an issue. Without a GPU it says so; ``--device cpu`` does what
-can be done without one.
+Every op is compared with its plain-PyTorch definition on the CPU, forward and backward, in float32, float16 and
+bfloat16; run several times for bit-equal results; on side streams; on all other devices; and in a CUDA graph if its
+output has a fixed size. Then it is timed: milliseconds, GB/s of inputs and outputs, share of the copy bandwidth. The
+report is one Markdown file, ready to be pasted into an issue. ``--device cpu`` checks the CPU kernels.
 """
 
 import dataclasses
@@ -28,12 +27,12 @@ from rpcnn.ops._library import OPS
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 
 
-def agree(example: Example, mine: list[Tensor], wanted: list[Tensor], tolerance: float):
-    """Raises AssertionError where they differ."""
-    for got, want in zip(mine, wanted, strict=True):
+def assert_close(example: Example, actual: list[Tensor], expected: list[Tensor], tolerance: float):
+    """Raise AssertionError if the outputs differ."""
+    for got, want in zip(actual, expected, strict=True):
         got = got.cpu()
         if example.exact or not want.is_floating_point():
-            assert got.shape == want.shape, f"shape {list(got.shape)}, wanted {list(want.shape)}"
+            assert got.shape == want.shape, f"shape must be {list(want.shape)}, got {list(got.shape)}"
             wrong = (got != want).float().mean().item() if want.numel() else 0.0
             assert wrong <= 1e-3, f"{100 * wrong:.2f} % differ"
         else:
@@ -42,37 +41,37 @@ def agree(example: Example, mine: list[Tensor], wanted: list[Tensor], tolerance:
 
 
 def check_definition(example: Example, device):
-    """Every dtype and layout against the definition in float32 of the same rounded numbers."""
+    """Compare every dtype and memory format with the definition in float32 on the same rounded inputs."""
     for dtype, tolerance in TOLERANCE.items():
         if dtype != torch.float32 and not example.maps:
             continue
         rounded = dataclasses.replace(example, arguments=example.on("cpu", dtype))
-        wanted = rounded.run(example.reference, "cpu")
+        expected = rounded.run(example.reference, "cpu")
         for layout in (torch.contiguous_format, torch.channels_last):
-            agree(example, rounded.run(example.function, device, dtype, layout), wanted, tolerance)
+            assert_close(example, rounded.run(example.function, device, dtype, layout), expected, tolerance)
 
 
 def check_repeats(example: Example, device):
-    """Five calls, bit for bit."""
+    """Five calls give bit-equal results."""
     first = example.run(example.function, device)
     for _ in range(4):
         assert all(map(torch.equal, example.run(example.function, device), first)), "two calls differ"
 
 
 def check_stream(example: Example, device):
-    """Two side streams at once, beside the current one."""
-    wanted = example.run(example.function, device)
+    """Two side streams at once give the result of the current stream."""
+    expected = example.run(example.function, device)
     streams, results = [torch.cuda.Stream(device) for _ in range(2)], []
     for stream in streams:
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             results.append(example.run(example.function, device))
     torch.cuda.synchronize(device)
-    assert all(all(map(torch.equal, result, wanted)) for result in results), "a side stream gives something else"
+    assert all(all(map(torch.equal, result, expected)) for result in results), "results on a side stream differ"
 
 
 def check_graph(example: Example, device):
-    """Captured once, replayed on other numbers."""
+    """A captured graph is replayed with other values."""
     arguments = example.on(device)
     call = lambda: tree_leaves(example.function(**arguments))
     side = torch.cuda.Stream(device)
@@ -87,20 +86,20 @@ def check_graph(example: Example, device):
         m.mul_(0.5)
     graph.replay()
     with torch.no_grad():
-        wanted = call()
-    assert all(map(torch.equal, captured, wanted)), "the replay gives something else"
+        expected = call()
+    assert all(map(torch.equal, captured, expected)), "results of the replay differ"
 
 
 def check_second_device(example: Example, device):
-    """On every other device, with the first one current."""
-    wanted = example.run(example.function, device)
+    """All other devices give the same result while the first one is current."""
+    expected = example.run(example.function, device)
     for index in range(torch.cuda.device_count()):
         got = [t.to(device) for t in example.run(example.function, f"cuda:{index}")]
-        assert all(map(torch.equal, got, wanted)), f"cuda:{index} gives something else"
+        assert all(map(torch.equal, got, expected)), f"cuda:{index}: results differ"
 
 
 def milliseconds(f, device) -> float:
-    """Median of 20 calls after three."""
+    """Median time of 20 calls after 3 warm-up calls, in milliseconds."""
     times = []
     for i in range(23):
         if device.type == "cuda":
@@ -115,7 +114,7 @@ def milliseconds(f, device) -> float:
 
 
 def timings(device) -> list[str]:
-    """A table: forward, and forward + backward, at the paper's sizes."""
+    """Time forward, and forward + backward, at the paper's sizes; returns the lines of a table."""
     source = torch.ones(1 << 26, device=device)
     target = torch.empty_like(source)
     copying = 2 * source.nbytes / milliseconds(lambda: target.copy_(source), device) / 1e6
@@ -143,7 +142,7 @@ def timings(device) -> list[str]:
 
 
 def checks(device: torch.device) -> dict[str, Callable]:
-    """Those that this device allows."""
+    """The checks that this device supports."""
     chosen = {"definition": check_definition, "repeats": check_repeats}
     if device.type == "cuda":
         chosen |= {"streams": check_stream, "graph": check_graph}
@@ -153,7 +152,7 @@ def checks(device: torch.device) -> dict[str, Callable]:
 
 
 def check_all(device: torch.device) -> tuple[list[str], int]:
-    """The table of the checks, and how many failed; a failure never keeps the rest from running."""
+    """Run all checks, also after failures; returns the lines of a table and the number of failures."""
     chosen, failed = checks(device), 0
     lines = ["| op | " + " | ".join(chosen) + " |", "|---|" + "---|" * len(chosen)]
     for op, make in OPS.items():
@@ -180,13 +179,13 @@ class Arguments:
     device: str = "cuda"
     """cuda, cuda:N or cpu."""
     output: str = ""
-    """Folder for the report; empty writes it here."""
+    """Folder for the report; empty: the current folder."""
     timing: bool = True
-    """Time the kernels, too."""
+    """Also time the kernels."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: all is well, or there is no GPU to check; 1: something failed; 2: the kernels for the device are missing."""
+    """Run the command; returns 0: all passed, or no GPU; 1: a check failed; 2: kernels for the device are missing."""
     options = tyro.cli(Arguments, args=arguments, prog="rpcnn selfcheck", description=__doc__)
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         print("rpcnn: no GPU is visible here, so nothing was checked. --device cpu checks the CPU kernels.")

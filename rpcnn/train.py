@@ -1,17 +1,16 @@
-"""Trains RP R-CNN: ``python -m rpcnn.train [config] [--key value …]``.
+"""Train RP R-CNN: ``python -m rpcnn.train [config] [--key value …]``.
 
-config is a TOML file or the name of a preset (configs/*.toml); without it the embedded default runs: it paints
-scenes of people, trains a small network on them, evaluates it on scenes it has not seen and writes pictures. Every
-field of the configuration can be given on the command line (--train.iterations 1000, or short: --iterations 1000);
---help lists them all.
+config is a TOML file or the name of a preset (configs/*.toml). The default, "painted", paints scenes of people, trains
+a small network on them, evaluates it on new scenes and writes pictures. Every field of the configuration can be given
+on the command line (--train.iterations 1000, or short: --iterations 1000); --help lists them all.
 
-    python -m rpcnn.train                                          the embedded default, minutes on two CPU cores
+    python -m rpcnn.train                                          the default, minutes on two CPU cores
     python -m rpcnn.train cihp_r50 --data-root /data/CIHP --backbone-weights resnet50.pth
     torchrun --nproc_per_node=8 -m rpcnn.train cihp_r50 --data-root /data/CIHP
     python -m rpcnn.train cihp_r50 --output runs/mine --resume auto   continues an interrupted run, bit for bit
 
-Learning rate: train.learning_rate is for 16 images a step and scales with train.batch_size, which counts the images
-of all processes and accumulation steps. Two processes train on exactly what one process with the same batch would.
+Learning rate: train.learning_rate is for batch size 16 and is scaled linearly with train.batch_size, which counts the
+images of all processes and accumulation steps. Several processes train as one process with the same batch size.
 """
 
 import contextlib
@@ -47,7 +46,7 @@ from rpcnn.runtime.schedule import learning_rate
 
 
 def main(arguments: list[str] | None = None) -> pathlib.Path:
-    """Runs the command line; returns the run folder."""
+    """Run the command; returns the run folder."""
     preset, config = parse(arguments)
     with user_errors():
         device = distributed.start(config.run.device)
@@ -58,7 +57,11 @@ def main(arguments: list[str] | None = None) -> pathlib.Path:
 
 
 def parse(arguments: list[str] | None) -> tuple[str, Config]:
-    """(name of the preset, resolved configuration) of a command line; a bad one ends the process with the reason."""
+    """Parse the command line into (name of the preset, configuration).
+
+    Raises:
+        UserError, SystemExit: an invalid command line, or --help.
+    """
     words, options = words_and_options(arguments)
     if len(words) > 1:
         raise UserError(f"train takes one preset or TOML file before its options, got {' '.join(words)}")
@@ -71,33 +74,39 @@ def parse(arguments: list[str] | None) -> tuple[str, Config]:
 
 
 def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
-    """Trains, evaluates and draws; returns the run folder."""
-    run, knobs = config.run, config.train
+    """Train and evaluate; returns the run folder.
+
+    Args:
+        config: of the run.
+        name: of the preset; names the run folder unless run.output is given.
+        device: of this process.
+    """
+    run, settings = config.run, config.train
     with user_errors():
-        share = distributed.world_size() * knobs.accumulate
-        if knobs.batch_size % share:
+        share = distributed.world_size() * settings.accumulate
+        if settings.batch_size % share:
             raise ValueError(
                 f"train.batch_size: must be a multiple of the processes times train.accumulate, {share}, "
-                f"got {knobs.batch_size}"
+                f"got {settings.batch_size}"
             )
-        # Each process for itself might find another free name, or no run where the main process goes on with one.
+        # Chosen once for all processes: by itself, a process could see the folder that another has just created.
         folder, resumed = distributed.on_main(lambda: new_run_folder(run.output, name, run.resume))
         set_up_torch(run.seed, run.deterministic)
         dataset = open_dataset(config, "train")
         if run.evaluate:
-            open_dataset(config, "eval")  # what is missing there is said now, not after the last iteration
+            open_dataset(config, "eval")  # a missing split is an error now, not after training
         labels = dataset.labels
         model = build_model(config, labels.num_classes)
         taken = []
-        if knobs.init_weights and not resumed:
-            taken = init_from(model, load_weights(knobs.init_weights), labels, knobs.init_classes)
+        if settings.init_weights and not resumed:
+            taken = init_from(model, load_weights(settings.init_weights), labels, settings.init_classes)
     transform = train_transform(config, labels)
     model = place(model, device)
     if run.compile:
         for part in (model.backbone, model.fpn):
-            part.compile()  # in place: the names of the weights stay, and the pyramid's users run as they are
-    groups = parameter_groups(model, knobs.weight_decay)
-    if knobs.optimizer == "sgd":
+            part.compile()  # in place, which keeps the state-dict keys
+    groups = parameter_groups(model, settings.weight_decay)
+    if settings.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=1.0, momentum=0.9, fused=True)
     else:
         optimizer = torch.optim.AdamW(groups, lr=1.0, fused=True)
@@ -115,17 +124,17 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
     if distributed.is_main():
         (folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
         (folder / "environment.txt").write_text(report() + "\n", encoding="utf-8")
-    batch = knobs.batch_size
-    rate = knobs.learning_rate * batch / 16
+    batch = settings.batch_size
+    rate = settings.learning_rate * batch / 16
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     log.say(
         f"rpcnn: {'resuming' if resumed else 'training'} in {folder}\n"
         f"  data     {len(dataset)} images of {config.data.dataset}\n"
         f"  device   {distributed.world_size()} process(es) on {device}, {torch.get_num_threads()} threads each\n"
         f"  model    {config.model.backbone}, {trainable / 1e6:.2f} M trainable parameters, {dtype or 'fp32'}\n"
-        f"  schedule {knobs.iterations} iterations of {batch} images, {knobs.warmup_iterations} of warm-up, "
-        f"rate {knobs.learning_rate} · {batch}/16 = {rate:g}, "
-        + ("cosine to 0" if knobs.decay == "cosine" else f"steps at {list(knobs.steps)}")
+        f"  schedule {settings.iterations} iterations of {batch} images, {settings.warmup_iterations} of warm-up, "
+        f"rate {settings.learning_rate} · {batch}/16 = {rate:g}, "
+        + ("cosine to 0" if settings.decay == "cosine" else f"steps at {list(settings.steps)}")
         + "".join(f"\n  start    {line}" for line in taken)
     )
 
@@ -137,49 +146,49 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
     loader = make_train_loader(
         dataset,
         transform,
-        batch // knobs.accumulate,
+        batch // settings.accumulate,
         seed=run.seed,
-        start_iteration=iteration * knobs.accumulate,
+        start_iteration=iteration * settings.accumulate,
         num_workers=config.data.workers,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         pin_memory=device.type == "cuda",
     )
     batches = iter(loader)
-    while iteration < knobs.iterations:
+    while iteration < settings.iterations:
         iteration += 1
         lr = learning_rate(
             iteration,
-            knobs.learning_rate,
+            settings.learning_rate,
             batch,
-            knobs.steps,
-            knobs.warmup_iterations,
-            knobs.iterations if knobs.decay == "cosine" else None,
+            settings.steps,
+            settings.warmup_iterations,
+            settings.iterations if settings.decay == "cosine" else None,
         )
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        for part in range(knobs.accumulate):
+        for part in range(settings.accumulate):
             started = time.perf_counter()
             images, targets = next(batches)
             images, targets = to_device(images, targets, device)
             waited = time.perf_counter() - started
-            last = part == knobs.accumulate - 1
+            last = part == settings.accumulate - 1
             hold = contextlib.nullcontext() if last or parallel is model else parallel.no_sync()
             with hold:
                 with autocast(device, dtype):
                     losses = parallel(images, targets)
-                scaler.scale(sum(losses.values()) / knobs.accumulate).backward()
+                scaler.scale(sum(losses.values()) / settings.accumulate).backward()
             log.add(losses, len(images) * distributed.world_size(), waited)
-        if knobs.clip_gradient_norm:
+        if settings.clip_gradient_norm:
             scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), knobs.clip_gradient_norm)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_gradient_norm)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
 
-        finished = iteration == knobs.iterations
+        finished = iteration == settings.iterations
         if iteration % run.log_every == 0 or finished:
-            log.report(iteration, knobs.iterations, lr)
+            log.report(iteration, settings.iterations, lr)
         if (iteration % run.save_every == 0 or finished) and distributed.is_main():
             state = {
                 "iteration": iteration,
@@ -189,7 +198,8 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
             }
             save_snapshot(folder, iteration, state)
             save_weights(folder / WEIGHTS, model, config, labels)
-    # Batch norm's running means are each process's own; the main one's are in the weights, for which the others wait.
+    # Running statistics of batch norm differ between processes; the saved weights have those of the main process. This
+    # also makes the other processes wait for the weights.
     distributed.copy_from_main(model.buffers())
     if run.evaluate:
         results = evaluate(Pipeline(model, config, labels), folder)
@@ -202,7 +212,7 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
 
 
 def train_transform(config: Config, labels: LabelSet) -> TrainTransform:
-    """The augmentation of a configuration."""
+    """The training transform of a configuration."""
     data, variant = config.data, config.variant
     sides = list(variant.short_sides) or tuple(data.short_side)
     boxes = PIXELS if variant.inclusive_boxes else EDGES
@@ -210,7 +220,7 @@ def train_transform(config: Config, labels: LabelSet) -> TrainTransform:
 
 
 def to_device(images: list[Tensor], targets: list[Target], device: torch.device) -> tuple[list[Tensor], list[Target]]:
-    """The batch on the device; host copies are asynchronous where the loader pinned them."""
+    """Move a batch to the device; copies from pinned memory are asynchronous."""
     move = lambda value: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
     return [move(image) for image in images], [{key: move(value) for key, value in t.items()} for t in targets]
 

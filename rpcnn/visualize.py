@@ -1,7 +1,6 @@
-"""Pictures of parsing results: parts in color, outlines, boxes, scores, a legend; and truth beside prediction.
+"""Drawing of parsing results: colored parts, outlines, boxes, scores and a legend; ground truth beside prediction.
 
-Everything is drawn at the size at which it is shown: small pictures are enlarged until text on them can be read, and
-lines and text grow with large ones.
+Small images are enlarged until text on them is readable; line width and text size grow with large images.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,14 +14,14 @@ from rpcnn.labels import IGNORE, LabelSet
 from rpcnn.pictures import Picture, load_picture
 
 INK, PAPER = (25, 25, 25), (250, 250, 250)
-# Outlines of neighboring people: bright, so that dark text can be read on them, and told apart by everybody.
+# Outlines of people: bright, so that dark text on them is readable, and distinguishable with color blindness.
 OUTLINES = ((255, 209, 0), (0, 190, 255), (255, 110, 60), (130, 230, 90), (240, 130, 230), (255, 255, 255))
-SHORTEST_SIDE = 240  # pixels; below it a legend takes more room than the picture
-LONGEST_PANEL_SIDE = 1280  # three of them in a row still open in any viewer
+SHORTEST_SIDE = 240  # pixels; with smaller images the legend would be larger than the image
+LONGEST_PANEL_SIDE = 1280  # pixels; three in a row still open in any viewer
 
 
 class Parsed(Protocol):
-    """What pictures are made of, as :class:`rpcnn.ParsingResult` has it."""
+    """The fields of :class:`rpcnn.ParsingResult` that are drawn."""
 
     boxes: Tensor
     """[N, 4] x1 y1 x2 y2 in pixels."""
@@ -31,22 +30,22 @@ class Parsed(Protocol):
     label_map: Tensor
     """[H, W]."""
     instance_map: Tensor
-    """[H, W]: 0 nobody, i + 1 person i."""
+    """[H, W] instance ids: 0 is background, i + 1 is person i."""
     label_set: LabelSet
 
     def __len__(self) -> int: ...
 
 
 def overlay(image: Picture, result: Parsed, legend: bool = True) -> Image.Image:
-    """The picture with parts in their colors; each person that result.instance_map shows with outline, box and score.
+    """Draw parts in their colors, and each person of result.instance_map with outline, box and score.
 
     Args:
-        image: a path, a PIL image or uint8 [H, W, 3] RGB, of the result's size.
-        legend: add a strip with colors and names of the parts present below the picture.
+        image: uint8 [H, W, 3] RGB or a PIL image, of the size of the result.
+        legend: add a legend with colors and names of the parts below.
 
     Returns:
-        RGB, a whole number of times as large as the image: once, unless its shorter side has less than 240 pixels.
-        The legend comes on top of that.
+        An RGB image, plus the legend. If the shorter side of the input has less than 240 pixels, it is enlarged by an
+        integer factor.
 
     Raises:
         ValueError: the image has another size or dtype.
@@ -61,17 +60,17 @@ def overlay(image: Picture, result: Parsed, legend: bool = True) -> Image.Image:
 
 
 def panel(image: Picture, true_label_map: np.ndarray, result: Parsed) -> Image.Image:
-    """Input, truth and prediction side by side with captions, and a legend of the parts in either map.
+    """Draw input, ground truth and prediction side by side with captions and a legend of the parts.
 
     Args:
         image: uint8 [H, W, 3] RGB or a PIL image.
-        true_label_map: [H, W] labels; 255 unknown, drawn hatched.
+        true_label_map: labels [H, W]; 255 (ignored) is drawn hatched.
 
     Returns:
-        RGB; each of the three is enlarged, or reduced to at most 1280 pixels.
+        An RGB image. Each of the three is enlarged if small, or reduced to at most 1280 pixels per side.
 
     Raises:
-        ValueError: image or truth have another size than the result.
+        ValueError: image or ground truth differ in size from the result.
     """
     shape = (result.label_map.shape[0], result.label_map.shape[1])
     true_label_map = np.asarray(true_label_map).astype(np.uint8)
@@ -95,7 +94,7 @@ def panel(image: Picture, true_label_map: np.ndarray, result: Parsed) -> Image.I
 
 
 def draw_result(picture: Image.Image, result: Parsed, size: tuple[int, int]) -> Image.Image:
-    """A picture resized to (width, height) with the parts and people of the result."""
+    """Resize a picture to (width, height) and draw the parts and people of the result."""
     ratio_x, ratio_y = size[0] / picture.width, size[1] / picture.height
     picture = color_parts(resize(picture, size), result.label_map.cpu().numpy(), result.label_set)
     instances = resize_labels_center(result.instance_map.cpu().numpy(), size)
@@ -126,7 +125,7 @@ def draw_result(picture: Image.Image, result: Parsed, size: tuple[int, int]) -> 
 def free_place(
     corner: Sequence[int], needed: tuple[int, int], taken: list, size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """x1 y1 x2 y2 of `needed` (width, height) pixels above a corner, moved into the picture and past those taken."""
+    """Find a place of `needed` (width, height) pixels above a corner, inside the picture and not on boxes `taken`."""
     width, height = needed
     x = max(min(round(corner[0]), size[0] - width), 0)
     y = max(round(corner[1]) - height, 0)
@@ -138,7 +137,7 @@ def free_place(
 
 
 def color_parts(picture: Image.Image, label_map: np.ndarray, label_set: LabelSet, opacity: float = 0.6) -> Image.Image:
-    """The picture under the colors of a label map, which is resized to it; 255 is hatched, background is left."""
+    """Blend the colors of a label map, resized to the picture, over it; 255 is hatched, background not drawn."""
     labels = resize_labels_center(label_map, picture.size)
     colors = Image.fromarray(labels)
     colors.putpalette(flat_palette(label_set))
@@ -152,7 +151,7 @@ def color_parts(picture: Image.Image, label_map: np.ndarray, label_set: LabelSet
 
 
 def inner_edges(instances: np.ndarray, thickness: int = 1) -> np.ndarray:
-    """bool [H, W]: pixels of people (> 0) with another value at most `thickness` rows or columns away."""
+    """bool [H, W]: pixels of people (> 0) with a different value within `thickness` rows or columns."""
     edge = np.zeros(instances.shape, bool)
     for k in range(1, thickness + 1):
         differs = instances[k:] != instances[:-k]
@@ -165,7 +164,7 @@ def inner_edges(instances: np.ndarray, thickness: int = 1) -> np.ndarray:
 
 
 def legend_strip(label_set: LabelSet, present: Iterable[int], width: int, size: int) -> Image.Image:
-    """Colors and names of the parts present, in as many lines as the width asks for; `size` is that of the text."""
+    """Draw a legend of the parts `present`, wrapped to `width` pixels, with text of `size` pixels."""
     font = ImageFont.load_default(size)
     gap = max(size // 3, 2)
     entries, x, y = [], gap, gap
@@ -184,49 +183,53 @@ def legend_strip(label_set: LabelSet, present: Iterable[int], width: int, size: 
 
 
 def flat_palette(label_set: LabelSet) -> list[int]:
-    """256 colors as Pillow wants them, black after the last label, so that files keep 8 bits per pixel."""
+    """A palette of 256 colors for Pillow, black after the last label: with fewer, files would have less than 8 bits."""
     flat = [value for color in label_set.palette for value in color]
     return flat + [0] * (768 - len(flat))
 
 
 def as_picture(image: Picture, shape: tuple[int, int]) -> Image.Image:
-    """A path, PIL image or uint8 [H, W, 3] array as RGB. Raises ValueError if it has not the shape (H, W)."""
-    picture = Image.fromarray(load_picture(image))
-    if (picture.height, picture.width) != shape:
-        raise ValueError(f"image: must have the result's size {shape}, got {(picture.height, picture.width)}")
-    return picture
+    """Convert a PIL image or uint8 [H, W, 3] array to RGB. Raises ValueError if its size is not (H, W)."""
+    if not isinstance(image, Image.Image):
+        image = np.asarray(image)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"image: must be a uint8 RGB array [H, W, 3], got {image.dtype} {list(image.shape)}")
+        image = Image.fromarray(image)
+    if (image.height, image.width) != shape:
+        raise ValueError(f"image: must have the result's size {shape}, got {(image.height, image.width)}")
+    return image.convert("RGB")
 
 
 def resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture at (width, height); a copy."""
+    """Resize a picture to (width, height)."""
     return picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def resize_labels_center(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A label map at (width, height): each pixel takes the label of the pixel that its center lies in."""
+    """Resize a label map to (width, height) by nearest neighbor at pixel centers."""
     if labels.shape == size[::-1]:
         return labels
-    nearest = lambda wanted, there: (2 * np.arange(wanted) + 1) * there // (2 * wanted)
+    nearest = lambda new, old: (2 * np.arange(new) + 1) * old // (2 * new)
     return labels[nearest(size[1], labels.shape[0])[:, None], nearest(size[0], labels.shape[1])]
 
 
 def enlargement(shape: tuple[int, int]) -> int:
-    """How many times as large a picture of (height, width) is drawn."""
+    """The integer factor by which a picture of (height, width) is enlarged."""
     return max(min(-(-SHORTEST_SIDE // min(shape)), LONGEST_PANEL_SIDE // max(shape)), 1)
 
 
 def line_width(picture: Image.Image) -> int:
-    """Pixels: 1 up to a shorter side of 500, growing with it."""
+    """Line width in pixels: 1 up to a shorter side of about 500, then proportional to it."""
     return max(round(min(picture.size) / 350), 1)
 
 
 def text_size(picture: Image.Image) -> int:
-    """Pixels: a thirtieth of the shorter side, 12 at the least."""
+    """Text size in pixels: 1/30 of the shorter side, at least 12."""
     return max(round(min(picture.size) / 30), 12)
 
 
 def stack(pictures: list[Image.Image]) -> Image.Image:
-    """Pictures below one another, left-aligned on paper color."""
+    """Stack pictures vertically, left-aligned."""
     out = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
     y = 0
     for picture in pictures:
