@@ -1,6 +1,7 @@
-"""Drawing of parsing results: colored parts, outlines, boxes, scores and a legend; ground truth beside prediction.
+"""Pictures of parsing results: parts in color, outlines, boxes, scores, a legend; and truth beside prediction.
 
-Small images are enlarged until text on them is readable; line width and text size grow with large images.
+Everything is drawn at the size at which it is shown: small pictures are enlarged until text on them can be read, and
+lines and text grow with large ones.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,14 +15,14 @@ from rpcnn.labels import IGNORE, LabelSet
 from rpcnn.pictures import Picture, load_picture
 
 INK, PAPER = (25, 25, 25), (250, 250, 250)
-# Outlines of people: bright, so that dark text on them is readable, and distinguishable with color blindness.
+# Outlines of neighboring people: bright, so that dark text can be read on them, and told apart by everybody.
 OUTLINES = ((255, 209, 0), (0, 190, 255), (255, 110, 60), (130, 230, 90), (240, 130, 230), (255, 255, 255))
-SHORTEST_SIDE = 240  # pixels; with smaller images the legend would be larger than the image
-LONGEST_PANEL_SIDE = 1280  # pixels; three in a row still open in any viewer
+SHORTEST_SIDE = 240  # pixels; below it a legend takes more room than the picture
+LONGEST_PANEL_SIDE = 1280  # three of them in a row still open in any viewer
 
 
 class Parsed(Protocol):
-    """The fields of :class:`rpcnn.ParsingResult` that are drawn."""
+    """What pictures are made of, as :class:`rpcnn.ParsingResult` has it."""
 
     boxes: Tensor
     """[N, 4] x1 y1 x2 y2 in pixels."""
@@ -30,22 +31,22 @@ class Parsed(Protocol):
     label_map: Tensor
     """[H, W]."""
     instance_map: Tensor
-    """[H, W] instance ids: 0 is background, i + 1 is person i."""
+    """[H, W]: 0 nobody, i + 1 person i."""
     label_set: LabelSet
 
     def __len__(self) -> int: ...
 
 
 def overlay(image: Picture, result: Parsed, legend: bool = True) -> Image.Image:
-    """Draw parts in their colors, and each person of result.instance_map with outline, box and score.
+    """The picture with parts in their colors; each person that result.instance_map shows with outline, box and score.
 
     Args:
-        image: uint8 [H, W, 3] RGB or a PIL image, of the size of the result.
-        legend: add a legend with colors and names of the parts below.
+        image: a path, a PIL image or uint8 [H, W, 3] RGB, of the result's size.
+        legend: add a strip with colors and names of the parts present below the picture.
 
     Returns:
-        An RGB image, plus the legend. If the shorter side of the input has less than 240 pixels, it is enlarged by an
-        integer factor.
+        RGB, a whole number of times as large as the image: once, unless its shorter side has less than 240 pixels.
+        The legend comes on top of that.
 
     Raises:
         ValueError: the image has another size or dtype.
@@ -60,17 +61,17 @@ def overlay(image: Picture, result: Parsed, legend: bool = True) -> Image.Image:
 
 
 def panel(image: Picture, true_label_map: np.ndarray, result: Parsed) -> Image.Image:
-    """Draw input, ground truth and prediction side by side with captions and a legend of the parts.
+    """Input, truth and prediction side by side with captions, and a legend of the parts in either map.
 
     Args:
         image: uint8 [H, W, 3] RGB or a PIL image.
-        true_label_map: labels [H, W]; 255 (ignored) is drawn hatched.
+        true_label_map: [H, W] labels; 255 unknown, drawn hatched.
 
     Returns:
-        An RGB image. Each of the three is enlarged if small, or reduced to at most 1280 pixels per side.
+        RGB; each of the three is enlarged, or reduced to at most 1280 pixels.
 
     Raises:
-        ValueError: image or ground truth differ in size from the result.
+        ValueError: image or truth have another size than the result.
     """
     shape = (result.label_map.shape[0], result.label_map.shape[1])
     true_label_map = np.asarray(true_label_map).astype(np.uint8)
@@ -94,7 +95,7 @@ def panel(image: Picture, true_label_map: np.ndarray, result: Parsed) -> Image.I
 
 
 def draw_result(picture: Image.Image, result: Parsed, size: tuple[int, int]) -> Image.Image:
-    """Resize a picture to (width, height) and draw the parts and people of the result."""
+    """A picture resized to (width, height) with the parts and people of the result."""
     ratio_x, ratio_y = size[0] / picture.width, size[1] / picture.height
     picture = color_parts(resize(picture, size), result.label_map.cpu().numpy(), result.label_set)
     instances = resize_labels_center(result.instance_map.cpu().numpy(), size)
@@ -125,7 +126,7 @@ def draw_result(picture: Image.Image, result: Parsed, size: tuple[int, int]) -> 
 def free_place(
     corner: Sequence[int], needed: tuple[int, int], taken: list, size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """Find a place of `needed` (width, height) pixels above a corner, inside the picture and not on boxes `taken`."""
+    """x1 y1 x2 y2 of `needed` (width, height) pixels above a corner, moved into the picture and past those taken."""
     width, height = needed
     x = max(min(round(corner[0]), size[0] - width), 0)
     y = max(round(corner[1]) - height, 0)
@@ -137,7 +138,7 @@ def free_place(
 
 
 def color_parts(picture: Image.Image, label_map: np.ndarray, label_set: LabelSet, opacity: float = 0.6) -> Image.Image:
-    """Blend the colors of a label map, resized to the picture, over it; 255 is hatched, background not drawn."""
+    """The picture under the colors of a label map, which is resized to it; 255 is hatched, background is left."""
     labels = resize_labels_center(label_map, picture.size)
     colors = Image.fromarray(labels)
     colors.putpalette(flat_palette(label_set))
@@ -151,7 +152,7 @@ def color_parts(picture: Image.Image, label_map: np.ndarray, label_set: LabelSet
 
 
 def inner_edges(instances: np.ndarray, thickness: int = 1) -> np.ndarray:
-    """bool [H, W]: pixels of people (> 0) with a different value within `thickness` rows or columns."""
+    """bool [H, W]: pixels of people (> 0) with another value at most `thickness` rows or columns away."""
     edge = np.zeros(instances.shape, bool)
     for k in range(1, thickness + 1):
         differs = instances[k:] != instances[:-k]
@@ -164,7 +165,7 @@ def inner_edges(instances: np.ndarray, thickness: int = 1) -> np.ndarray:
 
 
 def legend_strip(label_set: LabelSet, present: Iterable[int], width: int, size: int) -> Image.Image:
-    """Draw a legend of the parts `present`, wrapped to `width` pixels, with text of `size` pixels."""
+    """Colors and names of the parts present, in as many lines as the width asks for; `size` is that of the text."""
     font = ImageFont.load_default(size)
     gap = max(size // 3, 2)
     entries, x, y = [], gap, gap
@@ -183,53 +184,49 @@ def legend_strip(label_set: LabelSet, present: Iterable[int], width: int, size: 
 
 
 def flat_palette(label_set: LabelSet) -> list[int]:
-    """A palette of 256 colors for Pillow, black after the last label: with fewer, files would have less than 8 bits."""
+    """256 colors as Pillow wants them, black after the last label, so that files keep 8 bits per pixel."""
     flat = [value for color in label_set.palette for value in color]
     return flat + [0] * (768 - len(flat))
 
 
 def as_picture(image: Picture, shape: tuple[int, int]) -> Image.Image:
-    """Convert a PIL image or uint8 [H, W, 3] array to RGB. Raises ValueError if its size is not (H, W)."""
-    if not isinstance(image, Image.Image):
-        image = np.asarray(image)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"image: must be a uint8 RGB array [H, W, 3], got {image.dtype} {list(image.shape)}")
-        image = Image.fromarray(image)
-    if (image.height, image.width) != shape:
-        raise ValueError(f"image: must have the result's size {shape}, got {(image.height, image.width)}")
-    return image.convert("RGB")
+    """A path, PIL image or uint8 [H, W, 3] array as RGB. Raises ValueError if it has not the shape (H, W)."""
+    picture = Image.fromarray(load_picture(image))
+    if (picture.height, picture.width) != shape:
+        raise ValueError(f"image: must have the result's size {shape}, got {(picture.height, picture.width)}")
+    return picture
 
 
 def resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resize a picture to (width, height)."""
+    """The picture at (width, height); a copy."""
     return picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def resize_labels_center(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a label map to (width, height) by nearest neighbor at pixel centers."""
+    """A label map at (width, height): each pixel takes the label of the pixel that its center lies in."""
     if labels.shape == size[::-1]:
         return labels
-    nearest = lambda new, old: (2 * np.arange(new) + 1) * old // (2 * new)
+    nearest = lambda wanted, there: (2 * np.arange(wanted) + 1) * there // (2 * wanted)
     return labels[nearest(size[1], labels.shape[0])[:, None], nearest(size[0], labels.shape[1])]
 
 
 def enlargement(shape: tuple[int, int]) -> int:
-    """The integer factor by which a picture of (height, width) is enlarged."""
+    """How many times as large a picture of (height, width) is drawn."""
     return max(min(-(-SHORTEST_SIDE // min(shape)), LONGEST_PANEL_SIDE // max(shape)), 1)
 
 
 def line_width(picture: Image.Image) -> int:
-    """Line width in pixels: 1 up to a shorter side of about 500, then proportional to it."""
+    """Pixels: 1 up to a shorter side of 500, growing with it."""
     return max(round(min(picture.size) / 350), 1)
 
 
 def text_size(picture: Image.Image) -> int:
-    """Text size in pixels: 1/30 of the shorter side, at least 12."""
+    """Pixels: a thirtieth of the shorter side, 12 at the least."""
     return max(round(min(picture.size) / 30), 12)
 
 
 def stack(pictures: list[Image.Image]) -> Image.Image:
-    """Stack pictures vertically, left-aligned."""
+    """Pictures below one another, left-aligned on paper color."""
     out = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
     y = 0
     for picture in pictures:
