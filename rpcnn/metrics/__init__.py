@@ -1,8 +1,8 @@
-"""The metrics of multiple human parsing, in percent: arrays in, numbers out, for anybody's predictions.
+"""The metrics of multiple human parsing, in percent, computed from arrays of any model's predictions.
 
-:class:`ParsingEvaluator` takes one image at a time and keeps counts only. What it counts is a list of metrics, each a
-:class:`Metric` in one file; DEFAULT_METRICS is the package's, and anybody's can be given beside them. The functions
-are what they are made of. Needs numpy, and pycocotools for AP^bbox; no torch.
+:class:`ParsingEvaluator` takes one image at a time and keeps counts only. It computes a list of metrics, each a
+:class:`Metric`: DEFAULT_METRICS, or a list that may hold your own. The functions compute single metrics. Needs numpy,
+and pycocotools for AP^bbox, but not torch.
 """
 
 from rpcnn.labelmaps.boxes import person_boxes

@@ -1,4 +1,4 @@
-"""Scores and boxes as float64 arrays, or an error that names the argument."""
+"""Converts scores and boxes to float64 arrays; errors name the argument."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from rpcnn.labelmaps.people import as_array
 
 
 def as_scores(name: str, scores: Any, count: int) -> np.ndarray:
-    """Scores as float64 [count]. Raises ValueError for another number of them, and where one is not finite."""
+    """Convert scores to float64 [count]. Raises ValueError if the shape differs or a score is not finite."""
     scores = as_array(scores).astype(np.float64)
     if scores.shape != (count,):
         raise ValueError(
@@ -20,7 +20,7 @@ def as_scores(name: str, scores: Any, count: int) -> np.ndarray:
 
 
 def as_boxes(name: str, boxes: Any) -> np.ndarray:
-    """Boxes as float64 [N, 4]. Raises ValueError for another shape, and where a number is not finite."""
+    """Convert boxes to float64 [N, 4]. Raises ValueError if the shape differs or a coordinate is not finite."""
     boxes = as_array(boxes).astype(np.float64)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"rpcnn.metrics: {name} must have shape [N, 4], got {list(boxes.shape)}")

@@ -14,8 +14,8 @@ from .image_pair import ImagePair
 from .metric import Metric, Settings
 
 BOX_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""COCO's thresholds of IoU, to the bit."""
-MOST_BOXES = 100  # per image, the best
+"""COCO's IoU thresholds, bit-equal."""
+MOST_BOXES = 100  # per image, those with the best scores
 
 
 class BoxMetrics(Metric):
@@ -30,57 +30,61 @@ class BoxMetrics(Metric):
     needs_people = ("ap_bbox",)
 
     def measure(self, image: ImagePair, settings: Settings) -> "BoxMatches":
-        """The matches of one image's boxes."""
+        """Match one image's predicted boxes with its true boxes."""
         return match_coco_boxes(image.boxes, image.box_scores, image.true_boxes)
 
     def summarize(self, counts: "list[BoxMatches]", settings: Settings) -> dict:
-        """ap_bbox."""
+        """Compute ap_bbox."""
         return {"ap_bbox": pool_ap_bbox(counts)}
 
 
 @dataclass(frozen=True)
 class BoxMatches:
-    """What AP^bbox needs to know about one image: N predicted boxes, at most 100, at COCO's 10 thresholds of IoU."""
+    """The box matches of one image, for AP^bbox: N predicted boxes, at most 100, at COCO's 10 IoU thresholds."""
 
     scores: np.ndarray
     """float64 [N], descending."""
     matched: np.ndarray
-    """bool [10, N]: the box took a true box that no better box had taken."""
+    """bool [10, N]: the box was matched with a true box, so it is a true positive."""
     ignored: np.ndarray
-    """bool [10, N]: neither right nor wrong, as its area is negative."""
+    """bool [10, N]: the box is unmatched and has a negative area, so it is neither right nor wrong."""
     num_true: int
-    """True boxes."""
+    """Number of true boxes."""
 
 
 def match_coco_boxes(boxes: ArrayLike, scores: ArrayLike, true_boxes: ArrayLike) -> BoxMatches:
-    """Matches the predicted boxes of one image with its true boxes, as COCO does.
+    """Match the predicted boxes of one image with its true boxes, as COCO does.
 
-    In order of score each box takes the free true box that it overlaps most (of equal ones the last), if their IoU is
-    at least the threshold. pycocotools' own loop over thresholds and pairs took a sixth of an image's whole evaluation.
+    In order of score, each box is matched with the unmatched true box that it overlaps most (of equal ones the last),
+    if their IoU is at least the threshold. pycocotools' own loop over thresholds and pairs took a sixth of the time to
+    evaluate an image.
 
     Args:
         boxes: [N, 4], x1 y1 x2 y2 in pixels, width = x2 − x1.
-        scores: [N]; of equal ones the first is the better.
-        true_boxes: [G, 4]; as parsing data sets have no box annotations, these enclose the person masks.
+        scores: [N]; of equal scores the first ranks higher.
+        true_boxes: [G, 4]. Parsing data sets have no box annotations, so these enclose the person masks.
+
+    Returns:
+        The matches of at most 100 boxes, in descending order of score.
 
     Raises:
-        ValueError: a shape does not fit, or a number is not finite.
+        ValueError: an argument has the wrong shape or a value that is not finite.
     """
     from pycocotools import mask
 
-    found, wanted = _to_xywh("boxes", boxes), _to_xywh("true_boxes", true_boxes)
-    wanted = wanted[_area(wanted) >= 0][::-1]
-    scores = as_scores("scores", scores, len(found))
+    predicted, true = _to_xywh("boxes", boxes), _to_xywh("true_boxes", true_boxes)
+    true = true[_area(true) >= 0][::-1]
+    scores = as_scores("scores", scores, len(predicted))
     best = np.argsort(-scores, kind="stable")[:MOST_BOXES]
-    found, scores = found[best], scores[best]
-    iou = np.reshape(mask.iou(found, wanted, [0] * len(wanted)), (len(found), len(wanted), 1))
-    least = np.nextafter(BOX_THRESHOLDS, 0)  # above it is at least the threshold
-    matched = take_greedily(iou, np.ones((len(wanted), 1), bool), np.arange(len(found)), least)[..., 0]
-    return BoxMatches(scores, matched, ~matched & (_area(found) < 0), len(wanted))
+    predicted, scores = predicted[best], scores[best]
+    iou = np.reshape(mask.iou(predicted, true, [0] * len(true)), (len(predicted), len(true), 1))
+    below = np.nextafter(BOX_THRESHOLDS, 0)  # IoU > below is IoU >= threshold
+    matched = take_greedily(iou, np.ones((len(true), 1), bool), np.arange(len(predicted)), below)[..., 0]
+    return BoxMatches(scores, matched, ~matched & (_area(predicted) < 0), len(true))
 
 
 def pool_ap_bbox(matches: Sequence[BoxMatches]) -> float:
-    """:func:`ap_bbox` from what :func:`match_coco_boxes` gives for each image."""
+    """Compute :func:`ap_bbox` from the result of :func:`match_coco_boxes` for each image."""
     from pycocotools.cocoeval import COCOeval
 
     if not any(image.num_true for image in matches):
@@ -98,13 +102,13 @@ def pool_ap_bbox(matches: Sequence[BoxMatches]) -> float:
 
 
 def ap_bbox(boxes: Sequence, scores: Sequence, true_boxes: Sequence) -> float:
-    """COCO AP: mean over IoU 0.50, 0.55, …, 0.95, at most 100 boxes per image, one class.
+    """Compute COCO's AP: mean over IoU thresholds 0.50, 0.55, …, 0.95, at most 100 boxes per image, one class.
 
     Args:
-        boxes, scores, true_boxes: per image what :func:`match_coco_boxes` takes.
+        boxes, scores, true_boxes: one entry per image, see :func:`match_coco_boxes`.
 
     Returns:
-        Percent; NaN where there is no true box, 0 where there is one and no prediction.
+        Percent; NaN if there is no true box, 0 if there are true boxes but no predictions.
 
     Raises:
         ValueError: as :func:`match_coco_boxes`.

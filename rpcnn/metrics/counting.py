@@ -1,7 +1,7 @@
-"""The counting and matching core of the evaluator: rpcnn._metrics where it is compiled, the same in numpy where not.
+"""Counts pixels and matches instances for the evaluator, with rpcnn._metrics if it is compiled, else with numpy.
 
 N predicted people, G true people, K classes with the background, H × W pixels. Pixels whose true label is K or more
-(255) are ignored. Arrays may be numpy or tensors; labels of any integer dtype, in 0..255.
+(255) are ignored. Arrays may be numpy arrays or tensors; labels may have any integer dtype, in 0..255.
 """
 
 import os
@@ -21,15 +21,18 @@ except ImportError:  # built with RPCNN_BUILD=none, or not built
 
 
 def confusion_matrix(truth: ArrayLike, prediction: ArrayLike, num_classes: int) -> np.ndarray:
-    """How many pixels have truth i and prediction j: int64 [K, K].
+    """Count the pixels of every pair of a true and a predicted label.
 
     Args:
-        truth: labels, any shape; K and more are ignored.
-        prediction: labels below K, of the same shape.
+        truth: true labels, any shape; labels of K or more are ignored.
+        prediction: predicted labels below K, of the same shape.
         num_classes: K, 1..256.
 
+    Returns:
+        int64 [K, K]: entry (i, j) is the number of pixels with true label i and predicted label j.
+
     Raises:
-        ValueError: no labels, another shape, or a prediction of K or more.
+        ValueError: an array does not hold labels, the shapes differ, or a predicted label is K or more.
     """
     truth = as_labels("confusion_matrix: truth", truth)
     prediction = as_labels("confusion_matrix: prediction", prediction)
@@ -40,21 +43,23 @@ def confusion_matrix(truth: ArrayLike, prediction: ArrayLike, num_classes: int) 
 def person_counts(
     person_maps: PersonMapsLike, true_person_maps: PersonMapsLike, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The pixel counts for the IoU of every class between every predicted and every true person.
+    """Count the pixels for the IoU of every class between every predicted and every true person.
 
     Args:
-        person_maps: labels [N, H, W] below K, one map per predicted person; they may overlap. Or
+        person_maps: labels [N, H, W] below K, one map per predicted person, which may overlap; or
             :class:`NumberedPersonMaps`.
         true_person_maps: labels [G, H, W], or :class:`NumberedPersonMaps`.
         num_classes: K, 1..256.
 
     Returns:
-        int64 intersection [N, G, K], pixels that have class c in both maps; predicted [N, G, K], pixels of class c in
-        the prediction, without those that true person g's map ignores; truth [G, K]. IoU = intersection / (predicted +
-        truth − intersection).
+        Three int64 arrays, with IoU = intersection / (predicted + truth − intersection):
+
+        - intersection [N, G, K]: pixels that have class k in both maps.
+        - predicted [N, G, K]: pixels of class k in the predicted map, without those that true map g ignores.
+        - truth [G, K]: pixels of class k in the true map.
 
     Raises:
-        ValueError: no labels, another shape, or a prediction of K or more.
+        ValueError: an array does not hold labels, the sizes differ, or a predicted label is K or more.
     """
     prepare = _given if _metrics else as_labels
     person_maps = prepare("person_counts: person_maps", person_maps)
@@ -71,12 +76,19 @@ def image_counts(
     true_person_maps: PersonMapsLike,
     num_classes: int,
 ) -> tuple[np.ndarray, ...]:
-    """(:func:`confusion_matrix` of the label maps, *:func:`person_counts`).
+    """Compute both :func:`confusion_matrix` of the label maps and :func:`person_counts`.
 
-    Each pixel is read once where both sides are :class:`NumberedPersonMaps` of the label maps themselves.
+    If the predicted and the true people are :class:`NumberedPersonMaps` of these label maps, each pixel is read once.
+
+    Args:
+        label_map, true_label_map: labels [H, W] of the whole image; predicted ones below K.
+        person_maps, true_person_maps, num_classes: see :func:`person_counts`.
+
+    Returns:
+        (confusion, intersection, predicted, truth).
 
     Raises:
-        ValueError: as those two.
+        ValueError: as :func:`confusion_matrix` and :func:`person_counts`.
     """
     if (
         _metrics
@@ -114,7 +126,7 @@ def take_greedily(
     matched = np.zeros((len(limits), count, classes), bool)
     if not len(occurs):
         return matched
-    iou = np.where(occurs & (iou > limits[0]), iou, 0.0)  # what is undefined or too small takes nothing
+    iou = np.where(occurs & (iou > limits[0]), iou, 0.0)  # NaN and IoUs below the lowest threshold never match
     taken = np.zeros((len(limits), *occurs.shape), bool)  # [T, G, K]
     for n in order:
         overlap = np.where(taken, 0.0, iou[n])
@@ -126,7 +138,7 @@ def take_greedily(
 
 
 def confusion_matrix_numpy(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
-    """:func:`confusion_matrix` of uint8 arrays without compiled code."""
+    """:func:`confusion_matrix` of uint8 arrays, in numpy."""
     _check("confusion_matrix", num_classes, truth=truth, prediction=prediction)
     if truth.shape != prediction.shape:
         raise ValueError(
@@ -140,10 +152,10 @@ def confusion_matrix_numpy(truth: np.ndarray, prediction: np.ndarray, num_classe
 def person_counts_numpy(
     person_maps: np.ndarray, true_person_maps: np.ndarray, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """:func:`person_counts` of uint8 arrays without compiled code.
+    """:func:`person_counts` of uint8 arrays, in numpy.
 
-    Only a prediction's bounding box is visited. Outside of it the prediction is background, so what is left of the true
-    person's histogram falls into column 0 of the confusion matrix.
+    Only pixels inside a prediction's bounding box are read. Outside of it the prediction is background, so the true
+    person's other pixels are added to column 0 of the confusion matrix.
     """
     _check("person_counts", num_classes, person_maps=person_maps, true_person_maps=true_person_maps)
     for name, letter, maps in (("person_maps", "N", person_maps), ("true_person_maps", "G", true_person_maps)):
@@ -171,7 +183,7 @@ def person_counts_numpy(
 
 
 def _given(name: str, person_maps: PersonMapsLike) -> Any:
-    """Person maps as rpcnn._metrics takes them."""
+    """Convert person maps to the arguments of rpcnn._metrics."""
     if isinstance(person_maps, NumberedPersonMaps):
         return person_maps.label_map, person_maps.numbers, person_maps.count
     return as_labels(name, person_maps)
@@ -197,6 +209,6 @@ def _check_prediction(op: str, name: str, prediction: np.ndarray, num_classes: i
 
 
 def _threads() -> int:
-    """Threads to count with: OMP_NUM_THREADS, which launchers of several processes set; 0 = all processors."""
+    """Return the number of threads to count with: OMP_NUM_THREADS, which torchrun sets; 0 means all processors."""
     value = os.environ.get("OMP_NUM_THREADS", "")
     return int(value) if value.isdigit() else 0

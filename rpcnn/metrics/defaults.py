@@ -1,4 +1,4 @@
-"""The metrics that an evaluator has unless it is given others: the one list of them."""
+"""The default metrics of an evaluator."""
 
 from .boxes import BoxMetrics
 from .instances import InstanceMetrics

@@ -1,4 +1,4 @@
-"""docs/metrics.md, from the metrics themselves: ``python -m rpcnn.metrics.docs > docs/metrics.md``."""
+"""Generates docs/metrics.md from the metrics' docstrings: ``python -m rpcnn.metrics.docs > docs/metrics.md``."""
 
 import inspect
 import textwrap
@@ -20,7 +20,7 @@ Letters: a set of images with K classes, 0 the background; true pixels of K or m
 
 
 def markdown(metrics: Sequence[Metric] = DEFAULT_METRICS) -> str:
-    """The page: an introduction, and for each metric its docstring and its keys."""
+    """Generate the page: an introduction, and a section with the docstring and the keys of each metric."""
     return "\n".join([INTRODUCTION, *map(_section, metrics)])
 
 

@@ -1,4 +1,4 @@
-"""The evaluator: any metrics, image by image, in bounded memory, over any number of processes."""
+"""The evaluator: computes a list of metrics image by image, in bounded memory, over any number of processes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,29 +14,31 @@ from .semantic import check_absent
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """What :meth:`ParsingEvaluator.measure` found in one image."""
+    """The result of :meth:`ParsingEvaluator.measure` for one image."""
 
     num_people: int
-    """True people."""
+    """Number of true people."""
     counts: tuple
-    """What each metric measured."""
+    """The result of :meth:`Metric.measure` for each metric."""
 
 
 class ParsingEvaluator:
-    """Counts image by image, gives the metrics at the end. No map is kept: some 400 bytes per predicted person stay.
+    """Adds up the counts of one image at a time and computes the metrics at the end.
+
+    Keeps no maps, only some 400 bytes per predicted person.
 
     >>> evaluator = ParsingEvaluator(num_classes=20)
     >>> for ... in ...: evaluator.add(label_map=..., person_maps=..., ...)    # doctest: +SKIP
     >>> evaluator.summarize()["miou"]                                 # doctest: +SKIP
 
-    With several processes, each adds its own images; one merges the others' `state()`.
+    With several processes, each adds its own images, and one merges the `state()` of the others.
 
     Args:
         num_classes, skip_empty, count_background, free_only, absent: see :class:`Settings`.
-        metrics: what is measured; anybody's :class:`Metric` beside or in place of the package's.
+        metrics: the metrics to compute, the package's or your own subclasses of :class:`Metric`.
 
     Raises:
-        ValueError: absent is neither "skip" nor "zero".
+        ValueError: `absent` is neither "skip" nor "zero".
     """
 
     def __init__(
@@ -55,14 +57,15 @@ class ParsingEvaluator:
         self._images: dict[tuple, ImageCounts] = {}  # (0, number) without a name, (1, name) with one
 
     def add(self, *, image_id: int | str | None = None, **arrays: Any) -> None:
-        """One image: its prediction and its truth, the arguments of :meth:`measure`.
+        """Add the prediction and the ground truth of one image.
 
         Args:
-            image_id: with names of one type for all images, equal scores rank in the order of the names, so that the
-                order of adding and merging does not matter.
+            image_id: the image's id, of one type for all images. Equal scores rank in the order of the ids, so that
+                the order of adding and merging does not matter. None numbers the images in the order of adding.
+            arrays: the arguments of :meth:`measure`.
 
         Raises:
-            ValueError: as :meth:`measure`, or the image was added before. Nothing is counted then.
+            ValueError: as :meth:`measure`, or the image was added before. The evaluator is unchanged then.
         """
         self._check_new([self._key(image_id)])
         self.put(self.measure(**arrays), image_id)
@@ -74,14 +77,18 @@ class ParsingEvaluator:
     def measure(self, **arrays: Any) -> ImageCounts:
         """What one image contributes, not yet counted: several threads may measure and one :meth:`put`.
 
-        Args and Raises: those of :meth:`ImagePair.of` without num_classes.
+        Args:
+            arrays: the arguments of :meth:`ImagePair.of` without num_classes.
+
+        Raises:
+            ValueError: as :meth:`ImagePair.of`.
         """
         image = ImagePair.of(self.settings.num_classes, **arrays)
         counts = tuple(metric.measure(image, self.settings) for metric in self.metrics)
         return ImageCounts(len(image.true_person_maps), counts)
 
     def put(self, counts: ImageCounts, image_id: int | str | None = None) -> None:
-        """Counts a measured image. Raises ValueError where it was added before."""
+        """Add an image from its counts. Raises ValueError if the image was added before."""
         key = self._key(image_id)
         self._check_new([key])
         self._add_sums(counts.counts)
@@ -89,7 +96,7 @@ class ParsingEvaluator:
         self._images[key] = replace(counts, counts=tuple(kept))
 
     def state(self) -> dict:
-        """What another process's evaluator needs to `merge` this one; can be pickled."""
+        """Return a picklable state, which the evaluator of another process can :meth:`merge`."""
         return {
             "num_classes": self.settings.num_classes,
             "metrics": self._names(),
@@ -98,9 +105,13 @@ class ParsingEvaluator:
         }
 
     def merge(self, state: dict) -> None:
-        """Takes in the images of another evaluator's `state()`, which must have had the same classes and metrics.
+        """Add all images of another evaluator.
 
-        Images that were added without a name are numbered on. Raises ValueError where an image was in both.
+        Args:
+            state: the other evaluator's :meth:`state`. Its images without an id get the next numbers.
+
+        Raises:
+            ValueError: the number of classes or the metrics differ, or an image is in both evaluators.
         """
         if state["num_classes"] != self.settings.num_classes:
             raise ValueError(
@@ -121,15 +132,15 @@ class ParsingEvaluator:
         self._images.update(zip(keys, state["images"].values(), strict=True))
 
     def summarize(self, knows_people: bool = True) -> dict:
-        """All metrics in percent; None where one is undefined: without a pixel or a person in the truth.
+        """Compute all metrics.
 
         Args:
-            knows_people: False for predictions that do not say which person a pixel belongs to; `needs_people` of every
-                metric is None then.
+            knows_people: False for predictions without a person for each pixel; the keys in `needs_people` of every
+                metric are None then.
 
         Returns:
-            The keys of each metric, in their order (docs/metrics.md): first the summaries, then the details of all;
-            images and people, how many the truth has.
+            The summaries of all metrics, then their details (docs/metrics.md), in percent, None if undefined; and the
+            numbers of images ("images") and of true people ("people").
         """
         images = [self._images[key] for key in sorted(self._images)]
         pooled = [

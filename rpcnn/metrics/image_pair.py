@@ -1,4 +1,4 @@
-"""What metrics measure: one image's prediction and truth, their pixels counted once for all metrics."""
+"""The prediction and the ground truth of one image, with the pixel counts that all metrics share."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,9 @@ PersonCounts = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class ImagePair:
-    """Prediction and truth of one image: H × W pixels, N predicted and G true people, K classes with the background.
+    """The prediction and the ground truth of one image.
+
+    H × W pixels, N predicted and G true people, K classes with the background.
 
     Labels may have any integer dtype; pixels whose true label is K or more (255) are ignored.
     """
@@ -24,7 +26,7 @@ class ImagePair:
     label_map: np.ndarray
     """[H, W]: predicted labels of the whole image, below K."""
     person_maps: np.ndarray | NumberedPersonMaps
-    """[N, H, W]: a label map per predicted person, 0 elsewhere. They may overlap."""
+    """[N, H, W]: a label map per predicted person, 0 outside the person. They may overlap."""
     scores: np.ndarray
     """float64 [N]: parsing scores, finite."""
     boxes: np.ndarray
@@ -42,7 +44,7 @@ class ImagePair:
     person_counts: PersonCounts
     """int64 intersection [N, G, K], predicted [N, G, K] and truth [G, K], see :func:`person_counts`."""
     part_maps: np.ndarray | NumberedPersonMaps | None = None
-    """[M, H, W]: predicted part instances of one label each, from predictions that do not say whose the parts are."""
+    """[M, H, W]: predicted part instances of one label each, from predictions without a person for each part."""
     part_scores: np.ndarray | None = None
     """float64 [M]."""
     part_counts: PersonCounts | None = None
@@ -64,15 +66,16 @@ class ImagePair:
         part_maps: PersonMapsLike | None = None,
         part_scores: Any = None,
     ) -> "ImagePair":
-        """Checks one image's arrays and counts its pixels.
+        """Check the arrays of one image and count its pixels.
 
         Args:
             num_classes: K, 1..256.
-            label_map, …: the fields of these names, as arrays, lists, tensors of any device, or, for person_maps,
-                true_person_maps and part_maps, :class:`NumberedPersonMaps`.
+            label_map, …: see the fields of the same names. Arrays, lists or tensors on any device; person_maps,
+                true_person_maps and part_maps may be :class:`NumberedPersonMaps`.
 
         Raises:
-            ValueError: a shape or dtype does not fit, a predicted label is K or more, a score or box is not finite.
+            ValueError: an argument has the wrong shape or dtype, a predicted label is K or more, or a score or box is
+                not finite.
         """
         label_map, true_label_map = as_array(label_map), as_array(true_label_map)
         person_maps, true_person_maps = as_person_maps(person_maps), as_person_maps(true_person_maps)
@@ -118,12 +121,12 @@ class ImagePair:
 
 
 def measure_arguments(result: Any, truth: Any) -> dict[str, Any]:
-    """The arguments of :meth:`ParsingEvaluator.measure` for one image.
+    """Collect the arguments of :meth:`ParsingEvaluator.measure` for one image.
 
     Args:
-        result: a :class:`rpcnn.ParsingResult`, :class:`rpcnn.formats.Prediction`, or anything with attributes
-            label_map, person_maps, scores, boxes, box_scores and, where it has them, part_maps and part_scores.
-        truth: a :class:`rpcnn.data.sample.Truth`, or anything with attributes label_map, person_maps and boxes.
+        result: a :class:`rpcnn.ParsingResult`, a :class:`rpcnn.formats.Prediction`, or any object with the attributes
+            label_map, person_maps, scores, boxes and box_scores; part_maps and part_scores are optional.
+        truth: a :class:`rpcnn.data.sample.Truth`, or any object with the attributes label_map, person_maps and boxes.
     """
     return dict(
         label_map=result.label_map,

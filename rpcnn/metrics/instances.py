@@ -48,11 +48,11 @@ class InstanceMetrics(Metric):
         return match_instances(intersection, predicted, truth, classes_shown(maps, predicted), scores)
 
     def pool(self, counts: "list[InstanceMatches]") -> "list[InstanceMatches]":
-        """The matches of all images as those of one; an empty list where there is no image."""
+        """Concatenate the matches of all images; an empty list if there are no images."""
         return [InstanceMatches.pool(counts)] if counts else []
 
     def summarize(self, counts: "list[InstanceMatches]", settings: Settings) -> dict:
-        """ap_r_50, ap_r_vol, ap_h_50, ap_h_vol."""
+        """Compute ap_r_50, ap_r_vol, ap_h_50 and ap_h_vol."""
         return {
             "ap_r_50": ap_r(counts),
             "ap_r_vol": ap_r_vol(counts),
@@ -63,26 +63,27 @@ class InstanceMetrics(Metric):
 
 @dataclass(frozen=True)
 class InstanceMatches:
-    """What AP^r and AP^h need to know about one image: N predictions, K classes."""
+    """The instance matches of one image, for AP^r and AP^h: N predictions, K classes, T thresholds."""
 
     scores: np.ndarray
     """float64 [N]."""
     found: np.ndarray
-    """bool [N, K]: which classes each prediction shows; column 0 stands for the person as a whole."""
+    """bool [N, K]: the classes that occur in each prediction; column 0 is the whole person, any part."""
     right_parts: np.ndarray
-    """bool [T, N, K]: which of them take a true instance at each of PARSING_THRESHOLDS; column 0 is unused."""
+    """bool [T, N, K]: whether they are matched with a true instance at each of PARSING_THRESHOLDS; column 0 is
+    unused."""
     right_people: np.ndarray
-    """bool [10, N]: which predictions take a true person at each of PERSON_THRESHOLDS."""
+    """bool [10, N]: whether each prediction is matched with a true person at each of PERSON_THRESHOLDS."""
     truth: np.ndarray
-    """int64 [K]: true instances of each class; of the whole person in column 0."""
+    """int64 [K]: number of true instances of each class; column 0 is whole people."""
 
     @classmethod
     def pool(cls, images: Sequence["InstanceMatches"]) -> "InstanceMatches":
-        """All images as one, the best predictions first. At least one image."""
+        """Concatenate the matches of at least one image, and sort several by descending score."""
         if len(images) == 1:
             return images[0]
         scores = np.concatenate([image.scores for image in images])
-        order = np.argsort(-scores, kind="stable")  # sorting what is sorted, for every threshold, is quick
+        order = np.argsort(-scores, kind="stable")  # once: sorting a sorted array again for each threshold is fast
         return cls(
             scores[order],
             np.concatenate([image.found for image in images])[order],
@@ -93,9 +94,16 @@ class InstanceMatches:
 
 
 def classes_shown(person_maps: np.ndarray | NumberedPersonMaps, predicted: np.ndarray) -> np.ndarray:
-    """bool [N, K]: the classes that occur in each person's map; `predicted` [N, G, K] as from person_counts.
+    """Return the classes that occur in each predicted person's map.
 
-    A class that every true person ignores everywhere does not occur.
+    If there are true people, pixels that all of them ignore are not considered.
+
+    Args:
+        person_maps: [N, H, W].
+        predicted: [N, G, K] from :func:`person_counts`.
+
+    Returns:
+        bool [N, K].
     """
     if predicted.shape[1]:
         return predicted.max(1) > 0
@@ -107,14 +115,15 @@ def classes_shown(person_maps: np.ndarray | NumberedPersonMaps, predicted: np.nd
 def match_instances(
     intersection: np.ndarray, predicted: np.ndarray, truth: np.ndarray, shown: np.ndarray, scores: np.ndarray
 ) -> InstanceMatches:
-    """Matches one image's instances.
+    """Match one image's predicted instances with its true instances, see :class:`InstanceMetrics`.
 
     Args:
-        intersection, predicted, truth: [N, G, K], [N, G, K] and [G, K] as from :func:`person_counts`.
+        intersection, predicted, truth: [N, G, K], [N, G, K] and [G, K] from :func:`person_counts`.
         shown: bool [N, K], the classes that occur in each prediction.
         scores: float64 [N].
     """
-    # Background is never counted as a part; whole people come from it: what is background in neither map is the union.
+    # Column 0 is not used for the background but for whole people. Their union is all counted pixels except those that
+    # are background in both maps.
     both_background = intersection[..., 0]
     counted = predicted.sum(-1)
     true_person, predicted_person = truth[:, 1:].sum(-1), predicted[..., 1:].sum(-1)
@@ -136,12 +145,12 @@ def match_instances(
 
 
 def ap_r(matches: Sequence[InstanceMatches], threshold: float = 0.5) -> float:
-    """AP^r at one of PARSING_THRESHOLDS over all images; NaN where the truth shows no part.
+    """Compute AP^r at one threshold over all images, in percent; NaN if no part occurs in the ground truth.
 
     Equal scores rank in the order of the images and their predictions.
 
     Raises:
-        ValueError: the threshold is none of PARSING_THRESHOLDS.
+        ValueError: the threshold is not in PARSING_THRESHOLDS.
     """
     if threshold not in PARSING_THRESHOLDS:
         raise ValueError(f"ap_r: threshold must be one of {PARSING_THRESHOLDS}, got {threshold}")
@@ -152,15 +161,15 @@ def ap_r(matches: Sequence[InstanceMatches], threshold: float = 0.5) -> float:
 
 
 def ap_r_vol(matches: Sequence[InstanceMatches]) -> float:
-    """Mean of :func:`ap_r` at 0.1, 0.2, …, 0.9."""
+    """Compute the mean of :func:`ap_r` at 0.1, 0.2, …, 0.9."""
     return float(np.mean([ap_r(matches, threshold) for threshold in PARSING_THRESHOLDS]))
 
 
 def ap_h(matches: Sequence[InstanceMatches], threshold: float = 0.5) -> float:
-    """AP^h at one of PERSON_THRESHOLDS over all images; NaN where there is no true person with a part.
+    """Compute AP^h at one threshold over all images, in percent; NaN if no true person has a part.
 
     Raises:
-        ValueError: the threshold is none of PERSON_THRESHOLDS.
+        ValueError: the threshold is not in PERSON_THRESHOLDS.
     """
     if threshold not in PERSON_THRESHOLDS:
         raise ValueError(f"ap_h: threshold must be one of {PERSON_THRESHOLDS}, got {threshold}")
@@ -171,12 +180,12 @@ def ap_h(matches: Sequence[InstanceMatches], threshold: float = 0.5) -> float:
 
 
 def ap_h_vol(matches: Sequence[InstanceMatches]) -> float:
-    """Mean of :func:`ap_h` at 0.50, 0.55, …, 0.95."""
+    """Compute the mean of :func:`ap_h` at 0.50, 0.55, …, 0.95."""
     return float(np.mean([ap_h(matches, threshold) for threshold in PERSON_THRESHOLDS]))
 
 
 def _class_precisions(matches: InstanceMatches, right: np.ndarray) -> np.ndarray:
-    """Average precision of each class in 0..1, float64 [K]; `right` bool [N, K]."""
+    """Compute the average precision of each class in 0..1, float64 [K], from `right`, bool [N, K]."""
     order = np.argsort(-matches.scores, kind="stable")
     right, found = right[order], matches.found[order]
     return np.array([average_precision(right[found[:, k], k], matches.truth[k]) for k in range(right.shape[1])])

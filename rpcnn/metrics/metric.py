@@ -1,4 +1,4 @@
-"""What a metric is: what the evaluator, the table and docs/metrics.md ask it for."""
+"""The interface of a metric, used by the evaluator, the table and docs/metrics.md."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,27 +11,27 @@ from .image_pair import ImagePair
 
 @dataclass(frozen=True)
 class Settings:
-    """What a :class:`ParsingEvaluator` was made with."""
+    """The settings of a :class:`ParsingEvaluator`, which it passes to its metrics."""
 
     num_classes: int
     """K, background included."""
     skip_empty: bool = False
-    """Images without a predicted person do not count in mIoU and the accuracies (released code), although the
-    prediction may hold labels and the truth people."""
+    """Whether mIoU and the accuracies leave out images without a predicted person (as the released code does), even if
+    their predicted label map has labels and their ground truth has people."""
     count_background: bool = True
-    """The background is a class of the mean IoU that AP^p and PCP compare, see :func:`match_people`."""
+    """Whether the mean IoU of AP^p and PCP includes the background class, see :func:`match_people`."""
     free_only: bool = False
-    """AP^p compares a prediction with free people only, see :func:`match_people`."""
+    """Whether AP^p matches predictions with unmatched true people only, see :func:`match_people`."""
     absent: str = "skip"
-    """Classes that occur nowhere are skipped by mIoU, or count as 0 ("zero"), see :func:`miou`."""
+    """Whether mIoU skips classes that occur in no image ("skip") or counts them as 0 ("zero"), see :func:`miou`."""
 
 
 class Metric:
-    """One metric, or several that are made of the same counts: measure an image, pool the images, summarize.
+    """One metric, or several metrics computed from the same counts: measure each image, pool the images, summarize.
 
-    Subclasses give :meth:`measure` and :meth:`summarize`; the rest has defaults. They must be picklable and hold no
-    state of an evaluation: several evaluators and processes use one object. The class docstring is the metric's section
-    of docs/metrics.md, its first line the heading.
+    Subclasses define :meth:`measure` and :meth:`summarize`; the other members have defaults. Several evaluators and
+    processes share one object, so a metric must be picklable and hold no state of an evaluation. The class docstring
+    becomes the metric's section of docs/metrics.md, with its first line as the heading.
 
     >>> class RightNumber(Metric):
     ...     '''Share of images with as many predicted people as true ones.'''
@@ -45,37 +45,57 @@ class Metric:
     """
 
     columns: Sequence[tuple[str, str]] = ()
-    """(title, key) of the table's columns, in order."""
+    """(title, key) of each column in the results table, in order."""
     needs_people: Sequence[str] = ()
-    """Keys that are undefined for predictions that do not say which person a pixel belongs to."""
+    """Keys that are undefined for predictions without a person for each pixel."""
     additive: bool = False
-    """Counts are numbers or arrays of one shape, and only their sum matters: the evaluator keeps the sum (0 before the
-    first image) in place of a list with the counts of every image."""
+    """Whether the counts are numbers or arrays of one shape of which only the sum matters. The evaluator then keeps the
+    sum (0 before the first image) instead of a list with the counts of every image."""
 
     def measure(self, image: ImagePair, settings: Settings) -> Any:
-        """What one image contributes; picklable, and small unless `additive`: it is kept to the end."""
+        """Compute the counts of one image.
+
+        Args:
+            image: the prediction and the ground truth.
+            settings: those of the evaluator.
+
+        Returns:
+            A picklable object. Unless `additive`, the evaluator keeps it to the end, so it should be small.
+        """
         raise NotImplementedError
 
     def pool(self, counts: list) -> Any:
-        """All images as one, called once before the two below, unless `additive`.
+        """Combine the counts of all images, once before :meth:`summarize` and :meth:`details`. Unused if `additive`.
 
-        counts: of each image what :meth:`measure` gave, in the order of the images' names; may be empty.
+        Args:
+            counts: the result of :meth:`measure` for each image, in the order of the image ids; may be empty.
+
+        Returns:
+            The `counts` argument of :meth:`summarize` and :meth:`details`.
         """
         return counts
 
     def summarize(self, counts: Any, settings: Settings) -> dict[str, Any]:
-        """Keys and their values from what :meth:`pool` gave (or from the sum): percent, None or NaN where undefined."""
+        """Compute the metric.
+
+        Args:
+            counts: the result of :meth:`pool`, or the sum if `additive`.
+            settings: those of the evaluator.
+
+        Returns:
+            Values by key, in percent; None or NaN if undefined.
+        """
         raise NotImplementedError
 
     def details(self, counts: Any, settings: Settings) -> dict[str, Any]:
-        """More keys, which follow the summaries of all metrics; also lists, as with an entry per class."""
+        """Compute further values, such as lists with an entry per class. They follow the summaries of all metrics."""
         return {}
 
     def lines(self, results: dict, labels: LabelSet) -> list[str]:
-        """Lines below the table's columns, from what :meth:`ParsingEvaluator.summarize` gave."""
+        """Format lines to print below the table, from the result of :meth:`ParsingEvaluator.summarize`."""
         return []
 
 
 def format_percent(value: float | None, digits: int = 2) -> str:
-    """A result as the table shows it: – where it is undefined."""
+    """Format a result for the table: – if it is None (undefined)."""
     return "–" if value is None else f"{value:.{digits}f}"

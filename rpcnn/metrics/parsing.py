@@ -48,7 +48,7 @@ class PersonMetrics(Metric):
     needs_people = ("ap_p_vol", *(f"{name}_{percent}" for percent in PERCENTS for name in ("ap_p", "pcp")))
 
     def measure(self, image: ImagePair, settings: Settings) -> "PersonMatches":
-        """The matches of one image's people."""
+        """Match one image's predicted people with its true people."""
         return match_counts(
             *image.person_counts,
             image.scores,
@@ -57,22 +57,22 @@ class PersonMetrics(Metric):
         )
 
     def pool(self, counts: "list[PersonMatches]") -> "list[PersonMatches]":
-        """The matches of all images as those of one; an empty list where there is no image."""
+        """Concatenate the matches of all images; an empty list if there are no images."""
         return [PersonMatches.pool(counts)] if counts else []
 
     def summarize(self, counts: "list[PersonMatches]", settings: Settings) -> dict:
-        """ap_p_50, ap_p_vol, pcp_50."""
+        """Compute ap_p_50, ap_p_vol and pcp_50."""
         return {"ap_p_50": ap_p(counts), "ap_p_vol": ap_p_vol(counts), "pcp_50": pcp(counts)}
 
     def details(self, counts: "list[PersonMatches]", settings: Settings) -> dict:
-        """ap_p_10, pcp_10, …, ap_p_90, pcp_90."""
+        """Compute ap_p_10, pcp_10, …, ap_p_90, pcp_90."""
         results = {}
         for percent, threshold in zip(PERCENTS, PARSING_THRESHOLDS, strict=True):
             results[f"ap_p_{percent}"], results[f"pcp_{percent}"] = ap_p(counts, threshold), pcp(counts, threshold)
         return results
 
     def lines(self, results: dict, labels: LabelSet) -> list[str]:
-        """Both at every threshold."""
+        """Format AP^p and PCP at every threshold."""
         row = lambda key: "".join(f"{format_percent(results[f'{key}_{percent}'], 1):>8}" for percent in PERCENTS)
         return [
             "threshold " + "".join(f"{threshold:>8.1f}" for threshold in PARSING_THRESHOLDS),
@@ -83,28 +83,30 @@ class PersonMetrics(Metric):
 
 @dataclass(frozen=True)
 class PersonMatches:
-    """What AP^p and PCP need to know about one image: N predicted and G true people, T thresholds."""
+    """The person matches of one image, for AP^p and PCP: N predicted and G true people, T thresholds."""
 
     scores: np.ndarray
     """float64 [N]."""
     person: np.ndarray
-    """int64 [N]: the true person that each prediction is compared with; −1 where there is none. [T, N] where that
-    depends on the threshold (`free_only`)."""
+    """int64 [N]: the true person that each prediction is compared with, −1 if none. With `free_only`, [T, N], since it
+    depends on the threshold."""
     overlap: np.ndarray
-    """float64 in 0..1, of the same shape: mean IoU with that person."""
+    """float64 in 0..1, of the shape of `person`: mean IoU with that person."""
     parts: np.ndarray
     """float64 [N, T] in 0..1: share of that person's parts with an IoU above each of PARSING_THRESHOLDS."""
     num_people: int
-    """G."""
+    """G, the number of true people."""
 
     @classmethod
     def pool(cls, images: Sequence["PersonMatches"]) -> "PersonMatches":
-        """All images as one: people are numbered on from image to image, the best predictions come first. At least
-        one image."""
+        """Concatenate the matches of at least one image, and sort several by descending score.
+
+        True people are numbered consecutively over all images.
+        """
         if len(images) == 1:
             return images[0]
         scores = np.concatenate([image.scores for image in images])
-        order = np.argsort(-scores, kind="stable")  # sorting what is sorted, for every threshold, is quick
+        order = np.argsort(-scores, kind="stable")  # once: sorting a sorted array again for each threshold is fast
         first = np.cumsum([0] + [image.num_people for image in images])
         person = [image.person + start for image, start in zip(images, first, strict=False)]
         return cls(
@@ -125,19 +127,20 @@ def match_people(
     count_background: bool = True,
     free_only: bool = False,
 ) -> PersonMatches:
-    """Compares the predicted people of one image with its true people.
+    """Match the predicted people of one image with its true people.
 
     Args:
         person_maps: labels [N, H, W] in 0..K−1, or :class:`NumberedPersonMaps`.
-        scores: [N] finite floats.
-        true_person_maps: labels [G, H, W], or numbered; pixels of K or more (255) are ignored for that person.
+        scores: [N], finite.
+        true_person_maps: labels [G, H, W], or :class:`NumberedPersonMaps`; pixels of K or more (255) are ignored.
         num_classes: K, background included.
-        count_background: the background is a class of the mean IoU (released code); without it AP^p is harder.
-        free_only: a prediction is compared with the people that no better prediction took (as COCO matches), instead
-            of with the one it overlaps most whether taken or not (released code).
+        count_background: whether the background is a class of the mean IoU (as in the released code); AP^p is lower
+            without it.
+        free_only: True compares a prediction with true people that no better prediction is matched with (as COCO does);
+            False compares it with the true person it overlaps most, matched or not (as the released code does).
 
     Raises:
-        ValueError: shapes or dtypes do not fit, a label is out of range, or a score is not finite.
+        ValueError: an argument has the wrong shape or dtype, a label is out of range, or a score is not finite.
     """
     intersection, predicted, truth = person_counts(person_maps, true_person_maps, num_classes)
     checked = as_scores("scores", scores, len(intersection))
@@ -153,12 +156,18 @@ def match_counts(
     count_background: bool = True,
     free_only: bool = False,
 ) -> PersonMatches:
-    """:func:`match_people` from what :func:`person_counts` gives: [N, G, K], [N, G, K], [G, K] and scores [N]."""
+    """Run :func:`match_people` on the counts of :func:`person_counts`.
+
+    Args:
+        intersection, predicted, truth: [N, G, K], [N, G, K] and [G, K].
+        scores: float64 [N].
+        count_background, free_only: see :func:`match_people`.
+    """
     people = len(truth)
     if not people:
         shape = (len(PARSING_THRESHOLDS), len(scores))
-        nobody = np.full(shape if free_only else shape[1:], -1)
-        return PersonMatches(scores, nobody, np.zeros(nobody.shape), np.zeros(shape[::-1]), 0)
+        unmatched = np.full(shape if free_only else shape[1:], -1)
+        return PersonMatches(scores, unmatched, np.zeros(unmatched.shape), np.zeros(shape[::-1]), 0)
     iou = divide(intersection, predicted + truth - intersection)  # [N, G, K]
     means = mean_overlap(iou if count_background else iou[..., 1:])  # [N, G]
     num_parts = np.maximum((truth[:, 1:] > 0).sum(1), 1)  # [G]
@@ -166,7 +175,7 @@ def match_counts(
     above = above / num_parts[:, None]  # [N, G, T]
     rows = np.arange(len(scores))
     if not free_only:
-        person = means.argmax(1)  # the first of equals
+        person = means.argmax(1)  # of equal overlaps the first
         return PersonMatches(scores, person, means[rows, person], above[rows, person], people)
     person, overlap = _free_people(means, scores)  # [T, N]
     steps = np.arange(len(PARSING_THRESHOLDS))[:, None]
@@ -174,13 +183,21 @@ def match_counts(
 
 
 def _free_people(means: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The free person that each prediction overlaps most at each of PARSING_THRESHOLDS, int64 [T, N], and how much."""
+    """Find the unmatched true person that each prediction overlaps most, at each of PARSING_THRESHOLDS.
+
+    Args:
+        means: float64 [N, G], the overlaps.
+        scores: float64 [N].
+
+    Returns:
+        The person int64 [T, N], −1 if none; and its overlap float64 [T, N].
+    """
     person, overlap = np.full((2, len(PARSING_THRESHOLDS), len(scores)), -1.0)
     for t, threshold in enumerate(PARSING_THRESHOLDS):
         free = means.copy()
         for n in np.argsort(-scores, kind="stable"):
             best = free[n].argmax()
-            if free[n, best] >= 0:  # taken people are at −1
+            if free[n, best] >= 0:  # matched people have −1
                 person[t, n], overlap[t, n] = best, free[n, best]
             if overlap[t, n] > threshold and scores[n] >= LEAST_SCORE:
                 free[:, best] = -1
@@ -188,16 +205,20 @@ def _free_people(means: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def mean_overlap(iou: np.ndarray) -> np.ndarray:
-    """Means over the classes K of IoU [..., K], NaN where undefined; 0 where none is (every pixel ignored)."""
+    """Average IoU [..., K] over the classes where it is defined (not NaN); 0 if none is, since all pixels are
+    ignored."""
     defined = ~np.isnan(iou)
     return np.where(defined, iou, 0.0).sum(-1) / np.maximum(defined.sum(-1), 1)
 
 
 def ap_p(matches: Sequence[PersonMatches], threshold: float = 0.5) -> float:
-    """AP^p at one threshold over all images. Equal scores rank in the order of the images and their predictions.
+    """Compute AP^p at one threshold over all images, in percent.
 
-    NaN where there is no true person; 0 where there is one and no prediction. Matches that were made with `free_only`
-    know PARSING_THRESHOLDS alone.
+    Equal scores rank in the order of the images and their predictions. NaN if there is no true person; 0 if there are
+    true people but no predictions.
+
+    Raises:
+        ValueError: the matches were made with `free_only` and the threshold is not in PARSING_THRESHOLDS.
     """
     if threshold not in PARSING_THRESHOLDS and any(image.person.ndim == 2 for image in matches):
         raise ValueError(f"ap_p: threshold must be one of {PARSING_THRESHOLDS} with free_only, got {threshold}")
@@ -206,14 +227,15 @@ def ap_p(matches: Sequence[PersonMatches], threshold: float = 0.5) -> float:
 
 
 def ap_p_vol(matches: Sequence[PersonMatches]) -> float:
-    """Mean of :func:`ap_p` at 0.1, 0.2, …, 0.9."""
+    """Compute the mean of :func:`ap_p` at 0.1, 0.2, …, 0.9."""
     return float(np.mean([ap_p(matches, threshold) for threshold in PARSING_THRESHOLDS]))
 
 
 def pcp(matches: Sequence[PersonMatches], threshold: float = 0.5) -> float:
-    """Percentage of correctly parsed parts at one of PARSING_THRESHOLDS over all images.
+    """Compute the percentage of correctly parsed parts at one threshold over all images; NaN without true people.
 
-    NaN where there is no true person.
+    Raises:
+        ValueError: the threshold is not in PARSING_THRESHOLDS.
     """
     if threshold not in PARSING_THRESHOLDS:
         raise ValueError(f"pcp: threshold must be one of {PARSING_THRESHOLDS}, got {threshold}")
@@ -223,11 +245,14 @@ def pcp(matches: Sequence[PersonMatches], threshold: float = 0.5) -> float:
 
 
 def average_precision(right: np.ndarray, num_people: int) -> float:
-    """Area in 0..1 under precision over recall, where precision is the best at that recall or a higher one.
+    """Compute the area under the precision-recall curve, with the best precision at that or any higher recall.
 
     Args:
-        right: bool [D], predictions in the order of their scores, best first.
-        num_people: how many could be found; NaN is returned for 0.
+        right: bool [D], whether each prediction is right, in descending order of score.
+        num_people: number of true people or instances.
+
+    Returns:
+        0..1, or NaN if num_people is 0.
     """
     if num_people == 0:
         return float("nan")
@@ -239,7 +264,11 @@ def average_precision(right: np.ndarray, num_people: int) -> float:
 
 
 def _take_people(matches: Sequence[PersonMatches], threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions in order of score: bool [D], whether each is right; and [≤ D] parts' shares of the right ones."""
+    """Decide which predictions are right at a threshold, in descending order of score.
+
+    Returns:
+        bool [D], whether each prediction is right; and float64 [≤ D], the share of correct parts of the right ones.
+    """
     if not matches:
         return np.zeros(0, bool), np.zeros(0)
     found = PersonMatches.pool(matches)
@@ -249,7 +278,7 @@ def _take_people(matches: Sequence[PersonMatches], threshold: float) -> tuple[np
     order = order[scores[order] >= LEAST_SCORE]
     able = order[overlap[order] > threshold]
     _, earliest = np.unique(person[able], return_index=True)
-    taking = able[np.sort(earliest)]  # by rank, so that sums do not depend on how images were numbered
+    taking = able[np.sort(earliest)]  # by rank, so that sums do not depend on the numbers of the images
     right = np.zeros(len(scores), bool)
     right[taking] = True
     if threshold not in PARSING_THRESHOLDS:

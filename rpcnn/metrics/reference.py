@@ -1,7 +1,7 @@
-"""AP^p, PCP, AP^r and AP^h step by step: the definitions that the metrics are tested against, and far slower.
+"""AP^p, PCP, AP^r and AP^h step by step: the definitions that the tests compare the metrics with, and far slower.
 
-One confusion matrix over all pixels of the image for every pair of a predicted and a true person; one mask for every
-instance.
+Makes one confusion matrix over all pixels of the image for every pair of a predicted and a true person, and one mask
+for every instance.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from .parsing import LEAST_SCORE
 
 
 def person_iou_reference(person: np.ndarray, true_person: np.ndarray, num_classes: int) -> np.ndarray:
-    """IoU of every class between two label maps [H, W]: float64 [K], NaN where the class is in neither."""
+    """Compute the IoU of every class between two label maps [H, W]: float64 [K], NaN for a class in neither map."""
     counted = true_person < num_classes
     pairs = num_classes * true_person[counted].astype(np.int64) + person[counted]
     confusion = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
@@ -20,7 +20,7 @@ def person_iou_reference(person: np.ndarray, true_person: np.ndarray, num_classe
 
 
 def ap_p_and_pcp_reference(images: list[tuple], num_classes: int, threshold: float) -> tuple[float, float]:
-    """AP^p and PCP in percent at one threshold.
+    """Compute AP^p and PCP in percent at one threshold.
 
     Args:
         images: (person_maps uint8 [N, H, W], scores [N], true_person_maps uint8 [G, H, W]) for each image.
@@ -59,7 +59,7 @@ def ap_p_and_pcp_reference(images: list[tuple], num_classes: int, threshold: flo
 
 
 def instance_ap_reference(images: list[tuple], num_classes: int, threshold: float, part: int | None) -> float:
-    """Average precision in percent of the instances of one part, or of whole people where `part` is None.
+    """Compute the average precision in percent of the instances of one part, or of whole people if `part` is None.
 
     Args:
         images: (person_maps uint8 [N, H, W], scores [N], true_person_maps uint8 [G, H, W]) for each image.
@@ -81,8 +81,8 @@ def instance_ap_reference(images: list[tuple], num_classes: int, threshold: floa
             if (i, g) in taken or not mask(true_person).any():
                 continue
             counted = true_person < num_classes
-            ours, theirs = mask(person) & counted, mask(true_person)
-            iou = (ours & theirs).sum() / (ours | theirs).sum()
+            predicted, true = mask(person) & counted, mask(true_person)
+            iou = (predicted & true).sum() / (predicted | true).sum()
             if iou > best:
                 best, best_g = iou, g
         right.append(best > threshold)

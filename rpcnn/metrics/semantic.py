@@ -1,8 +1,7 @@
 """Semantic metrics of whole label maps: mIoU, pixel accuracy, mean accuracy (Table 6), IoU per class, in percent.
 
 They are computed from one confusion matrix, int64 [K, K] with rows for the truth and columns for the prediction, summed
-over all images of a set (:func:`rpcnn.metrics.confusion_matrix`). What is undefined is NaN: everything where no pixel
-counted.
+over all images (:func:`rpcnn.metrics.confusion_matrix`). An undefined metric is NaN; without any counted pixel all are.
 """
 
 from typing import Any
@@ -22,12 +21,12 @@ class ConfusionMetric(Metric):
     additive = True
 
     def measure(self, image: ImagePair, settings: Settings) -> np.ndarray:
-        """int64 [K, K]."""
+        """Return the image's confusion matrix, int64 [K, K]; zeros if `settings.skip_empty` leaves it out."""
         left_out = settings.skip_empty and not len(image.person_maps)
         return np.zeros_like(image.confusion) if left_out else image.confusion
 
     def total(self, counts: np.ndarray | int, settings: Settings) -> np.ndarray:
-        """int64 [K, K] from the evaluator's sum, which is 0 before the first image."""
+        """Convert the evaluator's sum, which is 0 before the first image, to int64 [K, K]."""
         return np.zeros((settings.num_classes, settings.num_classes), np.int64) + counts
 
 
@@ -48,7 +47,7 @@ class SemanticMetrics(ConfusionMetric):
     columns = (("mIoU", "miou"), ("Pixel acc.", "pixel_accuracy"), ("Mean acc.", "mean_accuracy"))
 
     def summarize(self, counts: Any, settings: Settings) -> dict:
-        """miou, pixel_accuracy, mean_accuracy."""
+        """Compute miou, pixel_accuracy and mean_accuracy."""
         confusion = self.total(counts, settings)
         return {
             "miou": miou(confusion, settings.absent),
@@ -72,7 +71,7 @@ class ClassIoU(ConfusionMetric):
         return {"iou": class_iou(self.total(counts, settings)).tolist()}
 
     def lines(self, results: dict, labels: LabelSet) -> list[str]:
-        """The names with their IoU, in columns to be read down."""
+        """Format the class names with their IoU, in column order."""
         width = max(len(name) for name in labels.names) + 2
         pairs = zip(labels.names, results["iou"], strict=True)
         cells = [f"{name:<{width}}{format_percent(iou, 1):>5}" for name, iou in pairs]
@@ -82,16 +81,21 @@ class ClassIoU(ConfusionMetric):
 
 
 def class_iou(confusion: np.ndarray) -> np.ndarray:
-    """Per class TP / (truth + prediction − TP): float64 [K] in percent, NaN where the class occurs in neither."""
+    """Compute TP / (truth + prediction − TP) per class: float64 [K] in percent, NaN for a class in neither."""
     intersection = np.diag(confusion)
     return 100 * divide(intersection, confusion.sum(1) + confusion.sum(0) - intersection)
 
 
 def miou(confusion: np.ndarray, absent: str = "skip") -> float:
-    """Mean of :func:`class_iou` over the classes.
+    """Compute the mean of :func:`class_iou` over the classes, in percent.
 
-    absent: "skip" passes over classes that occur neither in the truth nor in the prediction (released code); "zero"
-    counts them as 0, as some evaluators do, which is lower on subsets that miss a class.
+    Args:
+        confusion: int64 [K, K].
+        absent: "skip" leaves out classes that occur neither in the truth nor in the prediction (released code); "zero"
+            counts them as 0, as some evaluators do, which gives lower values on subsets that lack a class.
+
+    Raises:
+        ValueError: `absent` is neither "skip" nor "zero".
     """
     check_absent(absent)
     iou = class_iou(confusion)
@@ -101,28 +105,29 @@ def miou(confusion: np.ndarray, absent: str = "skip") -> float:
 
 
 def check_absent(absent: str) -> None:
-    """Raises ValueError for another word than "skip" and "zero"."""
+    """Raise ValueError unless `absent` is "skip" or "zero"."""
     if absent not in ("skip", "zero"):
         raise ValueError(f"miou: absent must be 'skip' or 'zero', got {absent!r}")
 
 
 def pixel_accuracy(confusion: np.ndarray) -> float:
-    """Share of the pixels that are right."""
+    """Compute the share of pixels with the right label, in percent."""
     return 100 * float(divide(np.trace(confusion), confusion.sum()))
 
 
 def mean_accuracy(confusion: np.ndarray) -> float:
-    """Mean over the classes that occur in the truth of the share of their pixels that are right."""
+    """Compute the share of each class's true pixels with the right label, averaged over the classes that occur in the
+    truth, in percent."""
     return mean_defined(100 * divide(np.diag(confusion), confusion.sum(1)))
 
 
 def divide(counts: ArrayLike, totals: ArrayLike) -> np.ndarray:
-    """counts / totals in float64, NaN where a total is 0."""
+    """Compute counts / totals in float64, with NaN where a total is 0."""
     counts, totals = np.asarray(counts), np.asarray(totals)
     return np.divide(counts, totals, out=np.full(totals.shape, np.nan), where=totals > 0)
 
 
 def mean_defined(values: np.ndarray) -> float:
-    """Mean of what is not NaN; NaN where all is."""
+    """Compute the mean of the values that are not NaN; NaN if there is none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else float("nan")

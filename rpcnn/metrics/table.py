@@ -9,12 +9,12 @@ from .metric import Metric, format_percent
 
 
 def format_table(results: dict, labels: LabelSet, metrics: Sequence[Metric] = DEFAULT_METRICS) -> str:
-    """What :meth:`ParsingEvaluator.summarize` returns, as a table: the metrics' columns, and below them their lines.
-
-    In percent; – where a value is undefined.
+    """Format results as a table in percent, with – for undefined values, and the metrics' further lines below it.
 
     Args:
-        metrics: those of the evaluator.
+        results: the result of :meth:`ParsingEvaluator.summarize`.
+        labels: the class names.
+        metrics: the evaluator's metrics.
     """
     columns = [column for metric in metrics for column in metric.columns]
     sections = [
