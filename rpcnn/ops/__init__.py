@@ -1,6 +1,6 @@
-"""The operators of rpcnn. Each has a ``<op>_reference`` beside it: plain PyTorch, its definition and its fallback."""
+"""The operators of rpcnn. Each has a ``<op>_reference`` in plain PyTorch: its definition, and its fallback."""
 
-# In the order of csrc/register.cpp: so python -m rpcnn.info and the benchmarks list the ops.
+# In the order of csrc/register.cpp. python -m rpcnn.info and the benchmarks list the ops in the order of these imports.
 # isort: off
 from .roi_align import roi_align, roi_align_reference
 from .multilevel_roi_align import multilevel_roi_align, multilevel_roi_align_reference, roi_levels

@@ -1,4 +1,4 @@
-"""A call of each op that shows what it does, for whatever tries them all: rpcnn.selfcheck and the tests."""
+"""One example call of each op, used by rpcnn.selfcheck and by the tests that run every op."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,32 +9,33 @@ from torch.utils._pytree import tree_leaves
 
 Device = str | torch.device
 SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64]
-"""Pixels of P2..P6 per pixel of the image."""
+"""The spatial scales of P2..P6: feature-map cells per image pixel."""
 
 
 @dataclass
 class Example:
-    """A call of an op with arguments that exercise it, on the CPU, maps in float32."""
+    """One call of an op with realistic arguments, on the CPU, with feature maps in float32."""
 
     function: Callable[..., object]
-    """The op: `arguments` by name to a tensor or several."""
+    """The op. Takes `arguments` by keyword and returns one or several tensors."""
     reference: Callable[..., object]
     """The same in plain PyTorch."""
     arguments: Mapping[str, object]
     """Every argument that is no flag."""
     maps: tuple[str, ...] = ()
-    """The arguments that may have any floating dtype and memory layout: a tensor or a list of tensors each."""
+    """Names of the arguments (tensors or lists of tensors) that may have any floating dtype and memory layout."""
     differentiable: bool = True
-    """Whether there are gradients with respect to all maps."""
+    """Whether the op has gradients with respect to all maps."""
     exact: bool = False
-    """Whether the results are integers that must be equal, up to one in a thousand where two sums may round apart."""
+    """Whether the results are integers that must equal the reference's. One value in a thousand may differ, since
+    two sums of different order may round differently."""
     fixed_size: bool = True
-    """Whether the arguments' shapes give the results' shapes, so that a CUDA graph can capture the call."""
+    """Whether the shapes of the results depend on the shapes of the arguments only, as CUDA graphs need."""
 
     def on(
         self, device: Device, dtype: torch.dtype = torch.float32, layout: torch.memory_format = torch.contiguous_format
     ) -> dict[str, object]:
-        """The arguments on a device, the maps in a dtype and layout; every tensor is a new one."""
+        """Copy the arguments to a device, with the maps in the given dtype and memory layout."""
 
         def moved(name, value):
             if isinstance(value, list):
@@ -49,7 +50,7 @@ class Example:
         return {name: moved(name, value) for name, value in self.arguments.items()}
 
     def map_tensors(self, arguments: dict[str, object]) -> list[Tensor]:
-        """The maps among arguments that :meth:`on` gave, one by one."""
+        """List the tensors among the arguments from :meth:`on` that are maps."""
         return tree_leaves([arguments[name] for name in self.maps])
 
     def run(
@@ -59,7 +60,12 @@ class Example:
         dtype: torch.dtype = torch.float32,
         layout: torch.memory_format = torch.contiguous_format,
     ) -> list[Tensor]:
-        """What the function (ours or the reference) returns, then the gradients of the sum of its squares."""
+        """Call the op or its reference.
+
+        Returns:
+            Its results, and after them the gradients of the sum of their squares with respect to every map, if the op
+            is differentiable.
+        """
         arguments = self.on(device, dtype, layout)
         maps = [m.requires_grad_(self.differentiable) for m in self.map_tensors(arguments)]
         out = tree_leaves(function(**arguments))
@@ -69,19 +75,19 @@ class Example:
 
 
 def image_size(small: bool) -> tuple[int, int]:
-    """Height and width: an image as the paper's network sees it, or a quarter of its height and width."""
+    """Return the height and width of the paper's network input (800×1216), or a quarter of each if `small`."""
     return (200, 304) if small else (800, 1216)
 
 
 def pyramid(small: bool) -> list[Tensor]:
-    """P2..P6 [1, C, H_l, W_l] of such an image: 256 channels, or 32."""
+    """Make random levels P2..P6, [1, C, H_l, W_l], of an image of :func:`image_size`; C is 256, or 32 if `small`."""
     generator, (height, width) = torch.Generator().manual_seed(0), image_size(small)
     sizes = [(-(-height // stride), -(-width // stride)) for stride in (4, 8, 16, 32, 64)]
     return [torch.randn(1, 32 if small else 256, *size, generator=generator) for size in sizes]
 
 
 def people(small: bool) -> Tensor:
-    """Boxes [R, 4] in such an image: 512, or 64."""
+    """Make random boxes [R, 4] in an image of :func:`image_size`; R is 512, or 64 if `small`."""
     generator, (height, width) = torch.Generator().manual_seed(1), image_size(small)
     draw = lambda: torch.rand(64 if small else 512, 2, generator=generator)
     corner = draw() * torch.tensor([0.7 * width, 0.7 * height])
@@ -90,6 +96,6 @@ def people(small: bool) -> Tensor:
 
 
 def parsing_logits(small: bool) -> Tensor:
-    """Logits [R, 20, h, w] of people: 16 of 128×128 pixels, or 4 of 32×32."""
+    """Make random parsing logits [R, 20, h, w]: 16 people at 128×128 pixels, or 4 at 32×32 if `small`."""
     size = (4, 20, 32, 32) if small else (16, 20, 128, 128)
     return torch.randn(*size, generator=torch.Generator().manual_seed(2))

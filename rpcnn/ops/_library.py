@@ -1,4 +1,4 @@
-"""Loads the compiled kernels and registers what Python adds to them."""
+"""Loads the compiled kernels and registers their fake kernels and gradients, which are written in Python."""
 
 import functools
 import importlib
@@ -13,7 +13,7 @@ from ._examples import Example
 
 
 def _load(name: str) -> str | None:
-    """Imports rpcnn.<name>; None on success, else the reason why it is not there."""
+    """Import rpcnn.<name>. Returns None on success, else the reason why it could not be imported."""
     if importlib.util.find_spec(f"rpcnn.{name}") is None:
         return "it was not built"
     try:
@@ -42,7 +42,7 @@ def _warn_no_cuda_kernels() -> None:
 
 
 def compiled(tensor: torch.Tensor) -> bool:
-    """Whether ops on this tensor's device go to a compiled kernel (meta and fake tensors follow the schemas)."""
+    """Whether an op on this tensor calls a compiled op. Meta and fake tensors do too, for the op's fake kernel."""
     if CPU_MISSING:
         return False
     if tensor.device.type == "cuda" and CUDA_MISSING:
@@ -52,7 +52,10 @@ def compiled(tensor: torch.Tensor) -> bool:
 
 
 OPS: dict[str, Callable[[bool], Example]] = {}
-"""Every op by name, with the function that makes its example, small or of the paper's size. Filled by `register`."""
+"""Op name to the function that makes its example: small if its argument is True, else at the paper's size.
+
+Filled by :func:`register`.
+"""
 
 
 def register(
@@ -63,12 +66,15 @@ def register(
     backward: Callable | None = None,
     example: Callable[[bool], Example] | None = None,
 ) -> None:
-    """Adds what is written in Python to rpcnn::<op> of csrc/register.cpp; without compiled kernels only OPS grows.
+    """Register the Python parts of an op whose schema is in csrc/register.cpp.
+
+    Without compiled kernels there is no such op, and only the example is added to OPS.
 
     Args:
-        fake: the shapes, dtypes and layouts of the results, for meta and fake tensors.
-        setup_context, backward: see torch.library.register_autograd; None where the op has no gradient.
-        example: makes a call of the op; None for an op that only computes another one's gradient.
+        op: the name, without the namespace rpcnn.
+        fake: the fake kernel: makes empty results with the right shapes, dtypes and memory formats.
+        setup_context, backward: see torch.library.register_autograd; None if the op has no gradient.
+        example: makes an example call of the op; None for an op that only computes the gradient of another op.
     """
     if example is not None:
         OPS[op] = example
@@ -80,15 +86,15 @@ def register(
 
 
 def dense_layout(maps: torch.Tensor) -> torch.memory_format:
-    """The memory format that kernels give their outputs: channels_last where the input is, else contiguous."""
+    """Return the memory format of a kernel's output: channels_last if the input has it, else contiguous."""
     last = maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format
 
 
 def refuse_forward_ad(op: str, *tensors: torch.Tensor) -> None:
-    """Raises where a tensor carries a forward-mode tangent.
+    """Raise NotImplementedError if a tensor carries a forward-mode tangent.
 
-    torch.library.register_autograd drops tangents silently, so that a jvp through the op would be zero.
+    torch.library.register_autograd drops tangents silently, so a jvp through the op would be zero.
     """
     for tensor in tensors:
         if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:

@@ -10,20 +10,20 @@ from ._library import compiled, dense_layout, refuse_forward_ad, register
 
 
 def downsample_add(feature: Tensor, pyramid: list[Tensor]) -> list[Tensor]:
-    """``[P_l + bilinear(feature → size of P_l)]`` for every level in one call.
+    """Compute ``[P_l + bilinear(feature → size of P_l)]`` for every level in one call.
 
-    The interpolation is PyTorch's bilinear with align_corners=False and no antialiasing; at half, quarter and eighth
-    size it is the mean of the central 2×2 pixels of each cell.
+    The interpolation is PyTorch's bilinear with align_corners=False and without antialiasing. At half, quarter and
+    eighth size it is the mean of the central 2×2 pixels of each cell.
 
     Args:
-        feature: [N, C, H, W], float32, float64, float16 or bfloat16.
-        pyramid: L maps [N, C, H_l, W_l]; other float dtypes are promoted to the common one.
+        feature: float32, float64, float16 or bfloat16 [N, C, H, W].
+        pyramid: L maps [N, C, H_l, W_l]; different float dtypes are promoted to the common one.
 
     Returns:
-        L maps of the pyramid's shapes in the feature's memory format. Differentiable, twice too.
+        L maps of the pyramid's shapes in the feature's memory format. Twice differentiable.
 
     Raises:
-        ValueError: a shape, dtype or device does not fit.
+        ValueError: an argument has the wrong shape, dtype or device.
         NotImplementedError: forward-mode differentiation.
     """
     check_maps("downsample_add", "feature", feature)

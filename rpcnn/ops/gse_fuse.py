@@ -1,4 +1,4 @@
-"""The fusion of GSE-FPN (Sec. 3.3, Fig. 3): up-sample every level, GroupNorm, ReLU, sum — without up-sampled maps."""
+"""The fusion of GSE-FPN (Sec. 3.3, Fig. 3): up-sample every level, GroupNorm, ReLU, sum; stores no up-sampled map."""
 
 import torch
 import torch.nn.functional as F
@@ -18,25 +18,26 @@ def gse_fuse(
     eps: float = 1e-5,
     align_corners: bool = True,
 ) -> Tensor:
-    """``Σ_l relu(GroupNorm_l(bilinear(features[l] → size of features[0])))``, exact.
+    """Compute ``Σ_l relu(GroupNorm_l(bilinear(features[l] → size of features[0])))``.
 
-    The statistics are those of the up-sampled maps, taken from the low-resolution ones: with up(Q) = A Q Bᵀ the mean
-    needs the column sums of A and B only, and Σ up(Q)² = ⟨Q, (AᵀA) Q (BᵀB)⟩, whose Gram matrices are tridiagonal. The
-    affine is folded in at low resolution, and one pass adds all levels.
+    The statistics are exactly those of the up-sampled maps, computed from the low-resolution ones. With up(Q) = A Q Bᵀ
+    the mean needs only the column sums of A and B, and Σ up(Q)² = ⟨Q, (AᵀA) Q (BᵀB)⟩, whose Gram matrices are
+    tridiagonal. The affine transform is applied at low resolution, and one pass adds all levels.
 
     Args:
-        features: L maps [N, C, H_l, W_l] of any sizes; other float dtypes are promoted to the common one.
-        gn_weights, gn_biases: L vectors [C] each, the affine of each level's GroupNorm; float32, or float64 with
-            float64 maps.
-        num_groups: divides C.
+        features: L maps [N, C, H_l, W_l] of any sizes; different float dtypes are promoted to the common one.
+        gn_weights, gn_biases: L vectors [C] each, the affine parameters of each level's GroupNorm. Converted to
+            float32, or to float64 for float64 maps.
+        num_groups: number of groups of each GroupNorm; must divide C.
         eps: added to the variance.
-        align_corners: as torch.nn.functional.interpolate.
+        align_corners: see torch.nn.functional.interpolate.
 
     Returns:
-        [N, C, H_0, W_0] in the first map's dtype and memory format. Differentiable once in features, weights, biases.
+        [N, C, H_0, W_0] in the maps' common dtype and the first map's memory format. Differentiable once with respect
+        to features, weights and biases.
 
     Raises:
-        ValueError: a shape, dtype or device does not fit.
+        ValueError: an argument has the wrong shape, dtype or device.
         NotImplementedError: forward-mode differentiation, double backward.
     """
     op = "gse_fuse"
@@ -70,7 +71,7 @@ def gse_fuse_reference(
     eps: float = 1e-5,
     align_corners: bool = True,
 ) -> Tensor:
-    """The definition of :func:`gse_fuse` in plain PyTorch; half maps are computed in float32."""
+    """The definition of :func:`gse_fuse` in plain PyTorch; float16 and bfloat16 maps are computed in float32."""
     size, dtype = features[0].shape[2:], features[0].dtype
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     total = torch.zeros_like(features[0], dtype=wide)
@@ -97,8 +98,8 @@ def _fake_backward(grad, features, gn_weights, gn_biases, mean, rstd, num_groups
 def _setup_context(ctx, inputs, output):
     features, weights, biases, ctx.num_groups, _, ctx.align_corners = inputs
     ctx.levels = len(features)
-    ctx.mark_non_differentiable(*output[1:])  # the gradient through the statistics is part of the map's
-    ctx.set_materialize_grads(False)  # no zeros for theirs
+    ctx.mark_non_differentiable(*output[1:])  # the first output's gradient includes the path through the statistics
+    ctx.set_materialize_grads(False)  # do not make zero gradients for the statistics
     ctx.save_for_backward(*features, *weights, *biases, *output[1:])
 
 

@@ -1,4 +1,4 @@
-"""RoIAlign over a whole pyramid in one call: each box pools from the level that fits its size (Sec. 3.3)."""
+"""RoIAlign over a feature pyramid in one call: each box pools from the level that its size selects (Sec. 3.3)."""
 
 from collections.abc import Iterable
 
@@ -23,10 +23,10 @@ def multilevel_roi_align(
     canonical_level: int = 4,
     area_offset: float = 0,
 ) -> Tensor:
-    """:func:`roi_align` of each box on the pyramid level that :func:`roi_levels` gives it.
+    """Run :func:`roi_align` for each box on the pyramid level that :func:`roi_levels` assigns to it.
 
     Args:
-        features: L maps [N, C, H_l, W_l], finest first.
+        features: L feature maps [N, C, H_l, W_l], finest first; different float dtypes are promoted to the common one.
         boxes: [R, 5] rows (image index, x1, y1, x2, y2), or a list of N tensors [R_n, 4], in image pixels.
         output_size: cells per box, (height, width) or one number for both.
         spatial_scales: map coordinates per image pixel, one per level, e.g. 1/4, 1/8, …
@@ -34,7 +34,8 @@ def multilevel_roi_align(
         canonical_size, canonical_level, area_offset: see :func:`roi_levels`.
 
     Returns:
-        [R, C, height, width] in the maps' dtype and the finest level's memory format. Differentiable, twice too.
+        [R, C, height, width] in the maps' dtype and the finest level's memory format. Twice differentiable with
+        respect to `features`.
 
     Raises:
         ValueError, NotImplementedError: as :func:`roi_align`.
@@ -67,7 +68,7 @@ def multilevel_roi_align(
 
 
 def _scales(op: str, spatial_scales: Iterable[float]) -> list[float]:
-    """One positive number per level, checked."""
+    """Check the scales and convert them to floats."""
     scales = as_list(op, "spatial_scales", spatial_scales, "a list of numbers")
     scales = [as_float(op, f"spatial_scales[{level}]", scale) for level, scale in enumerate(scales)]
     check(all(scale > 0 for scale in scales), f"{op}: spatial_scales must be positive, got {scales}")
@@ -75,7 +76,7 @@ def _scales(op: str, spatial_scales: Iterable[float]) -> list[float]:
 
 
 def _rule(op: str, canonical_size: float, canonical_level: int, area_offset: float) -> tuple[float, int, float]:
-    """How areas become levels, checked."""
+    """Check and convert the arguments of :func:`roi_levels` that map areas to levels."""
     return (
         as_float(op, "canonical_size", canonical_size),
         as_int(op, "canonical_level", canonical_level),
@@ -90,14 +91,24 @@ def roi_levels(
     canonical_level: int = 4,
     area_offset: float = 0,
 ) -> Tensor:
-    """Which level [R] int64 (0 = finest) each box [R, 4] pools from.
+    """Assign each box to a pyramid level by its area, with the rule of FPN.
 
     level = floor(canonical_level + log2(sqrt(area) / canonical_size + 1e-6)), clamped to the pyramid, whose finest
-    level is number -log2(spatial_scales[0]); area = (w + area_offset)(h + area_offset). A box without positive, finite
-    area goes to the finest level. Computed in float32, whatever the boxes' dtype, so that every device agrees.
+    level has the number -log2(spatial_scales[0]); area = (w + area_offset)(h + area_offset). A box without a positive,
+    finite area is assigned to the finest level. Computed in float32 for every dtype, so that all devices agree.
+
+    Args:
+        boxes: [R, 4], (x1, y1, x2, y2) in image pixels.
+        spatial_scales: map coordinates per image pixel, one per level, finest first.
+        canonical_size: the square root, in pixels, of the area that `canonical_level` is for.
+        canonical_level: the level, counted as in P2..P6, of a box of that area.
+        area_offset: added to width and height; 1 for boxes whose x2 and y2 are inclusive.
+
+    Returns:
+        int64 [R], 0 for the finest level.
 
     Raises:
-        ValueError: a shape or number does not fit.
+        ValueError: an argument has the wrong shape or range.
     """
     op = "roi_levels"
     check_tensor(op, "boxes", boxes)

@@ -1,4 +1,4 @@
-"""Greedy non-maximum suppression, plain and batched (Sec. 3.5: the box branch; and the RPN)."""
+"""Greedy non-maximum suppression, plain and batched, as the RPN and the box branch (Sec. 3.5) use it."""
 
 import torch
 from torch import Tensor
@@ -9,24 +9,26 @@ from ._library import compiled, register
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_keep: int | None = None) -> Tensor:
-    """Keeps the best box, drops those that overlap it by more than the threshold, and so on.
+    """Keep the boxes that no better kept box overlaps by more than the threshold.
 
-    As ``torchvision.ops.nms``, with these promises: an IoU equal to the threshold is kept, in every dtype and on every
-    device (the corners as given, compared in float64; 1e-12 of the threshold counts as equal); equal scores keep input
-    order; a box with a non-finite corner neither suppresses nor is suppressed; a box without area overlaps nothing;
-    NaN scores come last, in input order.
+    As ``torchvision.ops.nms``, with these guarantees for every dtype and device:
+
+    - A box whose IoU equals the threshold is kept. Corners are compared in float64, and an IoU within a relative 1e-12
+      above the threshold counts as equal.
+    - Equal scores keep input order. NaN scores come last, in input order.
+    - A box with a non-finite corner neither suppresses nor is suppressed. A box without area overlaps nothing.
 
     Args:
-        boxes: [R, 4] (x1, y1, x2, y2), float32, float64, float16 or bfloat16.
-        scores: [R], any float dtype.
+        boxes: float32, float64, float16 or bfloat16 [R, 4], (x1, y1, x2, y2).
+        scores: [R], float32, float64, float16 or bfloat16.
         iou_threshold: in 0..1.
-        max_keep: stop after this many; None keeps all.
+        max_keep: maximum number of boxes to keep; None keeps all.
 
     Returns:
         int64 [≤ R] indices of the kept boxes, best score first. Not differentiable.
 
     Raises:
-        ValueError: a shape, dtype, device or number does not fit.
+        ValueError: an argument has the wrong shape, dtype, device or range.
     """
     return _nms("nms", boxes, scores, None, iou_threshold, max_keep)
 
@@ -34,15 +36,20 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_keep: int | Non
 def batched_nms(
     boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float, max_keep: int | None = None
 ) -> Tensor:
-    """:func:`nms` among the boxes of equal ``idxs`` (classes, levels, images) in one call; no coordinate is moved.
+    """Run :func:`nms` within each group of boxes of equal ``idxs``, such as classes, levels or images, in one call.
+
+    Groups are compared by their index; boxes are not offset to separate them.
 
     Args:
         boxes, scores, iou_threshold: see :func:`nms`.
-        idxs: [R] integers, any values; boxes of different groups never suppress each other.
-        max_keep: the total over all groups, best scores first.
+        idxs: any integer dtype [R], the group of each box. Boxes of different groups never suppress each other.
+        max_keep: maximum number of boxes to keep over all groups together, best scores first; None keeps all.
 
     Returns:
-        int64 [≤ R] indices, best score first over all groups.
+        int64 [≤ R] indices of the kept boxes, best score first over all groups. Not differentiable.
+
+    Raises:
+        ValueError: as :func:`nms`.
     """
     check_tensor("batched_nms", "idxs", idxs)
     return _nms("batched_nms", boxes, scores, idxs, iou_threshold, max_keep)
@@ -51,10 +58,18 @@ def batched_nms(
 def nms_padded(
     boxes: Tensor, scores: Tensor, idxs: Tensor | None, iou_threshold: float, max_keep: int
 ) -> tuple[Tensor, Tensor]:
-    """:func:`batched_nms` (:func:`nms` where idxs is None) of fixed size: on a GPU nothing waits for the device.
+    """Run :func:`batched_nms` with results of fixed size, so that the host does not wait for the GPU.
+
+    Args:
+        boxes, scores, iou_threshold: see :func:`nms`.
+        idxs: see :func:`batched_nms`; None puts all boxes into one group.
+        max_keep: maximum number of boxes to keep over all groups together.
 
     Returns:
-        indices int64 [max_keep], best score first, then -1; count int64 [], how many there are.
+        Indices int64 [max_keep] of the kept boxes, best score first, padded with -1; and their count, int64 [].
+
+    Raises:
+        ValueError: as :func:`nms`.
     """
     check(max_keep is not None, "nms_padded: max_keep must be an int >= 0, got None")
     checked = _checked("nms_padded", boxes, scores, idxs, iou_threshold, max_keep)
@@ -75,7 +90,7 @@ def _nms(op: str, boxes: Tensor, scores: Tensor, idxs: Tensor | None, threshold:
 def _checked(
     op: str, boxes: Tensor, scores: Tensor, idxs: Tensor | None, threshold: float, max_keep: int | None
 ) -> tuple[Tensor | None, float, int | None]:
-    """idxs as int64, the threshold as a float and max_keep as an int, all arguments checked."""
+    """Check all arguments. Returns idxs as int64, the threshold as float and max_keep as int."""
     floats = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
     for name, tensor in (("boxes", boxes), ("scores", scores), ("idxs", idxs)):
         if name != "idxs" or tensor is not None:
@@ -106,9 +121,9 @@ def _checked(
 def nms_reference(
     boxes: Tensor, scores: Tensor, iou_threshold: float, max_keep: int | None = None, idxs: Tensor | None = None
 ) -> Tensor:
-    """The definition of :func:`nms` and :func:`batched_nms` in plain PyTorch; O(R) memory.
+    """The definition of :func:`nms` and :func:`batched_nms` in plain PyTorch, in O(R) memory.
 
-    256 boxes at a time: resolved among themselves, then held against all later boxes at once.
+    Works in blocks of 256 boxes, best first: suppresses within the block, then all later boxes in one comparison.
     """
     order = (-scores.double()).argsort(stable=True)  # ascending, where NaN comes last
     corners, alive = boxes.double()[order], torch.ones_like(order, dtype=torch.bool)
@@ -119,7 +134,8 @@ def nms_reference(
         over = overlaps(corners[rows, None], corners[None, start:], iou_threshold)  # [rows, later boxes]
         if groups is not None:
             over &= groups[rows, None] == groups[None, start:]
-        # Who is kept depends on better boxes only: each turn settles at least one more row, mostly all in a few.
+        # Whether a box is kept depends on better boxes only, so each iteration settles at least one more row. A few
+        # iterations usually settle all.
         among = over[:, rows - start].triu(1)
         keep = torch.ones_like(rows, dtype=torch.bool)
         while not torch.equal(settled := ~among[keep].any(0), keep):
@@ -148,10 +164,13 @@ def nms_padded_reference(
 
 
 def overlaps(a: Tensor, b: Tensor, threshold: float) -> Tensor:
-    """Whether float64 boxes a and b [..., 4], which broadcast, are finite and have IoU > threshold · (1 + 1e-12).
+    """Whether boxes are finite and have IoU > threshold · (1 + 1e-12); a box without area overlaps nothing.
 
-    A decimal threshold such as 0.7 has no binary equal: the 1e-12 makes an IoU that equals it count as equal. Lengths
-    are in units of the larger box's, so that no area overflows or vanishes; a box without area overlaps nothing.
+    A decimal threshold such as 0.7 is not exact in binary. The 1e-12 keeps rounding from making an IoU of exactly 0.7
+    exceed it. Widths and heights are divided by the larger box's, so that no area overflows or underflows.
+
+    Args:
+        a, b: float64 [..., 4], which broadcast.
     """
     width, height = (torch.minimum(a[..., k + 2], b[..., k + 2]) - torch.maximum(a[..., k], b[..., k]) for k in (0, 1))
     (a_width, a_height), (b_width, b_height) = ((x[..., 2] - x[..., 0], x[..., 3] - x[..., 1]) for x in (a, b))
@@ -172,7 +191,7 @@ def _fake_padded(boxes, scores, idxs, iou_threshold, max_keep):
 
 
 def _crowd(small: bool) -> dict[str, Tensor]:
-    """Four boxes about each person, and their scores."""
+    """Make four overlapping boxes for each person, and random scores."""
     boxes, generator = people(small).repeat(4, 1), torch.Generator().manual_seed(0)
     moved = 0.2 * (boxes[:, 2:] - boxes[:, :2]) * torch.rand(len(boxes), 2, generator=generator)
     return {"boxes": boxes + moved.repeat(1, 2), "scores": torch.rand(len(boxes), generator=generator)}

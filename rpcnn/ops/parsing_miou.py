@@ -1,4 +1,4 @@
-"""mIoU of predicted part maps with the true ones, per RoI: the target of the re-scoring network (Sec. 3.4)."""
+"""mIoU between predicted and true part labels of each RoI, the target of the re-scoring network (Sec. 3.4)."""
 
 from typing import Any
 
@@ -9,29 +9,30 @@ from ._arguments import as_int, check, check_tensor
 from ._examples import Example, parsing_logits
 from ._library import compiled, register
 
-MOST_CLASSES = 4096  # what the CUDA kernel counts in shared memory
+MOST_CLASSES = 4096  # the most that the CUDA kernel can count in shared memory
 
 
 def parsing_miou(
     logits_or_labels: Tensor, target: Tensor, num_classes: int | None = None, ignore_index: int = 255
 ) -> Tensor:
-    """Mean over classes of intersection over union between prediction and truth, for every RoI on its own.
+    """Compute the mean IoU over classes between prediction and target for each RoI.
 
-    Background counts as a class; a class in neither map is passed over. Pixels whose target is ignore_index or lies
-    outside 0..K-1 are ignored. A RoI without any valid pixel scores 0.
+    The background is a class. Classes in neither map are skipped. Pixels whose target is ignore_index or outside 0..K-1
+    are ignored. A RoI without a valid pixel has a mean IoU of 0.
 
     Args:
-        logits_or_labels: [N, K, H, W] logits of any float dtype and layout (their arg-max is the prediction; ties go to
-            the lowest class, NaN loses to every number), or [N, H, W] integer labels (those outside 0..K-1 are wrong
-            for every class).
-        target: [N, H, W] integers of any width.
-        num_classes: K, 1 to 4096; needed with labels, and must equal the logits' channels otherwise.
+        logits_or_labels: logits [N, K, H, W] of any float dtype and memory format, whose arg-max is the prediction (of
+            equal logits the lowest class, and NaN is below every number); or integer labels [N, H, W], in which a label
+            outside 0..K-1 matches no class.
+        target: integer labels [N, H, W].
+        num_classes: K, 1 to 4096. Required for labels; for logits, None or the number of channels.
+        ignore_index: target label to ignore.
 
     Returns:
         float32 [N] in 0..1. Not differentiable.
 
     Raises:
-        ValueError: a shape, dtype or device does not fit.
+        ValueError: an argument has the wrong shape, dtype, device or range.
     """
     num_classes = _checked_classes(logits_or_labels, target, num_classes)
     ignore_index = as_int("parsing_miou", "ignore_index", ignore_index)
@@ -41,7 +42,7 @@ def parsing_miou(
 
 
 def _checked_classes(logits_or_labels: Tensor, target: Tensor, num_classes: Any) -> int:
-    """K, all arguments checked."""
+    """Check all arguments and return K."""
     op, integers = "parsing_miou", (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
     for name, tensor in (("logits_or_labels", logits_or_labels), ("target", target)):
         check_tensor(op, name, tensor)

@@ -1,4 +1,4 @@
-"""People's parsing maps and the global segmentation to label maps of the whole image (Sec. 3.5, Fig. 4)."""
+"""Combines the parsing maps of all people with the global segmentation into label maps (Sec. 3.5, Fig. 4)."""
 
 import math
 from collections.abc import Callable
@@ -25,31 +25,36 @@ def paste_parsing(
     paint_labels: bool = True,
     with_people: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spreads every person's class probabilities over its box and paints the people, the best (first) one on top.
+    """Resize each person's class probabilities to its box and paint the labels into the image, the best person on top.
 
-    A pixel belongs to a box if its center does. A person's label there is the arg-max of its bilinearly sampled
-    probabilities; where that is not background it is taken again with `semantic_weight` times the global probabilities
-    added. Of equal probabilities the lower class wins; below a map's outer cell centers its border counts on.
+    A pixel is inside a box if its center is. There, a person's label is the arg-max of its bilinearly sampled
+    probabilities. If that is not background, it is the arg-max after adding `semantic_weight` times the global
+    probabilities. Of equal probabilities the lower class wins. Sampling coordinates are clamped to the map.
 
     Args:
-        probabilities: float [R, K, h, w], K up to 256 classes, 0 the background; best person first.
-        boxes: float [R, 4], x1 y1 x2 y2 in pixels of the image; one that is not finite or holds no pixel is nobody.
+        probabilities: float [R, K, h, w], best person first; at most 256 classes, class 0 is the background.
+        boxes: float [R, 4], (x1, y1, x2, y2) in image pixels. Boxes that are not finite or contain no pixel center are
+            empty.
         image_size: (height, width).
-        painted: bool [R]: who appears in labels and instances; None is everybody.
+        painted: bool [R]: which people appear in labels and instances; None paints all.
         semantic: float [K, hs, ws]: global probabilities, or None.
         semantic_size: (height, width) in image pixels that `semantic` covers from the top left corner, at least the
-            image; None is the image.
-        semantic_gate: labels start from the global arg-max where its probability exceeds this, from 0 elsewhere:
-            math.inf leaves the global map out, -math.inf takes it everywhere.
-        paint_labels: False keeps the people out of labels.
-        with_people: False saves the people's own maps.
+            image; None means the image.
+        semantic_weight: weight of the global probabilities in a person's label.
+        semantic_gate: before people are painted, labels are the global arg-max where its probability exceeds this,
+            else 0. math.inf ignores the global map, -math.inf uses it everywhere.
+        paint_labels: whether to paint the people into labels.
+        with_people: whether to return the map of each person.
 
     Returns:
-        labels uint8 [H, W]; instances int32 [H, W], i + 1 where person i is on top and 0 where nobody; people uint8
-        [R, H, W], each person's own labels, overlapping, or [0, H, W]. Not differentiable.
+        Three maps, not differentiable:
+
+        - labels uint8 [H, W].
+        - instances int32 [H, W]: i + 1 where person i is on top, 0 where there is no person.
+        - people uint8 [R, H, W]: the labels of each person, which may overlap; [0, H, W] without `with_people`.
 
     Raises:
-        ValueError: a shape, dtype, device or size does not fit.
+        ValueError: an argument has the wrong shape, dtype, device or size.
     """
     op = "paste_parsing"
     for name, tensor in (("probabilities", probabilities), ("boxes", boxes)):
@@ -122,7 +127,7 @@ def paste_parsing_reference(
             confidence, label = global_window(semantic, covered, rows, (0, width)).max(dim=0)
             labels[slice(*rows)] = torch.where(confidence > semantic_gate, label, 0).to(torch.uint8)
     order = list(zip(range(len(boxes)), boxes.tolist(), painted.tolist(), strict=True))
-    for i, (left, top, right, bottom), visible in reversed(order):  # the best comes last and wins
+    for i, (left, top, right, bottom), visible in reversed(order):  # the best last, on top of the others
         if not all(map(math.isfinite, (left, top, right, bottom))):
             continue
         columns, all_rows = pixels_inside(left, right, width), pixels_inside(top, bottom, height)
@@ -184,8 +189,8 @@ def _example(small: bool) -> Example:
 
     def reference(probabilities, boxes, image_size, painted, semantic, semantic_size, semantic_weight, semantic_gate):
         maps = (probabilities.float(), boxes, painted.to(torch.uint8), semantic)
-        knobs = (*semantic_size, *image_size, semantic_weight, semantic_gate, True, True)
-        return paste_parsing_reference(*maps, *knobs)
+        options = (*semantic_size, *image_size, semantic_weight, semantic_gate, True, True)
+        return paste_parsing_reference(*maps, *options)
 
     return Example(paste_parsing, reference, arguments, maps=("probabilities",), differentiable=False, exact=True)
 

@@ -1,4 +1,4 @@
-"""RoIAlign: the features under a box, on a fixed grid (Sec. 3.3; both branches pool with it)."""
+"""RoIAlign: pools the features of each box to a fixed grid (Sec. 3.3), for the box and the parsing branch."""
 
 import math
 import os
@@ -21,26 +21,27 @@ def roi_align(
     sampling_ratio: int = -1,
     aligned: bool = False,
 ) -> Tensor:
-    """Average of bilinear samples in each cell of a grid laid over each box, as ``torchvision.ops.roi_align``.
+    """Average bilinear samples in each cell of a grid over each box, as ``torchvision.ops.roi_align``.
 
-    A sample further than one pixel outside the map counts as 0. A box with a non-finite corner gives zeros and gets no
-    gradient. Sums run in float32 for half inputs; boxes are never rounded to half.
+    A sample more than one pixel outside the map counts as 0. A box with a non-finite corner gives zeros and no
+    gradient. float16 and bfloat16 inputs are summed in float32, and boxes keep at least float32 precision.
 
     Args:
-        input: [N, C, H, W], float32, float64, float16 or bfloat16, any memory layout.
-        boxes: [R, 5] rows (image index, x1, y1, x2, y2), or a list of N tensors [R_n, 4]; any float dtype, in pixels of
-            the image whose coordinates times spatial_scale are the map's.
+        input: float32, float64, float16 or bfloat16 [N, C, H, W], any memory format.
+        boxes: [R, 5] rows (image index, x1, y1, x2, y2), or a list of N tensors [R_n, 4]; any float dtype, in image
+            pixels.
         output_size: cells per box, (height, width) or one number for both.
-        sampling_ratio: samples per cell and axis; <= 0 takes ceil(box size / cells) of them.
-        aligned: shift by half a pixel so that samples lie where pixel centers are; boxes may then be smaller than a
-            pixel. False is the legacy rule: no shift, boxes at least one pixel wide and high.
+        spatial_scale: map coordinates per image pixel, e.g. 1/4.
+        sampling_ratio: samples per cell and axis; if <= 0, ceil(box size / cells).
+        aligned: True shifts coordinates by half a pixel, so that samples are relative to pixel centers; boxes may then
+            be smaller than a pixel. False is the legacy rule: no shift, boxes at least one pixel wide and high.
 
     Returns:
-        [R, C, height, width] in the input's dtype and memory format. Differentiable in input, twice too.
+        [R, C, height, width] in the input's dtype and memory format. Twice differentiable with respect to `input`.
 
     Raises:
-        ValueError: a shape, dtype or device does not fit; on the CPU also an image index that is no integer in 0..N-1
-            (on CUDA such a row gives zeros, and an error where the environment holds RPCNN_CHECK=1).
+        ValueError: an argument has the wrong shape, dtype or device; on the CPU also for an image index that is not an
+            integer in 0..N-1. On CUDA such a row gives zeros, or an error if the environment variable RPCNN_CHECK is 1.
         NotImplementedError: forward-mode differentiation.
     """
     op = "roi_align"
@@ -55,7 +56,19 @@ def roi_align(
 
 
 def boxes_with_index(op: str, boxes: Any, features: Tensor) -> Tensor:
-    """Boxes as [R, 5] rows (image index, x1, y1, x2, y2) in float32 (float64 with float64 boxes), checked."""
+    """Check boxes and convert them to [R, 5] rows (image index, x1, y1, x2, y2).
+
+    Args:
+        op: the op's name, for the messages.
+        boxes: [R, 5], or a list of one tensor [R_n, 4] per image.
+        features: [N, C, H, W], for the number of images and the device.
+
+    Returns:
+        [R, 5], float64 if the boxes are, else float32.
+
+    Raises:
+        ValueError: as :func:`roi_align`.
+    """
     if isinstance(boxes, list | tuple):
         check(
             len(boxes) == len(features),
@@ -89,7 +102,7 @@ def boxes_with_index(op: str, boxes: Any, features: Tensor) -> Tensor:
 
 
 def check_on_device() -> bool:
-    """Whether checks that synchronize with the GPU are wanted (RPCNN_CHECK=1)."""
+    """Whether to run the checks that synchronize with the GPU (RPCNN_CHECK=1)."""
     return os.environ.get("RPCNN_CHECK") == "1"
 
 
@@ -121,13 +134,13 @@ def roi_align_reference(
         pooled = torch.einsum("ph,chw,qw->cpq", y, input[int(index)].to(wide), x)
         outputs.append(pooled.to(input.dtype))
     if not outputs:
-        # zero boxes: still connected to the input, as a sum over nothing
+        # Zero boxes: keep the graph, so that the input gets a gradient of zeros.
         return input.new_zeros(0, input.shape[1], height, width) + input.sum() * 0
     return torch.stack(outputs)
 
 
 def _axis_weights(start: Tensor, end: Tensor, scale: float, cells: int, size: int, ratio: int, aligned: bool) -> Tensor:
-    """[cells, size]: the mean bilinear weights of each cell's samples along one axis."""
+    """Return [cells, size]: the mean bilinear weights of each cell's samples along one axis."""
     shift = 0.5 if aligned else 0.0
     start, end = start * scale - shift, end * scale - shift
     length = end - start if aligned else torch.clamp(end - start, min=1.0)
@@ -135,14 +148,14 @@ def _axis_weights(start: Tensor, end: Tensor, scale: float, cells: int, size: in
     weights = length.new_zeros(cells, size)
     if samples == 0:
         return weights
-    # Samples beyond the map count 0 but stay in the divisor; only those that can reach it are evaluated.
+    # Samples outside the map count as 0 but stay in the divisor. Only samples that can reach the map are evaluated.
     steps = torch.arange(cells * samples, device=start.device)
     if samples * cells > 4 * (size + 2) and length > 0:
         pitch = float(length) / cells / samples
         first = max(int((-1 - float(start)) / pitch) - 2, 0)
         last = min(int((size - float(start)) / pitch) + 3, cells * samples)
         steps = torch.arange(first, max(last, first), device=start.device)
-    cell, step = (steps // samples), (steps % samples).to(weights)  # an integer plus 0.5 would be float32
+    cell, step = (steps // samples), (steps % samples).to(weights)  # else step + 0.5 would be float32
     position = start + cell * (length / cells) + (step + 0.5) * (length / cells) / samples
     inside = (position >= -1) & (position <= size)
     position = position.clamp(0, size - 1)
@@ -187,7 +200,7 @@ def _setup_context_backward(ctx, inputs, output):
 
 
 def _double_backward(ctx, grad_input):
-    # The backward is linear in the incoming gradient; its adjoint is the forward itself.
+    # The backward pass is linear in the incoming gradient, and its adjoint is the forward pass.
     grad = torch.ops.rpcnn.roi_align(grad_input, *ctx.saved_tensors, ctx.scale, *ctx.size, *ctx.rule)
     return grad, *([None] * 8)
 

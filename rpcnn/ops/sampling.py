@@ -1,4 +1,4 @@
-"""Maps sampled at the pixels of an image: what paste_parsing is defined with, of use to others beside it."""
+"""Bilinear sampling of maps at the pixels of an image, as paste_parsing defines it."""
 
 import math
 from collections.abc import Iterator
@@ -7,29 +7,36 @@ import torch
 from torch import Tensor
 
 STRIP_NUMBERS = 1 << 23
-"""How many numbers at full resolution are held at a time (32 MB of float32)."""
+"""The largest number of full-resolution values held at a time (32 MB of float32)."""
 
 
 def pixels_inside(low: float, high: float, size: int) -> tuple[int, int]:
-    """The pixels [first, last) of 0..size whose centers lie in [low, high)."""
+    """Return the range [first, last) of the pixels 0..size-1 whose centers lie in [low, high)."""
     return max(math.ceil(low - 0.5), 0), min(math.ceil(high - 0.5), size)
 
 
 def strips(first: int, last: int, numbers_per_row: int) -> Iterator[tuple[int, int]]:
-    """Cuts rows [first, last) into ranges of at most STRIP_NUMBERS numbers each, one row at the least."""
+    """Split rows [first, last) into ranges of at most STRIP_NUMBERS values each, but at least one row."""
     step = max(STRIP_NUMBERS // numbers_per_row, 1)
     for start in range(first, last, step):
         yield start, min(start + step, last)
 
 
 def map_coordinates(pixels: tuple[int, int], low: float, high: float, size: int, device: torch.device) -> Tensor:
-    """Where the centers of pixels [first, last) lie on a map of `size` cells over [low, high); cells are at 0, 1, …"""
+    """Convert the centers of pixels [first, last) to coordinates, float64, on a map with `size` cells over [low, high).
+
+    The cells' centers have the coordinates 0, 1, …, size - 1.
+    """
     centers = torch.arange(*pixels, dtype=torch.float64, device=device) + 0.5
     return (centers - low) * (size / (high - low)) - 0.5
 
 
 def sample_grid(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Bilinear samples [K, len(rows), len(columns)] of maps [K, h, w]; beyond the border, the border's values."""
+    """Sample maps [K, h, w] bilinearly at a grid of coordinates, which are clamped to the map.
+
+    Returns:
+        [K, len(rows), len(columns)].
+    """
     for axis, coordinates in ((1, rows), (2, columns)):
         last = maps.shape[axis] - 1
         coordinates = coordinates.clamp(0, last)
@@ -44,7 +51,16 @@ def sample_grid(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def global_window(
     semantic: Tensor, covered: tuple[float, float], rows: tuple[int, int], columns: tuple[int, int]
 ) -> Tensor:
-    """Global probabilities [K, rows, columns] in a window of the image, of which they cover (height, width) pixels."""
+    """Sample the global probabilities in a window of the image.
+
+    Args:
+        semantic: [K, hs, ws].
+        covered: (height, width) in image pixels that `semantic` covers, from the top left corner.
+        rows, columns: ranges [first, last) of the window's pixels.
+
+    Returns:
+        [K, number of rows, number of columns].
+    """
     y = map_coordinates(rows, 0.0, covered[0], semantic.shape[1], semantic.device)
     x = map_coordinates(columns, 0.0, covered[1], semantic.shape[2], semantic.device)
     return sample_grid(semantic, y, x)

@@ -1,4 +1,4 @@
-"""Sum of a pyramid's levels at the finest one's size (Sec. 3.3, "High-resolution Feature")."""
+"""Sum of all levels of a pyramid at the size of the finest level (Sec. 3.3, "High-resolution Feature")."""
 
 import functools
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from ._library import compiled, dense_layout, refuse_forward_ad, register
 
 
 def upsample_sum(features: list[Tensor], align_corners: bool = False, relu: bool = False) -> Tensor:
-    """``Σ_l [relu](bilinear(features[l] → size of features[0]))`` in one pass; no up-sampled map is made.
+    """Compute ``Σ_l [relu](bilinear(features[l] → size of features[0]))`` in one pass, without up-sampled maps.
 
     Args:
-        features: L maps [N, C, H_l, W_l]; other float dtypes are promoted to the common one.
-        align_corners: as torch.nn.functional.interpolate.
-        relu: clamp each level at 0 before it is added, level 0 included.
+        features: L maps [N, C, H_l, W_l]; different float dtypes are promoted to the common one.
+        align_corners: see torch.nn.functional.interpolate.
+        relu: whether to apply ReLU to each level, including level 0, before adding it.
 
     Returns:
-        [N, C, H_0, W_0] in the first map's memory format. Differentiable once; twice without relu.
+        [N, C, H_0, W_0] in the first map's memory format. Differentiable once with `relu`, twice without.
 
     Raises:
-        ValueError: a shape, dtype or device does not fit.
+        ValueError: an argument has the wrong shape, dtype or device.
         NotImplementedError: forward-mode differentiation.
     """
     features = check_pyramid("upsample_sum", features)
@@ -35,7 +35,7 @@ def upsample_sum(features: list[Tensor], align_corners: bool = False, relu: bool
 
 
 def check_pyramid(op: str, features: list[Tensor]) -> list[Tensor]:
-    """The levels in their common dtype, after checks. Raises ValueError."""
+    """Check the levels and convert them to their common dtype. Raises ValueError."""
     features = as_list(op, "features", features)
     check(len(features) > 0, f"{op}: features must hold at least one map")
     for level, feature in enumerate(features):
@@ -58,7 +58,7 @@ def upsample_sum_reference(features: list[Tensor], align_corners: bool = False, 
 
 
 def resize(feature: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """Bilinear interpolation to a size; empty batches pass."""
+    """Resize a map bilinearly to (height, width). Supports empty batches, unlike F.interpolate."""
     if feature.shape[2:] == size:
         return feature
     if feature.numel() == 0:
@@ -82,7 +82,7 @@ def _setup_context(ctx, inputs, output):
 
 def _backward(ctx, grad):
     features, first = list(ctx.saved_tensors), []
-    if not ctx.relu:  # the finest level is added as it is
+    if not ctx.relu:  # the finest level is added unchanged, so its gradient is the incoming one
         features, first = features[1:], [grad]
     rest = torch.ops.rpcnn.upsample_sum_backward(grad, features, ctx.align_corners, ctx.relu) if features else []
     return [*first, *rest], None, None
@@ -96,9 +96,10 @@ def _setup_context_backward(ctx, inputs, output):
 def _double_backward(ctx, grads):
     if ctx.relu:
         raise NotImplementedError("upsample_sum: double backward is not supported with relu=True")
-    # The backward is linear in the incoming gradient; its adjoint is the forward itself, here without finest level.
-    nothing = grads[0].new_zeros(1, 1, 1, 1).expand(ctx.size)
-    grad = torch.ops.rpcnn.upsample_sum([nothing, *grads], ctx.align_corners, False)
+    # The backward pass is linear in the incoming gradient, and its adjoint is the forward pass. Here the finest level
+    # is zero, since its gradient does not pass through this op.
+    zeros = grads[0].new_zeros(1, 1, 1, 1).expand(ctx.size)
+    grad = torch.ops.rpcnn.upsample_sum([zeros, *grads], ctx.align_corners, False)
     return grad, [None] * ctx.levels, None, None
 
 
