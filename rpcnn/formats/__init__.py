@@ -1,4 +1,4 @@
-"""Predictions of multiple human parsing on disk, in the formats that people exchange: docs/formats.md.
+"""Reads and writes predictions of multiple human parsing in the common formats, see docs/formats.md.
 
 >>> format = make_format("people")
 >>> format.write(folder, "0001", Prediction.of(result))         # doctest: +SKIP
@@ -26,14 +26,14 @@ __all__ = ["FORMATS", "Format", "Prediction", "detect_format", "make_format"]
 
 
 def make_format(name: str) -> Format:
-    """The reader and writer of a format. Raises ValueError for an unknown name."""
+    """Make the reader and writer of a format in FORMATS. Raises ValueError for an unknown name."""
     if name not in FORMATS:
         raise ValueError(f"format: must be one of {', '.join(FORMATS)}, got {name!r}")
     return FORMATS[name]()
 
 
 def detect_format(folder: str | Path) -> str:
-    """The name of the format of a folder's files. Raises ValueError where it is none or several."""
+    """Find the name of the format of a folder's files. Raises ValueError if no format or several formats match."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"predictions: {folder} is no folder")

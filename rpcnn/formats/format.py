@@ -1,4 +1,4 @@
-"""What a format of predictions on disk is."""
+"""The interface of a format of predictions on disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,36 +8,37 @@ from .prediction import Prediction
 
 
 class Format(Protocol):
-    """Reads and writes a folder of predictions, one image at a time; <stem> is an image's file name without suffix.
+    """Reads and writes a folder of predictions, one image at a time. A stem is an image's file name without suffix.
 
-    FORMATS holds the package's; :func:`rpcnn.evaluation.predictions.evaluate_predictions` takes any object with these
-    members.
+    FORMATS lists the formats of the package; :func:`rpcnn.evaluation.predictions.evaluate_predictions` takes any object
+    with these members.
     """
 
     overlapping: bool
-    """Whether several people may have the same pixel."""
+    """Whether people may overlap."""
     knows_people: bool
-    """Whether it says which person a pixel belongs to. Without, AP^p, PCP, AP^h and AP^bbox are undefined."""
+    """Whether the format stores the person of each pixel. If not, AP^p, PCP, AP^h and AP^bbox are undefined."""
 
     def detect(self, folder: Path) -> bool:
         """Whether the folder's files look like this format."""
 
     def stems(self, folder: Path) -> list[str]:
-        """The images that the folder has predictions for, sorted. Raises ValueError that names the file at fault."""
+        """List the stems of the images with a prediction, sorted. Raises ValueError with the path of a bad file."""
 
     def read(self, folder: Path, stem: str) -> Prediction:
-        """The prediction for one image. Raises ValueError that names the file at fault."""
+        """Read the prediction for one image. Raises ValueError with the path of a missing or invalid file."""
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
-        """Writes the prediction for one image, and makes the folder; what cannot be written yet waits for `finish`.
+        """Write the prediction for one image, or keep it until :meth:`finish` if the format has one file for all.
 
-        Where `overlapping` is False, a pixel of several people goes to the one with the best score.
+        Makes the folder. If `overlapping` is False, a pixel of several people belongs to the one with the best score.
         """
 
     def finish(self, folder: Path, others: Sequence["Format"] = ()) -> None:
-        """Writes what waits, after the last image.
+        """Write the predictions that were kept, after the last image.
 
         Args:
-            others: of other processes, which wrote further images into the same folder.
+            folder: the folder.
+            others: the formats of other processes, which wrote further images to the same folder.
         """
-        return  # nothing, in formats that have files per image
+        return  # nothing to do for formats with files per image

@@ -1,4 +1,4 @@
-"""Formats of some PNGs and one JSON file per image: what rpcnn.predict writes, and one with a map per person."""
+"""Formats with PNGs and a JSON file for each image: that of rpcnn.predict, and one with a map for each person."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from .prediction import Prediction, flatten, read_json, read_png, write_png
 
 
 def _read_people(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Scores [N], box scores [N] and boxes [N, 4] (or None) of the people in <stem>.json."""
+    """Read the scores [N], box scores [N] and boxes [N, 4] (or None) of the people from <stem>.json."""
     record = read_json(path)
     people = record.get("people") if isinstance(record, dict) else None
     if not isinstance(people, list) or not all(isinstance(p, dict) and "score" in p for p in people):
@@ -34,9 +34,9 @@ def _people_json(prediction: Prediction) -> str:
 
 
 class InstanceMaps(Format):
-    """<stem>_labels.png, <stem>_instances.png (person i of the JSON is i + 1) and <stem>.json, as predict writes them.
+    """<stem>_labels.png, <stem>_instances.png (i + 1 for person i of the JSON) and <stem>.json, as predict writes them.
 
-    A pixel has one person: AP^p, PCP and AP^r differ from those of overlapping maps.
+    A pixel belongs to one person, so AP^p, PCP and AP^r differ from those of overlapping maps.
     """
 
     overlapping = False
@@ -67,7 +67,7 @@ class InstanceMaps(Format):
 
 
 class PersonMaps(Format):
-    """<stem>_labels.png, <stem>_person_<i>.png (i = 1, 2, …: a label map each) and <stem>.json; nothing is lost."""
+    """<stem>_labels.png, <stem>_person_<i>.png (the label map of person i = 1, 2, …) and <stem>.json; lossless."""
 
     overlapping = True
     knows_people = True

@@ -1,4 +1,4 @@
-"""The prediction for one image that every format holds, and the PNG and text files that formats are made of."""
+"""The prediction for one image, and functions to read and write the files of the formats."""
 
 import json
 from dataclasses import dataclass
@@ -20,18 +20,19 @@ class Prediction:
     label_map: np.ndarray
     """uint8 [H, W]: the combined label map."""
     person_maps: np.ndarray | NumberedPersonMaps
-    """uint8 [N, H, W]: each person's own label map, 0 elsewhere; numbered where the format numbers them."""
+    """uint8 [N, H, W]: the label map of each person, 0 outside the person; :class:`NumberedPersonMaps` from formats
+    with person numbers."""
     scores: np.ndarray
-    """float64 [N]: what AP^p, AP^r and AP^h rank by."""
+    """float64 [N]: the scores that AP^p, AP^r and AP^h rank by."""
     boxes: np.ndarray | None = None
-    """float64 [N, 4] x1 y1 x2 y2 in pixels, width = x2 − x1; None: the boxes that enclose the person maps."""
+    """float64 [N, 4] x1 y1 x2 y2 in pixels, width = x2 − x1. None becomes the bounding boxes of the person maps."""
     box_scores: np.ndarray | None = None
-    """float64 [N]: what AP^bbox ranks by; None: `scores`."""
+    """float64 [N]: the scores that AP^bbox ranks by. None becomes `scores`."""
     part_maps: np.ndarray | NumberedPersonMaps | None = None
-    """uint8 [M, H, W]: part instances of one label each, from formats with `knows_people` False; None: the people's
-    own parts."""
+    """uint8 [M, H, W]: part instances of one label each, from formats with `knows_people` False. None: the parts of the
+    people."""
     part_scores: np.ndarray | None = None
-    """float64 [M]."""
+    """float64 [M]: the scores of the part instances."""
 
     def __post_init__(self) -> None:
         if self.boxes is None:
@@ -41,16 +42,25 @@ class Prediction:
 
     @classmethod
     def of(cls, result: Any) -> "Prediction":
-        """That of a :class:`rpcnn.ParsingResult`."""
+        """Convert a :class:`rpcnn.ParsingResult`."""
         names = ("label_map", "person_maps", "scores", "boxes", "box_scores")
         label_map, person_maps, scores, boxes, box_scores = (as_array(getattr(result, name)) for name in names)
         return cls(label_map, person_maps, scores.astype(float), boxes.astype(float), box_scores.astype(float))
 
 
 def read_png(path: Path, wide: bool = False) -> np.ndarray:
-    """The values [H, W] of a gray or palette PNG: uint8, or any integers where `wide`.
+    """Read the values of a gray or palette PNG.
 
-    Raises ValueError that names the file: not there, not readable, colors in place of values, values above 255.
+    Args:
+        path: the file.
+        wide: whether values above 255 are allowed.
+
+    Returns:
+        [H, W], uint8 or, if `wide`, any integer dtype.
+
+    Raises:
+        ValueError: the file is missing, cannot be read, has color channels or, unless `wide`, more than 8 bits. The
+            message begins with its path.
     """
     try:
         values = read_byte_png(path)
@@ -72,13 +82,13 @@ def read_png(path: Path, wide: bool = False) -> np.ndarray:
 
 
 def write_png(path: Path, values: np.ndarray) -> None:
-    """Integers [H, W] as a gray PNG of 8 bits, or 16 where one exceeds 255."""
+    """Write integers [H, W] as a gray PNG of 8 bits, or of 16 bits if a value exceeds 255."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(values.astype(np.uint16 if values.max(initial=0) > 255 else np.uint8)).save(path)
 
 
 def read_json(path: Path) -> dict | list:
-    """Raises ValueError that names the file."""
+    """Read a JSON file. Raises ValueError with its path if it is missing or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -88,7 +98,14 @@ def read_json(path: Path) -> dict | list:
 
 
 def read_columns(path: Path, names: tuple[str, ...]) -> np.ndarray:
-    """Lines of numbers, one column a name: float64 [lines, columns]. Raises ValueError that names file and line."""
+    """Read a text file of numbers with one column per name, skipping empty lines.
+
+    Returns:
+        float64 [lines, columns].
+
+    Raises:
+        ValueError: the file is missing, or a line has other columns. The message has the path and the line number.
+    """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
@@ -108,10 +125,10 @@ def read_columns(path: Path, names: tuple[str, ...]) -> np.ndarray:
 
 
 def flatten(person_maps: PersonMapsLike, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Overlapping people [N, H, W] as one layer, the best on top.
+    """Flatten overlapping person maps [N, H, W] to one label map, with the best score on top.
 
     Returns:
-        Labels uint8 [H, W], and person numbers int32 [H, W]: i + 1 where person i is on top, 0 where nobody is.
+        Labels uint8 [H, W], and person numbers int32 [H, W]: i + 1 where person i is on top, 0 without a person.
     """
     maps = np.asarray(person_maps)
     labels, numbers = np.zeros(maps.shape[1:], np.uint8), np.zeros(maps.shape[1:], np.int32)

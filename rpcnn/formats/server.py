@@ -1,4 +1,4 @@
-"""The folders that evaluation servers of human parsing ask for."""
+"""The formats that the evaluation servers of human parsing take."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from .prediction import Prediction, flatten, read_columns, read_png, write_png
 
 
 class CihpServer(Format):
-    """CIHP's: global_parsing/<stem>.png, and part instances in instance_parsing/<stem>.png with <stem>.txt beside it.
+    """CIHP's format: global_parsing/<stem>.png and, for part instances, instance_parsing/<stem>.png and <stem>.txt.
 
-    The PNG numbers the part instances 1, 2, …; line i of the text is "class score" of instance i; `write` gives
-    parts their person's score. It does not say which parts belong to one person, so AP^p, PCP, AP^h and AP^bbox are
-    undefined; a pixel has one instance.
+    The PNG numbers the part instances 1, 2, …; line i of the text file is "class score" of instance i. `write` gives
+    parts the score of their person. The format does not store which parts belong to one person, so AP^p, PCP, AP^h and
+    AP^bbox are undefined. A pixel belongs to one instance.
     """
 
     overlapping = False
@@ -57,10 +57,11 @@ class CihpServer(Format):
 
 
 class MhpServer(Format):
-    """A person map beside the global map, as MHP's evaluation reads them: no two people share a pixel.
+    """The format of MHP's evaluation: a global label map and a map of person numbers; people do not overlap.
 
-    global_parsing/<stem>.png, instance_segmentation/<stem>.png (people numbered 1, 2, …) and <stem>.txt beside it,
-    whose line i is the score of person i. A person's label map is the global map where the person is.
+    global_parsing/<stem>.png, instance_segmentation/<stem>.png (people numbered 1, 2, …) and
+    instance_segmentation/<stem>.txt, where line i is the score of person i. A person's label map is the global map at
+    the pixels with the person's number.
     """
 
     overlapping = False

@@ -1,1 +1,1 @@
-"""Label maps and person maps as arrays and on disk: PNG, run lengths, boxes around maps. Needs numpy alone."""
+"""Label maps and person maps: array types, boxes, PNG files and run lengths. Needs numpy only."""

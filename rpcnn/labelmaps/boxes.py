@@ -1,4 +1,4 @@
-"""The boxes around people's labels: x1, y1, x2, y2 in pixels, x2 and y2 exclusive; zeros where there is no label."""
+"""Bounding boxes of label maps: x1, y1, x2, y2 in pixels, x2 and y2 exclusive; all zeros if there is no label."""
 
 import numpy as np
 
@@ -7,10 +7,13 @@ from .people import NumberedPersonMaps, PersonMapsLike
 
 
 def person_boxes(person_maps: PersonMapsLike) -> np.ndarray:
-    """float64 [N, 4]: the box around the labels of each person.
+    """Compute the bounding box of each person's labels.
 
     Args:
         person_maps: [N, H, W] or :class:`NumberedPersonMaps`.
+
+    Returns:
+        float64 [N, 4].
     """
     if compiled.core and isinstance(person_maps, NumberedPersonMaps):
         return compiled.core.boxes(person_maps.label_map, person_maps.numbers, person_maps.count)
@@ -18,7 +21,7 @@ def person_boxes(person_maps: PersonMapsLike) -> np.ndarray:
 
 
 def enclosing_box(label_map: np.ndarray) -> tuple[float, float, float, float]:
-    """The box around the labels of a map [H, W]."""
+    """Compute the bounding box of the labels of a map [H, W]."""
     rows, columns = np.flatnonzero(label_map.any(1)), np.flatnonzero(label_map.any(0))
     if not len(rows):
         return 0.0, 0.0, 0.0, 0.0

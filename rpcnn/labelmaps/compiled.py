@@ -1,4 +1,4 @@
-"""`compiled.core`: rpcnn._labelmaps, or None where it is not built and numpy and Pillow do its work."""
+"""`compiled.core` is rpcnn._labelmaps, or None if it is not built; numpy and Pillow are used then."""
 
 try:
     from rpcnn import _labelmaps as core

@@ -1,4 +1,4 @@
-"""How people are given: a label map each, or one map of labels and one of numbers for people who share no pixel."""
+"""Person maps: one label map per person, or a label map and a map of person numbers if people do not overlap."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,19 +9,20 @@ from numpy.typing import ArrayLike, DTypeLike
 
 @dataclass(frozen=True)
 class NumberedPersonMaps:
-    """N people who share no pixel, as one map of labels and one of people's numbers.
+    """N people who do not overlap, as one map of labels and one map of person numbers.
 
-    numpy functions see it as the maps [N, H, W] that it stands for (`np.asarray`); the counting core takes it as it is,
-    which spares making and reading N maps.
+    `np.asarray` converts it to person maps [N, H, W]. The metrics read it directly, which saves making and reading N
+    maps.
 
     Raises:
-        ValueError: shapes differ, labels are no labels, or a number is outside 0..N.
+        ValueError: the shapes differ, a label is not an integer in 0..255, or a number is outside 0..N.
     """
 
     label_map: np.ndarray
     """uint8 [H, W]."""
     numbers: np.ndarray
-    """uint8 or uint16 [H, W]: i + 1 where the label is person i's, 0 nobody's. Any integers are taken."""
+    """uint8 or uint16 [H, W]: i + 1 where the label belongs to person i, 0 where it belongs to no person. The
+    constructor takes any integer dtype."""
     count: int
     """N, at most 65535."""
 

@@ -1,6 +1,6 @@
-"""A fast way to read the label maps of human parsing: PNGs of one byte per pixel, gray or palette, not interlaced.
+"""A fast reader for label maps: PNGs of one byte per pixel, gray or palette, not interlaced.
 
-Some 3 times as fast as Pillow, to which all other and all broken PNGs are left.
+It is about 3 times as fast as Pillow, which reads all other PNGs and reports broken ones.
 """
 
 import struct
@@ -22,11 +22,11 @@ LARGEST = 1 << 26
 
 
 def read_byte_png(path: str | Path) -> np.ndarray | None:
-    """The pixels of a PNG, for a palette their indices.
+    """Read the pixels of a PNG; for a palette PNG the palette indices.
 
     Returns:
-        uint8 [H, W], or None for any file but a complete PNG of one byte per pixel, and where rpcnn._labelmaps is not
-        built: Pillow reads those.
+        uint8 [H, W]; or None, to let Pillow read the file, if it is not a complete PNG of one byte per pixel or if
+        rpcnn._labelmaps is not built.
 
     Raises:
         OSError: the file cannot be opened.
@@ -48,7 +48,7 @@ def read_byte_png(path: str | Path) -> np.ndarray | None:
 
 
 def _parts(data: bytes) -> tuple[int, int, bytes] | None:
-    """Width, height and the packed rows, or None."""
+    """Return width, height and the compressed rows; None for a PNG that Pillow must read."""
     if data[:8] != SIGNATURE:
         return None
     header, rows, at = None, [], 8
@@ -66,7 +66,7 @@ def _parts(data: bytes) -> tuple[int, int, bytes] | None:
         elif kind == b"IEND":
             break
         elif kind[:1].isupper() and kind != b"PLTE":
-            return None  # critical, and unknown
+            return None  # an unknown critical chunk
     if header is None or header[2:] not in ((8, GRAY, 0, 0, 0), (8, PALETTE, 0, 0, 0)):
         return None
     width, height = header[:2]

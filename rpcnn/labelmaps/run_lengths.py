@@ -1,7 +1,7 @@
-"""COCO's compressed run lengths, painted straight into a label map.
+"""COCO's compressed run lengths (RLE), decoded directly into a label map.
 
-pycocotools decodes every code to a whole mask, which is a hundred times as slow, and returns uninitialized memory where
-a code is too short; here that is an error. The code is described in csrc/labelmaps/run_lengths.h.
+pycocotools decodes each code to a whole mask, which is a hundred times as slow, and returns uninitialized memory if a
+code is too short; here that is an error. csrc/labelmaps/run_lengths.h describes the encoding.
 """
 
 import numpy as np
@@ -12,22 +12,22 @@ MOST_DIGITS = 7  # of 5 bits: lengths below 2³¹ and their differences
 
 
 def encode(mask: np.ndarray) -> str:
-    """The code of a mask [H, W], by pycocotools; runs go down the columns."""
+    """Encode a mask [H, W] with pycocotools; runs go down the columns."""
     from pycocotools import mask as codes
 
     return codes.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"].decode("ascii")
 
 
 def paint_runs(columns: np.ndarray, code: str | bytes, value: int) -> None:
-    """Writes `value` into `columns` where a mask is 1.
+    """Write a value into a map where a mask is 1.
 
     Args:
-        columns: uint8 [W, H], contiguous: the map by columns, as the runs go.
+        columns: uint8 [W, H], contiguous: the transposed map, since runs go down the columns.
         code: the mask's compressed run lengths.
         value: 0..255.
 
     Raises:
-        ValueError: the code is invalid or not of W × H pixels; some pixels may have been written.
+        ValueError: the code is invalid or its length is not W × H pixels; some pixels may have been written.
     """
     if not isinstance(code, str | bytes):
         raise ValueError(f"run lengths must be pycocotools' compressed text, got {type(code).__name__}")
