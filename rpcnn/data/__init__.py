@@ -1,1 +1,1 @@
-"""Data sets (datasets.py has their names, dataset.py says what one is), augmentation and loading; painted people."""
+"""Data sets (names in datasets.py, base class in dataset.py), augmentation, loading, and painted people."""

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, and what is in it: every fault by name, and the statistics of people and parts."""
+"""Checks a data set: lists every fault, and computes statistics of people and parts."""
 
 import os
 from collections import Counter
@@ -17,11 +17,11 @@ from .files import DataFault
 
 @dataclass
 class Report:
-    """Findings on one split.
+    """The findings on one split.
 
-    `faults` (id, message) are findings for which the reader leaves an image out; `notes` are suspicious but read.
-    `pixels` int64 [K] counts labeled pixels per class, over every person's map; `images_with` int64 [K] the images
-    that show a class; `people` counts images by their number of people.
+    `faults` (id, message) are the reasons why images are left out, `notes` (id, message) are suspicious findings on
+    images that are used. `people` counts images by their number of people, `pixels` int64 [K] pixels per class over all
+    person maps, and `images_with` int64 [K] the images in which a class occurs.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Report:
         self.images_with = np.zeros(self.labels.num_classes, np.int64)
 
     def text(self) -> str:
-        """The report for people to read: findings first, then people per image and pixels per class."""
+        """Format the report: the findings, then people per image and pixels per class."""
         bad = len({name for name, _ in self.faults})
         lines = [f"{self.name}: {self.images} images, {self.images - bad} usable, {bad} left out"]
         for title, findings in (
@@ -70,7 +70,7 @@ class Report:
 
 @dataclass
 class _Image:
-    """What one image has."""
+    """The findings on one image."""
 
     id: str
     size: tuple[int, int]
@@ -80,10 +80,10 @@ class _Image:
 
 
 def check_folder(root, split: str = "train", name: str = "", options: dict | None = None) -> Report:
-    """Examine every file of a split of a data set and report on all of them.
+    """Check every file of a split of a data set.
 
-    The data set itself knows the faults of its files (`faults`) and what is suspicious about them (`notes`, `stray`).
-    Noted of any data set are pixels of a part without a person, and people who may be there twice.
+    The data set reports its own findings (`faults`, `notes` and `stray`). For every data set, this function also notes
+    pixels of a part without a person and people who may be annotated twice.
 
     Args:
         root, split, name, options: see :func:`rpcnn.data.datasets.open_split`.
@@ -96,7 +96,7 @@ def check_folder(root, split: str = "train", name: str = "", options: dict | Non
 
 
 def check_dataset(dataset: PeopleDataset, title: str) -> Report:
-    """Examine every image of a data set, in several threads, and add up what is found."""
+    """Check every image of a data set, in several threads."""
     report = Report(title, dataset.labels, faults=list(dataset.faults.items()), notes=list(dataset.stray()))
     usable = [index for index, name in enumerate(dataset.ids) if name not in dataset.faults]
     report.images = len(usable) + len(dataset.faults)

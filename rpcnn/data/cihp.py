@@ -1,4 +1,4 @@
-"""CIHP (Crowd Instance-level Human Parsing), read from the folders of the official archive as they are."""
+"""CIHP (Crowd Instance-level Human Parsing), read from the folders of the official archive."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -14,17 +14,23 @@ from .indexed import IndexedDataset, notes_on_numbers
 
 
 class CIHP(IndexedDataset):
-    """CIHP under `root`, the folder that holds Training, Validation and Testing; `split` is train, val or test.
+    """CIHP.
 
-    Read are Images/<id>.jpg, Category_ids/<id>.png (part of each pixel) and Human_ids/<id>.png (person of each pixel)
-    of the ids in train_id.txt, val_id.txt or test_id.txt, or of all files in Images where there is no such list.
+    Reads Images/<id>.jpg, Category_ids/<id>.png (the part of each pixel) and Human_ids/<id>.png (the person of each
+    pixel) for the ids in train_id.txt, val_id.txt or test_id.txt, or for all files in Images if there is no such list.
 
-    Where the truth comes from: the label map is Category_ids itself, in which the annotators already decided who
-    is in front. Person k's map is Category_ids where Human_ids == k: people do not overlap, and what is hidden of a
-    person is not labeled. Boxes are drawn around those maps. Images without people are kept, as samples of
-    background; so is the Testing split without its maps, all of whose images have no people.
+    Ground truth: the label map is Category_ids, in which the annotators decided which person is in front. The map of
+    person k is Category_ids where Human_ids == k, so people do not overlap and hidden parts are not labeled. Boxes
+    enclose these maps. Images without people are kept. Without its maps, all images of the Testing split have no
+    people.
 
-    Raises FileNotFoundError if the folders are not there, ValueError for an unknown split.
+    Args:
+        root: the folder with Training, Validation and Testing.
+        split: train, val or test.
+
+    Raises:
+        FileNotFoundError: the folders are missing.
+        ValueError: unknown split.
     """
 
     labels = CIHP_LABELS
@@ -42,9 +48,9 @@ class CIHP(IndexedDataset):
         self.folder = Path(root) / name
         pictures = self.folder / "Images"
         if not pictures.is_dir():
-            wanted = " and ".join(folder for folder, _ in list(self.splits.values())[:2])
+            folders = " and ".join(folder for folder, _ in list(self.splits.values())[:2])
             raise FileNotFoundError(
-                f"{type(self).__name__}: no folder {pictures}; root must be the folder that holds {wanted}"
+                f"{type(self).__name__}: no folder {pictures}; root must be the folder that holds {folders}"
             )
         self.annotated = (self.folder / "Category_ids").is_dir() or split != "test"
         maps = [self.folder / sub for sub in ("Category_ids", "Human_ids")]
@@ -67,8 +73,8 @@ class CIHP(IndexedDataset):
 
     def annotation(self, stem: str, size: tuple[int, int] | None) -> tuple[np.ndarray, NumberedPersonMaps]:
         if not self.annotated:
-            nothing = np.zeros(size or (0, 0), np.uint8)
-            return nothing, NumberedPersonMaps(nothing, nothing, 0)
+            empty = np.zeros(size or (0, 0), np.uint8)
+            return empty, NumberedPersonMaps(empty, empty, 0)
         parts, people = (self.folder / sub / f"{stem}.png" for sub in ("Category_ids", "Human_ids"))
         return read_part_and_person_map(parts, people, size, self.labels.num_classes)
 

@@ -1,4 +1,4 @@
-"""What a data set is, for those of this package and for anybody's."""
+"""The base class of data sets, those of this package and your own."""
 
 import functools
 import logging
@@ -19,52 +19,52 @@ log = logging.getLogger(__name__)
 
 
 class PeopleDataset(torch.utils.data.Dataset, ABC):
-    """Images of people with a label map each; `--data.dataset my_package.my_module:MyPeople` trains on a subclass.
+    """Images with a label map for each person; `--data.dataset my_package.my_module:MyPeople` trains on a subclass.
 
-    A subclass has to have:
+    A subclass must define:
 
-    `labels`: the :class:`rpcnn.labels.LabelSet`, which decides the number of classes, the colors and what a mirror
-        image exchanges. Where it depends on the folder, override the class method :meth:`label_set` and set
-        `self.labels` when constructed.
-    `__init__(self, root, split, **options)`: root is data.root, split one of `splits`; each further keyword argument
-        is an option of the data set, given in data.options. One called `seed` gets run.seed unless it is given there.
-        Raises OSError or ValueError where the folder is not as it should be.
+    `labels`: the :class:`rpcnn.labels.LabelSet` with the names and colors of the classes and the parts to exchange in a
+        horizontal flip. If it depends on the folder, override the class method :meth:`label_set` and set `self.labels`
+        in `__init__`.
+    `__init__(self, root, split, **options)`: root is data.root and split one of `splits`. Each further keyword argument
+        is an option of the data set, set in data.options; one named `seed` defaults to run.seed. Raises OSError or
+        ValueError if the folder is invalid.
     `__len__()`: the number of images.
-    `load(index)`: the :class:`rpcnn.data.sample.Sample` at an index in 0..len - 1, as `rpcnn.data.sample.make_sample`
-        makes it of arrays, always the same. Raises :class:`rpcnn.data.files.DataFault` for files that cannot be used:
-        training then takes the next image, evaluation leaves the image out.
+    `load(index)`: returns the :class:`rpcnn.data.sample.Sample` at an index in 0..len - 1, always the same one;
+        `rpcnn.data.sample.make_sample` makes it from arrays. Raises :class:`rpcnn.data.files.DataFault` for files that
+        cannot be used: training then uses the next image, and evaluation skips the image.
 
-    All else has a default, which a subclass may replace: `splits`, :meth:`detect`, `ids`, `sizes` and `faults` (which
-    by default load every image once: give them where that takes long), :meth:`notes`, :meth:`stray`, :meth:`truth`.
-    Loader processes hold a copy each, so that an instance must be small and picklable.
+    Everything else has a default that a subclass may override: `splits`, :meth:`detect`, `ids`, `sizes`, `faults`,
+    :meth:`notes`, :meth:`stray` and :meth:`truth`. The defaults of `ids`, `sizes` and `faults` load every image once;
+    override them if that is slow. Each loader process has a copy, so an instance must be small and picklable.
     """
 
     labels: LabelSet
     splits: Collection[str] = ("train", "val")
-    """What `split` can be; training takes "train", evaluation data.eval_split."""
+    """The names of the splits. Training uses "train", evaluation data.eval_split."""
     layout: str = ""
-    """The files that :meth:`detect` looks for, in words."""
+    """Describes the files that :meth:`detect` looks for."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def load(self, index: int) -> Sample:
-        """The sample at `index`. Raises DataFault if its files cannot be used."""
+        """Load the sample at `index`. Raises DataFault if its files cannot be used."""
 
     @classmethod
     def label_set(cls, root: Path, **options: Any) -> LabelSet:
-        """The labels of the data set in `root`, without reading its images."""
+        """Return the labels of the data set in `root`, without reading its images."""
         return cls.labels
 
     @classmethod
     def detect(cls, root: Path) -> bool:
-        """Whether the folder `root` holds this data set and cannot be taken for another."""
+        """Whether the folder `root` contains this data set, and no other that could be confused with it."""
         return False
 
     @classmethod
     def check_split(cls, split: str) -> None:
-        """Raises ValueError unless the data set has the split."""
+        """Raise ValueError unless the data set has the split."""
         if split not in cls.splits:
             raise ValueError(f"{cls.__name__}: split must be one of {', '.join(cls.splits)}, got {split!r}")
 
@@ -83,25 +83,25 @@ class PeopleDataset(torch.utils.data.Dataset, ABC):
 
     @functools.cached_property
     def ids(self) -> list[str]:
-        """The `id` of every sample, each another one."""
+        """The `id` of every sample, all different."""
         return self._looked_through[0]
 
     @functools.cached_property
     def sizes(self) -> np.ndarray:
-        """int32 [len, 2]: (height, width) of every image, by which training forms its batches."""
+        """int32 [len, 2]: (height, width) of every image. Training makes batches of images with one orientation."""
         return self._looked_through[1]
 
     @functools.cached_property
     def faults(self) -> dict[str, str]:
-        """{id: reason} of images that cannot be used; they may be among `ids`, or left out altogether."""
+        """{id: reason} of images that cannot be used. They may be in `ids` or left out of it."""
         return self._looked_through[2]
 
     def notes(self, index: int) -> list[str]:
-        """What is suspicious about an image that is used, for `rpcnn.data check`."""
+        """List what is suspicious about an image that can be used, for `rpcnn.data check`."""
         return []
 
     def stray(self) -> list[tuple[str, str]]:
-        """(id, message) of files and list entries that are not used, for `rpcnn.data check`."""
+        """List (id, message) for files and list entries that are not used, for `rpcnn.data check`."""
         return []
 
     def truth(self, index: int) -> Truth:
@@ -110,7 +110,7 @@ class PeopleDataset(torch.utils.data.Dataset, ABC):
         return Truth(*(sample[key].numpy() for key in ("label_map", "person_maps", "boxes")))
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample at `index`, or the next one that can be read; one that has gone bad is named once.
+        """Return the sample at `index`, or the next one that can be read; logs each image that cannot, once.
 
         Raises:
             IndexError: the index is out of range.
@@ -127,6 +127,6 @@ class PeopleDataset(torch.utils.data.Dataset, ABC):
                 name = self.ids[here]
                 if name not in warned:
                     warned.add(name)
-                    log.warning("%s: %s has gone bad and is replaced by the next image: %s", self.labels.name, name,
+                    log.warning("%s: %s cannot be used and is replaced by the next image: %s", self.labels.name, name,
                                 fault)  # fmt: skip
         raise DataFault(f"{self.labels.name}: none of the {len(self)} images can be read")

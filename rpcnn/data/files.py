@@ -1,4 +1,4 @@
-"""Reading pictures, label maps and lists, and saying what is wrong with them."""
+"""Reads and checks images, label maps and lists of ids."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
 class DataFault(ValueError):
-    """A file that cannot be used, with the file and the reason in the message."""
+    """Raised for a file that cannot be used. The message has the file and the reason."""
 
 
 @contextlib.contextmanager
 def all_faults() -> Iterator[Callable]:
-    """Collects what is wrong with an image, so that one DataFault at the end of the block names everything.
+    """Collect all DataFaults of a block, and raise one with all their messages at its end.
 
     >>> with all_faults() as attempt:
     ...     labels = attempt(read_labels, path)  # None where it raised DataFault    # doctest: +SKIP
@@ -39,10 +39,17 @@ def all_faults() -> Iterator[Callable]:
 
 
 def read_image(path: Path, pixels: bool = True) -> tuple[np.ndarray | None, tuple[int, int]]:
-    """RGB uint8 [H, W, 3] and (H, W). With `pixels` False the file is decoded to its end but only the size is returned.
+    """Read an image. EXIF orientation is ignored, since label maps are aligned with the stored pixels.
 
-    EXIF orientation is ignored, since label maps are aligned with the stored pixels. Raises DataFault for a file that
-    is missing, truncated or no image.
+    Args:
+        path: the file.
+        pixels: if False, the whole file is decoded to check it, but only its size is returned.
+
+    Returns:
+        RGB uint8 [H, W, 3], or None without `pixels`; and (H, W).
+
+    Raises:
+        DataFault: the file is missing, truncated or not an image.
     """
     try:
         with Image.open(path) as image:
@@ -58,9 +65,17 @@ def read_image(path: Path, pixels: bool = True) -> tuple[np.ndarray | None, tupl
 
 
 def read_labels(path: Path, channel: int | None = None) -> np.ndarray:
-    """Label map uint8 [H, W]: a single-channel file, or one channel of the RGB of a file that may have several.
+    """Read a label map.
 
-    Raises DataFault for a file that is missing, truncated, has more channels than wanted or values above 255.
+    Args:
+        path: the file.
+        channel: the RGB channel, 0..2, to read from a file with several channels; None allows one channel only.
+
+    Returns:
+        uint8 [H, W].
+
+    Raises:
+        DataFault: the file is missing or truncated, has several channels (if `channel` is None) or values above 255.
     """
     try:
         values = read_byte_png(path)
@@ -84,15 +99,21 @@ def read_labels(path: Path, channel: int | None = None) -> np.ndarray:
 def read_part_and_person_map(
     parts: Path, people: Path | None, size: tuple[int, int] | None, num_classes: int, ignore: int = IGNORE
 ) -> tuple[np.ndarray, NumberedPersonMaps]:
-    """The label map uint8 [H, W] of an image and its people: the labels where the person map has their number.
+    """Read the label map and the person maps of an image from two files with one value per pixel.
 
     Args:
-        parts: file of the label of each pixel: 0 background, below num_classes, or `ignore`, which becomes 255.
-        people: file of the number of each pixel's person, 0 nobody; None is one person who has all labeled pixels.
+        parts: file with the label of each pixel: 0 background, below num_classes, or `ignore`, which becomes 255.
+        people: file with the person number of each pixel, 0 without a person. None assigns all labeled pixels to one
+            person.
         size: (H, W) that both must have; None does not check it.
+        num_classes: number of classes, background included.
+        ignore: label of ignored pixels.
+
+    Returns:
+        The label map uint8 [H, W], and the person maps.
 
     Raises:
-        DataFault: names everything that is wrong with either file.
+        DataFault: a file cannot be used. The message has all faults of both files.
     """
     with all_faults() as attempt:
         label_map = attempt(read_labels, parts)
@@ -112,7 +133,7 @@ def read_part_and_person_map(
 
 
 def read_id_list(path: Path) -> list[str] | None:
-    """Ids listed one a line in a text file, folders and image suffixes taken off; None if there is no such file."""
+    """Read a text file with one id per line, without folders and image suffixes; None if there is no such file."""
     if not path.is_file():
         return None
     names = [Path(line.strip()) for line in path.read_text().splitlines() if line.strip()]
@@ -120,12 +141,12 @@ def read_id_list(path: Path) -> list[str] | None:
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """The pictures of a folder, in the order of their names, by their stems."""
+    """List the images of a folder: stem to path, in the order of their names."""
     return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
 
 
 def check_values(values: np.ndarray, num_classes: int, path: Path, ignore: int = IGNORE) -> None:
-    """Raise DataFault unless every value of a label map is below `num_classes`, or `ignore` or 255 (both ignored)."""
+    """Raise DataFault unless every value of a label map is below `num_classes`, `ignore` or 255."""
     if values.max(initial=0) < num_classes:  # 20 times as fast as counting
         return
     counts = np.bincount(values.ravel(), minlength=256)
@@ -135,7 +156,7 @@ def check_values(values: np.ndarray, num_classes: int, path: Path, ignore: int =
         raise DataFault(f"{path}: label values must be below {num_classes} or {ignore}, got {wrong.tolist()}")
 
 
-def check_size(shape: tuple[int, int], wanted: tuple[int, int], path: Path) -> None:
+def check_size(shape: tuple[int, int], expected: tuple[int, int], path: Path) -> None:
     """Raise DataFault unless a map has the height and width of its image."""
-    if tuple(shape) != tuple(wanted):
-        raise DataFault(f"{path}: is {shape[1]} x {shape[0]} pixels, its image {wanted[1]} x {wanted[0]}")
+    if tuple(shape) != tuple(expected):
+        raise DataFault(f"{path}: is {shape[1]} x {shape[0]} pixels, its image {expected[1]} x {expected[0]}")

@@ -1,4 +1,4 @@
-"""The index of a folder: what its images are, found once by reading everything and kept in a file."""
+"""The index of a folder: the ids, sizes, people and boxes of its images, found by reading all files once and cached."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from .files import DataFault
 
 INDEX_VERSION = 2
-"""Raised when entries or faults mean something else, so that indexes made before are made again."""
+"""Increased when the meaning of entries or faults changes, so that older indexes are made again."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Entry:
 
 
 def fingerprint(folders: Iterable[Path], files: Iterable[Path] = ()) -> str:
-    """A hash of the name, size and modification time of every file in the folders, and of the single files."""
+    """Hash the name, size and modification time of every file in the folders, and of the single files."""
     digest = hashlib.blake2b(digest_size=16)
     for folder in folders:
         lines = []
@@ -48,9 +48,9 @@ def fingerprint(folders: Iterable[Path], files: Iterable[Path] = ()) -> str:
 
 
 def _cache_paths(folder: Path, name: str) -> list[Path]:
-    """Where the index may be kept, best first: beside the data, else in the user's cache folder.
+    """List the possible paths of the index, best first: in the data folder, then in the user's cache folder.
 
-    A folder whose mode has no write bit is left alone even by root, to whom the mode is no obstacle.
+    A folder without a write bit is never written to, not even by root, who could.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rpcnn"
     key = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
@@ -61,11 +61,21 @@ def _cache_paths(folder: Path, name: str) -> list[Path]:
 def load_index(
     folder: Path, name: str, stems: list[str], mark: str, scan: Callable[[str], Entry], threads: int = 8
 ) -> tuple[list[Entry], dict[str, str]]:
-    """The index of a folder: entries that can be used, and {stem: reason} for those that cannot.
+    """Load the index of a folder from its cache, or build and cache it.
 
-    Taken from the cache if its fingerprint is `mark`, else built by calling `scan` on every stem in several threads
-    (`scan` raises DataFault for an unusable image) and cached: beside the data, or under XDG_CACHE_HOME/rpcnn where
-    that cannot be written. The file appears at once and whole, so several processes may build it side by side.
+    The cache is a file in the data folder, or under XDG_CACHE_HOME/rpcnn if that cannot be written. It is replaced
+    atomically, so several processes may build it at the same time.
+
+    Args:
+        folder: the data folder.
+        name: distinguishes several indexes of one folder.
+        stems: the images to index.
+        mark: the :func:`fingerprint` of the files. A cache with another one is not used.
+        scan: makes the entry of a stem, in several threads. Raises DataFault for an image that cannot be used.
+        threads: the largest number of threads.
+
+    Returns:
+        The entries of images that can be used, and {stem: reason} for the others.
     """
     paths = _cache_paths(folder, name)
     for path in paths:

@@ -1,4 +1,4 @@
-"""labels.toml: the classes of one's own data."""
+"""Reads labels.toml, the file that defines the classes of your own data."""
 
 import difflib
 import functools
@@ -13,19 +13,26 @@ KEYS = ("name", "names", "pairs", "colors", "ignore")
 
 
 def read_labels_file(path: Path) -> tuple[LabelSet, int]:
-    """The label set of a labels.toml, and the value of pixels that losses and metrics pass over.
+    """Read a label set and the value of ignored pixels from a labels.toml.
 
-    Its keys, all but `names` optional:
+    All keys but `names` are optional:
 
-    name    what the set is called (default: the name of the folder)
-    names   the classes in the order of their values in the maps; the first one, 0, is the background
-    pairs   pairs of names that a mirror image exchanges: [["Left-arm", "Right-arm"]]
-    colors  a table of colors in pictures, by name: "#RRGGBB" (default: PASCAL VOC's)
-    ignore  value in the maps of pixels that do not count (default: 255, which never does)
+    name    name of the label set (default: the name of the folder)
+    names   class names in the order of their values in the maps; the first one, 0, is the background
+    pairs   pairs of class names that are exchanged by horizontal flips: [["Left-arm", "Right-arm"]]
+    colors  a table of colors for pictures, by class name: "#RRGGBB" (default: PASCAL VOC's)
+    ignore  value of pixels that losses and metrics ignore (default: 255, which is always ignored)
+
+    Args:
+        path: the file.
+
+    Returns:
+        The label set, and the value of ignored pixels.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: names the file, the key, what it must be and what it is.
+        ValueError: the file is not TOML or a key is invalid. The message has the file, the key, the expected and the
+            given value.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -39,8 +46,8 @@ def read_labels_file(path: Path) -> tuple[LabelSet, int]:
     name, names = values.get("name", path.resolve().parent.name), values.get("names")
     require(isinstance(name, str), "name", "a text", name)
     are_texts = isinstance(names, list) and all(isinstance(part, str) for part in names)
-    wanted = f"a list of 2 to {IGNORE} different names, the background first"
-    require(are_texts and 2 <= len(set(names)) == len(names) <= IGNORE, "names", wanted, names)
+    expected = f"a list of 2 to {IGNORE} different names, the background first"
+    require(are_texts and 2 <= len(set(names)) == len(names) <= IGNORE, "names", expected, names)
     pairs = _pairs(values.get("pairs", []), names, require)
     palette = _palette(values.get("colors", {}), names, require)
     ignore = values.get("ignore", IGNORE)
@@ -72,8 +79,8 @@ def _palette(colors: dict, names: list[str], require: Callable) -> tuple[tuple[i
     return tuple(palette)
 
 
-def _require(path: Path, holds, key: str, wanted: str, value, known: Iterable[str] = ()) -> None:
-    if not holds:
+def _require(path: Path, condition, key: str, expected: str, value, known: Iterable[str] = ()) -> None:
+    if not condition:
         near = difflib.get_close_matches(str(value), known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{path}: {key} must be {wanted}, got {value!r}{hint}")
+        raise ValueError(f"{path}: {key} must be {expected}, got {value!r}{hint}")

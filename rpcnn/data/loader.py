@@ -1,4 +1,4 @@
-"""Batches that depend on the seed alone: not on the number of processes, of workers, or on where a run was resumed."""
+"""Loads batches that depend on the seed only, not on the number of processes or workers or on resuming a run."""
 
 import logging
 from collections.abc import Iterator
@@ -15,24 +15,31 @@ log = logging.getLogger(__name__)
 
 
 def item_seed(seed: int, epoch: int, index: int) -> int:
-    """The seed, in 0..2^63-1, of every random draw made for image `index` in `epoch` of a run with `seed`."""
+    """Compute the seed, in 0..2^63-1, of all random draws for image `index` in `epoch` of a run with `seed`."""
     return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0] >> 1)
 
 
 class GroupedSampler(Sampler):
-    """Endless batches of one orientation: landscapes with landscapes, portraits with portraits.
+    """Samples endless batches of images with one orientation, landscape or portrait.
 
-    Each epoch is a permutation of the images, drawn from (seed, epoch). Walking along it, an image joins the batch of
-    its orientation, and a batch is given out when it has `batch_size` images. What is left at the end of an epoch is
-    put together in mixed batches, the last of them filled up from the beginning of the permutation: every epoch shows
-    every image, and has ceil(len / batch_size) batches.
+    Each epoch is a permutation of the images, drawn from (seed, epoch). In this order each image is added to the batch
+    of its orientation, and a batch is complete with `batch_size` images. The rest of an epoch forms mixed batches, of
+    which the last is filled up from the beginning of the permutation. So every epoch has every image, in
+    ceil(len / batch_size) batches.
 
-    `sizes` is an integer array [len,2] of (height, width); images higher than wide are portraits. `batch_size` counts
-    the images of all processes together: process `rank` of `world_size` gets its slice of each batch, so the same
-    images make the same step whatever the number of processes. Iterating gives lists of (index, seed, whole) from batch
-    `start_iteration` on, with the seed of `item_seed`; whole lists (index, seed) of all processes' images of the batch.
+    Iterating gives lists of (index, seed, whole): the image, its :func:`item_seed`, and the list of (index, seed) of
+    the batch over all processes.
 
-    Raises ValueError if there are no images, or batch_size cannot be divided among the processes.
+    Args:
+        sizes: integer [len, 2], (height, width) of each image; images higher than wide are portraits.
+        batch_size: images per step over all processes. Each process gets its slice of each batch, so the images of a
+            step do not depend on the number of processes.
+        seed: seed of the permutations and of `item_seed`.
+        start_iteration: the first batch to give.
+        rank, world_size: this process, and the number of processes.
+
+    Raises:
+        ValueError: there are no images, world_size does not divide batch_size, or rank is out of range.
     """
 
     def __init__(
@@ -63,7 +70,7 @@ class GroupedSampler(Sampler):
         return -(-len(self.portrait) // self.batch_size)
 
     def epoch_batches(self, epoch: int) -> list[list[int]]:
-        """The whole batches of one epoch, as lists of image indices."""
+        """List the batches of one epoch, over all processes, as lists of image indices."""
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.portrait)).tolist()
         batches, waiting = [], ([], [])
         for index in order:
@@ -82,19 +89,19 @@ class GroupedSampler(Sampler):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, first = divmod(self.start_iteration, self.batches_per_epoch)
         share = self.batch_size // self.world_size
-        mine = slice(self.rank * share, (self.rank + 1) * share)
+        own = slice(self.rank * share, (self.rank + 1) * share)
         while True:
             for batch in self.epoch_batches(epoch)[first:]:
                 whole = [(index, item_seed(self.seed, epoch, index)) for index in batch]
-                yield [(index, seed, whole) for index, seed in whole[mine]]
+                yield [(index, seed, whole) for index, seed in whole[own]]
             epoch, first = epoch + 1, 0
 
 
 class _Augmented(Dataset):
-    """Items by (index, seed, whole): the sample, transformed with a generator of that seed, and the seed itself.
+    """Transforms samples: item (index, seed, whole) is sample `index`, transformed with a generator of `seed`.
 
-    `padded_to` = (height, width) holds the largest of the whole batch: where processes pad alike, convolutions and
-    GroupNorm see in each what they would see in one.
+    Adds `seed` and `padded_to`, the largest (height, width) in the batch over all processes. If all processes pad to
+    the same size, convolutions and GroupNorm have the same inputs as in one process.
     """
 
     def __init__(self, dataset, transform):
@@ -114,24 +121,24 @@ class _Augmented(Dataset):
 
 
 def augmentation(seed: int) -> torch.Generator:
-    """The source of an image's augmentation: another stream than the model's, which starts from the seed itself."""
+    """Make the generator of an image's augmentation, with another stream than the model's, which uses `seed` itself."""
     return torch.Generator().manual_seed(seed ^ 1)
 
 
 def collate(samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:
-    """Samples -> (images, targets): pictures differ in size, so a batch is two lists."""
+    """Split samples into a list of images, which may differ in size, and a list of targets."""
     return [s["image"] for s in samples], [{k: v for k, v in s.items() if k != "image"} for s in samples]
 
 
 def _start_worker(worker_id: int) -> None:
-    torch.set_num_threads(1)  # workers are the parallelizm; a thread pool in each would fight over the cores
+    torch.set_num_threads(1)  # the workers run in parallel; a thread pool in each would compete for the cores
 
 
 class TrainLoader:
-    """Endless iterator over (images, targets) for this process, which knows where it is.
+    """Endless iterator over the batches (images, targets) of this process, which can be resumed.
 
-    images is a list of uint8 [3,h,w], targets a list of `Target`s with every key. `iteration`
-    counts the batches given out; `state_dict` and `load_state_dict` continue a run at exactly the next batch.
+    images is a list of uint8 [3, h, w], targets a list of :class:`Target` with every key. `iteration` is the number of
+    batches given so far. With `state_dict` and `load_state_dict` a resumed run continues at exactly the next batch.
     """
 
     def __init__(self, dataset, sampler: GroupedSampler, num_workers: int = 0, pin_memory: bool = False):
@@ -174,7 +181,7 @@ class TrainLoader:
         return {"iteration": self.iteration, "seed": self.sampler.seed, "batch_size": self.sampler.batch_size}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue after `state["iteration"]` batches; raises ValueError if seed or batch size have changed."""
+        """Continue after `state["iteration"]` batches. Raises ValueError if the seed or the batch size has changed."""
         for key, now in (("seed", self.sampler.seed), ("batch_size", self.sampler.batch_size)):
             if state[key] != now:
                 raise ValueError(f"TrainLoader: the run to continue had {key} {state[key]}, now it is {now}")
@@ -192,17 +199,27 @@ def make_train_loader(
     world_size: int = 1,
     pin_memory: bool = False,
 ) -> TrainLoader:
-    """The training batches of process `rank`, from batch `start_iteration` on.
+    """Make the loader of the training batches of one process.
 
-    `dataset` needs `sizes` (integer [len,2], height and width) and samples as items, `transform(sample, generator)`
-    is applied to each, `batch_size_global` counts the images of all processes together.
+    Args:
+        dataset: has samples as items, and `sizes`, integer [len, 2] of (height, width).
+        transform: called as `transform(sample, generator)` for each sample; None keeps samples unchanged.
+        batch_size_global: images per step over all processes.
+        seed, start_iteration, rank, world_size: see :class:`GroupedSampler`.
+        num_workers, pin_memory: see torch.utils.data.DataLoader.
+
+    Raises:
+        ValueError: as :class:`GroupedSampler`.
     """
     sampler = GroupedSampler(dataset.sizes, batch_size_global, seed, start_iteration, rank, world_size)
     return TrainLoader(_Augmented(dataset, transform), sampler, num_workers, pin_memory)
 
 
 class _Loadable(Dataset):
-    """Items of a data set after `transform`, or None for one that cannot be read: nothing is evaluated twice."""
+    """Transforms the samples of a data set for evaluation; None for an image that cannot be used.
+
+    Unlike in training, the next image does not replace it, so that no image is evaluated twice.
+    """
 
     def __init__(self, dataset, transform, indices: range):
         self.dataset, self.transform, self.indices = dataset, transform, indices
@@ -214,7 +231,7 @@ class _Loadable(Dataset):
         try:
             sample = getattr(self.dataset, "load", self.dataset.__getitem__)(self.indices[i])
         except DataFault as fault:
-            log.warning("evaluation leaves out an image that has gone bad: %s", fault)
+            log.warning("evaluation skips an image that cannot be used: %s", fault)
             return None
         return sample if self.transform is None else self.transform(sample)
 
@@ -227,11 +244,18 @@ def make_eval_loader(
     dataset, transform=None, batch_size: int = 1, num_workers: int = 0, rank: int = 0, world_size: int = 1,
     limit: int | None = None,
 ) -> DataLoader:  # fmt: skip
-    """(images, targets) over a data set once, in order, each image in exactly one process.
+    """Make a loader of (images, targets) over a data set, once and in order, each image in exactly one process.
 
-    Process `rank` of `world_size` gets images rank, rank + world_size, ... of the first `limit`. `transform(sample)`
-    is usually a TestTransform, which leaves the truth at its original size. An image whose files have gone bad is
-    named and left out; a batch may so be shorter, and even empty.
+    An image that cannot be used is logged and skipped, so a batch may be shorter than `batch_size`, or empty.
+
+    Args:
+        dataset: has samples as items.
+        transform: called as `transform(sample)`, usually a TestTransform, which keeps the ground truth at its original
+            size; None keeps samples unchanged.
+        batch_size: images per batch.
+        num_workers: see torch.utils.data.DataLoader.
+        rank, world_size: process `rank` gets the images rank, rank + world_size, …
+        limit: use the first `limit` images only; None uses all.
     """
     count = len(dataset) if limit is None else min(limit, len(dataset))
     return DataLoader(

@@ -1,8 +1,8 @@
-"""Resizing and mirroring a sample: picture, maps and boxes together.
+"""Resizes and flips a sample: image, maps and boxes together.
 
-Pictures are resized bilinearly with antialiasing, in training and at test alike (but for `TestTransform`'s "opencv");
-label maps by nearest neighbor, pixel i of the new map taking pixel floor(i * old / new) of the old one; boxes are
-multiplied by the ratio of the sizes.
+Images are resized bilinearly with antialiasing, in training and at test time, unless `TestTransform` has
+resize="opencv". Label maps are resized by nearest neighbor: pixel i of the new map is pixel floor(i * old / new) of the
+old one. Boxes are multiplied by the ratio of the sizes.
 """
 
 import numpy as np
@@ -18,10 +18,10 @@ from .sample import Sample
 
 
 def resized_shape(height: int, width: int, short_side: int, max_size: int) -> tuple[int, int]:
-    """(height, width) after scaling the short side to `short_side` pixels.
+    """Compute (height, width) in pixels after scaling the short side to `short_side`.
 
-    Where the long side would exceed `max_size`, the short side becomes round(max_size * short / long) instead. The
-    long side is truncated to an integer (at least 1).
+    If the long side would exceed `max_size`, the short side becomes round(max_size * short / long) instead. The long
+    side is truncated to an integer (at least 1).
     """
     short, long = min(height, width), max(height, width)
     if short_side * long > max_size * short:
@@ -31,9 +31,9 @@ def resized_shape(height: int, width: int, short_side: int, max_size: int) -> tu
 
 
 def rounded_shape(height: int, width: int, short_side: int, max_size: int) -> tuple[int, int]:
-    """The same as the released code has it at test: one scale for both sides, which are rounded (at least 1).
+    """Compute the size as the released code does at test time: one scale for both sides, rounded (at least 1).
 
-    The scale is short_side / short, or max_size / long where the long side, rounded, would exceed max_size.
+    The scale is short_side / short, or max_size / long if the rounded long side would exceed max_size.
     """
     short, long = min(height, width), max(height, width)
     scale = short_side / short
@@ -43,7 +43,10 @@ def rounded_shape(height: int, width: int, short_side: int, max_size: int) -> tu
 
 
 def resize_image(image: Tensor, size: tuple[int, int], antialias: bool = True) -> Tensor:
-    """uint8 [3,H,W] -> uint8 [3,h,w], bilinear, antialiased when shrinking; without, as OpenCV's bilinear."""
+    """Resize an image bilinearly, uint8 [3, H, W] -> uint8 [3, h, w].
+
+    Antialiasing applies to reductions. Without it the result is that of OpenCV's bilinear interpolation.
+    """
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     if not antialias:
@@ -53,22 +56,22 @@ def resize_image(image: Tensor, size: tuple[int, int], antialias: bool = True) -
 
 
 def resize_labels_floor(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 [...,H,W] -> uint8 [...,h,w]: pixel i takes pixel floor(i * old / new)."""
+    """Resize labels, uint8 [..., H, W] -> uint8 [..., h, w]: new pixel i is old pixel floor(i * old / new)."""
     for dim, new in ((-2, size[0]), (-1, size[1])):
         old = labels.shape[dim]
         if old != new:
-            labels = labels.index_select(dim, torch.arange(new) * old // new)  # integers: no rounding to go wrong
+            labels = labels.index_select(dim, torch.arange(new) * old // new)  # exact in integers
     return labels
 
 
 def resize_sample(sample: Sample, size: tuple[int, int], boxes: BoxConvention = EDGES) -> Sample:
-    """A sample with its picture, maps and boxes at `size` = (height, width).
+    """Resize the image, maps and boxes of a sample to `size` = (height, width).
 
-    Boxes are clipped to the picture. People who lose their last pixel are dropped.
+    Boxes are clipped to the image. People without a pixel left are dropped.
     """
     person_maps = resize_labels_floor(sample["person_maps"], size)
     resized = EDGES.clip(boxes.resize(sample["boxes"], sample["image"].shape[-2:], size), size)
-    kept = person_maps.flatten(1).any(1).bool()  # any() of uint8 is uint8, which would index
+    kept = person_maps.flatten(1).any(1).bool()  # any() of uint8 is uint8, which would select by index
     return sample | {
         "image": resize_image(sample["image"], size),
         "boxes": resized[kept],
@@ -78,14 +81,14 @@ def resize_sample(sample: Sample, size: tuple[int, int], boxes: BoxConvention = 
 
 
 def flip_labels(labels: Tensor, table: np.ndarray) -> Tensor:
-    """uint8 [...,H,W] mirrored, each value replaced by table[value] (uint8 [256])."""
+    """Flip labels uint8 [..., H, W] horizontally and replace each value by table[value], table uint8 [256]."""
     # bytes.translate is a 256-entry lookup at memory speed: 15 times faster than indexing on a stack of label maps
     mirrored = bytearray(labels.flip(-1).numpy().tobytes()).translate(table.tobytes())
     return torch.from_numpy(np.frombuffer(mirrored, np.uint8).reshape(labels.shape))
 
 
 def flip_sample(sample: Sample, labels: LabelSet) -> Sample:
-    """The mirror image of a sample, in which left and right parts of `labels` change places."""
+    """Flip a sample horizontally, exchanging the left and right parts of `labels`."""
     width = sample["image"].shape[-1]
     table = labels.flip_table()
     return sample | {
@@ -97,16 +100,21 @@ def flip_sample(sample: Sample, labels: LabelSet) -> Sample:
 
 
 class TrainTransform:
-    """The paper's augmentation: a random scale and, half the time, a mirror image (Sec. 4.1).
+    """The paper's augmentation (Sec. 4.1): a random scale and, with probability `flip_prob`, a horizontal flip.
 
-    `short_side`: a tuple (lowest, highest) draws the short side in pixels evenly from that range, ends included (the
-    paper: 512 to 864); a list draws one of its values (the released code: 512, 640, 704, 768, 800, 864); an integer
-    is taken as it is. `max_size` bounds the long side. `labels` says which parts a mirror image exchanges.
-    `boxes`: what corners are.
+    Call it with a sample and a torch.Generator, the source of all random draws; it returns a new sample.
 
-    Called with a sample and a torch.Generator, from which all its random draws come; gives a new sample.
+    Args:
+        short_side: the short side in pixels. A tuple (low, high) draws uniformly from that range, ends included (the
+            paper: 512 to 864); a list draws one of its values (the released code: 512, 640, 704, 768, 800, 864); an
+            integer is used as it is.
+        max_size: the largest long side in pixels.
+        labels: the label set, with the parts to exchange in a flip. Required unless flip_prob is 0.
+        flip_prob: in 0..1.
+        boxes: the convention of the boxes' corners.
 
-    Raises ValueError if a size is not positive, the range is empty or flip_prob is outside 0..1.
+    Raises:
+        ValueError: a size is not positive, the range is empty, flip_prob is outside 0..1, or labels are missing.
     """
 
     def __init__(
@@ -133,7 +141,7 @@ class TrainTransform:
         self.labels, self.boxes = labels, boxes
 
     def size(self, height: int, width: int, generator: torch.Generator) -> tuple[int, int]:
-        """The (height, width) that a picture of the given size gets: the first draws of a call with this generator."""
+        """Draw the new (height, width) for an image of the given size. A call draws it first from its generator."""
         draw = lambda n: int(torch.randint(n, (), generator=generator))
         if self.is_range:
             short_side = self.sides[0] + draw(self.sides[1] - self.sides[0] + 1)
@@ -150,13 +158,19 @@ class TrainTransform:
 
 
 class TestTransform:
-    """The picture at test size: short side `short_side` pixels, long side at most `max_size` (Sec. 4.1: 800).
+    """Resize an image for testing (Sec. 4.1: short side 800).
 
-    `resize`: "antialias", as in training, or "opencv", as in the released code, with the sides of `rounded_shape` and
-    without antialiasing.
+    Called with an image uint8 [3, H, W], it returns the resized image. Called with a sample, it resizes the image only
+    and keeps the ground truth, since evaluation uses the original size, that of `sample["label_map"]`.
 
-    Called with a picture uint8 [3,H,W], it gives a picture. Called with a sample, it gives the sample with the picture
-    resized and the truth as it was: evaluation takes place at the original size, that of `sample["label_map"]`.
+    Args:
+        short_side: the short side in pixels.
+        max_size: the largest long side in pixels.
+        resize: "antialias", as in training, or "opencv", as in the released code: with the size of `rounded_shape` and
+            without antialiasing.
+
+    Raises:
+        ValueError: a size is not positive, or resize is another string.
     """
 
     __test__ = False  # pytest: not a test class

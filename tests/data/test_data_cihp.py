@@ -166,7 +166,7 @@ def test_a_file_that_goes_bad_later_is_replaced_by_the_next_and_named_once(tree,
     write_png(tree / "Training/Category_ids/0000003.png", np.zeros((10, 10)))
     with caplog.at_level(logging.WARNING):
         assert [dataset[1]["id"] for _ in range(3)] == ["0000004"] * 3
-    assert caplog.text.count("0000002 has gone bad") == 1
+    assert caplog.text.count("0000002 cannot be used") == 1
     with pytest.raises(DataFault, match="0000002"):
         dataset.load(1)
 

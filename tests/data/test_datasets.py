@@ -134,7 +134,7 @@ def test_a_strangers_class_gets_ids_sizes_faults_and_truth(tmp_path, caplog):
     assert blocks.ids == ["000", "#1", "002"] and blocks.faults == {"#1": "block 1 is broken"}
     assert blocks.sizes.shape == (3, 2) and blocks.sizes[0].tolist() == [96, 128]
     assert [blocks[1]["id"] for _ in range(3)] == ["002"] * 3
-    assert caplog.text.count("has gone bad and is replaced by the next image: block 1 is broken") == 1
+    assert caplog.text.count("cannot be used and is replaced by the next image: block 1 is broken") == 1
     truth = blocks.truth(0)
     assert truth.person_maps.shape == (2, 96, 128) and isinstance(truth.boxes, np.ndarray)
     with pytest.raises(IndexError, match=r"Blocks: index 3 is outside 0\.\.2"):
