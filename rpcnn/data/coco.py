@@ -13,21 +13,21 @@ from .files import DataFault, all_faults, check_size
 
 
 class CocoFile:
-    """The annotations of a split as `images` and `annotations`.
+    """The annotations of a split, a JSON object with the lists `images` and `annotations`.
 
-    An image has `id`, `file_name` (in the folder of the images), `height` and `width`. An annotation is a person:
-    `image_id` and `parts`, a list of objects with a `category_id`, the number of the class in labels.toml, and a
-    `segmentation` as COCO has it: polygons [[x, y, x, y, …], …] in pixels, or run lengths {size, counts}, compressed or
-    not. Later parts lie over earlier ones of the same person, later people in front of earlier ones. `categories`, if
-    given, must have the names of labels.toml. All other keys are ignored.
+    An image has `id`, `file_name` (in the folder of the images), `height` and `width`. An annotation is a person with
+    an `image_id` and `parts`, a list of objects. A part has a `category_id`, the number of the class in labels.toml,
+    and a `segmentation` as in COCO: polygons [[x, y, x, y, …], …] in pixels, or run lengths {size, counts}, compressed
+    or not. Later parts cover earlier ones of the same person, and later people are in front of earlier ones.
+    `categories`, if given, must have the names of labels.toml. All other keys are ignored.
 
     Args:
         path: the file.
-        labels: those of labels.toml.
-        ignore: category_id of pixels that do not count.
+        labels: the classes of labels.toml.
+        ignore: category_id of ignored pixels.
 
     Raises:
-        ValueError: names the file and what in it is not as it should be.
+        ValueError: the file is invalid. The message has the file, the key, the expected and the given value.
     """
 
     def __init__(self, path: Path, labels: LabelSet, ignore: int):
@@ -40,12 +40,12 @@ class CocoFile:
             "images": {"id": int | str, "file_name": str, "height": int, "width": int},
             "annotations": {"image_id": int | str, "parts": list | None},
         }
-        for key, wanted in kinds.items():
+        for key, expected in kinds.items():
             entries = record.get(key) if isinstance(record, dict) else None
             if not isinstance(entries, list):
                 raise ValueError(f"{path}: must be an object with a list {key!r}")
             for number, entry in enumerate(entries):
-                for name, kind in wanted.items():
+                for name, kind in expected.items():
                     value = entry.get(name) if isinstance(entry, dict) else None
                     if not isinstance(value, kind):
                         kind = getattr(kind, "__name__", kind)
@@ -58,17 +58,17 @@ class CocoFile:
                 raise ValueError(f"{path}: category {number!r} is {name!r}, labels.toml has {is_there}")
         self.images = {Path(image["file_name"]).stem: image for image in record["images"]}
         if len(self.images) != len(record["images"]):
-            raise ValueError(f"{path}: file_name must be another one for every image, without its suffix")
+            raise ValueError(f"{path}: file_name without its suffix must be unique for every image")
         stems = {image["id"]: stem for stem, image in self.images.items()}
         self.people: dict[str, list] = {stem: [] for stem in self.images}
-        """Of each image the parts of each person."""
+        """Stem of each image to (annotation number, parts) of each of its people."""
         for number, person in enumerate(record["annotations"]):
             if person["image_id"] not in stems:
                 raise ValueError(f"{path}: annotations[{number}].image_id {person['image_id']!r} is no image's id")
             self.people[stems[person["image_id"]]].append((number, person.get("parts") or []))
 
     def read(self, stem: str, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
-        """Label map uint8 [H, W] and person maps uint8 [n, H, W] of an image of `size`. Raises DataFault."""
+        """Make the label map uint8 [H, W] and the person maps uint8 [n, H, W] of an image. Raises DataFault."""
         image = self.images[stem]
         stated = image["height"], image["width"]
         if size is not None:
@@ -85,7 +85,7 @@ class CocoFile:
         return label_map, person_maps
 
     def notes(self, stem: str) -> list[str]:
-        """People of an image who have no parts."""
+        """List the people of an image without parts."""
         return [
             f"{self.path}: annotations[{number}] has no parts: left out"
             for number, parts in self.people[stem]
@@ -93,7 +93,7 @@ class CocoFile:
         ]
 
     def _paint(self, columns: np.ndarray, part: dict, place: str) -> None:
-        """Writes a part into uint8 [W, H]; `place` begins the message of a DataFault."""
+        """Paint a part into a transposed map uint8 [W, H]. Raises DataFault, whose message begins with `place`."""
         if not isinstance(part, dict) or not {"category_id", "segmentation"} <= part.keys():
             raise DataFault(f"{place}: must have category_id and segmentation")
         label, outline = part["category_id"], part["segmentation"]

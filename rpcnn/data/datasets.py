@@ -1,4 +1,4 @@
-"""The data sets by name, and those of other people's modules."""
+"""The data sets by name, and data sets imported from your own modules."""
 
 import difflib
 import inspect
@@ -26,10 +26,10 @@ DATASETS: dict[str, type[PeopleDataset]] = {
 
 
 def dataset_class(name: str) -> type[PeopleDataset]:
-    """The class of a name in DATASETS, or the one that "package.module:Class" names.
+    """Find the class of a data set by its name in DATASETS or by "package.module:Class".
 
     Raises:
-        ValueError: there is none, or it is not a data set; says what it lacks.
+        ValueError: there is no such class, it is not a subclass of PeopleDataset, or it lacks a member.
     """
     if name in DATASETS:
         return DATASETS[name]
@@ -51,16 +51,17 @@ def dataset_class(name: str) -> type[PeopleDataset]:
 
 
 def open_split(root: str | Path, split: str, name: str = "", options: dict | None = None, seed: int = 0):
-    """A split of a data set.
+    """Open a split of a data set.
 
     Args:
-        root: its folder.
-        name: for :func:`dataset_class`; "" recognizes a data set of DATASETS by its files.
+        root: the folder of the data set.
+        split: the name of the split.
+        name: see :func:`dataset_class`; "" detects a data set of DATASETS by its files.
         options: further keyword arguments of the class.
-        seed: goes to a class that takes one, unless the options have it.
+        seed: the default of the option `seed`, if the class has one.
 
     Raises:
-        OSError, ValueError: no such data set, split or option, or a folder that is not as it should be.
+        OSError, ValueError: unknown data set, split or option, or an invalid folder.
     """
     cls = dataset_class(name or detect_dataset(root))
     options = check_options(cls, options or {})
@@ -76,13 +77,13 @@ def open_split(root: str | Path, split: str, name: str = "", options: dict | Non
 
 
 def label_set_of(root: str | Path, name: str, options: dict) -> LabelSet:
-    """The labels of a data set, without reading its images. Raises OSError and ValueError as `open_split`."""
+    """Return the labels of a data set without reading its images. Raises OSError and ValueError as `open_split`."""
     cls = dataset_class(name)
     return cls.label_set(Path(root), **check_options(cls, options))
 
 
 def check_options(cls: type[PeopleDataset], options: dict) -> dict:
-    """The options. Raises ValueError where the class does not take one of them."""
+    """Return the options. Raises ValueError if one is not an option of the class."""
     parameters = list(inspect.signature(cls).parameters.values())[2:]  # those after root and split
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     unknown = [key for key in options if key not in names]
@@ -96,11 +97,11 @@ def check_options(cls: type[PeopleDataset], options: dict) -> dict:
 
 
 def detect_dataset(root: str | Path) -> str:
-    """The name of the data set in DATASETS whose files are in `root`.
+    """Detect the data set in `root` by its files and return its name in DATASETS.
 
     Raises:
-        FileNotFoundError: there is none; names a folder in `root` that holds one.
-        ValueError: it may be several.
+        FileNotFoundError: no data set matches. If a folder in `root` has one, the message names the folder.
+        ValueError: several data sets match.
     """
     root = Path(root)
     found = _detected(root)

@@ -1,4 +1,4 @@
-"""One's own pictures and classes, without any code: a folder with a labels.toml."""
+"""A data set of your own images and classes without any code: a folder with a labels.toml."""
 
 from pathlib import Path
 
@@ -14,27 +14,31 @@ from .labels_file import read_labels_file
 
 
 class Folder(IndexedDataset):
-    """The data set in `root`, whose classes its labels.toml names; `split` is train, val or test.
+    """A folder with a labels.toml that defines the classes.
 
     ::
 
         root/labels.toml                   the classes: see rpcnn.data.labels_file.read_labels_file
-        root/train/images/<stem>.jpg       the pictures (.jpg, .jpeg or .png)
+        root/train/images/<stem>.jpg       the images (.jpg, .jpeg or .png)
         root/train/parts/<stem>.png        the class of each pixel: 0 background, 1 the second of names, …
-        root/train/people/<stem>.png       the number of each pixel's person: 0 nobody, 1, 2, … in any order
-        root/val/…                         the same for what is evaluated on
+        root/train/people/<stem>.png       the person number of each pixel: 0 no person; 1, 2, … in any order
+        root/val/…                         the same for evaluation
 
-    Maps have one channel, a value from 0 to 255 per pixel (gray or palette PNG), and the size of their picture as it is
-    stored: EXIF orientation is ignored. Without a folder people/, every picture of the split shows at most one
-    person, who has all its labeled pixels; with it, every picture must have a map there. A person's map is the part
-    map where the person map has their number: people do not overlap.
+    Maps are gray or palette PNGs with a value from 0 to 255 per pixel, and have the size of their image as it is
+    stored: EXIF orientation is ignored. Without a folder people/, all labeled pixels of an image belong to one person;
+    with it, every image must have a map there. A person's map is the part map at the pixels with the person's number,
+    so people do not overlap.
 
     Instead of parts/ and people/, a split can have a file root/train.json in COCO's style, in which people may
     overlap: see :class:`rpcnn.data.coco.CocoFile`.
 
+    Args:
+        root: the folder.
+        split: train, val or test.
+
     Raises:
-        FileNotFoundError: the images, the annotations or labels.toml are not there.
-        ValueError: another split, a labels.toml or JSON that is not as it should be, or both a JSON and parts/.
+        FileNotFoundError: the images, the annotations or labels.toml are missing.
+        ValueError: unknown split, invalid labels.toml or JSON, or both a JSON and parts/.
     """
 
     splits = ("train", "val", "test")

@@ -1,4 +1,4 @@
-"""What the data sets that are read from folders share: an index, and faults that never stop a run."""
+"""The base class of data sets read from folders: it has an index, and invalid images never stop a run."""
 
 import logging
 from abc import abstractmethod
@@ -23,18 +23,18 @@ PersonMaps = np.ndarray | NumberedPersonMaps
 
 
 class IndexedDataset(PeopleDataset):
-    """A data set with an index of its folder, which knows images that cannot be used before a run begins.
+    """A data set with an index of its folder, so that invalid images are known before a run begins.
 
-    A subclass says where the picture of an id is and how its annotation is read; it calls `__init__` last, when both
-    work. `entries` is the index, `images` the pictures that were found by their ids.
+    A subclass defines :meth:`image_path` and :meth:`annotation`, and calls `__init__` after it has set what they need.
+    `entries` is the index, and `images` the path of each image by its id.
 
     Args:
-        labels: also found as `labels`.
-        folder: the index is kept there, or in the user's cache folder where it cannot be written.
-        name: of the index among others in the same folder.
-        listed: the ids to use, in order; None takes all images.
-        images: path of every picture by its id.
-        mark: a fingerprint of all files (:func:`rpcnn.data.index.fingerprint`): the index is made anew for another.
+        labels: the label set.
+        folder: the folder of the index, if it can be written; else the index is in the user's cache folder.
+        name: the name of the index, if the folder has several.
+        listed: the ids to use, in order; None uses all images.
+        images: path of every image by its id.
+        mark: the :func:`rpcnn.data.index.fingerprint` of all files; the index is built again when it changes.
     """
 
     def __init__(
@@ -53,17 +53,22 @@ class IndexedDataset(PeopleDataset):
 
     @abstractmethod
     def image_path(self, stem: str) -> Path:
-        """Where the picture of an id is, or should be."""
+        """Return the path of an image, whether it exists or not."""
 
     @abstractmethod
     def annotation(self, stem: str, size: tuple[int, int] | None) -> tuple[np.ndarray, PersonMaps]:
-        """Label map uint8 [H, W] and person maps uint8 [n, H, W] or numbered, of everybody the files have.
+        """Read the annotation of an image.
 
         Args:
-            size: (H, W) that they must have; None, for a picture that cannot be read, does not check it.
+            stem: the id.
+            size: (H, W) that the maps must have; None, for an image that cannot be read, does not check it.
+
+        Returns:
+            The label map uint8 [H, W], and the maps of all people in the files, uint8 [n, H, W] or
+            :class:`NumberedPersonMaps`.
 
         Raises:
-            DataFault: names everything that is wrong with the files.
+            DataFault: a file cannot be used. The message has all faults.
         """
 
     def __len__(self) -> int:
@@ -75,13 +80,13 @@ class IndexedDataset(PeopleDataset):
             annotation = attempt(self.annotation, stem, size)
         entry = Entry(stem, *size)
         for k, box in enumerate(person_boxes(annotation[1]).astype(int).tolist(), 1):
-            if any(box):  # a person without any part is no person
+            if any(box):  # people without any labeled part are left out
                 entry.people.append(k)
                 entry.boxes.append(box)
         return entry
 
     def load(self, index: int, with_image: bool = True) -> Sample | Target:
-        """The sample at `index`, or without its picture. Raises DataFault if its files cannot be used any more."""
+        """Load the sample at `index`, optionally without its image. Raises DataFault if a file is no longer valid."""
         entry = self.entries[index]
         size, image = (entry.height, entry.width), None
         if with_image:
@@ -124,13 +129,13 @@ class IndexedDataset(PeopleDataset):
         return stray
 
     def without_image(self, *folders: Path) -> list[tuple[str, str]]:
-        """What :meth:`stray` says about the maps in some folders whose stems are no image's."""
+        """List (id, message) for :meth:`stray` for the maps in some folders that belong to no image."""
         maps = [path for folder in folders for path in sorted(folder.glob("*.png"))]
         return [(path.stem, f"{path}: belongs to no image") for path in maps if path.stem not in self.images]
 
 
 def _chosen(person_maps: PersonMaps, people: list[int]) -> PersonMaps:
-    """The maps of the people with these numbers, which count from 1."""
+    """Select the maps of the people with these numbers, counted from 1."""
     if not isinstance(person_maps, NumberedPersonMaps):
         return person_maps[np.array(people, int) - 1]
     renumber = np.zeros(person_maps.count + 1, np.uint8)
@@ -139,12 +144,12 @@ def _chosen(person_maps: PersonMaps, people: list[int]) -> PersonMaps:
 
 
 def notes_on_numbers(label_map: np.ndarray, numbers: np.ndarray) -> list[str]:
-    """What is suspicious about a person map: people without any part, and pixels of a person without a part."""
-    everybody = np.bincount(numbers.ravel())
-    with_parts = np.bincount(numbers[label_map > 0], minlength=len(everybody))
+    """List what is suspicious about a map of person numbers: people without parts, and their pixels without a part."""
+    pixels = np.bincount(numbers.ravel())
+    with_parts = np.bincount(numbers[label_map > 0], minlength=len(pixels))
     notes = [
-        f"person {k} has {everybody[k]} pixels and no part: left out"
-        for k in np.flatnonzero(everybody[1:]) + 1
+        f"person {k} has {pixels[k]} pixels and no part: left out"
+        for k in np.flatnonzero(pixels[1:]) + 1
         if not with_parts[k]
     ]
     bare = int(((numbers > 0) & (label_map == 0) & (with_parts[numbers] > 0)).sum())

@@ -1,4 +1,4 @@
-"""LIP (Look Into Person), read from the folders of the official archives as they are."""
+"""LIP (Look Into Person), read from the folders of the official archives."""
 
 from pathlib import Path
 
@@ -13,16 +13,21 @@ from .indexed import IndexedDataset
 
 
 class LIP(IndexedDataset):
-    """LIP, single person, under `root`, the folder that holds TrainVal_images; `split` is train or val.
+    """LIP, single person.
 
-    Read are TrainVal_images/<split>_images/<id>.jpg and TrainVal_parsing_annotations/<split>_segmentations/<id>.png
-    (part of each pixel) of the ids in <split>_id.txt, in root or in TrainVal_images, or of all pictures where there is
-    no such list. Either archive may have been unpacked into a folder of its own name
-    (TrainVal_images/TrainVal_images/…).
+    Reads TrainVal_images/<split>_images/<id>.jpg and TrainVal_parsing_annotations/<split>_segmentations/<id>.png (the
+    part of each pixel) for the ids in <split>_id.txt, in root or in TrainVal_images, or for all images if there is no
+    such list. Each archive may be unpacked to a folder of the same name (TrainVal_images/TrainVal_images/…).
 
-    Every picture is cut out around one person. The person's map is the label map; the box is drawn around the labels.
+    Every image is a crop around one person. The person's map is the label map, and the box encloses the labels.
 
-    Raises FileNotFoundError if the folders are not there, ValueError for an unknown split.
+    Args:
+        root: the folder with TrainVal_images and TrainVal_parsing_annotations.
+        split: train or val.
+
+    Raises:
+        FileNotFoundError: the folders are missing.
+        ValueError: unknown split.
     """
 
     labels = LIP_LABELS
@@ -59,6 +64,6 @@ class LIP(IndexedDataset):
 
 
 def _unpacked(root: Path, archive: str, folder: str) -> Path:
-    """The folder of an archive, which may lie in a folder of the archive's name once more."""
+    """Find the folder of an archive, which may be nested in a second folder of the archive's name."""
     twice = root / archive / archive / folder
     return twice if twice.is_dir() else root / archive / folder

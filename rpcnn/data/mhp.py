@@ -1,4 +1,4 @@
-"""MHP-v2 (Multi-Human Parsing v2.0), read from the folders of the official archive as they are."""
+"""MHP-v2 (Multi-Human Parsing v2.0), read from the folders of the official archive."""
 
 import re
 from pathlib import Path
@@ -16,21 +16,26 @@ PERSON_FILE = re.compile(r"(.+)_(\d+)_(\d+)\.png$")
 
 
 class MHPv2(IndexedDataset):
-    """MHP-v2 under `root`, the folder that holds train, val and list; `split` is a key of `splits`.
+    """MHP-v2.
 
-    Read are <split>/images/<id>.jpg and, for every person, <split>/parsing_annos/<id>_<NN>_<ii>.png (person ii of NN),
-    of the ids in list/*.txt, or of all files in images where there is no such list. The annotation files have three
-    equal-looking channels, of which only the first (red) holds the labels.
+    Reads <split>/images/<id>.jpg and, for every person, <split>/parsing_annos/<id>_<NN>_<ii>.png (person ii of NN) for
+    the ids in list/*.txt, or for all files in images if there is no such list. The annotation files have three similar
+    channels, of which only the first (red) holds the labels.
 
-    Where the truth comes from: every person has a map of their own, and the maps overlap where annotators labeled
-    the same pixels twice. There is no joint map in the archive. The label map is made by laying the people's maps
-    over each other in the order of their numbers ii, so that the person with the HIGHEST number is in front: the order
-    in which the usual conversions of MHP-v2 to CIHP's layout overwrite pixels. Boxes, for AP^bbox as for training,
-    are drawn around the people's maps, overlapped parts included. An image is said to have nobody by a single map
-    <id>_01_01.png of zeros, and is kept as a sample of background; one without any map is taken for an incomplete
-    copy and left out. The test splits without annotation are read as images without people.
+    Ground truth: every person has a separate map, and the maps overlap where annotators labeled the same pixels twice.
+    The archive has no label map of the whole image. It is made from the person maps in the order of their numbers ii,
+    so that the person with the HIGHEST number is in front, as in the usual conversions of MHP-v2 to CIHP's layout.
+    Boxes, for AP^bbox and for training, enclose the person maps, overlapped parts included. An image without people has
+    a single map <id>_01_01.png of zeros, and is kept. An image without any map is treated as incomplete and left out.
+    Without annotations, all images of the test splits have no people.
 
-    Raises FileNotFoundError if the folders are not there, ValueError for an unknown split.
+    Args:
+        root: the folder with train, val and list.
+        split: a key of `splits`.
+
+    Raises:
+        FileNotFoundError: the folders are missing.
+        ValueError: unknown split.
     """
 
     labels = MHP_V2
@@ -55,7 +60,7 @@ class MHPv2(IndexedDataset):
             )
         self.annotated = self.maps.is_dir() or name != "test"
         self.people: dict[str, list[tuple[int, int, str]]] = {}
-        """Of each id the number of each person, how many there should be, and the file, ascending."""
+        """Id to (person number, number of people, file name) of each person, ascending."""
         self.unnamed: list[Path] = []
         for path in sorted(self.maps.glob("*.png")) if self.maps.is_dir() else ():
             if match := PERSON_FILE.match(path.name):

@@ -1,4 +1,4 @@
-"""The data set that a configuration asks for."""
+"""Opens the data set of a configuration."""
 
 from typing import Literal
 
@@ -10,15 +10,15 @@ from .datasets import label_set_of, open_split
 
 
 def label_set(config: Config) -> LabelSet:
-    """The labels of the configuration's data set. Raises OSError and ValueError as :func:`open_dataset`."""
+    """Return the labels of the configuration's data set. Raises OSError and ValueError as :func:`open_dataset`."""
     return label_set_of(config.data.root, config.data.dataset, config.data.options)
 
 
 def open_dataset(config: Config, purpose: Literal["train", "eval"]) -> PeopleDataset:
-    """The training or the evaluation split.
+    """Open the training or the evaluation split of the configuration's data set.
 
     Raises:
-        OSError, ValueError: no such data set, split or option, or a folder that is not as it should be.
+        OSError, ValueError: unknown data set, split or option, or an invalid folder.
     """
     data = config.data
     split = "train" if purpose == "train" else data.eval_split

@@ -1,4 +1,4 @@
-"""PASCAL-Person-Part, in the folders that systems of multiple human parsing exchange."""
+"""PASCAL-Person-Part, in the folder layout that is common for multiple human parsing."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -9,19 +9,25 @@ from .cihp import CIHP
 
 
 class PascalPersonPart(CIHP):
-    """PASCAL-Person-Part under `root`, the folder that holds Training and Testing; `split` is train or val (Testing).
+    """PASCAL-Person-Part.
 
-    Its authors distribute MATLAB files of body parts and the pictures of PASCAL VOC 2010. For multiple human parsing
-    they are exchanged (by the authors of QANet and M2FP, among others) in CIHP's folders, which are read here:
-    Images/<id>.jpg, Category_ids/<id>.png (part of each pixel) and Human_ids/<id>.png (person of each pixel) of the
-    ids in train_id.txt or test_id.txt, or of all files in Images where there is no such list. What :class:`CIHP` says
-    of the truth holds here, too.
+    Its authors distribute MATLAB files of body parts and the images of PASCAL VOC 2010. For multiple human parsing, the
+    data set is distributed (by the authors of QANet and M2FP, among others) in CIHP's layout, which is read here:
+    Images/<id>.jpg, Category_ids/<id>.png (the part of each pixel) and Human_ids/<id>.png (the person of each pixel)
+    for the ids in train_id.txt or test_id.txt, or for all files in Images if there is no such list. The ground truth is
+    made as in :class:`CIHP`.
 
     Parts are numbered as in the PNGs of DeepLab's authors: 1 head, 2 torso, 3 and 4 upper and lower arms, 5 and 6
-    upper and lower legs. Copies with other numbers (M2FP's has 1 lower arms, 2 head) train just as well, under wrong
-    names: `python -m rpcnn.data show` tells, and :class:`rpcnn.data.folder.Folder` takes any names.
+    upper and lower legs. Copies with other numbers (M2FP's has 1 lower arms, 2 head) work for training, but with wrong
+    names. `python -m rpcnn.data show` shows the names, and :class:`rpcnn.data.folder.Folder` supports any names.
 
-    Raises FileNotFoundError if the folders are not there, ValueError for an unknown split.
+    Args:
+        root: the folder with Training and Testing.
+        split: train, or val for Testing.
+
+    Raises:
+        FileNotFoundError: the folders are missing.
+        ValueError: unknown split.
     """
 
     labels = PASCAL_PERSON_PART

@@ -1,4 +1,4 @@
-"""A contact sheet of training samples as the network gets them: picture, parts, people and boxes."""
+"""Draws a contact sheet of training samples after augmentation: image, parts, people and boxes."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -12,9 +12,12 @@ _TILE_HEIGHT, _GAP = 240, 6
 
 
 def draw_sample(image, target: Target, label_set: LabelSet) -> Image.Image:
-    """A sample beside itself with its truth: parts in color, each person outlined and boxed in one color.
+    """Draw a sample: the image, and beside it the parts in color with an outline and a box for each person.
 
-    image uint8 [3,H,W]; target of the same size.
+    Args:
+        image: uint8 [3, H, W].
+        target: the ground truth, of the same size.
+        label_set: the names and colors of the classes.
     """
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     truth = np.array(color_parts(picture, target["label_map"].numpy(), label_set))
@@ -39,7 +42,7 @@ def draw_sample(image, target: Target, label_set: LabelSet) -> Image.Image:
 
 
 def contact_sheet(images: list, targets: list[Target], label_set: LabelSet, width: int = 1600) -> Image.Image:
-    """All samples on one sheet, about `width` pixels wide (more where a single tile needs it), with a legend below."""
+    """Draw all samples on one sheet, about `width` pixels wide or as wide as the widest tile, with a legend below."""
     tiles = [draw_sample(image, target, label_set) for image, target in zip(images, targets, strict=True)]
     width = max([width, *(tile.width for tile in tiles)])
     places, x, y = [], 0, 0

@@ -230,7 +230,7 @@ def test_a_fault_in_a_coco_file_is_named(path, value, message, coco_tree):
     [
         (("images",), {}, "must be an object with a list 'images'"),
         (("images", 1, "height"), "40", r"images\[1\]\.height must be int, got '40'"),
-        (("images", 1, "file_name"), "b.png", "file_name must be another one for every image"),
+        (("images", 1, "file_name"), "b.png", "file_name without its suffix must be unique"),
         (("annotations", 0, "image_id"), 4, r"annotations\[0\]\.image_id 4 is no image's id"),
         (("categories", 0, "name"), "Had", "category 1 is 'Had', labels.toml has 'Head'"),
         (("categories", 0, "id"), 8, "category 8 is 'Head', labels.toml has 5 names, from 0"),

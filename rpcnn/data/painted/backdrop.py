@@ -1,4 +1,4 @@
-"""What stands behind painted people: places, and clutter with the shapes and colors of people and their clothes."""
+"""The background of painted scenes: places, and clutter with the shapes and colors of people and their clothes."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ PLACES = ("park", "street", "beach", "snow", "room", "studio")
 
 
 def _fill(canvas: Canvas, top: float, bottom: float, upper, lower):
-    """A vertical gradient between two heights."""
+    """Fill the canvas between two heights with a vertical gradient."""
     top, bottom = max(int(top), 0), min(int(bottom), canvas.height)
     if bottom > top:
         t = np.linspace(0, 1, bottom - top, dtype=np.float32)[:, None, None]
@@ -160,7 +160,7 @@ def _room(canvas, rng, horizon):
 
 
 def _clutter(canvas, rng, horizon):
-    """One object that shares a color, a cloth or a shape with people, but is nobody."""
+    """Paint an object, labeled as background, that has a color, a cloth or a shape like people."""
     w, h = canvas.width, canvas.height
     x, foot, size = rng.uniform(0, w), rng.uniform(horizon, h), rng.uniform(0.06, 0.2) * h
     light = rng.uniform(-1, 1)
@@ -216,7 +216,7 @@ def _clutter(canvas, rng, horizon):
 
 
 def paint_occluder(canvas: Canvas, rng: np.random.Generator, place: str) -> None:
-    """Something in the foreground that hides parts of people: its pixels belong to nobody."""
+    """Paint an object, labeled as background, in front of people."""
     w, h = canvas.width, canvas.height
     x, size = rng.uniform(0.05, 0.95) * w, rng.uniform(0.12, 0.24) * h
     light = rng.uniform(-1, 1)

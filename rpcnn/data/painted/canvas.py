@@ -1,8 +1,8 @@
-"""A canvas that keeps colors and labels together, and the few shapes that painted scenes are made of.
+"""A canvas of colors and labels, and the shapes of painted scenes.
 
-Every shape is a coverage map in 0..1 on its own small window. Colors are blended by the coverage, so that edges are
-smooth; the label of a pixel changes where the shape covers more than half of it, so that labels are exact. No shape
-is ever drawn twice, once for color and once for labels.
+Every shape is a coverage map in 0..1 on a small window. Colors are blended by the coverage, so that edges are smooth.
+The label of a pixel changes if the shape covers more than half of it. Colors and labels come from the same coverage, so
+labels are exact.
 
 Pixel (row i, column j) has its center at x = j + 0.5, y = i + 0.5.
 """
@@ -13,17 +13,17 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 KEEP = -1
-"""Category that leaves the labels below a shape as they are: for shadows, eyes, seams."""
+"""Category of shapes that do not change labels: shadows, eyes, seams."""
 
 _SUPERSAMPLING = 4  # per axis, for outlines drawn by PIL: 17 levels of coverage along an edge
 
 
 @dataclass
 class Shape:
-    """A window of the canvas: its corner, the coverage [h,w] in 0..1 and two coordinates [h,w] on the shape.
+    """A window of the canvas: its corner, the coverage [h, w] in 0..1, and two coordinates [h, w] on the shape.
 
-    `across` runs from -1 to 1 from one side to the other, `along` in pixels from one end to the other: textures and
-    shading follow them.
+    `across` runs from -1 to 1 from one side to the other, `along` in pixels from one end to the other. Textures and
+    shading use them.
     """
 
     x: int
@@ -41,7 +41,7 @@ class Shape:
 
 
 class Canvas:
-    """image float32 [H,W,3] in 0..1, category uint8 [H,W], human uint8 [H,W] (0 = nobody)."""
+    """Holds image float32 [H, W, 3] in 0..1, category uint8 [H, W] and human uint8 [H, W] (0 without a person)."""
 
     def __init__(self, height: int, width: int):
         self.height, self.width = height, width

@@ -1,4 +1,4 @@
-"""Painted people as a data set, which is painted where it is first opened."""
+"""Painted people as a data set, which is painted when it is first opened."""
 
 import functools
 from pathlib import Path
@@ -11,21 +11,21 @@ from .scene import write_cihp
 
 
 class Painted(CIHP):
-    """Painted scenes in a folder of `root` whose name holds all that decides them; painted first if it is not there.
+    """Painted scenes in a subfolder of `root` whose name has all options. They are painted if it does not exist.
 
-    Where there are several processes, all have to open it: the main one paints, the others wait.
+    With several processes, all must open the data set: the main process paints, the others wait.
 
     Args:
-        root: another choice of the options never meets scenes that were painted before with others.
+        root: the folder; each combination of options has its own subfolder.
         split: train or val.
-        train: scenes for training.
-        val: scenes for validation.
+        train: number of training scenes.
+        val: number of validation scenes.
         short_side: range of the short side of a scene in pixels; the long side is 4/3 of it.
-        difficulty: 0 calm, 1 crowds, clutter, occlusion and poor light.
-        seed: decides every scene.
+        difficulty: from 0, calm, to 1: crowds, clutter, occlusion and poor light.
+        seed: seed of all scenes.
 
     Raises:
-        ValueError: options that are no such numbers.
+        ValueError: an option is not a number, or out of range.
     """
 
     splits: ClassVar[dict[str, tuple[str, str]]] = {split: CIHP.splits[split] for split in ("train", "val")}
@@ -42,13 +42,13 @@ class Painted(CIHP):
         seed: int = 0,
     ):
         self.check_split(split)
-        wanted = {
+        options = {
             "train": (train, int),
             "val": (val, int),
             "seed": (seed, int),
             "difficulty": (difficulty, int | float),
         }
-        for name, (value, kind) in wanted.items():
+        for name, (value, kind) in options.items():
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise ValueError(f"Painted: {name} must be a number, got {value!r}")
         if not isinstance(short_side, list | tuple) or [type(side) for side in short_side] != [int, int]:
@@ -63,4 +63,4 @@ class Painted(CIHP):
 
     @classmethod
     def detect(cls, root: Path) -> bool:
-        return False  # what is painted already is a CIHP folder
+        return False  # a folder with painted scenes is detected as CIHP

@@ -1,4 +1,4 @@
-"""The heads of painted people: faces, hair, glasses and hats on a ball that turns."""
+"""The heads of painted people: faces, hair, glasses and hats on a ball with a yaw angle."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class Head:
             self.canvas.stamp(shape, cloth.paint(shape, self.light, gloss), category, self.human)
 
     def back_hair(self):
-        """Hair that hangs from the head: behind the body when the face is seen, in front of it from behind."""
+        """Paint the hair that hangs from the head: behind the body in a front view, in front of it from behind."""
         look, x, y, rx, ry = self.look, self.x, self.y, self.rx, self.ry
         sin, cos = np.sin(self.yaw), np.cos(self.yaw)
         if look.hat is not None and look.hair_style == "bun":

@@ -1,4 +1,4 @@
-"""What painted people look like: skin, hair, cloth and the outfit that one person wears."""
+"""The look of painted people: skin, hair, cloth and outfit."""
 
 from dataclasses import dataclass
 

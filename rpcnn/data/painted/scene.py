@@ -1,8 +1,7 @@
 """Painted people: scenes of one to six clothed, overlapping people with exact maps of their parts.
 
-A scene is a function of its seed alone. The maps are made by the same strokes as the picture, so they are exact to
-the pixel; left and right are the person's own. All 20 CIHP classes occur. `write_cihp` writes scenes into the
-official CIHP folders, where the CIHP reader finds them like any other data.
+A scene depends on its seed only. The maps are made by the same strokes as the image, so they are exact to the pixel;
+left and right are the person's own. All 20 CIHP classes occur. `write_cihp` writes scenes in the official CIHP layout.
 """
 
 import json
@@ -27,7 +26,7 @@ from .canvas import Canvas, smooth_noise
 from .people import Person, paint_person
 
 GENERATOR_VERSION = 3
-"""Raised when the same seed gives another picture, so that sets painted before are painted again."""
+"""Increased when the same seed gives another image, so that older sets are painted again."""
 
 _MARK = "painted.json"
 
@@ -35,14 +34,20 @@ _MARK = "painted.json"
 def paint_maps(
     seed, height: int = 256, width: int = 320, difficulty: float = 0.5, people: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Paint a scene: image uint8 [H,W,3] RGB, category map uint8 [H,W] (CIHP labels), human map uint8 [H,W].
+    """Paint a scene.
 
-    `seed` is an integer or a tuple of integers. `difficulty` in 0..1 adds clutter, occluders, crowds, turned backs,
-    accessories and poor light.
-    `people` is the number of people placed (default: 1 to 6 by chance); the human map counts 1, 2, ... over those of
-    whom something is visible, 0 where there is nobody.
+    Args:
+        seed: an integer or a tuple of integers.
+        height, width: in pixels, at least 32.
+        difficulty: in 0..1; adds clutter, occluders, crowds, turned backs, accessories and poor light.
+        people: number of people to place; None draws 1 to 6.
 
-    Raises ValueError if a side is below 32 pixels or difficulty is outside 0..1.
+    Returns:
+        The image uint8 [H, W, 3] RGB, the label map uint8 [H, W] with CIHP's labels, and the map of person numbers
+        uint8 [H, W]: 1, 2, … for the people with a visible pixel, 0 without a person.
+
+    Raises:
+        ValueError: a side is below 32 pixels or difficulty is outside 0..1.
     """
     if min(height, width) < 32:
         raise ValueError(f"paint_maps: height and width must be at least 32 pixels, got {height} x {width}")
@@ -66,10 +71,10 @@ def paint_maps(
 
 
 def _place_people(rng, height, width, horizon, difficulty, people) -> list[Person]:
-    """People from far to near: the nearer, the lower their feet and the taller they are.
+    """Place people from far to near: the nearer, the lower their feet and the taller they are.
 
-    From difficulty 0.5 on they are one to six, at any distance, and two in five turn aside or away; towards 0 they are
-    one to three, whole, near, and face the viewer.
+    From difficulty 0.5 on there are one to six people at any distance, and two in five are turned aside or away.
+    Towards difficulty 0 there are one to three people, who are near, fully visible and face the viewer.
     """
     calm = max(1 - 2 * difficulty, 0)
     odds = (1 - calm) * np.array((0.2, 0.26, 0.22, 0.16, 0.1, 0.06)) + calm * np.array((0.4, 0.35, 0.25, 0, 0, 0))
@@ -82,7 +87,7 @@ def _place_people(rng, height, width, horizon, difficulty, people) -> list[Perso
     for _ in range(count):
         size = short * tall * (1 + spread * rng.uniform(-1, 0.4))
         best, best_gap = 0.0, -1.0
-        for _ in range(8):  # the freest of a few places; fewer tries would crowd more
+        for _ in range(8):  # the least crowded of a few places
             x = rng.uniform(0.04, 0.96) * width
             gap = min((abs(x - other.x) / (other.height + size) for other in placed), default=1.0)
             if gap > best_gap:
@@ -116,7 +121,7 @@ def _shadow(canvas: Canvas, person: Person, light: float, place: str):
 
 
 def _photograph(image: np.ndarray, rng: np.random.Generator, light: float, difficulty: float) -> np.ndarray:
-    """Light from one side, a color cast, exposure and sensor noise; float [H,W,3] in 0..1 -> uint8."""
+    """Add light from one side, a color cast, exposure and sensor noise; float [H, W, 3] in 0..1 -> uint8."""
     height, width = image.shape[:2]
     strength = 0.08 + 0.2 * difficulty * rng.random()
     across = np.linspace(-1, 1, width, dtype=np.float32)[None, :, None]
@@ -133,20 +138,20 @@ def _photograph(image: np.ndarray, rng: np.random.Generator, light: float, diffi
 
 
 class PaintedSample(Sample):
-    """A sample with the maps that its own come from."""
+    """A sample with the two maps of CIHP's layout."""
 
     category_ids: torch.Tensor
-    """uint8 [H,W]: the label map."""
+    """uint8 [H, W]: the label map."""
     human_ids: torch.Tensor
-    """uint8 [H,W]: i + 1 where person i is in front, 0 nobody."""
+    """uint8 [H, W]: i + 1 where person i is in front, 0 without a person."""
 
 
 def paint_scene(
     seed, height: int = 256, width: int = 320, difficulty: float = 0.5, people: int | None = None
 ) -> PaintedSample:
-    """A painted scene as a sample, as the CIHP reader would give it, without a file in between.
+    """Paint a scene and return it as a sample, as the CIHP reader would load it.
 
-    Arguments as `paint_maps`.
+    Args and Raises: see :func:`paint_maps`.
     """
     image, category, human = paint_maps(seed, height, width, difficulty, people)
     person_maps = [np.where(human == k, category, 0) for k in range(1, int(human.max()) + 1)]
@@ -173,30 +178,40 @@ def write_cihp(
     difficulty: float = 0.5,
     workers: int | None = None,
 ) -> Path:
-    """Write `train` + `val` painted scenes under `root` in the official CIHP layout; returns the root.
+    """Paint scenes and write them in the official CIHP layout.
 
     Training/ and Validation/ hold Images/*.jpg (quality 95), Category_ids/*.png, Human_ids/*.png, Instance_ids/*.png
-    with a text file of lines "instance category human" beside each, and train_id.txt / val_id.txt. The short side of
-    a scene is drawn from the range `size` in pixels, the long side is 4/3 of it, three in five are landscapes. Scenes
-    depend on (seed, split, number) alone: a longer set begins with a shorter one, and training and validation
-    scenes never coincide.
+    with a text file of lines "instance category human" for each, and train_id.txt or val_id.txt. Scenes depend on
+    (seed, split, number) only: a longer set begins with a shorter one, and training and validation scenes differ. A set
+    painted before with the same arguments is kept; one painted with other arguments, or unfinished, is painted again.
 
-    A set painted before with the same arguments is left as it is; one painted with others, or never finished, is
-    painted anew. Raises ValueError if `root` holds a data set that this function did not paint.
+    Args:
+        root: the folder.
+        train, val: number of scenes per split.
+        size: range of the short side in pixels; the long side is 4/3 of it, and three in five scenes are landscapes.
+        seed: seed of all scenes.
+        difficulty: see :func:`paint_maps`.
+        workers: number of processes; None uses one per core, at most 8.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: `root` holds a data set that this function did not paint.
     """
     root = Path(root)
-    wanted = {"generator": GENERATOR_VERSION, "train": train, "val": val, "size": list(size), "seed": seed,
-              "difficulty": difficulty}  # fmt: skip
+    settings = {"generator": GENERATOR_VERSION, "train": train, "val": val, "size": list(size), "seed": seed,
+                "difficulty": difficulty}  # fmt: skip
     mark = root / _MARK
     if mark.exists():
-        if json.loads(mark.read_text()) == {**wanted, "finished": True}:
+        if json.loads(mark.read_text()) == {**settings, "finished": True}:
             return root
         for split in ("Training", "Validation"):
             shutil.rmtree(root / split, ignore_errors=True)
     elif (root / "Training").exists() or (root / "Validation").exists():
         raise ValueError(f"write_cihp: {root} holds a data set that was not painted here; choose another folder")
     root.mkdir(parents=True, exist_ok=True)
-    mark.write_text(json.dumps({**wanted, "finished": False}))
+    mark.write_text(json.dumps({**settings, "finished": False}))
 
     jobs = []
     for split_number, (split, ids, count) in enumerate(
@@ -212,7 +227,7 @@ def write_cihp(
     workers = workers if workers is not None else min(os.cpu_count() or 1, 8)
     bar = partial(tqdm, total=len(jobs), desc="painting people", unit="scene", disable=None)
     if workers > 1 and len(jobs) > 8:
-        # fork starts at once; the workers run numpy and Pillow only, none of torch's threads
+        # fork starts fast, and is safe: the workers use numpy and Pillow only, not torch's threads
         method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
         context = multiprocessing.get_context(method)
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
@@ -222,7 +237,7 @@ def write_cihp(
         for job in bar(jobs):
             work(job)
     unfinished = mark.with_suffix(".tmp")
-    unfinished.write_text(json.dumps({**wanted, "finished": True}))
+    unfinished.write_text(json.dumps({**settings, "finished": True}))
     unfinished.replace(mark)
     return root
 
