@@ -1,4 +1,4 @@
-// What the torch side of every kernel shares, on any device: memory layouts and the choice of an element type.
+// Shared by all kernels that take torch tensors, on any device: memory layouts and the choice of an element type.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>

@@ -1,4 +1,4 @@
-// What every CPU kernel needs: checks, dtype dispatch, threads, vector clones, huge pages.
+// Shared by all CPU kernels: checks, dtype dispatch, threads, vector clones, huge pages.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -47,7 +47,7 @@ inline void advise_huge_pages(void* data, int64_t bytes) {
 #endif
 }
 
-// An uninitialized tensor of the given sizes on the CPU, its pages advised huge where it is large.
+// An uninitialized tensor of the given sizes on the CPU, with huge pages if it is large.
 inline Tensor empty_cpu(std::vector<int64_t> sizes, ScalarType dtype, bool channels_last = false) {
   Tensor out =
       torch::stable::empty(sizes, dtype, std::nullopt, torch::stable::Device(torch::headeronly::DeviceType::CPU),

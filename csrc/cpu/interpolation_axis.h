@@ -1,5 +1,5 @@
-// One axis of a bilinear interpolation as tables: the taps of every output pixel, and their transpose (who
-// reads an input pixel, and how strongly) for gather-form backward passes, which need no atomics and are
+// One axis of a bilinear interpolation as tables: the taps of every output pixel, and their transpose (the output
+// pixels that read an input pixel, with their weights) for backward passes that gather, which need no atomics and are
 // deterministic.
 #pragma once
 

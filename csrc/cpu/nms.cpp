@@ -1,13 +1,13 @@
 // nms: greedy suppression within groups, best score first, ties in input order.
 //
-// What must be done: one IoU test per kept box and later box of its group that it could suppress, about 20 vector
-// instructions per 16 tests and no division: inter > threshold · union. Which boxes those are follows from the
-// threshold: IoU > t bounds how far apart two left edges and two upper edges can lie (Window). So a group is laid out
-// in bands of equal numbers of boxes from top to bottom, each from left to right, and a kept box tests a range of some
-// bands: 1 to 3 % of the boxes at t = 0.7. Whatever the boxes' distribution, bands adapt to it.
-// The tests run in float with a margin for rounding; what falls inside the margin is decided in double by the rule
-// itself (geometry/boxes.h). Groups whose corners float cannot hold are tested in double throughout. Threads share the
-// groups; the result does not depend on them.
+// Minimum of work: one IoU test for each pair of a kept box and a later box of its group that it could suppress, about
+// 20 vector instructions per 16 tests and no division: inter > threshold · union. The threshold limits these pairs:
+// IoU > t bounds the distance between two left edges and between two upper edges (Window). So a group is divided from
+// top to bottom into bands with equal numbers of boxes, each sorted from left to right, and a kept box tests one range
+// in some of the bands: 1 to 3 % of the boxes at t = 0.7. The bands adapt to the distribution of the boxes.
+// The tests run in float with a margin for rounding; tests inside the margin are decided in double by the exact rule
+// (geometry/boxes.h). Groups whose corners are not exact in float are tested in double only. Threads share the groups;
+// the result does not depend on their number.
 //
 // Ladder, times faster than torchvision at 2,000 / 12,000 / 50,000 boxes on two cores:
 //   10.6 / 22.7 / 36.5  every kept box against all later ones, in vectors, blocks shared by threads; 0.35 ns a test
@@ -46,9 +46,10 @@ inline uint64_t ascending(int64_t value) {
   return uint64_t(value) ^ (uint64_t(1) << 63);
 }
 
-// One axis of the places where a box must begin to overlap `box` by more than the threshold. IoU > t makes the common
-// length more than t times the longer one: a box that begins later does so within (1 − t) of this one's length, one
-// that begins earlier within (1 − t) of its own, which is less than this one's over t, and no more than the longest.
+// One axis of the range in which a box must begin if it overlaps `box` by more than the threshold t. IoU > t requires a
+// common length of more than t times the longer length. So a box that begins later begins within (1 − t) of the length
+// of `box`. A box that begins earlier begins within (1 − t) of its own length, which is below the length of `box` / t
+// and at most the longest length.
 struct Window {
   float low, high;
   Window(double begin, double end, double longest, double threshold) {
@@ -58,7 +59,7 @@ struct Window {
   }
 };
 
-// How many of the sorted values lie before a point. Without branches: their outcomes would be unpredictable.
+// The number of sorted values before a point. Without branches, which would be mispredicted.
 template <typename Before>
 int64_t count_before(const float* values, int64_t count, const Before& before) {
   if (count == 0) return 0;
@@ -104,7 +105,8 @@ struct Group {
 
   bool banded() const { return !left.empty(); }
 
-  // Marks what the box of a rank suppresses; better boxes may be marked, too, but those are decided already.
+  // Marks the boxes that the box of a rank suppresses. Better boxes may be marked as well, which has no effect: they
+  // were decided before.
   void suppress(int64_t rank) {
     const Box& box = exact[rank];
     if (!(box.x2 > box.x1 && box.y2 > box.y1)) return;
@@ -154,8 +156,8 @@ struct Group {
     if (test(*this, place[rank], begin, end)) decide(rank, begin, end);
   }
 
-  // Tests the boxes from `begin` to `end` and some beyond against the one in a place: marks those it certainly
-  // suppresses; returns whether rounding could decide about any.
+  // Tests the boxes from `begin` to `end`, and some beyond, against the box at a place. Marks those that it certainly
+  // suppresses, and returns whether a test was inside the margin for rounding.
   RPCNN_CLONES static bool test(Group& g, int64_t own, int64_t begin, int64_t end) {
     const Corners<T> box{g.x1[own], g.y1[own], g.x2[own], g.y2[own]};
     const T area = g.area[own], threshold = T(g.threshold);

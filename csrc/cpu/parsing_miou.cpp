@@ -19,7 +19,7 @@ namespace rpcnn {
 namespace {
 
 constexpr int64_t kPixels = 1024;
-constexpr int64_t kMostClasses = 4096;  // what the CUDA kernel counts in shared memory
+constexpr int64_t kMostClasses = 4096;  // the most that the CUDA kernel can count in shared memory
 
 // label[i] = first class with the largest logit; NaN loses to every number. Planes are `stride` apart.
 template <typename T, typename A>

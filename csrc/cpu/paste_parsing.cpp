@@ -76,7 +76,7 @@ RPCNN_CLONES void add_scaled(const float* more, float weight, int64_t count, flo
   for (int64_t x = 0; x < count; ++x) values[x] += weight * more[x];
 }
 
-// Where somebody is: the label over labels, the number over instances.
+// Writes the person's label and number to labels and instances where the person has a label.
 RPCNN_CLONES void paint(const uint8_t* person, int64_t count, int32_t number, int32_t* __restrict instances,
                         uint8_t* __restrict labels) {
   for (int64_t x = 0; x < count; ++x) instances[x] = person[x] ? number : instances[x];

@@ -1,8 +1,8 @@
 // roi_align and multilevel_roi_align: out[r, c] = Wy[r] · map[level_r][image_r, c] · Wx[r]ᵀ, forward and backward.
 //
-// Fewest bytes: the touched part of the maps read once, the output written once; for [2, 256, 200, 304], 512 boxes, 7×7
-// in fp32 119 + 26 MB. Backward: the gradient read once, every map gradient written once: 125 + 26 MB. What limits is
-// the reads of a cell's pixels: 16 of each channel for a cell of 7×7, 411 MB from the caches.
+// Fewest bytes: the pixels that boxes read, once, and the output written once; for [2, 256, 200, 304], 512 boxes, 7×7
+// in fp32 119 + 26 MB. Backward: the gradient read once, every map gradient written once: 125 + 26 MB. The bottleneck
+// is reading the pixels of the cells from the caches: 16 per channel and cell of 7×7, 411 MB.
 // Work split. Channels innermost: a pixel is one contiguous vector over channels; forward by rows of cells, those of
 // neighboring boxes after one another; backward by strips of rows that walk the boxes in order. Otherwise, planes:
 // eight at a time, transposed to vectors of eight channels; backward by plane. No two threads write one place, no

@@ -113,8 +113,8 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>(kInnermost ? 3 : 2)
   }
 }
 
-// Every box on its level, the map it lies on (level × N + image) and the pixels [top, bottom) × [left, right) that it
-// reads there. Every block of the backward tests every box: as arrays, that reads 4 to 20 bytes per box.
+// For every box its placement on its level, its map (level × N + image) and the pixels [top, bottom) × [left, right)
+// that it reads. Every block of the backward tests every box; with separate arrays a test reads 4 to 20 bytes.
 template <typename G>
 struct RoiReaches {
   PlacedRoi<G>* placed;
@@ -157,7 +157,7 @@ __global__ void roi_reach_kernel(RoiMaps<T> maps, const G* boxes, int64_t R, Roi
   }
 }
 
-constexpr int kFewSamples = 8;  // up to so many are tried one by one: the search takes divisions in double
+constexpr int kFewSamples = 8;  // up to this number, test each sample: the search needs divisions in double
 
 // The sum of the weights that a cell's samples give a pixel; 0 beyond the last cell.
 template <typename G>

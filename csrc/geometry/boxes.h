@@ -62,8 +62,8 @@ struct Overlap {
   bool more, unsure;
 };
 
-// The same question in T's own arithmetic, without a division: `more` where the rule certainly holds, `unsure` where
-// rounding, overflow or underflow could decide (ask overlaps_more), neither where it certainly does not hold.
+// The same test in the arithmetic of T, without a division: `more` if the rule certainly holds; `unsure` if rounding,
+// overflow or underflow could change the result (use overlaps_more); neither if it certainly does not hold.
 template <typename T>
 RPCNN_HOST_DEVICE Overlap overlap(const Corners<T>& a, T a_area, const Corners<T>& b, T b_area, T threshold) {
   const T width = smaller(a.x2, b.x2) - larger(a.x1, b.x1), height = smaller(a.y2, b.y2) - larger(a.y1, b.y1);

@@ -48,7 +48,7 @@ RPCNN_HOST_DEVICE Tap<T> roi_tap(T position, int64_t size) {
   return {lo, lo + 1, T(1) - fraction, fraction};
 }
 
-// The samples [first, last) of a cell that can lie in the map; a box much larger than the map has billions that do not.
+// The samples [first, last) of a cell that can lie in the map. A box much larger than the map has billions outside it.
 template <typename T>
 RPCNN_HOST_DEVICE void roi_samples_inside(const RoiAxis<T>& axis, int64_t cell, int64_t size, int64_t* first,
                                           int64_t* last) {

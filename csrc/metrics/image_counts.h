@@ -1,9 +1,9 @@
 // People who share no pixel on both sides: one joint histogram of codes gives the confusion matrix of the label maps
-// and the counts of every pair of people. Here a code stands for one label of one person, or of nobody (person number
-// 0).
+// and the counts of every pair of people. Here a code is an 8-bit id of one label of one person, or of one label
+// without a person (person number 0).
 //
-// Fewest bytes: the two label maps and the two maps of person numbers are read once, and nothing else. Counted apart,
-// person_counts writes and reads two layers and confusion_matrix reads the label maps again.
+// Fewest bytes: the two label maps and the two maps of person numbers are read once, and nothing else. In separate
+// calls, person_counts writes and reads two layers, and confusion_matrix reads the label maps again.
 #pragma once
 
 #include <vector>
@@ -15,10 +15,10 @@ namespace rpcnn::metrics {
 // The codes of one side, assigned as labels appear; 0 is the background.
 struct CodeTable {
   static constexpr int16_t kNoCode = -1;
-  static constexpr uint8_t kFull = 255;  // shared by everything that comes after the codes ran out
+  static constexpr uint8_t kFull = 255;  // returned for every new label once all codes are used
 
   explicit CodeTable(int64_t num_people) : num_people(num_people), codes((num_people + 1) * 256, kNoCode) {
-    for (int64_t number = 0; number <= num_people; ++number) codes[number * 256] = 0;  // label 0 belongs to nobody
+    for (int64_t number = 0; number <= num_people; ++number) codes[number * 256] = 0;  // label 0 is background
   }
 
   uint8_t code(int64_t number, uint8_t label) {
@@ -47,8 +47,8 @@ struct CodeTable {
   std::vector<PersonLabel> legend{kBackground};  // by code
 };
 
-// table[256 · p + t] += pixels with predicted code p and true code t. Returns false where codes ran out. An area below
-// 2³² fits the table.
+// table[256 · p + t] += pixels with predicted code p and true code t. Returns false if a side has too many labels for
+// its codes. The area must be below 2³².
 template <class Number, class TrueNumber>
 bool add_joint_histogram(const uint8_t* label_map, const Number* person_numbers, const uint8_t* true_label_map,
                          const TrueNumber* true_person_numbers, int64_t area, CodeTable& predicted_codes,

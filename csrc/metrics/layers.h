@@ -1,5 +1,6 @@
-// People as layers: maps of 8-bit codes, where a code stands for one label of one person and 0 for background. People
-// who share no pixel share a layer, so that each pixel is read once for all of them. A layer has at most 255 codes.
+// People as layers. A layer is a map of 8-bit codes: a code is the id of one label of one person, and 0 is background.
+// People who do not overlap share a layer, so that each pixel is read once for all of them. A layer has at most 255
+// codes.
 #pragma once
 
 #include <algorithm>
@@ -17,9 +18,9 @@ struct Size {
   int64_t area() const { return height * width; }
 };
 
-// What a code stands for.
+// The person and the label of a code.
 struct PersonLabel {
-  int32_t person;  // −1: nobody
+  int32_t person;  // −1: no person
   uint8_t label;
 };
 
@@ -45,13 +46,13 @@ inline void set_background_counts(int64_t num_people, Size size, int64_t* histog
     one[0] = size.area() - std::accumulate(one + 1, one + 256, int64_t{0});
 }
 
-// Adds a person map to a layer, and its pixels of each label but background to histogram[256]. Returns false, with the
-// layer and the histogram unchanged, where one of its pixels is taken or the codes run out.
+// Adds a person map to a layer, and its pixel counts, except background, to histogram[256]. If one of its pixels is
+// occupied or the codes run out, returns false and leaves the layer and the histogram unchanged.
 inline bool add_person_map(Layer& layer, const uint8_t* person_map, int32_t person, Size size, int64_t* histogram) {
   const size_t first = layer.legend.size();
   uint8_t* codes = layer.codes.data();
   uint8_t code_of[256] = {};  // by label
-  int64_t pixels[256] = {};   // by code; under 0 those that did not fit
+  int64_t pixels[256] = {};   // by code; pixels[0] counts those that did not fit
   uint8_t* code = code_of;
   int64_t* sums = pixels;
   const auto new_code = [&](uint8_t label) { return layer.has_free_code() ? layer.add(person, label) : uint8_t{0}; };
@@ -96,7 +97,7 @@ inline std::vector<Layer> layers_of_maps(const uint8_t* person_maps, int64_t num
   return layers;
 }
 
-// Makes layers of people who share no pixel: of a label map and the person numbers n + 1 of its pixels.
+// Makes layers of people who do not overlap, from a label map and a map of person numbers n + 1.
 template <class Number>
 class LayerFiller {
  public:
@@ -110,8 +111,8 @@ class LayerFiller {
     for (int64_t n = 1; n <= num_people; ++n) codes_[n * 256] = kElsewhere;
   }
 
-  // Fills a layer with labels of people that earlier layers had no codes for, and adds their pixels to
-  // histograms[n][256]. Returns whether that was all.
+  // Fills a layer with the labels of people that had no code in earlier layers, and adds their pixel counts to
+  // histograms[n][256]. Returns whether all remaining labels got a code.
   bool fill(Layer& layer, int64_t* histograms) {
     layer_ = &layer;
     full_ = false;
@@ -165,8 +166,8 @@ class LayerFiller {
   int64_t largest_ = 0;
 };
 
-// The layers of people who share no pixel. histograms[n][256] receives the pixels of each label of person n. Returns
-// the largest person number of a labeled pixel; the layers are only valid where it is at most num_people.
+// Makes the layers of people who do not overlap. histograms[n][256] receives the pixels of each label of person n.
+// Returns the largest person number of a labeled pixel; the layers are valid only if it is at most num_people.
 template <class Number>
 int64_t layers_of_numbers(const uint8_t* label_map, const Number* person_numbers, int64_t num_people, Size size,
                           std::vector<Layer>& layers, int64_t* histograms) {

@@ -50,8 +50,8 @@ inline void count_as_background(int64_t n, const int64_t* true_histograms, Size 
 }
 
 // Moves labeled pixels from background to their labels: table[p · stride + t] holds the pixels with predicted code p
-// and true code t. Codes of nobody do not count. A prediction may have a table for each of several true layers: `first`
-// is true for one of them, since all hold the same pixels of the prediction.
+// and true code t. Codes without a person are skipped. With several true layers a prediction has a table for each, and
+// all have the same pixels of the prediction; `first` is true for one table only, which counts them.
 template <class Pixels>
 void count_labels(const Pixels* table, int64_t stride, const std::vector<PersonLabel>& predicted_legend,
                   const std::vector<PersonLabel>& true_legend, bool first, const PairCounts& out) {
@@ -80,8 +80,8 @@ void count_labels(const Pixels* table, int64_t stride, const std::vector<PersonL
   }
 }
 
-// Counts the people of one predicted layer. Each count belongs to one person, so that threads may count different
-// layers at once. Returns false, without counting, where the layer has a code that its legend lacks.
+// Counts the people of one predicted layer. Each count belongs to one person, so threads may count different layers at
+// the same time. Returns false, without counting, if the layer has a code that is not in its legend.
 inline bool count_layer(const uint8_t* predicted_codes, const std::vector<PersonLabel>& legend,
                         const std::vector<Layer>& true_layers, Size size, const PairCounts& out) {
   const int64_t known_codes = legend.size();
