@@ -1,12 +1,12 @@
 """Builds the kernels of rpcnn: ``rpcnn._C`` (every operator, CPU kernels), ``rpcnn._C_cuda`` (CUDA kernels),
 ``rpcnn._labelmaps`` (label maps from files) and ``rpcnn._metrics`` (the evaluator's counting core).
 
-RPCNN_BUILD says what is compiled (default auto); no GPU is ever needed:
-  auto  the CPU kernels always; the CUDA kernels where torch is a CUDA build and an nvcc of the same major is found
-  cuda  the same, and an error with the reason where the CUDA kernels cannot be built
+RPCNN_BUILD selects what is compiled (default auto); compiling needs no GPU:
+  auto  the CPU kernels, and the CUDA kernels if torch is a CUDA build and nvcc has the same major version
+  cuda  the CPU and CUDA kernels, or an error with the reason why the CUDA kernels cannot be built
   cpu   the CPU kernels only
-  none  nothing: the package runs on its plain-PyTorch references
-TORCH_CUDA_ARCH_LIST chooses the GPU architectures, MAX_JOBS the parallel compiler jobs.
+  none  nothing; the ops run on their plain-PyTorch references
+TORCH_CUDA_ARCH_LIST sets the GPU architectures, MAX_JOBS the number of parallel compiler jobs.
 """
 
 import glob
@@ -22,7 +22,7 @@ from setuptools.command.build_py import build_py
 MODES = ("auto", "cuda", "cpu", "none")
 ARCHITECTURES = "8.0;9.0;10.0;12.0+PTX"  # Ampere and Ada (8.x), Hopper, Blackwell, and what comes after
 OPTIMIZE = ["-O3", "-std=c++20", "-fno-math-errno", "-fno-trapping-math"]
-# torch switches the half types' conversions off by default; the kernels convert explicitly and need them.
+# torch disables the conversions of float16 and bfloat16 by default, but the kernels use them.
 NVCC = [
     *("-O3", "-std=c++20", "-lineinfo", "--expt-relaxed-constexpr", "-DUSE_CUDA"),
     *("-U__CUDA_NO_HALF_CONVERSIONS__", "-U__CUDA_NO_HALF_OPERATORS__", "-U__CUDA_NO_BFLOAT16_CONVERSIONS__"),
@@ -35,12 +35,12 @@ def say(text):
 
 
 def find_toolkit():
-    """(root, version) of the CUDA toolkit, or (None, why there is none)."""
+    """Find the CUDA toolkit. Returns (root, version), or (None, the reason why it cannot be used)."""
     homes = [os.environ[key] for key in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(key)]
     nvcc = os.path.join(homes[0], "bin", "nvcc") if homes else shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
     if not os.path.exists(nvcc):
         return None, f"no nvcc ({nvcc} does not exist)" if homes else "no nvcc on PATH or in /usr/local/cuda"
-    try:  # nvcc may be a wrapper script or a link: it knows best where it lives
+    try:  # nvcc may be a wrapper script or a link, so ask it for its folder
         dry = [nvcc, "--dryrun", "-x", "cu", "-c", os.devnull, "-o", os.devnull]
         top = re.search(r"^#\$ TOP=(.*)$", subprocess.run(dry, capture_output=True, text=True).stderr, re.M)
         root = top.group(1).strip() if top else os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
@@ -54,7 +54,7 @@ def find_toolkit():
 
 
 def cuda_toolkit(mode, torch):
-    """The toolkit to build the CUDA kernels with, or None; exits where mode 'cuda' cannot be met."""
+    """Return the root of the toolkit for the CUDA kernels, or None. Exits if mode is 'cuda' and there is none."""
     if mode == "cpu":
         say("CUDA kernels: off (RPCNN_BUILD=cpu)")
         return None
@@ -63,7 +63,7 @@ def cuda_toolkit(mode, torch):
     else:
         root, why = find_toolkit()
         if root and why.split(".")[0] != torch.version.cuda.split(".")[0]:
-            root, why = None, f"nvcc is CUDA {why}, torch {torch.__version__} wants {torch.version.cuda}"
+            root, why = None, f"nvcc is CUDA {why}, torch {torch.__version__} needs {torch.version.cuda}"
     if root:
         say(f"CUDA kernels: on, toolkit {why} in {root}")
     elif mode == "cuda":
@@ -74,7 +74,7 @@ def cuda_toolkit(mode, torch):
 
 
 def visible_architectures():
-    """Compute capabilities of the visible GPUs as an arch list, or '' where there is none."""
+    """Return the compute capabilities of the visible GPUs as an architecture list, or '' if there is no GPU."""
     if not shutil.which("nvidia-smi"):
         return ""
     query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
@@ -86,8 +86,8 @@ def extensions(mode):
     try:
         import torch
     except ImportError:
-        sys.exit("rpcnn: the kernels are compiled against torch, and none is importable. `pip install -e .` without "
-                 "--no-build-isolation brings one; RPCNN_BUILD=none installs without kernels.")  # fmt: skip
+        sys.exit("rpcnn: the kernels need torch to compile, and it cannot be imported. `pip install -e .` without "
+                 "--no-build-isolation installs it; RPCNN_BUILD=none installs without kernels.")  # fmt: skip
     root = cuda_toolkit(mode, torch)
     if root:
         os.environ["CUDA_HOME"] = root  # torch.utils.cpp_extension reads it when it is imported
@@ -145,7 +145,7 @@ def extensions(mode):
 
 
 class BuildPython(build_py):
-    """Packs the presets into the package; an editable install reads them where they are."""
+    """Copies the presets into the package. An editable install reads them from configs/."""
 
     def run(self):
         super().run()

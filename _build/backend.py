@@ -1,8 +1,8 @@
-"""PEP 517 backend: setuptools, plus 'build against the torch that will be used'.
+"""PEP 517 backend: setuptools, but the kernels are compiled against the torch of the target environment.
 
-pip's build isolation hides the environment being installed into, so a plain ``requires = ["torch"]`` would
-unpack a second torch and compile against it. This backend puts the environment's own torch back on the path and
-asks for one only where there is none. RPCNN_BUILD=none compiles nothing and therefore asks for nothing.
+pip's build isolation hides the target environment, so ``requires = ["torch"]`` would install a second torch and compile
+against it. This backend adds the environment's torch to the path, and requires torch only if there is none.
+RPCNN_BUILD=none compiles nothing and requires nothing.
 """
 
 import importlib.util
@@ -15,7 +15,7 @@ from setuptools.build_meta import *  # noqa: F403  (the hooks that need no chang
 
 
 def _expose_torch() -> bool:
-    """Appends the site-packages that hold a torch, last, so that isolation wins for everything else."""
+    """Append the site-packages folder with torch to the path, last, so that all other packages stay isolated."""
     if importlib.util.find_spec("torch"):
         return True
     for folder in [*site.getsitepackages(), site.getusersitepackages()]:
