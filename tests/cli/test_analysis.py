@@ -82,7 +82,7 @@ def matches_of(sample, result):
     return match_people(result.person_maps, result.scores, sample["person_maps"], CLASSES)
 
 
-def test_true_parsing_makes_the_overlap_of_found_people_1(two):
+def test_true_parsing_gives_found_people_overlap_1(two):
     sample, result = two
     truth = bounds.with_true_parsing(result, matches_of(sample, result), sample["person_maps"])
     assert torch.equal(truth.scores, result.scores) and torch.equal(truth.boxes, result.boxes)
@@ -118,7 +118,7 @@ def test_true_scores_rank_perfectly(two):
     assert ap_p([matches], 0.7) < ap_p([ranked], 0.7)
 
 
-def test_people_are_painted_again_best_last_and_from_the_threshold_on(two):
+def test_repainting_puts_higher_scores_on_top(two):
     _, result = two
     background = torch.full((HEIGHT, WIDTH), 11, dtype=torch.uint8)
     shown = bounds.painted(bounds.with_scores(result, np.array([0.2, 0.9, 0.6, 0.0])), background, 0.3)
@@ -129,7 +129,7 @@ def test_people_are_painted_again_best_last_and_from_the_threshold_on(two):
     assert (shown.label_map[~best & ~second] == 11).all() and (shown.instance_map[~best & ~second] == 0).all()
 
 
-def test_painting_what_was_predicted_gives_the_predicted_map(two):
+def test_repainting_predictions_gives_the_predicted_map(two):
     _, result = two
     again = bounds.painted(result, torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8), 0.3)
     assert torch.equal(again.label_map, result.label_map) and torch.equal(again.instance_map, result.instance_map)
@@ -192,7 +192,7 @@ def parse_true_boxes(pipeline, image, boxes):
     return pipeline.detect(image), detections([tuple(map(int, box)) for box in boxes], [1.0] * len(boxes), half)
 
 
-def test_truth_raises_what_the_paper_says_it_raises(monkeypatch):
+def test_true_parsing_and_true_scores_raise_ap_p(monkeypatch):
     """Perturbed truth as predictions: true parsing and true scores each raise AP^p_vol."""
     monkeypatch.setattr(bounds, "detect", parse_true_boxes)
     results = bounds.bounds(Synthetic())
@@ -207,7 +207,7 @@ def test_truth_raises_what_the_paper_says_it_raises(monkeypatch):
     assert results["true boxes"]["ap_bbox"] == pytest.approx(100)
 
 
-def test_true_boxes_have_box_score_1_and_the_networks_own_parsing():
+def test_true_boxes_get_box_score_1_and_predicted_parsing():
     """On a network of random weights: what it says about the true boxes is what it says about these boxes anyway."""
     config = configured(load_config("painted"), fpn_channels=16, parsing_channels=16, test_short_side=96)
     model = build_model(config, CLASSES).eval()
@@ -226,7 +226,7 @@ def test_true_boxes_have_box_score_1_and_the_networks_own_parsing():
     assert len(bounds.without_people(found).boxes) == 0
 
 
-def test_bounds_refuses_what_it_cannot_mean():
+def test_bounds_raises_on_invalid_options():
     for changes, message in (
         ({"augment": True}, "single pass"),
         ({"semantic_mode": "semseg"}, "must be 'combine' or 'parsing'"),
@@ -252,7 +252,7 @@ def test_correlations_of_constructed_points():
                                                                        [0.1, 0.4, 0.5, 0.8, 0.9])[0, 1])  # fmt: skip
 
 
-def test_spearman_sees_order_alone_and_shares_ranks():
+def test_spearman_uses_ranks_and_averages_ties():
     x = np.array([1.0, 2.0, 3.0, 4.0])
     assert scores.spearman(x, np.exp(5 * x)) == pytest.approx(1)
     assert scores.pearson(x, np.exp(5 * x)) < 0.9
@@ -297,7 +297,7 @@ def test_modes_see_one_pass_of_the_network_three_ways(two):
     assert results["parsing"]["mean_accuracy"] == pytest.approx(evaluator.summarize()["mean_accuracy"])
 
 
-def test_modes_pass_over_empty_images_where_the_metrics_do(two):
+def test_modes_skip_the_images_that_metrics_skip(two):
     """variant.skip_empty (released code): of two images the one without a detection does not count."""
     trained = Synthetic(images=1)
     trained.pipeline.images = [scene(TWO), scene(TWO) | {"id": "2"}]

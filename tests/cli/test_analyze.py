@@ -69,7 +69,7 @@ def baseline(tmp_path_factory, data):
 
 
 @pytest.mark.parametrize("command", ["bounds", "modes", "scores"])
-def test_a_command_prints_its_table_and_writes_table_numbers_and_plot(command, run, tmp_path, capsys):
+def test_each_command_writes_table_numbers_and_plot(command, run, tmp_path, capsys):
     main([command, str(run), "--output", str(tmp_path)])
     text = (tmp_path / f"{command}.md").read_text()
     assert text.strip() in capsys.readouterr().out
@@ -90,7 +90,7 @@ def test_modes_beside_a_baseline(run, baseline, tmp_path):
     assert f"({results['combine']['miou'] - results['baseline']['miou']:+.1f})"[:4] in line
 
 
-def test_without_output_it_is_written_into_the_run_folder(data, tmp_path):
+def test_output_defaults_to_the_run_folder(data, tmp_path):
     folder = make_run(tmp_path / "r", data, *BASELINE)
     main(["gallery", str(folder), "--run.pictures", "1"])
     assert {path.name for path in (folder / "analysis").iterdir()} == {"gallery.md", "gallery.png"}
@@ -126,7 +126,7 @@ def test_a_sheet_breaks_lines_before_they_are_too_wide():
         (["ablation", "{run}"], "holds no results.json"),
     ],
 )
-def test_what_goes_wrong_is_said(arguments, message, run, baseline, tmp_path, monkeypatch):
+def test_errors_are_printed(arguments, message, run, baseline, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
         main([text.format(run=run, baseline=baseline) for text in arguments])
@@ -143,7 +143,7 @@ def test_help_explains_every_command(command, capsys):
 
 
 @pytest.mark.slow
-def test_on_a_trained_model_true_parsing_and_true_scores_raise_ap(data, tmp_path):
+def test_true_parsing_and_scores_raise_ap(data, tmp_path):
     """Ninety iterations on painted people: people are found, their maps and scores are poor."""
     size = ["--data.options", "train=60", "val=20", "--data.workers", "0", "--data-root", data]
     folder = train(["painted", *size, "--iterations", "90", "--device", "cpu", "--output", str(tmp_path / "run")])
@@ -203,7 +203,7 @@ def test_ablation_of_one_run_has_no_spread(known, tmp_path, capsys):
     assert "±" not in capsys.readouterr().out.split("Correlation")[0].split("\n", 2)[2]
 
 
-def test_ablation_says_where_variants_are_not_alike(known, tmp_path, capsys):
+def test_ablation_reports_how_variants_differ(known, tmp_path, capsys):
     folders = [
         known_run(tmp_path / "a-s0", [1, 2, 3, 4, 5], "--seed", "0"),
         known_run(tmp_path / "b-s1", [1, 2, 3, 4, 5], "--seed", "1", "--iterations", "7"),
@@ -228,7 +228,7 @@ def test_ablation_refuses(known, options, message, tmp_path):
         main(["ablation", *folders, *options, "--output", str(tmp_path / "out")])
 
 
-def test_correlations_are_computed_once_and_again_for_other_weights(data, tmp_path, monkeypatch, capsys):
+def test_correlations_are_cached_per_weights(data, tmp_path, monkeypatch, capsys):
     folder = make_run(tmp_path / "r-s0", data, results=[1, 2, 3, 4, 5])
     read = lambda: runs.read_run(folder, ["--device", "cpu"], "test").values
     first = read()
@@ -256,7 +256,7 @@ def test_every_row_of_the_papers_ablations_has_a_preset():
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_an_ablation_changes_what_its_table_says_and_nothing_else(name):
+def test_an_ablation_changes_only_the_rows_settings(name):
     stem = pathlib.PurePath(name).name
     base = "painted" if stem.startswith("painted") else "mhpv2_r50" if stem.startswith("mhpv2") else "cihp_r50"
     one, other = to_dict(load_config(name)), to_dict(load_config(base))

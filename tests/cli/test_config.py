@@ -65,7 +65,7 @@ def test_options_do_not_pass_to_another_data_set(tmp_path):
     assert load_config(tmp_path / "mine.toml").data.options["train"] == 600
 
 
-def test_fields_of_version_0_1_are_read_as_what_they_are_now():
+def test_fields_of_version_0_1_are_translated():
     old = {
         "data": {"dataset": "painted", "short_side_min": 100, "short_side_max": 120, "painted_train": 7, "workers": 2},
         "model": {"score_threshold": 0.1, "lambda_parsing": 3.0, "inclusive_boxes": True, "parsing_chunk": 8},

@@ -93,11 +93,11 @@ def close(got, expected):
 # --- what is in the file
 
 
-def test_the_file_is_a_model_of_the_released_variant(converted):
+def test_converted_file_is_a_released_variant_model(converted):
     assert load_weights(converted[0]).config == load_config("released")
 
 
-def test_every_number_of_the_checkpoint_arrives_once(source, model):
+def test_every_checkpoint_tensor_is_used_once(source, model):
     parameters = dict(model.named_parameters())
     assert len(source) == 286 and len(parameters) == 281
     assert sum(p.numel() for p in parameters.values()) == 58_717_314
@@ -216,7 +216,7 @@ def fake(test: bool = False, classes: int = 20) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_the_class_count_tells_the_data_set():
+def test_the_class_count_identifies_the_data_set():
     conversion = convert_released(fake(classes=59))
     assert conversion.config == load_config("released_mhpv2")
     assert sum(p.numel() for p in conversion.model.parameters()) == 59_091_792
@@ -224,7 +224,7 @@ def test_the_class_count_tells_the_data_set():
         convert_released(fake(classes=7))
 
 
-def test_a_test_model_is_a_training_model_with_pixel_statistics():
+def test_a_test_checkpoint_adds_only_pixel_statistics():
     state = fake(test=True)
     assert len(state) == 288
     assert convert_released(state).dropped[:2] == ["Norm.weight", "Norm.bias"]
@@ -233,7 +233,7 @@ def test_a_test_model_is_a_training_model_with_pixel_statistics():
         convert_released(state)
 
 
-def test_checkpoints_that_do_not_fit_are_refused_by_name():
+def test_mismatched_checkpoints_raise():
     def refused(change) -> str:
         state = fake()
         change(state)
@@ -319,7 +319,7 @@ def test_deeper_resnets_are_told_by_their_names(name):
     assert convert_imagenet(state).keys() == {key for key in state if not key.startswith("fc.")}
 
 
-def test_resnets_that_do_not_fit_are_refused_by_name(imagenet):
+def test_mismatched_resnets_raise(imagenet):
     with pytest.raises(ValueError, match=r"is no resnet18; left over: layer1\.0\.conv1\.bias$"):
         convert_imagenet(imagenet | {"layer1.0.conv1.bias": torch.zeros(64)})
     with pytest.raises(ValueError, match=r"is no resnet18: .*'layer4\.1\.bn2\.running_var' is missing"):

@@ -68,7 +68,7 @@ def test_every_command_of_the_guide_runs(here):
     assert {path.name for path in (here / "runs").iterdir()} == {"painted", "own", "tuned", "mine"}
 
 
-def test_the_labels_and_the_annotations_of_the_guide_are_read(here):
+def test_the_guides_labels_and_annotations_load(here):
     labels, ignore = read_labels_file(here / "own/labels.toml")
     assert (labels.name, labels.num_classes, labels.pairs, ignore) == ("my parts", 5, ((3, 4),), 254)
     assert tomllib.loads(snippets("toml")[0])["colors"].keys() == {"Head", "Body"}

@@ -43,14 +43,14 @@ def test_every_command_explains_itself(command, capsys):
     ],
     ids=" ".join,
 )
-def test_a_users_mistake_ends_with_status_2(arguments, capsys):
+def test_user_errors_exit_with_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         sys.exit(main(arguments))
     assert end.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_mistake_is_one_line_that_names_the_package(capsys):
+def test_a_user_error_is_one_line_prefixed_rpcnn(capsys):
     with pytest.raises(UserError, match="rpcnn: no such thing"), user_errors():
         raise ValueError("no such thing")
     assert capsys.readouterr().err == "rpcnn: no such thing\n"

@@ -148,13 +148,13 @@ def test_processes_fail_together(name, messages, told):
         assert one[name]["end"].startswith(message)
 
 
-def test_one_process_fails_as_it_would_without():
+def test_one_process_raises_its_own_error():
     with pytest.raises(KeyError, match="here"), distributed.failing_together():
         raise KeyError("here")
     assert distributed.on_main(lambda: 3) == 3
 
 
-def test_what_does_not_share_its_work_runs_in_one_process(monkeypatch):
+def test_unsharded_commands_run_in_one_process(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SystemExit, match=r"rpcnn: rpcnn predict must run in one process, got 2"):
         predict(["photo.jpg"])

@@ -95,7 +95,7 @@ def test_the_number_of_threads_changes_nothing(scenes, tmp_path):
 
 @pytest.mark.parametrize(("name", "wanted"), [("people", 50), ("cihp", None)])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_ones_own_metric_is_evaluated_and_printed(name, wanted, workers, scenes, tmp_path):
+def test_a_custom_metric_is_evaluated_and_printed(name, wanted, workers, scenes, tmp_path):
     dataset = open_split(scenes, "val")
     fewer = lambda one: Prediction(one.label_map, one.person_maps[:-1], one.scores[:-1])
     write(name, tmp_path, dataset, skip=(0, 1))

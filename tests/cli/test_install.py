@@ -41,13 +41,13 @@ def test_an_unknown_mode_is_refused():
     assert "RPCNN_BUILD must be one of auto, cuda, cpu, none, got 'fast'" in done.stderr
 
 
-def test_cuda_with_a_cpu_torch_stops_and_names_the_way_out(cpu_torch):
+def test_cuda_build_with_cpu_torch_fails_with_the_fix(cpu_torch):
     done = setup("cuda", cpu_torch)
     assert done.returncode != 0
     assert "torch 2.11.0+cpu is a CPU build" in done.stderr and "RPCNN_BUILD=cpu" in done.stderr
 
 
-def test_auto_with_a_cpu_torch_says_that_cuda_is_off(cpu_torch):
+def test_auto_build_with_cpu_torch_reports_no_cuda(cpu_torch):
     assert "CUDA kernels: off (torch 2.11.0+cpu is a CPU build)" in setup("auto", cpu_torch).stderr
 
 
@@ -84,14 +84,14 @@ def run(folder, code):
     return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
 
 
-def test_without_kernels_every_op_works_after_one_warning(bare):
+def test_without_kernels_ops_warn_once_and_work(bare):
     done = run(bare, TRY_EVERY_OP)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == list(OPS)
     assert done.stderr.count("no compiled kernels") == 1
 
 
-def test_a_module_that_does_not_load_is_told_with_its_error(bare):
+def test_info_shows_the_error_of_a_module_that_fails_to_load(bare):
     (bare / "rpcnn" / "_C.abi3.so").write_bytes(b"not a library")
     done = run(bare, TRY_EVERY_OP)
     assert done.returncode == 0, done.stderr
@@ -122,7 +122,7 @@ def test_label_maps_and_metrics_work_without_compiled_code(bare):
     assert "rpcnn._metrics: No module named 'rpcnn._metrics'; the evaluator counts with numpy" in done.stdout
 
 
-def test_the_ops_need_neither_torchvision_nor_the_rest(bare):
+def test_ops_work_without_torchvision(bare):
     blocked = (
         "import sys\nfor m in ('torchvision', 'PIL', 'pycocotools', 'tyro', 'numpy.testing'): sys.modules[m] = None\n"
     )
@@ -142,7 +142,7 @@ def test_a_wheel_holds_every_preset_and_package(tmp_path):
     assert done.stdout.split()[0] == "False" and str(tmp_path) in done.stdout, done.stderr
 
 
-def test_info_tells_every_op_and_module():
+def test_info_lists_every_op_and_module():
     done = subprocess.run([sys.executable, "-m", "rpcnn.info"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     told = [line.split()[0] for line in done.stdout.splitlines()]
@@ -152,7 +152,7 @@ def test_info_tells_every_op_and_module():
 
 
 @pytest.mark.slow
-def test_an_editable_install_works_above_a_clone_of_the_same_name(tmp_path):
+def test_editable_install_works_from_the_clones_parent(tmp_path):
     """There, Python also finds the clone itself, as a namespace package without any module of ours."""
     clone, venv = tmp_path / "rpcnn", tmp_path / "venv"
     clone.mkdir()

@@ -48,7 +48,7 @@ def test_the_classes_are_those_of_the_folder(run):
     assert len(list((run / "pictures").glob("*.png"))) == 1
 
 
-def test_evaluation_finds_the_same_and_saves_predictions(run, own, tmp_path, capsys):
+def test_evaluation_reproduces_training_and_saves_predictions(run, own, tmp_path, capsys):
     arguments = ["--device", "cpu", "--data.workers", "0", "--run.save-predictions", "people"]
     results = evaluate([str(run), *arguments, "--output", str(tmp_path)])
     reported = json.loads((run / "results.json").read_text())
@@ -80,7 +80,7 @@ def test_a_missing_evaluation_split_is_named_before_training(own, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_class_of_ones_own_trains_evaluates_and_predicts(tmp_path):
+def test_a_custom_class_trains_evaluates_and_predicts(tmp_path):
     arguments = ["--data.dataset", BLOCKS, "--data.options", "count=4", "--data-root", str(tmp_path)]
     run = pathlib.Path(train(["painted", *SMALL, *arguments, "--output", str(tmp_path / "run")]))
     assert load_weights(run).label_set.num_classes == 4 != CIHP.num_classes

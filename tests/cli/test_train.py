@@ -48,7 +48,7 @@ def records(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_what_it_says(run):
+def test_a_run_writes_the_documented_files(run):
     names = {path.name for path in run.iterdir()}
     assert {"config.toml", "environment.txt", "metrics.jsonl", "model.safetensors", "results.json"} <= names
     assert {"state-2.pt", "state-4.pt", "pictures"} <= names
@@ -90,7 +90,7 @@ def test_resuming_gives_the_unbroken_run_bit_for_bit(run, data, tmp_path):
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-def test_a_damaged_snapshot_is_passed_over(run, data, tmp_path, capsys):
+def test_a_damaged_snapshot_is_skipped(run, data, tmp_path, capsys):
     folder = tmp_path / "damaged"
     arguments = ["painted", *TINY, "--data-root", data, "--output", str(folder), "--run.no-evaluate", "--iterations"]
     train([*arguments, "4"])
@@ -148,7 +148,7 @@ def test_every_command_keeps_channels_innermost(opened_by, run, monkeypatch):
 
 
 @pytest.mark.parametrize("opened_by", [open_by_evaluate, open_by_analysis])
-def test_every_command_is_deterministic_where_asked(opened_by, run, monkeypatch, nondeterministic):
+def test_deterministic_flag_works_in_every_command(opened_by, run, monkeypatch, nondeterministic):
     opened_by(run, ["--device", "cpu", "--run.deterministic"], monkeypatch)
     assert torch.are_deterministic_algorithms_enabled()
 
@@ -225,7 +225,7 @@ def test_sources(tmp_path):
         find_pictures([str(tmp_path / "none*")])
 
 
-def test_weights_that_are_not_there_or_not_ours(tmp_path):
+def test_missing_foreign_or_nan_weights_raise(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         Predictor(tmp_path / "none.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"1234567890")
@@ -322,7 +322,7 @@ def test_torchrun_with_gloo_equals_one_process(data, tmp_path):
         (["cihp_mobilenet", "--data-root", "SCENES", "--backbone-weights", "nothing.pth"], r"rpcnn: .*nothing\.pth"),
     ],
 )
-def test_what_is_not_there_ends_the_command_in_one_line(arguments, message, tmp_path):
+def test_missing_files_end_the_command_in_one_line(arguments, message, tmp_path):
     write_cihp(tmp_path / "scenes", train=1, val=1, size=(64, 80), workers=1)
     arguments = [str(tmp_path / "scenes") if word == "SCENES" else word for word in arguments]
     with pytest.raises(SystemExit, match=message):

@@ -73,7 +73,7 @@ def test_an_iou_equal_to_the_threshold_is_kept(tenths, dtype):
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.7, 1 / 3])
-def test_ious_within_rounding_of_the_threshold_are_decided_as_by_the_reference(threshold):
+def test_ious_near_the_threshold_match_the_reference(threshold):
     corner, size = torch.rand(200, 2) * 800, torch.rand(200, 2) * 300
     whole = torch.cat([corner, corner + size], 1)
     part = whole.clone()

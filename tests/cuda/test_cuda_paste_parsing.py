@@ -62,12 +62,12 @@ def test_more_people_than_one_chunk():
     assert_agree(both(probabilities, boxes, (9, 40), painted))
 
 
-def test_nobody():
+def test_no_people():
     labels, instances, people = emulated(torch.zeros(0, 3, 4, 4), torch.zeros(0, 4), (5, 6), torch.zeros(0))
     assert not labels.any() and not instances.any() and people.shape == (0, 5, 6)
 
 
-def test_boxes_that_are_not_finite_or_empty_are_nobody():
+def test_non_finite_or_empty_boxes_paint_nothing():
     probabilities, boxes, _, _ = scene(people=5)
     boxes[0] = torch.tensor([math.nan, 0, 5, 5])
     boxes[1] = torch.tensor([0, 0, math.inf, 5])
@@ -78,7 +78,7 @@ def test_boxes_that_are_not_finite_or_empty_are_nobody():
     assert_agree((got, want))
 
 
-def test_of_equal_probabilities_the_lower_class_wins():
+def test_equal_probabilities_take_the_lower_class():
     painted = torch.ones(1, dtype=torch.bool)
     labels, _, people = emulated(torch.full((1, 3, 4, 4), 0.25), torch.tensor([[0.0, 0, 6, 5]]), (5, 6), painted)
     assert not people.any() and not labels.any()

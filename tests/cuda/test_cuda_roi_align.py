@@ -46,7 +46,7 @@ def test_forward_and_backward(levels, ratio, aligned, layout, order, dtype):
 @pytest.mark.parametrize("dtype", emulator.DTYPES, ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize(("channels", "count"), [(8, 300), (136, 30)])
-def test_whole_packs_and_several_pieces_of_channels_and_boxes(channels, count, layout, dtype):
+def test_several_packs_and_blocks_of_channels_and_boxes(channels, count, layout, dtype):
     emulator.schedule(emulator.ORDERS[2])
     feature = LAYOUTS[layout](torch.randn(2, channels, 19, 37).to(dtype))
     corner = torch.rand(count, 2) * torch.tensor([130.0, 60])
@@ -68,7 +68,7 @@ def test_whole_packs_and_several_pieces_of_channels_and_boxes(channels, count, l
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_a_broken_gradient_reaches_the_pixels_that_its_cell_reads_and_no_other(broken, layout):
+def test_a_non_finite_gradient_reaches_only_pixels_read(broken, layout):
     emulator.schedule(emulator.ORDERS[0])
     boxes = torch.tensor([[0, 9, 5, 41, 37], [0, 60, 20, 130, 50]], dtype=torch.float32)
     one = LAYOUTS[layout](torch.zeros(2, 4, 3, 3))

@@ -20,7 +20,7 @@ def test_forward_and_backward(sizes, channels, align_corners, relu, layout, orde
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("channels", [136, 3])
-def test_several_stretches_of_columns_and_pieces_of_channels(channels, layout):
+def test_several_blocks_of_columns_and_channels(channels, layout):
     check([(3, 139), (2, 70), (3, 35)], channels, False, True, layout, emulator.ORDERS[2], torch.float32)
 
 

@@ -63,7 +63,7 @@ def test_rpn_loss(on_the_device, people):
         assert count == want[name][1]
 
 
-def test_empty_slots_take_no_part_in_the_box_loss():
+def test_empty_slots_do_not_change_the_box_loss():
     head = box_head()
     target = {"boxes": torch.tensor([[0.0, 0, 20, 20], [40, 40, 60, 60]])}
     boxes = torch.tensor([[1.0, 1, 19, 22], [80, 80, 90, 90], [0, 0, 0, 0], [41, 40, 66, 60], [0, 0, 0, 0]])

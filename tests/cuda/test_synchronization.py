@@ -105,7 +105,7 @@ def test_proposals_and_samples_have_fixed_sizes_on_the_device():
 
 
 @pytest.mark.parametrize("wrong", ["item", "nonzero", "mask", "copy", "upload", "nms"])
-def test_the_net_catches(wrong):
+def test_the_guard_detects_synchronization(wrong):
     actions = {
         "item": lambda x: x.sum().item(),
         "nonzero": lambda x: x.nonzero(),

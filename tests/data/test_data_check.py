@@ -23,7 +23,7 @@ def tree(tmp_path):
     return root
 
 
-def test_a_sound_folder_has_no_findings_and_true_statistics(tree):
+def test_a_valid_folder_has_no_faults_and_right_statistics(tree):
     write_cihp_image(tree, "0000009", {}, 60, 40)
     report = check_folder(tree)
     assert report.images == 9 and not report.faults and not report.notes
@@ -90,7 +90,7 @@ def test_mhp_faults_are_found_and_statistics_true(tmp_path):
     assert report.pixels[12] == 400 and report.pixels[30] == 100 and report.pixels[0] == 3 * 2400 - 150 - 100 - 100
 
 
-def test_the_check_command_tells_good_from_bad_by_its_status(tree, capsys):
+def test_check_exits_nonzero_on_faults(tree, capsys):
     assert main(["check", str(tree)]) == 0
     assert "8 usable, 0 left out" in capsys.readouterr().out
     (tree / "Training/Human_ids/0000002.png").unlink()
@@ -113,7 +113,7 @@ def test_paint_and_show_work_together(tmp_path, capsys):
     assert main([*arguments, "--seed", "1"]) == 0 and sheet.read_bytes() != first
 
 
-def test_a_folder_of_nothing_is_a_clear_error(tmp_path):
+def test_an_empty_folder_raises(tmp_path):
     with pytest.raises(SystemExit, match=r"rpcnn: .*holds no data set that is recognized"):
         main(["show", str(tmp_path)])
 

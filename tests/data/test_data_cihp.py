@@ -29,7 +29,7 @@ def tree(tmp_path):
     return root
 
 
-def test_a_person_is_the_category_map_where_the_human_map_has_their_number(tree):
+def test_person_maps_combine_category_and_human_maps(tree):
     sample = CIHP(tree)[1]
     assert sample["id"] == "0000002"
     assert sample["image"].shape == (3, 40, 60) and sample["image"].dtype == torch.uint8
@@ -39,7 +39,7 @@ def test_a_person_is_the_category_map_where_the_human_map_has_their_number(tree)
     assert torch.equal(sample["label_map"], sample["person_maps"].amax(0))
 
 
-def test_a_person_without_parts_is_left_out_and_the_semantic_truth_stays(tree):
+def test_a_person_without_parts_is_dropped_label_map_kept(tree):
     category, human = np.zeros((40, 60)), np.zeros((40, 60))
     human[:5, :5], human[20:, 20:], category[20:, 20:] = 1, 2, 9
     write_png(tree / "Training/Category_ids/0000001.png", category)
@@ -69,7 +69,7 @@ def test_ignored_pixels_pass(tree):
     assert CIHP(tree)[0]["label_map"][0, 0] == 255
 
 
-def test_gray_pictures_become_rgb_and_orientation_tags_are_ignored(tree):
+def test_gray_images_become_rgb_and_exif_rotation_is_ignored(tree):
     exif = Image.Exif()
     exif[0x0112] = 6  # "turn by 90 degrees": the maps are aligned with the stored pixels
     Image.new("L", (60, 40), 99).save(tree / "Training/Images/0000001.jpg", exif=exif)
@@ -126,7 +126,7 @@ def test_unusable_images_are_named_counted_and_skipped(tree, fault, caplog):
     assert "1 of 4 images" in caplog.text and "0000002" in caplog.text
 
 
-def test_the_index_is_read_from_the_cache_and_rebuilt_when_a_file_changes(tree, monkeypatch):
+def test_the_cached_index_is_rebuilt_when_a_file_changes(tree, monkeypatch):
     scans = []
     scan = CIHP._scan
     monkeypatch.setattr(CIHP, "_scan", lambda self, stem: scans.append(stem) or scan(self, stem))
@@ -142,7 +142,7 @@ def test_the_index_is_read_from_the_cache_and_rebuilt_when_a_file_changes(tree, 
     assert len(CIHP(tree)) == 1 and len(scans) == 9
 
 
-def test_the_index_goes_to_the_cache_folder_where_the_data_cannot_be_written(tree, tmp_path):
+def test_read_only_data_put_the_index_in_the_cache_folder(tree, tmp_path):
     os.chmod(tree / "Training", 0o555)
     try:
         CIHP(tree)
@@ -160,7 +160,7 @@ def test_a_broken_cache_is_built_again(tree):
     assert len(CIHP(tree)) == 4
 
 
-def test_a_file_that_goes_bad_later_is_replaced_by_the_next_and_named_once(tree, caplog):
+def test_a_file_that_breaks_later_is_skipped_and_named_once(tree, caplog):
     dataset = CIHP(tree)
     (tree / "Training/Images/0000002.jpg").unlink()
     write_png(tree / "Training/Category_ids/0000003.png", np.zeros((10, 10)))
@@ -171,7 +171,7 @@ def test_a_file_that_goes_bad_later_is_replaced_by_the_next_and_named_once(tree,
         dataset.load(1)
 
 
-def test_a_data_set_that_is_gone_altogether_says_so(tree):
+def test_a_data_set_without_readable_images_raises(tree):
     dataset = CIHP(tree)
     shutil.rmtree(tree / "Training/Images")
     with pytest.raises(DataFault, match="none of the 4"):

@@ -54,14 +54,14 @@ def test_the_labels_file_names_classes_colors_and_pairs(tree):
         (("ignore = 9", "ignore ="), "is not TOML"),
     ],
 )
-def test_a_wrong_labels_file_names_key_wanted_and_got(change, message, tmp_path):
+def test_labels_file_errors_name_key_expected_and_got(change, message, tmp_path):
     assert change[0] in FIVE
     (tmp_path / "labels.toml").write_text(FIVE.replace(*change))
     with pytest.raises(ValueError, match=f"labels.toml: {message}"):
         read_labels_file(tmp_path / "labels.toml")
 
 
-def test_people_are_the_part_map_where_they_have_their_number(tree):
+def test_person_maps_are_parts_masked_by_instance_id(tree):
     dataset = Folder(tree)
     assert dataset.ids == ["a", "b", "c"] and not dataset.faults
     sample = dataset[1]
@@ -70,20 +70,20 @@ def test_people_are_the_part_map_where_they_have_their_number(tree):
     assert len(pickle.loads(pickle.dumps(dataset))) == 3
 
 
-def test_a_mirror_image_exchanges_what_the_file_says(tree):
+def test_flip_swaps_the_pairs_of_the_labels_file(tree):
     dataset = Folder(tree)
     mirrored = flip_sample(dataset[0], dataset.labels)
     assert mirrored["person_maps"].amax((1, 2)).tolist() == [1, 4] and mirrored["label_map"][20, 20] == 4
 
 
-def test_without_person_maps_a_picture_has_one_person(tmp_path):
+def test_without_person_maps_an_image_is_one_person(tmp_path):
     write_own_image(tmp_path, "a", PEOPLE, person_map=False)
     write_own_image(tmp_path, "b", {}, person_map=False)
     dataset = Folder(tmp_path)
     assert dataset[0]["boxes"].tolist() == [[4, 6, 50, 39]] and len(dataset[1]["boxes"]) == 0
 
 
-def test_ignored_values_become_255_and_belong_to_nobody_alone(tree):
+def test_ignored_values_become_255_and_add_no_person(tree):
     labels = np.zeros((40, 60), np.uint8)
     labels[:10, :10], labels[30:, 50:] = 2, 9
     write_png(tree / "train/parts/a.png", labels)
@@ -236,13 +236,13 @@ def test_a_fault_in_a_coco_file_is_named(path, value, message, coco_tree):
         (("categories", 0, "id"), 8, "category 8 is 'Head', labels.toml has 5 names, from 0"),
     ],
 )
-def test_a_coco_file_that_cannot_be_understood_is_refused(path, value, message, coco_tree):
+def test_an_invalid_coco_file_raises(path, value, message, coco_tree):
     (coco_tree / "train.json").write_text(json.dumps(broken(path, value)))
     with pytest.raises(ValueError, match=f"train.json: .*{message}"):
         Folder(coco_tree)
 
 
-def test_a_coco_file_that_is_no_json_is_refused(coco_tree):
+def test_a_coco_file_that_is_not_json_raises(coco_tree):
     (coco_tree / "train.json").write_text("{")
     with pytest.raises(ValueError, match=r"train\.json: is not JSON"):
         Folder(coco_tree)

@@ -42,7 +42,7 @@ def test_all_labels_of_a_picture_are_one_person(tree):
     assert np.array_equal(sample["person_maps"][0], parts(10)) and np.array_equal(sample["label_map"], parts(10))
 
 
-def test_the_list_in_root_comes_first_and_all_pictures_without_a_list(tree):
+def test_the_id_list_in_root_comes_first(tree):
     (tree / "train_id.txt").write_text("77_2\n")
     assert LIP(tree).ids == ["77_2"]
     for folder in (tree, tree / "TrainVal_images"):
@@ -50,7 +50,7 @@ def test_the_list_in_root_comes_first_and_all_pictures_without_a_list(tree):
     assert LIP(tree).ids == ["77_1", "77_2", "77_3"]
 
 
-def test_an_archive_unpacked_into_its_own_name_is_found(tmp_path):
+def test_a_nested_archive_folder_is_found(tmp_path):
     write_lip_image(tmp_path, "5", parts(3), "val", inner="TrainVal_images")
     assert LIP(tmp_path, "val").ids == ["5"]
     with pytest.raises(FileNotFoundError, match=r"LIP: no folder .*train_images; root must be the folder that holds"):

@@ -59,7 +59,7 @@ def test_every_epoch_shows_every_image():
     assert sampler.epoch_batches(0) != sampler.epoch_batches(1)
 
 
-def test_batches_hold_one_orientation_but_for_the_leftovers():
+def test_only_leftover_batches_mix_orientations():
     sampler = GroupedSampler(np.array([(60, 80)] * 30 + [(80, 60)] * 21), 4, seed=1)
     batches = sampler.epoch_batches(0)
     mixed = [len({int(sampler.portrait[i]) for i in batch}) == 2 for batch in batches]
@@ -72,7 +72,7 @@ def test_a_batch_larger_than_the_data_set_repeats_images():
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_global_batches_are_the_same_for_any_number_of_processes(world_size):
+def test_global_batches_do_not_depend_on_world_size(world_size):
     alone = take(GroupedSampler(SIZES, 4, seed=9), 15)
     ranks = [take(GroupedSampler(SIZES, 4, seed=9, rank=r, world_size=world_size), 15) for r in range(world_size)]
     together = [[item for part in parts for item in part] for parts in zip(*ranks, strict=True)]
@@ -118,7 +118,7 @@ def test_spawned_workers_change_nothing():
     assert spawned == flat(take(train_loader(), 3))
 
 
-def test_augmentation_is_the_same_on_one_process_and_on_two():
+def test_augmentation_does_not_depend_on_world_size():
     alone = flat(take(train_loader(), 6))
     ranks = [take(train_loader(rank=r, world_size=2), 6) for r in range(2)]
     assert flat([batch for step in zip(*ranks, strict=True) for batch in step]) == alone
@@ -143,7 +143,7 @@ def test_evaluation_sees_each_image_once(world_size):
     assert sorted(ids) == list(range(len(SIZES)))
 
 
-def test_evaluation_leaves_out_what_cannot_be_read_and_stops_at_the_limit():
+def test_evaluation_skips_unreadable_images_up_to_the_limit():
     pictures = Pictures()
     pictures.bad = (2,)
     ids = [int(t["id"]) for _, targets in make_eval_loader(pictures, limit=5) for t in targets]
@@ -153,6 +153,6 @@ def test_evaluation_leaves_out_what_cannot_be_read_and_stops_at_the_limit():
 @pytest.mark.parametrize(
     "wrong", [{"batch_size": 3, "world_size": 2}, {"batch_size": 0}, {"batch_size": 2, "rank": 1}, {"sizes": SIZES[:0]}]
 )
-def test_impossible_samplers_are_refused(wrong):
+def test_invalid_sampler_arguments_raise(wrong):
     with pytest.raises(ValueError, match="GroupedSampler"):
         GroupedSampler(**({"sizes": SIZES, "batch_size": 4} | wrong))

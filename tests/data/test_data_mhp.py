@@ -57,7 +57,7 @@ def test_single_channel_annotations_read_as_well(tree):
     assert MHPv2(tree)[0]["person_maps"].unique().tolist() == [0, 9]
 
 
-def test_an_empty_map_says_that_nobody_is_there(tree):
+def test_an_empty_person_map_means_no_person(tree):
     write_mhp_image(tree, "3", [np.zeros((40, 60))])
     sample = MHPv2(tree)[0]
     assert sample["boxes"].shape == (0, 4) and sample["person_maps"].shape == (0, 40, 60)

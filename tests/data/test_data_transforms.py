@@ -34,7 +34,7 @@ def scene():
         ((2, 4000), 800, 1333, (1, 2000)),  # never empty
     ],
 )
-def test_resized_shape_follows_the_short_side_and_the_limit(shape, short, limit, wanted):
+def test_resized_shape_obeys_short_side_and_long_side_limit(shape, short, limit, wanted):
     assert resized_shape(*shape, short, limit) == wanted
 
 
@@ -57,7 +57,7 @@ def test_resizing_keeps_boxes_around_their_people(scene):
         assert not outside.any()
 
 
-def test_people_who_lose_their_last_pixel_are_dropped(scene):
+def test_people_without_pixels_after_resizing_are_dropped(scene):
     tiny = torch.zeros(1, 120, 160, dtype=torch.uint8)
     tiny[0, 3, 3] = 5
     sample = scene | {
@@ -68,7 +68,7 @@ def test_people_who_lose_their_last_pixel_are_dropped(scene):
     assert len(smaller["person_maps"]) == len(smaller["boxes"]) == len(scene["boxes"])
 
 
-def test_flipping_mirrors_everything_and_swaps_left_and_right(scene):
+def test_flip_mirrors_the_sample_and_swaps_left_right(scene):
     flipped = flip_sample(scene, CIHP)
     assert torch.equal(flipped["image"], scene["image"].flip(-1))
     for left, right in ((14, 15), (16, 17), (18, 19)):
@@ -85,7 +85,7 @@ def test_flipping_twice_gives_the_sample_back(scene):
     assert all(torch.equal(twice[key], scene[key]) for key in ("image", "boxes", "person_maps", "label_map"))
 
 
-def test_label_sets_without_sides_and_ignored_pixels_survive_a_flip(scene):
+def test_flip_keeps_ignored_pixels_and_sideless_labels(scene):
     label_map = scene["label_map"].clone()
     label_map[0] = 255
     flipped = flip_sample(scene | {"label_map": label_map}, PASCAL_PERSON_PART)
@@ -107,7 +107,7 @@ def test_augmentation_depends_on_the_generator_alone(scene):
     assert len(shapes) > 3
 
 
-def test_short_side_is_drawn_from_the_whole_range_or_from_the_list(scene):
+def test_short_side_is_drawn_from_range_or_list(scene):
     sides = lambda spec: {
         min(TrainTransform(spec, 999, CIHP)(scene, generator(k))["image"].shape[1:]) for k in range(60)
     }
@@ -122,7 +122,7 @@ def test_half_of_the_samples_are_flipped(scene):
     assert 30 < flips < 70
 
 
-def test_the_test_transform_resizes_the_picture_and_leaves_the_truth(scene):
+def test_the_test_transform_leaves_ground_truth_unchanged(scene):
     sample = TestTransform(240, 300)(scene)
     assert sample["image"].shape == (3, 225, 300)
     assert torch.equal(sample["label_map"], scene["label_map"]) and torch.equal(sample["boxes"], scene["boxes"])
@@ -131,6 +131,6 @@ def test_the_test_transform_resizes_the_picture_and_leaves_the_truth(scene):
 @pytest.mark.parametrize(
     "wrong", [{"short_side": (864, 512)}, {"short_side": []}, {"max_size": 0}, {"flip_prob": 2}, {"labels": None}]
 )
-def test_impossible_settings_are_refused(wrong):
+def test_invalid_settings_raise(wrong):
     with pytest.raises(ValueError, match="TrainTransform"):
         TrainTransform(**({"labels": CIHP} | wrong))

@@ -46,7 +46,7 @@ TREES = {
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_every_data_set_says_what_it_is(name):
+def test_every_data_set_has_a_description(name):
     cls = dataset_class(name)
     assert issubclass(cls, PeopleDataset) and "train" in cls.splits and "val" in cls.splits
     assert cls.__doc__ and (name == "folder" or cls.labels.num_classes > 1)
@@ -81,7 +81,7 @@ def test_a_folder_of_two_data_sets_asks_for_the_name(tmp_path):
         ("helpers.own_people:NoLabels", "NoLabels has no __len__, load, labels"),
     ],
 )
-def test_what_is_no_data_set_is_explained(name, message):
+def test_invalid_data_set_names_are_explained(name, message):
     with pytest.raises(ValueError, match=f"data.dataset: .*{message}"):
         dataset_class(name)
 
@@ -101,7 +101,7 @@ def test_an_unknown_option_is_explained(name, options, message, tmp_path):
         open_split(tmp_path, "train", name, options)
 
 
-def test_the_configuration_opens_its_data_set_with_options_and_seed(tmp_path):
+def test_config_passes_options_and_seed_to_the_data_set(tmp_path):
     words = ["--data.dataset", BLOCKS, "--data.options", "count=3", "--seed", "4", "--data-root", str(tmp_path)]
     assert label_set(load_config("painted")) is CIHP and label_set(load_config("mhpv2_r50")) is MHP_V2
     config = load_config("cihp_r50", words)
@@ -115,7 +115,7 @@ def test_the_configuration_opens_its_data_set_with_options_and_seed(tmp_path):
         open_dataset(config, "eval")
 
 
-def test_painted_people_are_painted_where_they_are_not_there(tmp_path):
+def test_missing_painted_data_are_painted(tmp_path):
     config = Config()
     config.data.dataset, config.data.root = "painted", str(tmp_path)
     config.data.options = {"train": 2, "val": 1, "short_side": [48, 60]}
@@ -129,7 +129,7 @@ def test_painted_people_are_painted_where_they_are_not_there(tmp_path):
     assert [path.stat().st_mtime_ns for path in images] == stamps
 
 
-def test_a_strangers_class_gets_ids_sizes_faults_and_truth(tmp_path, caplog):
+def test_a_custom_class_gets_ids_sizes_faults_and_truth(tmp_path, caplog):
     blocks = Blocks(tmp_path, "train", count=3, broken=1)
     assert blocks.ids == ["000", "#1", "002"] and blocks.faults == {"#1": "block 1 is broken"}
     assert blocks.sizes.shape == (3, 2) and blocks.sizes[0].tolist() == [96, 128]
@@ -141,7 +141,7 @@ def test_a_strangers_class_gets_ids_sizes_faults_and_truth(tmp_path, caplog):
         blocks[3]
 
 
-def test_check_and_show_understand_a_strangers_class(tmp_path, capsys):
+def test_check_and_show_accept_a_custom_class(tmp_path, capsys):
     report = check_folder(tmp_path, "train", BLOCKS, {"count": 3, "broken": 1})
     assert report.images == 3 and report.faults == [("#1", "block 1 is broken")] and report.people == {2: 2}
     assert report.pixels.tolist() == [2 * (96 * 128 - 4000), 3200, 2400, 2400]

@@ -44,7 +44,7 @@ def test_flip_table_swaps_pairs_and_nothing_else():
     assert np.array_equal(table[table], np.arange(256))
 
 
-def test_pairs_and_palettes_that_do_not_fit_are_refused():
+def test_invalid_pairs_and_palettes_raise():
     with pytest.raises(ValueError, match="pairs"):
         LabelSet("bad", ("Background", "A", "B"), pairs=((1, 3),))
     with pytest.raises(ValueError, match="pairs"):

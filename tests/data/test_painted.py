@@ -21,7 +21,7 @@ def test_a_scene_depends_on_its_seed_alone():
     assert not np.array_equal(first[0], other[0])
 
 
-def test_maps_agree_with_each_other_and_are_within_the_label_set():
+def test_person_maps_agree_with_the_label_map():
     for seed in range(12):
         image, category, human = paint_maps(seed, 160, 200, difficulty=1.0)
         assert image.shape == (160, 200, 3) and image.dtype == np.uint8
@@ -56,7 +56,7 @@ def test_left_is_the_persons_own(yaw, left_is_right_of_right):
             assert (difference > 0) == left_is_right_of_right, LABELS.names[left]
 
 
-def test_a_face_is_seen_from_the_front_and_hair_from_behind():
+def test_faces_show_from_the_front_hair_from_behind():
     share = {}
     for yaw in (0.0, np.pi):
         canvas, rng = Canvas(240, 240), np.random.default_rng(1)
@@ -76,7 +76,7 @@ def test_nearer_people_cover_farther_ones():
     assert above > 5 * below
 
 
-def test_a_label_changes_where_a_shape_covers_half_the_pixel():
+def test_a_shape_labels_pixels_it_covers_by_half():
     canvas = Canvas(8, 8)
     box = [(2, 2), (5.75, 2), (5.75, 6.25), (2, 6.25)]
     canvas.stamp(canvas.outline(box, smooth=False), (1, 1, 1), 3, 1)
@@ -87,7 +87,7 @@ def test_a_label_changes_where_a_shape_covers_half_the_pixel():
     assert canvas.image[6, 3, 0] == pytest.approx(0.25, abs=0.13)
 
 
-def test_more_difficult_scenes_keep_the_number_of_people_asked_for():
+def test_difficult_scenes_keep_the_number_of_people():
     for people in (0, 1, 6):
         _, _, human = paint_maps(3, 256, 320, difficulty=0.0, people=people)
         assert human.max() == people
@@ -106,7 +106,7 @@ def test_paint_scene_is_a_sample():
 
 
 @pytest.mark.parametrize("wrong", [{"height": 16}, {"difficulty": 1.5}])
-def test_impossible_scenes_are_refused(wrong):
+def test_invalid_scenes_raise(wrong):
     with pytest.raises(ValueError, match="paint_maps"):
         paint_maps(0, **wrong)
 
@@ -127,7 +127,7 @@ def test_written_sets_have_the_official_layout_and_read_back(tmp_path):
     assert len(train[0]["boxes"]) == human.max()
 
 
-def test_a_longer_set_begins_with_a_shorter_one_and_splits_differ(tmp_path):
+def test_longer_sets_extend_shorter_ones_and_splits_differ(tmp_path):
     write_cihp(tmp_path / "a", train=2, val=2, size=(48, 60), workers=1)
     write_cihp(tmp_path / "b", train=3, val=2, size=(48, 60), workers=1)
     read = lambda name, split, stem: (tmp_path / name / split / "Images" / f"{stem}.jpg").read_bytes()
@@ -142,7 +142,7 @@ def test_workers_paint_the_same_set_as_one_process(tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
 
 
-def test_a_finished_set_is_kept_an_unfinished_or_different_one_painted_anew(tmp_path):
+def test_only_a_complete_matching_set_is_reused(tmp_path):
     write_cihp(tmp_path, train=2, val=1, size=(48, 60), workers=1)
     image = tmp_path / "Training/Images/0000001.jpg"
     stamp = image.stat().st_mtime_ns
@@ -157,7 +157,7 @@ def test_a_finished_set_is_kept_an_unfinished_or_different_one_painted_anew(tmp_
     assert image.exists()
 
 
-def test_somebody_elses_data_is_never_painted_over(tmp_path):
+def test_foreign_data_are_never_overwritten(tmp_path):
     (tmp_path / "Training").mkdir()
     with pytest.raises(ValueError, match="not painted here"):
         write_cihp(tmp_path, train=1, val=1)

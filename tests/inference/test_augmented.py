@@ -80,7 +80,7 @@ def test_the_base_scale_alone_is_plain_inference(switches):
 
 
 @pytest.mark.parametrize("label_set", [LABELS, MHP_V2], ids=["6", "59"])
-def test_a_mirrored_image_gives_the_mirrored_people_with_left_and_right_exchanged(label_set):
+def test_a_mirrored_image_gives_mirrored_people(label_set):
     """Passes x and flip(x) against flip(x) and x: the same set, so the answers may differ by the mirror alone."""
     model = rating(eager(num_classes=label_set.num_classes, max_detections=10))
     look = augmenting(model, label_set, [same, twice])
@@ -188,7 +188,7 @@ def test_every_pass_finds_and_parses_the_same_place(monkeypatch, size):
         assert bright_pixels[0].count_nonzero() == (x2 - x1) * (y2 - y1)
 
 
-def test_one_running_mean_and_the_maps_of_one_pass_are_all_there_is(monkeypatch):
+def test_memory_is_one_running_mean_and_one_pass(monkeypatch):
     model, image = eager(max_detections=6), scene(1, 64, 96)[0]
     monkeypatch.setattr(sampling, "STRIP_NUMBERS", 6 * 96 * 16)  # 4 strips of 16 rows
     alive = {"maps": [], "windows": [], "logits": [], "coarse": [], "finest": []}
@@ -236,7 +236,7 @@ def test_one_running_mean_and_the_maps_of_one_pass_are_all_there_is(monkeypatch)
     assert found.person_probs.shape == (6, 6, 32, 32)
 
 
-def test_what_is_kept_of_a_pass_is_64_bytes_a_pixel():
+def test_a_pass_keeps_64_bytes_per_pixel():
     model = eager()
     look = augmenting(model, LABELS, [same], flip=False)
     with torch.inference_mode():
@@ -276,7 +276,7 @@ def test_the_released_passes_are_the_defaults():
     assert (look.suppression, look.voting_iou, model.box_head.nms_threshold) == ("linear", 0.9, 0.5)
 
 
-def test_a_model_takes_the_place_of_its_plain_self_in_combine():
+def test_augmented_model_is_a_drop_in_for_the_plain_one():
     """The mean semantic map lies on the picture's own pixels: the arg-max of `combine` is that of the mean."""
     model, image = eager(), scene(1, 61, 87)[0]
     found = augmenting(model, LABELS, [same, twice])(image)
@@ -286,7 +286,7 @@ def test_a_model_takes_the_place_of_its_plain_self_in_combine():
     torch.testing.assert_close(iou, torch.ones_like(iou))
 
 
-def test_what_it_refuses():
+def test_invalid_options_raise():
     model = eager()
     with pytest.raises(ValueError, match="scales must hold at least the base scale"):
         augmenting(model, LABELS, [])

@@ -40,7 +40,7 @@ def test_a_constant_map_fills_exactly_its_box():
     assert torch.equal(result.instance_map, (expected > 0).to(torch.uint8))
 
 
-def test_a_pixel_belongs_to_the_box_that_holds_its_center():
+def test_a_box_contains_pixels_by_their_centers():
     result = combined(detections([[2.5, 1.51, 5.49, 4.5]], [1], [0.9]), (16, 24), CIHP)
     rows, columns = result.person_maps[0].nonzero(as_tuple=True)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 3, 2, 4)
@@ -77,14 +77,14 @@ def test_the_better_person_wins_and_is_number_one():
     assert result.person_maps[1, 0, :11].tolist() == [1] * 10 + [0]  # a person's own map keeps what another covers
 
 
-def test_people_below_the_threshold_are_listed_but_not_painted():
+def test_people_below_the_threshold_are_not_painted():
     result = combined(detections([[0, 0, 8, 8], [8, 8, 16, 16]], [1, 2], [0.3, 0.29]), (16, 24), CIHP, min_score=0.3)
     assert result.label_map.unique().tolist() == [0, 1]
     assert result.instance_map.unique().tolist() == [0, 1]
     assert result.person_maps[1].any()
 
 
-def test_global_map_counts_where_it_is_confident_and_nobody_stands():
+def test_confident_global_map_fills_pixels_outside_people():
     labels = torch.zeros(4, 6)
     labels[:, 3:] = 3
     confident, doubtful = one_hot(labels, 0.71), one_hot(labels, 0.69)
@@ -96,14 +96,14 @@ def test_global_map_counts_where_it_is_confident_and_nobody_stands():
     assert not result.label_map[5, 16:].any()
 
 
-def test_a_person_does_not_erase_the_global_map_with_its_background():
+def test_person_background_keeps_the_global_map():
     semantic = one_hot(torch.full((4, 6), 3), 0.9)
     result = combined(detections([[0, 0, 16, 16]], [0], [0.9], semantic), (16, 24), CIHP)
     assert (result.label_map == 3).all()
     assert not result.instance_map.any()
 
 
-def test_global_probabilities_decide_close_calls_inside_a_person_only():
+def test_global_probabilities_change_parts_not_background():
     found = detections([[0, 0, 8, 16]], [1], [0.9], one_hot(torch.full((4, 6), 2)))
     # 0.50 for label 1 against 0.40 for label 2: 0.2 more for label 2 turns it. Lower half: background stays so.
     found.person_probs[0] = torch.tensor([0.0, 0.5, 0.4, 0.1])[:, None, None]
@@ -144,14 +144,14 @@ def test_parsing_score_is_the_geometric_mean():
     assert combined(found, (16, 24), CIHP).scores.tolist() == pytest.approx([0.48])
 
 
-def test_nobody_found_leaves_the_global_map():
+def test_without_detections_the_global_map_remains():
     semantic = one_hot(torch.full((4, 6), 2), 0.9)
     result = combined(detections([], [], [], semantic), (16, 24), CIHP)
     assert (result.label_map == 2).all() and not result.instance_map.any()
     assert result.person_maps.shape == (0, 16, 24) and result.boxes.shape == (0, 4)
 
 
-def test_the_padded_part_of_a_cell_does_not_squeeze_the_global_map():
+def test_cell_padding_does_not_shift_the_global_map():
     # 14 rows seen by the network: the map's 4 cells cover 16. Row 12 of 14 is in cell 3, at every enlargement.
     semantic = one_hot(torch.tensor([0, 0, 0, 3])[:, None].expand(4, 6))
     result = combined(detections([], [], [], semantic, size=(14, 24)), (140, 24), CIHP, semantic_gate=0.0)
@@ -159,7 +159,7 @@ def test_the_padded_part_of_a_cell_does_not_squeeze_the_global_map():
     assert first == 120
 
 
-def test_a_global_map_may_say_what_it_covers():
+def test_a_global_map_may_give_its_extent():
     # 47 rows seen, the map at the image's 768: pixel for pixel, although 47 * (768 / 47) is less than 768 in floats.
     labels = torch.randint(0, K, (768, 24))
     found = detections([], [], [], one_hot(labels), size=(47, 24))

@@ -67,7 +67,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize(("batch_size", "wanted"), [(1, [1] * 9), (2, [2, 2, 1, 2, 1, 1]), (4, [4, 2, 2, 1])])
-def test_batches_of_one_padded_size_give_what_one_by_one_gives(pipeline, pictures, batches, batch_size, wanted):
+def test_batched_and_single_inference_agree(pipeline, pictures, batches, batch_size, wanted):
     alone = [pipeline(picture) for picture in pictures]
     batches.clear()
     together = list(pipeline.stream(pictures, batch_size))
@@ -109,7 +109,7 @@ def test_batch_sizes_below_one_are_refused(weights, pipeline, pictures):
         next(pipeline.stream(pictures, -2))
 
 
-def test_an_augmenting_predictor_takes_its_passes_one_by_one(weights, pictures):
+def test_augmented_predictor_runs_one_pass_at_a_time(weights, pictures):
     predictor = Predictor(weights, "cpu", augment=True, batch_size=4)
     seen = []
     predictor.pipeline.model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))

@@ -57,7 +57,7 @@ def test_length_is_the_number_of_people(result):
         (slice(0, 0), []),
     ],
 )
-def test_indexing_picks_people_and_numbers_their_instances_anew(result, index, kept):
+def test_indexing_selects_people_and_renumbers_instances(result, index, kept):
     part = result[index]
     assert len(part) == len(kept)
     for name in PEOPLE:
@@ -80,7 +80,7 @@ def test_above_keeps_a_score_equal_to_the_threshold(result):
     assert len(result.above(0.95)) == 0
 
 
-def test_more_than_255_people_keep_their_numbers_when_picked():
+def test_indexing_keeps_more_than_255_instance_ids():
     many = make_result(300)
     assert many[:280].instance_map.dtype == torch.uint16
     assert torch.equal(many[:280].instance_map.long(), many.instance_map.long() * (many.instance_map.long() <= 280))
@@ -115,11 +115,11 @@ def test_coco_entries(result):
         assert np.array_equal(coco_mask.decode(entry["segmentation"]), (person > 0).numpy())
 
 
-def test_nobody_gives_no_coco_entry():
+def test_no_people_give_no_coco_entry():
     assert make_result(0).to_coco("x") == []
 
 
-def test_saved_label_values_are_the_class_ids_in_the_palette_of_the_set(result, tmp_path):
+def test_saved_maps_hold_class_ids_and_the_palette(result, tmp_path):
     result.save(tmp_path, "photo")
     picture = Image.open(tmp_path / "photo_labels.png")
     assert picture.mode == "P"
@@ -184,7 +184,7 @@ def test_saving_again_replaces(result, tmp_path):
     assert len(os.listdir(tmp_path)) == 4
 
 
-def test_a_failing_write_leaves_the_old_file_and_no_partial_one(result, tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file(result, tmp_path, monkeypatch):
     result.save(tmp_path, "photo")
     before = (tmp_path / "photo.json").read_bytes()
 
@@ -200,7 +200,7 @@ def test_a_failing_write_leaves_the_old_file_and_no_partial_one(result, tmp_path
     assert len(os.listdir(tmp_path)) == 4
 
 
-def test_an_image_of_another_size_is_refused_before_anything_is_written(result, tmp_path):
+def test_save_raises_on_image_size_before_writing(result, tmp_path):
     with pytest.raises(ValueError, match=r"image: must have the result's size \(20, 30\), got \(30, 20\)"):
         result.save(tmp_path, "photo", np.zeros((30, 20, 3), np.uint8))
     assert os.listdir(tmp_path) == []
@@ -212,13 +212,13 @@ def test_a_stem_that_is_no_file_name_is_refused(result, tmp_path, stem):
         result.save(tmp_path, stem)
 
 
-def test_nobody_is_saved_as_well(tmp_path):
+def test_a_result_without_people_is_saved(tmp_path):
     make_result(0).save(tmp_path, "empty")
     assert json.loads((tmp_path / "empty.json").read_text())["people"] == []
     assert not np.array(Image.open(tmp_path / "empty_instances.png")).any()
 
 
-def test_plot_takes_pil_and_arrays_and_nothing(result):
+def test_plot_accepts_pil_arrays_or_no_image(result):
     array = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     assert np.array_equal(np.array(result.plot(array)), np.array(result.plot(Image.fromarray(array))))
     assert result.plot().size == result.plot(array).size

@@ -68,7 +68,7 @@ def test_stopping_early_takes_the_same_best_boxes():
     assert (lowered.diff() <= 0).all()
 
 
-def test_an_overlap_of_exactly_the_threshold_lowers_nothing():
+def test_iou_equal_to_the_threshold_lowers_no_score():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 6]])  # IoU with the first: 0.5 and 0.6
     taken, lowered = soft_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5)
     assert taken.tolist() == [0, 1, 2]
@@ -76,7 +76,7 @@ def test_an_overlap_of_exactly_the_threshold_lowers_nothing():
     assert lowered.tolist() == pytest.approx([0.9, 0.8, 0.7 * 0.4 * (1 / 6)])
 
 
-def test_a_duplicate_is_dropped_by_linear_and_lowered_by_gaussian():
+def test_linear_drops_and_gaussian_lowers_a_duplicate():
     boxes = torch.tensor([[0.0, 0, 10, 10]] * 3)
     scores = torch.tensor([0.9, 0.9, 0.9])
     assert soft_nms(boxes, scores)[0].tolist() == [0]
@@ -106,7 +106,7 @@ def test_arguments_are_left_as_they_were():
     assert torch.equal(scores, before)
 
 
-def test_what_soft_nms_refuses():
+def test_invalid_soft_nms_options_raise():
     boxes, scores = crowd(0)
     broken = scores.clone()
     broken[3] = math.nan
@@ -140,7 +140,7 @@ def test_box_voting_is_the_literal_mean():
     assert several > 5
 
 
-def test_the_vote_counts_from_the_threshold_on_and_by_score():
+def test_box_voting_weighs_by_score_above_the_threshold():
     boxes = torch.tensor([[0.0, 0, 100, 100], [0, 0, 100, 90], [0, 0, 100, 89]])
     assert box_iou(boxes[:1], boxes)[0].tolist() == pytest.approx([1, 0.9, 0.89])
     voted = box_voting(boxes[:1], boxes, torch.tensor([0.6, 0.2, 0.9]), 0.9)

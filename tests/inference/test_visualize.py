@@ -42,7 +42,7 @@ def count_color(picture, color):
     return int((np.array(picture) == color).all(2).sum())
 
 
-def test_parts_get_their_color_at_the_opacity_and_background_stays():
+def test_parts_are_blended_and_background_is_unchanged():
     labels = np.array([[0, 5], [13, 200]], np.uint8)
     picture = color_parts(Image.fromarray(gray(2, 2)), labels, CIHP, opacity=0.6)
     # 0.4 · 100 + 0.6 · (128, 0, 128) for UpperClothes, (192, 0, 128) for Face; 200 is no label of the set
@@ -67,14 +67,14 @@ def test_inner_edges_lie_within_each_person():
     assert np.array_equal(inner_edges(instances, 2), instances > 0)
 
 
-def test_enlarging_labels_repeats_them_and_reducing_takes_the_middle():
+def test_label_resizing_repeats_or_takes_the_middle_pixel():
     labels = np.array([[1, 2, 3], [4, 5, 6]])
     assert np.array_equal(resize_labels_center(labels, (9, 6)), labels.repeat(3, 0).repeat(3, 1))
     assert np.array_equal(resize_labels_center(labels.repeat(3, 0).repeat(3, 1), (3, 2)), labels)
     assert resize_labels_center(labels, (1, 1)).tolist() == [[5]]
 
 
-def test_overlay_shows_outlines_and_boxes_of_the_people_in_the_instance_map():
+def test_overlay_draws_person_outlines_and_boxes():
     result = make_result()
     picture = overlay(gray(), result, legend=False)
     assert picture.size == (400, 300)
@@ -93,7 +93,7 @@ def test_overlay_draws_the_score_of_each_person():
     assert rows.max() < 150 and columns.min() >= 200  # above the box of the second person alone
 
 
-def test_picking_people_draws_them_alone():
+def test_indexed_results_draw_selected_people_only():
     picture = overlay(gray(), make_result()[1], legend=False)
     # The second person is the first of the picked ones: its color, its place.
     columns = np.nonzero((np.array(picture) == OUTLINES[0]).all(2))[1]
@@ -101,7 +101,7 @@ def test_picking_people_draws_them_alone():
     assert count_color(picture, OUTLINES[1]) == 0
 
 
-def test_the_legend_names_what_is_present_and_nothing_else():
+def test_the_legend_names_only_classes_present():
     strip = legend_strip(CIHP, [0, 2, 13, 255], 400, 12)
     assert strip.width == 400
     for label in range(1, 20):
@@ -118,7 +118,7 @@ def test_the_legend_breaks_lines_and_shows_all_59_classes(width):
 
 
 @pytest.mark.parametrize(("height", "width"), [(30, 40), (100, 90), (240, 700), (1, 1), (2, 900)])
-def test_small_pictures_are_enlarged_until_text_can_be_read(height, width):
+def test_small_images_are_enlarged_for_legible_text(height, width):
     picture = overlay(gray(height, width), make_result(height, width, scores=()), legend=False)
     scale = picture.width // width
     assert picture.size == (scale * width, scale * height)
@@ -154,7 +154,7 @@ def test_panel_has_three_tiles_captions_and_legend():
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 30), (2000, 3000), (3000, 5), (1, 1)])
-def test_panels_of_any_size_stay_within_reason(height, width):
+def test_panel_sizes_are_bounded(height, width):
     result = make_result(height, width, scores=())
     picture = panel(gray(height, width), np.zeros((height, width), np.uint8), result)
     assert picture.width <= 3 * 1280 + 100 and picture.height <= 1280 + 100

@@ -16,6 +16,6 @@ from rpcnn.labelmaps.people import NumberedPersonMaps
         (np.full((2, 3), 300), np.zeros((2, 3), int), 1, r"labels in 0\.\.255"),
     ],
 )
-def test_numbered_people_that_do_not_fit_are_errors(labels, numbers, count, message):
+def test_mismatched_numbered_people_raise(labels, numbers, count, message):
     with pytest.raises(ValueError, match=message):
         NumberedPersonMaps(labels, numbers, count)

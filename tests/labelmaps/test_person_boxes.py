@@ -28,14 +28,14 @@ def test_the_box_of_an_empty_map_is_zeros():
     assert enclosing_box(np.zeros((4, 6), np.uint8)) == (0, 0, 0, 0)
 
 
-def test_compiled_boxes_ignore_numbers_beyond_the_people():
+def test_compiled_boxes_ignore_ids_beyond_the_people():
     if compiled.core is None:
         pytest.skip("rpcnn._labelmaps is not built")
     labels, numbers = np.ones((4, 9), np.uint8), np.full((4, 9), 3, np.uint8)
     assert compiled.core.boxes(labels, numbers, 2).tolist() == [[0, 0, 0, 0]] * 2
 
 
-def test_compiled_boxes_name_the_argument_that_does_not_fit():
+def test_compiled_boxes_errors_name_the_argument():
     if compiled.core is None:
         pytest.skip("rpcnn._labelmaps is not built")
     labels, numbers = np.ones((4, 9), np.uint8), np.ones((4, 9), np.uint8)

@@ -53,12 +53,12 @@ def test_palettes_give_their_indices(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["1", "RGB", "RGBA", "LA", "I;16"])
-def test_other_pictures_are_left_to_pillow(mode, tmp_path):
+def test_other_png_kinds_are_decoded_by_pillow(mode, tmp_path):
     Image.new(mode, (20, 10)).save(tmp_path / "map.png")
     assert read_byte_png(tmp_path / "map.png") is None
 
 
-def test_a_palette_of_few_colors_in_less_than_a_byte_is_left_to_pillow(tmp_path):
+def test_sub_byte_palettes_are_decoded_by_pillow(tmp_path):
     Image.new("P", (20, 10)).save(tmp_path / "map.png", bits=4)
     assert read_byte_png(tmp_path / "map.png") is None
 
@@ -83,12 +83,12 @@ WHOLE = png(ROWS, 8, 12)
         png(ROWS, 0, 12),
     ],
 )
-def test_broken_files_are_left_to_pillow(data, tmp_path):
+def test_broken_files_are_decoded_by_pillow(data, tmp_path):
     (tmp_path / "map.png").write_bytes(data)
     assert read_byte_png(tmp_path / "map.png") is None
 
 
-def test_python_itself_inflates_where_isal_is_not_installed(tmp_path, monkeypatch):
+def test_zlib_is_used_without_isal(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "zlib", zlib)
     (tmp_path / "map.png").write_bytes(WHOLE)
     (tmp_path / "broken.png").write_bytes(png(ROWS[:-1], 8, 12))
@@ -97,7 +97,7 @@ def test_python_itself_inflates_where_isal_is_not_installed(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("inflater", [module.zlib, zlib], ids=["installed", "Python's"])
-def test_a_small_file_that_unpacks_to_very_much_takes_no_memory(inflater, tmp_path, monkeypatch):
+def test_a_decompression_bomb_stays_under_1_mb(inflater, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "zlib", inflater)
     (tmp_path / "map.png").write_bytes(png(bytes(50_000_000), 8, 12))
     tracemalloc.start()

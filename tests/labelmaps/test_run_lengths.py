@@ -20,7 +20,7 @@ def painted(code, height, width, value=7, ground=3):
 @pytest.mark.parametrize("text", [True, False], ids=["str", "bytes"])
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (40, 31), (350, 500), (1, 70000), (3000, 2)])
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 1])
-def test_the_ones_of_the_mask_are_painted_and_nothing_else(core, text, size, share):
+def test_only_mask_pixels_are_painted(core, text, size, share):
     mask = np.random.default_rng(0).random(size) < share
     code = codes.encode(np.asfortranarray(mask, np.uint8))["counts"]
     assert np.array_equal(painted(code.decode() if text else code, *size), np.where(mask, 7, 3))
@@ -37,7 +37,7 @@ BROKEN = ["0`", "0o", "1 ", "0\u00e9", "zzzzzzzzzzzzzzzz"]  # cut off, character
 
 
 @pytest.mark.parametrize("code", [*SHORT, *LONG, *BROKEN])
-def test_what_is_no_code_of_the_size_is_refused(core, code):
+def test_run_lengths_of_another_size_raise(core, code):
     with pytest.raises(ValueError, match="run lengths must make up the 5 pixels"):
         painted(code, 5, 1)
 
@@ -55,7 +55,7 @@ def test_a_code_of_another_type_is_refused(core):
         (np.zeros((2, 3), np.uint8), 256, r"paint_runs: value must lie in 0\.\.255, got 256"),
     ],
 )
-def test_compiled_painting_names_the_argument_that_does_not_fit(columns, value, message):
+def test_compiled_painting_errors_name_the_argument(columns, value, message):
     if compiled.core is None:
         pytest.skip("rpcnn._labelmaps is not built")
     with pytest.raises(ValueError, match=message):

@@ -39,7 +39,7 @@ def test_formats_for_overlapping_people_keep_everything(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["instances", "mhp"])
-def test_formats_of_one_person_a_pixel_give_overlaps_to_the_better_one(name, tmp_path):
+def test_single_layer_formats_give_overlaps_to_higher_scores(name, tmp_path):
     wanted = prediction(overlap=True)
     got = stored(name, tmp_path, wanted).read(tmp_path, "0000")
     assert np.array_equal(np.asarray(got.person_maps)[1], wanted.person_maps[1])
@@ -58,13 +58,13 @@ def test_cihp_server_numbers_the_parts(tmp_path):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_format_is_told_by_the_files(name, tmp_path):
+def test_the_format_is_detected_from_the_files(name, tmp_path):
     stored(name, tmp_path, prediction())
     assert detect_format(tmp_path) == name
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_nobody_on_a_picture(name, tmp_path):
+def test_an_image_without_people(name, tmp_path):
     empty = Prediction(np.zeros((4, 5), np.uint8), np.zeros((0, 4, 5), np.uint8), np.zeros(0))
     format = stored(name, tmp_path, empty)
     assert format.stems(tmp_path) == ["0000"]
@@ -79,7 +79,7 @@ def test_more_than_255_people(tmp_path):
     assert np.array_equal(got.read(tmp_path, "0000").person_maps, people)
 
 
-def test_what_predict_writes_is_read(tmp_path):
+def test_output_of_predict_loads(tmp_path):
     import torch
 
     from rpcnn.inference.results import ParsingResult
@@ -137,7 +137,7 @@ def test_faults_are_named(name, file, change, message, tmp_path):
         format.read(tmp_path, "0000")
 
 
-def test_an_unknown_format_and_a_folder_in_none_are_refused(tmp_path):
+def test_unknown_formats_and_folders_raise(tmp_path):
     with pytest.raises(ValueError, match=r"format: must be one of instances, .*, got 'voc'"):
         make_format("voc")
     with pytest.raises(ValueError, match="looks like none of the formats"):

@@ -59,7 +59,7 @@ def evaluated(images, metrics=METRICS):
     return evaluator
 
 
-def test_ones_own_metrics_are_measured_beside_the_packages():
+def test_custom_metrics_run_beside_built_in_ones():
     results = evaluated(enumerate(IMAGES)).summarize()
     assert results["right_number"] == 60 and results["mean_people"] == 13 / 5
     plain = evaluated(enumerate(IMAGES), DEFAULT_METRICS).summarize()
@@ -68,13 +68,13 @@ def test_ones_own_metrics_are_measured_beside_the_packages():
     assert [key for key in results if key not in own] == list(plain) and results.keys() - plain.keys() == own
 
 
-def test_ones_own_metrics_merge_from_two_states():
+def test_custom_metrics_merge_two_states():
     one, other = evaluated([*enumerate(IMAGES)][::2]), evaluated([*enumerate(IMAGES)][1::2])
     one.merge(pickle.loads(pickle.dumps(other.state())))
     assert one.summarize() == evaluated(enumerate(IMAGES)).summarize()
 
 
-def test_ones_own_metrics_alone_give_only_their_keys():
+def test_custom_metrics_alone_give_only_their_keys():
     evaluator = evaluated(enumerate(IMAGES), (RightNumber(),))
     assert evaluator.summarize() == {"right_number": 60, "images": 5, "people": 13}
     text = format_table(evaluator.summarize(), LABELS, evaluator.metrics)
@@ -90,7 +90,7 @@ def test_the_table_prints_their_columns_and_lines():
     assert "Number" not in format_table(results, LABELS)
 
 
-def test_what_needs_people_is_undefined_without_them():
+def test_person_metrics_are_undefined_without_people():
     results = evaluated(enumerate(IMAGES)).summarize(knows_people=False)
     missing = {key for key, value in results.items() if value is None}
     assert missing == {key for metric in METRICS for key in metric.needs_people}

@@ -43,13 +43,13 @@ def test_a_hundred_boxes_per_image_count():
     assert ap_bbox([boxes[1:]], [scores[1:]], [[BOX]]) == pytest.approx(1)
 
 
-def test_nothing_found_is_0_and_nobody_there_is_undefined():
+def test_ap_is_0_without_detections_undefined_without_truth():
     assert ap_bbox([NONE], [[]], [[BOX]]) == 0
     assert math.isnan(ap_bbox([[BOX]], [[0.9]], [NONE]))
     assert math.isnan(ap_bbox([], [], []))
 
 
-def test_of_two_equal_overlaps_the_last_true_box_is_taken():
+def test_equal_overlaps_match_the_last_true_box():
     # The wide box has IoU 0.5 with both; it takes the right one, which the second prediction then lacks.
     left, right, wide = [0.0, 0.0, 10.0, 10.0], [10.0, 0.0, 20.0, 10.0], [0.0, 0.0, 20.0, 10.0]
     image = np.array([[wide, right]]), [[0.9, 0.8]], np.array([[left, right]])
@@ -86,7 +86,7 @@ def coco_ap(boxes, scores, true_boxes):
 
 @pytest.mark.parametrize("grid", [1e-9, 10, 50])
 @pytest.mark.parametrize("seed", range(4))
-def test_image_by_image_is_what_pycocotools_says_of_the_whole_set(core, seed, grid):
+def test_image_by_image_equals_pycocotools(core, seed, grid):
     # On a coarse grid boxes coincide, IoUs are equal or exactly a threshold, and areas are 0 or negative.
     random = np.random.default_rng(seed)
     boxes, scores, true_boxes = [], [], []

@@ -26,7 +26,7 @@ def counts_by_loops(people, true_people, num_classes):
     return intersection, predicted, truth
 
 
-def test_confusion_matrix_counts_truth_by_rows_and_prediction_by_columns(core):
+def test_confusion_matrix_rows_are_truth_columns_prediction(core):
     # Pixels (truth, prediction): (0,0) (0,1) (1,1) (1,1) (2,0) (255,1): the last is ignored.
     counts = confusion_matrix([[0, 0, 1], [1, 2, 255]], [[0, 1, 1], [1, 0, 1]], 3)
     assert counts.dtype == np.int64
@@ -65,7 +65,7 @@ maps = lambda count, largest: arrays(np.uint8, (count, 3, 17), elements=st.integ
 
 @given(people=maps(2, 2), true_people=maps(2, 4))
 @settings(max_examples=60, deadline=None)
-def test_compiled_and_numpy_person_counts_agree_on_any_map(people, true_people):
+def test_compiled_and_numpy_person_counts_agree(people, true_people):
     if counting._metrics is None:
         pytest.skip("rpcnn._metrics is not built")
     compiled = counting._metrics.person_counts(people, true_people, 3)
@@ -90,7 +90,7 @@ def test_numbered_people_count_as_their_maps(core, shape, n, g):
 
 
 @pytest.mark.parametrize("count", [3, 300, 600])
-def test_more_labels_of_people_than_a_layer_has_codes(count):
+def test_more_person_labels_than_codes_per_layer(count):
     rng = np.random.default_rng(count)
     labels, numbers = rng.integers(0, 6, (30, 90)), rng.integers(0, count + 1, (30, 90))
     people = NumberedPersonMaps(labels, numbers, count)
@@ -100,7 +100,7 @@ def test_more_labels_of_people_than_a_layer_has_codes(count):
         assert np.array_equal(one, expected)
 
 
-def test_true_people_who_overlap_or_fill_a_layer_get_several():
+def test_overlapping_true_people_use_several_layers():
     rng = np.random.default_rng(5)
     true_people = rng.integers(0, 256, (3, 20, 40)).astype(np.uint8)  # each needs a layer of its own
     people = rng.integers(0, 200, (2, 20, 40)).astype(np.uint8)
@@ -110,7 +110,7 @@ def test_true_people_who_overlap_or_fill_a_layer_get_several():
         assert np.array_equal(got, wanted)
 
 
-def test_the_compiled_core_refuses_numbers_beyond_the_people():
+def test_instance_ids_beyond_the_people_raise():
     if counting._metrics is None:
         pytest.skip("rpcnn._metrics is not built")
     labels, numbers = np.ones((4, 9), np.uint8), np.full((4, 9), 3, np.uint8)
@@ -125,7 +125,7 @@ def test_the_compiled_core_refuses_numbers_beyond_the_people():
 
 @pytest.mark.parametrize(("n", "g"), [(0, 0), (0, 2), (2, 0)])
 @pytest.mark.parametrize("shape", [(4, 6), (0, 6)])
-def test_nobody_and_nothing_are_counted_as_such(core, n, g, shape):
+def test_empty_inputs_are_counted(core, n, g, shape):
     intersection, predicted, truth = person_counts(np.zeros((n, *shape), np.uint8), np.zeros((g, *shape), np.uint8), 3)
     assert intersection.shape == predicted.shape == (n, g, 3) and truth.shape == (g, 3)
     assert truth.sum() == g * shape[0] * shape[1] and truth[:, 1:].sum() == 0
@@ -142,7 +142,7 @@ def test_any_number_of_threads_counts_the_same():
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_strided_arrays_other_integers_and_tensors_count_the_same(core):
+def test_strides_dtypes_and_tensors_count_the_same(core):
     rng = np.random.default_rng(1)
     truth, prediction = rng.integers(0, 4, (6, 20)), rng.integers(0, 4, (6, 20))
     wanted = confusion_matrix(truth.astype(np.uint8), prediction.astype(np.uint8), 4)

@@ -123,7 +123,7 @@ def test_without_the_background_ap_p_is_harder():
     assert overlaps == [[100] * 4 + [0] * 5, [100] * 3 + [0] * 6]
 
 
-def test_free_only_compares_with_people_whom_no_better_prediction_took():
+def test_free_only_matches_unmatched_people_only():
     # Both predictions overlap P most. The second overlaps Q by more than 0.5, too, and finds it only with free_only.
     p, q, both = [1, 1, 1, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0]
     one = dict(
@@ -184,7 +184,7 @@ def test_no_prediction_at_all_gives_0_for_people():
     assert [results[key] for key in PEOPLE] == [0] * 7
 
 
-def test_without_people_in_the_truth_only_the_semantic_metrics_are_defined():
+def test_without_true_people_only_semantic_metrics_are_defined():
     evaluator = ParsingEvaluator(7)
     evaluator.add(**nothing(), **truth(0, num_people=0))
     results = evaluator.summarize()
@@ -200,7 +200,7 @@ def test_an_empty_set_has_no_metrics():
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_together_give_what_one_gives(processes):
+def test_merged_processes_equal_one(processes):
     alone, parts = ParsingEvaluator(7), [ParsingEvaluator(7) for _ in range(processes)]
     for seed in range(7):
         alone.add(**noisy(seed), **truth(seed))
@@ -211,7 +211,7 @@ def test_processes_together_give_what_one_gives(processes):
     assert 0 < alone.summarize()["ap_p_vol"] < 100
 
 
-def test_with_names_ties_do_not_depend_on_the_order_of_adding():
+def test_named_images_make_ties_independent_of_order():
     alone, parts = ParsingEvaluator(7), [ParsingEvaluator(7) for _ in range(3)]
     for seed in range(9):
         image = noisy(seed, tied=True) | truth(seed) | dict(image_id=f"{seed:03}")
@@ -270,7 +270,7 @@ def test_tensors_are_taken():
         (dict(image_id="first"), "image 'first' was added before"),
     ],
 )
-def test_what_does_not_fit_is_named_and_not_counted(change, message):
+def test_mismatched_input_raises_and_is_not_counted(change, message):
     evaluator = ParsingEvaluator(7)
     evaluator.add(**perfect(0), **truth(0), image_id="first")
     before = evaluator.summarize()
@@ -279,7 +279,7 @@ def test_what_does_not_fit_is_named_and_not_counted(change, message):
     assert evaluator.summarize() == before
 
 
-def test_merging_refuses_the_same_image_and_other_classes():
+def test_merging_raises_on_duplicate_images_or_other_classes():
     evaluator, other = ParsingEvaluator(7), ParsingEvaluator(7)
     for each in (evaluator, other):
         each.add(**perfect(0), **truth(0), image_id=4)

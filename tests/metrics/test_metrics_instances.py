@@ -51,7 +51,7 @@ def test_a_duplicate_is_a_false_positive():
     assert ap_r(matches) == ap_h(matches) == pytest.approx(100 * (1 / 2 + 1 / 2 * 2 / 3))
 
 
-def test_a_taken_person_leaves_the_next_best_to_the_others():
+def test_a_matched_person_is_not_matched_again():
     # Both predictions overlap A most; the second takes the free person beside it, whom it overlaps, too.
     wide = np.uint8([[1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]])
     left, right = np.uint8([[1, 1, 1, 0, 0, 0], [0] * 6]), np.uint8([[0, 0, 0, 1, 0, 0], [0] * 6])
@@ -60,7 +60,7 @@ def test_a_taken_person_leaves_the_next_best_to_the_others():
     assert ap_r(matches, 0.3) == pytest.approx(50)
 
 
-def test_parts_that_only_predictions_show_do_not_count():
+def test_parts_only_in_predictions_do_not_count():
     extra = A.copy()
     extra[0, 5] = 3
     assert ap_r([match([extra], [0.9], [A], 5)]) == pytest.approx(100)
@@ -72,7 +72,7 @@ def test_an_image_without_people_adds_false_positives():
     assert ap_h([empty, match([A], [0.9], [A])]) == pytest.approx(50)
 
 
-def test_undefined_without_truth_and_zero_without_predictions():
+def test_undefined_without_truth_zero_without_predictions():
     assert np.isnan(ap_r([match([A], [0.9], [])])) and np.isnan(ap_h([match([A], [0.9], [])]))
     assert ap_r([match([], [], [A])]) == ap_h([match([], [], [A])]) == 0
     assert np.isnan(ap_r([])) and np.isnan(ap_h([]))

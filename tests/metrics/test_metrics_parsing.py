@@ -40,7 +40,7 @@ def match(people, scores, true_people, num_classes=3):
     )
 
 
-def test_overlap_is_the_mean_iou_over_the_whole_image_with_background():
+def test_overlap_is_image_miou_with_background():
     matches = match([C], [0.9], [B, A])
     assert matches.person.tolist() == [1]
     assert matches.overlap == pytest.approx([OVERLAP_OF_C_AND_A])
@@ -50,7 +50,7 @@ def test_classes_in_neither_map_do_not_count():
     assert match([C], [0.9], [A], num_classes=20).overlap == pytest.approx([OVERLAP_OF_C_AND_A])
 
 
-def test_a_part_that_only_the_prediction_has_counts_as_iou_0():
+def test_a_falsely_predicted_part_counts_as_iou_0():
     # A with one background pixel called part 3: background 15/16, parts 1 and 2 are right, part 3 is 0: 47/16 / 4
     extra = A.copy()
     extra.flat[19] = 3
@@ -98,7 +98,7 @@ def test_wrong_predictions_lower_ap_by_their_rank():
     assert pcp(matches, 0.5) == pytest.approx(100)
 
 
-def test_a_person_found_twice_is_wrong_the_second_time_even_if_another_is_free():
+def test_a_duplicate_detection_is_a_false_positive():
     # The first person is A; the second, free one resembles C more than the threshold asks, but C overlaps A most.
     second = person((5, 2), (6, 2), (7, 2), (12, 1))
     #   C against second: part 2 3/3, part 1 0/2, background 15/17: (1 + 0 + 15/17) / 3 = 0.627 < 0.683
@@ -107,7 +107,7 @@ def test_a_person_found_twice_is_wrong_the_second_time_even_if_another_is_free()
     assert ap_p(matches, 0.6) == pytest.approx(50)  # right, wrong: precision 1 up to recall 1/2
 
 
-def test_of_equally_overlapped_people_the_first_is_compared():
+def test_equal_overlaps_match_the_first_person():
     matches = [match([A, A], [0.9, 0.8], [B, A, A])]
     assert matches[0].person.tolist() == [1, 1]
     assert ap_p(matches, 0.5) == pytest.approx(100 / 3)
@@ -127,12 +127,12 @@ def test_equal_scores_keep_their_order():
     assert ap_p([right, wrong], 0.5) == pytest.approx(50)
 
 
-def test_the_order_of_the_predictions_is_by_score_alone():
+def test_predictions_are_ordered_by_score_alone():
     matches = match([np.zeros_like(A), A], [0.2, 0.9], [A])
     assert ap_p([matches], 0.5) == pytest.approx(100)
 
 
-def test_scores_below_a_thousandth_are_neither_right_nor_wrong():
+def test_scores_below_a_thousandth_are_not_counted():
     # 0.0005: A would be right, and is not counted; the wrong one below 0.001 does not lower the AP of the other.
     assert ap_p([match([A], [0.0005], [A])], 0.5) == 0
     assert pcp([match([A], [0.0005], [A])], 0.5) == 0
@@ -157,7 +157,7 @@ def test_ignored_pixels_of_a_person_do_not_count():
     assert match([C], [0.9], [unknown]).overlap == pytest.approx([(2 / 3 + 15 / 16) / 2])
 
 
-def test_where_all_is_ignored_the_overlap_is_0():
+def test_overlap_is_0_where_all_is_ignored():
     assert match([C], [0.9], [np.full_like(A, 255)]).overlap.tolist() == [0]
 
 
@@ -178,7 +178,7 @@ def test_without_people_nothing_is_defined(images):
     assert math.isnan(ap_p(matches)) and math.isnan(ap_p_vol(matches)) and math.isnan(pcp(matches))
 
 
-def test_average_precision_takes_the_best_precision_at_higher_recall():
+def test_average_precision_interpolates_precision():
     # wrong right right right wrong right, 5 people: precision 0 1/2 2/3 3/4 3/5 4/6 at recall 0 .2 .4 .6 .6 .8.
     # Envelope: 3/4 up to 0.6, 4/6 up to 0.8, 0 beyond: 0.6 · 3/4 + 0.2 · 2/3 = 0.45 + 0.1333
     right = np.array([False, True, True, True, False, True])
@@ -186,7 +186,7 @@ def test_average_precision_takes_the_best_precision_at_higher_recall():
     assert average_precision(np.zeros(0, bool), 5) == 0
 
 
-def test_tensors_do_as_well_as_arrays():
+def test_tensors_work_like_arrays():
     maps = torch.from_numpy(np.stack([A, C]))
     matches = match_people(maps, torch.tensor([0.5, 0.75], requires_grad=True), maps, 3)
     assert matches.scores.tolist() == [0.5, 0.75] and matches.person.tolist() == [0, 1]
@@ -201,7 +201,7 @@ def test_scores_must_be_finite_and_one_per_person(scores, message):
         match([A], scores, [A])
 
 
-def test_pcp_wants_one_of_the_thresholds():
+def test_pcp_threshold_must_be_listed():
     with pytest.raises(ValueError, match=r"threshold must be one of .* got 0\.55"):
         pcp([match([A], [0.5], [A])], 0.55)
 
@@ -223,7 +223,7 @@ def scenes(draw):
 
 @given(scenes())
 @settings(max_examples=80, deadline=None)
-def test_overlaps_equal_the_whole_image_definition_bit_for_bit(images):
+def test_overlaps_equal_the_definition_bit_for_bit(images):
     for people, scores, true_people in images:
         matches = match_people(people, scores, true_people, 4)
         for n, one in enumerate(people):

@@ -26,7 +26,7 @@ def test_class_iou(confusion):
     assert np.isnan(iou[3])
 
 
-def test_miou_passes_over_absent_classes_and_counts_the_background(confusion):
+def test_miou_skips_absent_classes_and_counts_background(confusion):
     # (3/5 + 2/4 + 2/4) / 3 = 1.6 / 3
     assert miou(confusion) == pytest.approx(160 / 3)
 
@@ -41,7 +41,7 @@ def test_mean_accuracy(confusion):
     assert mean_accuracy(confusion) == pytest.approx(100 * 25 / 36)
 
 
-def test_a_class_that_is_only_predicted_lowers_miou_but_not_mean_accuracy():
+def test_a_falsely_predicted_class_lowers_miou_only():
     # truth 0 0 1 1, prediction 0 0 1 2: IoU 1, 1/2, 0 -> mean 1/2; accuracy 1, 1/2, class 2 undefined -> mean 3/4
     confusion = confusion_matrix([0, 0, 1, 1], [0, 0, 1, 2], 3)
     assert miou(confusion) == pytest.approx(50)
@@ -62,5 +62,5 @@ def test_truth_as_prediction_gives_100(metric):
 
 
 @pytest.mark.parametrize("metric", [miou, pixel_accuracy, mean_accuracy])
-def test_where_every_pixel_is_ignored_nothing_is_defined(metric):
+def test_all_ignored_pixels_leave_metrics_undefined(metric):
     assert math.isnan(metric(confusion_matrix(np.full((3, 3), 255), np.zeros((3, 3), int), 5)))

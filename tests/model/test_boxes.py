@@ -72,7 +72,7 @@ def test_clip_cuts_to_the_image():
     assert clipped.tolist() == [[0, 3, 24, 20], [24, 20, 24, 20]]
 
 
-def test_matching_thresholds_include_the_upper_and_exclude_the_lower():
+def test_iou_at_upper_threshold_matches_at_lower_does_not():
     iou = torch.tensor([[0.7, 0.69, 0.3, 0.29], [0.1, 0.0, 0.2, 0.28]])
     assert match_boxes(iou, positive=0.7, negative=0.3).tolist() == [0, IGNORED, IGNORED, BACKGROUND]
 
@@ -85,7 +85,7 @@ def test_each_person_keeps_its_best_anchors_with_ties():
     assert match_boxes(iou[1:, 1:], 0.7, 0.3, promote_best=True).tolist() == [0, 0, BACKGROUND]
 
 
-def test_a_person_whom_no_anchor_overlaps_promotes_none():
+def test_a_person_without_overlapping_anchors_matches_none():
     iou = torch.zeros(1, 5)
     assert match_boxes(iou, 0.7, 0.3, promote_best=True).tolist() == [BACKGROUND] * 5
 

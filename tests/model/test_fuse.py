@@ -70,7 +70,7 @@ def test_blocks_with_another_activation_stay():
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2"])
 @pytest.mark.parametrize("norm", ["frozen_bn", "bn"])
-def test_prediction_and_training_give_what_the_plain_backbone_gives(name, norm):
+def test_fused_backbone_equals_the_plain_one(name, norm):
     plain, fused = plain_and_fused(randomized(backbone(name, norm=norm, width=0.25)))
     x = torch.randn(2, 3, 64, 96).to(memory_format=torch.channels_last)
     expected = [feature.detach() for feature in plain(x)]
@@ -80,7 +80,7 @@ def test_prediction_and_training_give_what_the_plain_backbone_gives(name, norm):
         torch.testing.assert_close(fused(x), expected, **tolerance)
 
 
-def test_names_and_parameters_stay_and_fusing_twice_changes_nothing():
+def test_fusing_keeps_parameters_and_is_idempotent():
     model = backbone("resnet50", width=0.25)
     state, parameters = dict(model.state_dict()), dict(model.named_parameters())
     classes = [type(m) for m in fuse(model).modules()]
@@ -111,7 +111,7 @@ def test_a_hook_keeps_the_map_that_it_saw(place):
 
 
 @pytest.mark.parametrize("place", ["1.bn2", "2.relu"])
-def test_a_hook_inside_a_block_sees_what_the_plain_block_computes(place):
+def test_a_hook_in_a_fused_block_gets_plain_values(place):
     seen = []
     for model in plain_and_fused(randomized(backbone("resnet50", width=0.25)).body.layer1):
         model.get_submodule(place).register_forward_hook(lambda _, inputs, output: seen.append(output.clone()))
@@ -132,7 +132,7 @@ def test_a_hook_keeps_the_input_that_it_saw():
 
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_a_fused_conv_relu_is_the_same_with_and_without_a_gradient(kernel, channels_last):
+def test_fused_conv_relu_is_equal_with_and_without_grad(kernel, channels_last):
     plain, fused = plain_and_fused(ConvReLU(8, 6, kernel, stride=2, padding=2 * (kernel // 2), dilation=2))
     x = torch.randn(2, 8, 9, 13)
     if channels_last:
@@ -153,7 +153,7 @@ def test_the_split_convolution_keeps_values_and_gradients():
     torch.testing.assert_close(values_and_gradients(fused, x), values_and_gradients(plain, x), rtol=1e-3, atol=1e-3)
 
 
-def test_training_goes_on_after_a_prediction_as_without():
+def test_prediction_between_steps_does_not_change_training():
     scenes, losses = [scene(1), scene(2)], []
     for predicts in (False, True):
         model = tiny(backbone_norm="frozen_bn", freeze_at=2)

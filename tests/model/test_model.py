@@ -49,7 +49,7 @@ def test_every_parameter_gets_a_finite_gradient(people):
         assert {name for name, loss in losses.items() if loss == 0} == zero
 
 
-def test_an_image_without_people_adds_nothing_to_its_neighbor_s_parsing(terms):
+def test_an_image_without_people_leaves_parsing_loss_unchanged(terms):
     model = tiny()
     alone = train(model, [scene(1)])
     both = train(model, [scene(1), scene(2, people=0)])
@@ -68,7 +68,7 @@ def test_terms_of_a_batch_are_the_sums_of_its_images(terms):
         assert int(pair[name][1]) == int(singles[0][name][1]) + int(singles[1][name][1])
 
 
-def test_losses_depend_on_the_image_s_seed_and_on_no_other_randomness():
+def test_losses_depend_only_on_the_image_seeds():
     model = tiny(box_samples=8)
     image, target = scene(1)
     with torch.no_grad():
@@ -98,7 +98,7 @@ def test_loss_weights_are_eq_1_s():
     assert ratios == pytest.approx(dict.fromkeys(LOSSES, 1.0) | {"parsing": 2.0, "semantic": 2.0})
 
 
-def test_semantic_loss_passes_over_the_padding(terms):
+def test_semantic_loss_ignores_the_padding(terms):
     with torch.no_grad():
         counts = [
             int(train(tiny(ignore_padding=ignore), [scene(1, height=60, width=90)])["semantic"][1])

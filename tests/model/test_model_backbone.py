@@ -68,7 +68,7 @@ def test_published_mobilenet_weights_load(sample_data):
         torch.testing.assert_close(ours(x)[3], reference.eval()[:18](x), rtol=1e-3, atol=1e-3)
 
 
-def test_weights_of_another_network_are_refused_by_name(resnet18):
+def test_weights_of_another_network_raise(resnet18):
     with pytest.raises(ValueError, match="is no resnet50"):
         backbone("resnet50", weights=str(resnet18[1]))
     with pytest.raises(ValueError, match=r"is no mobilenet_v2: .*'features.0.0.weight' is missing"):

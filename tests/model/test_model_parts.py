@@ -81,7 +81,7 @@ def rpn(**arguments) -> RPN:
     return RPN(16, strides=(4, 8, 16, 32, 64), anchor_sizes=(16, 32, 64, 128, 256), **options)
 
 
-def test_proposals_are_the_best_of_each_image_inside_it_and_apart():
+def test_proposals_are_clipped_and_limited_per_image():
     network = rpn(top_test=30, nms_threshold=0.5).eval()
     torch.nn.init.normal_(network.objectness.weight, std=1.0)
     maps = pyramid()
@@ -94,7 +94,7 @@ def test_proposals_are_the_best_of_each_image_inside_it_and_apart():
     torch.testing.assert_close(proposals[1], alone, rtol=1e-4, atol=1e-3)
 
 
-def test_rpn_loss_takes_positives_near_people_and_leaves_border_anchors_out():
+def test_rpn_loss_excludes_undecided_and_border_anchors():
     maps, sizes = pyramid(images=1), [(96, 128)]
     people = {"boxes": torch.tensor([[30.0, 30, 62, 62]])}
     network = rpn(samples=10_000)
@@ -140,7 +140,7 @@ def test_boxes_read_the_level_of_their_size():
     assert levels[:, 0].tolist() == list(sides.values())
 
 
-def test_box_sampling_matches_proposals_and_people_themselves():
+def test_box_sampling_adds_ground_truth_to_the_proposals():
     head = box_head(samples=8, positive_fraction=0.5)
     target = {"boxes": torch.tensor([[0.0, 0, 20, 20], [40, 40, 60, 60]])}
     # IoU 0.5 exactly with person 0, below 0.5 with person 1, and far away.
@@ -182,7 +182,7 @@ def test_detection_thresholds_and_limit():
     assert found[1].tolist() == pytest.approx([0.9, 0.3])
 
 
-def test_of_equal_scores_at_the_last_place_the_earlier_proposal_stays():
+def test_proposals_of_equal_score_keep_the_earlier():
     head = box_head(max_detections=2)
     boxes = torch.tensor([[30.0, 0, 40, 10], [0, 0, 10, 10], [50, 0, 60, 10], [70, 0, 80, 10]])
     logits = torch.tensor([[0.0, 1.0], [0, 2], [0, 1], [0, 1]])
@@ -193,7 +193,7 @@ def test_of_equal_scores_at_the_last_place_the_earlier_proposal_stays():
 # Parsing branch
 
 
-def test_crop_reads_the_nearest_pixel_of_the_person_s_own_map():
+def test_crop_takes_the_nearest_pixel_of_the_person_map():
     parsing = torch.randint(0, 20, (3, 37, 53), dtype=torch.uint8)
     boxes = torch.tensor([[3.3, 4.7, 31.2, 30.1], [-5.0, -3, 20, 60], [40, 30, 53, 37], [10, 10, 10, 10]])
     people = torch.tensor([2, 0, 1, 1])
@@ -269,7 +269,7 @@ def test_rescoring_errors():
     assert (float(total), int(count)) == (pytest.approx(0.5 * 0.2**2), 2)
 
 
-def test_cross_entropy_passes_over_unknown_labels():
+def test_cross_entropy_ignores_unknown_labels():
     logits = torch.randn(2, 3, 4, 4)
     target = torch.randint(0, 3, (2, 4, 4), dtype=torch.uint8)
     target[0, 0, :3] = torch.tensor([255, 3, 77])
@@ -280,7 +280,7 @@ def test_cross_entropy_passes_over_unknown_labels():
     assert count == known.sum() == 29
 
 
-def test_semantic_target_takes_the_top_left_pixel_and_marks_the_padding():
+def test_semantic_target_is_top_left_pixel_padding_ignored():
     labels = torch.arange(60, dtype=torch.uint8).view(6, 10)
     got = semantic_target([{"label_map": labels}, {"label_map": labels[:4, :4]}], (8, 16))
     assert got[0].tolist() == [[0, 4, 8, 255], [40, 44, 48, 255]]

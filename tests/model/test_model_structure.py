@@ -31,7 +31,7 @@ def count(module) -> int:
         (59, 3_297_083, 13_535_803, 904_577, 59_091_792),
     ],
 )
-def test_released_network_counts_what_its_checkpoints_hold(num_classes, gse, parsing, prsn, total):
+def test_released_network_has_its_checkpoints_parameter_count(num_classes, gse, parsing, prsn, total):
     model = build(num_classes, **RELEASED)
     assert count(model.backbone) == 23_508_032
     assert count(model.fpn) == 3_346_432
@@ -44,12 +44,12 @@ def test_released_network_counts_what_its_checkpoints_hold(num_classes, gse, par
     assert sum(p.numel() for p in model.parameters() if not p.requires_grad) == 275_520
 
 
-def test_paper_s_network_differs_by_the_fifth_convolution():
+def test_paper_network_lacks_only_the_fifth_convolution():
     # 256 * 256 * 9 weights and 2 * 256 of its norm are the released code's alone; strides have no weights.
     assert count(build()) == 58_717_314 - (256 * 256 * 9 + 2 * 256)
 
 
-def test_optimiser_groups():
+def test_optimizer_groups():
     model = build(**RELEASED)
     weights, biases, norms = parameter_groups(model, 1e-4)
     assert [len(g["params"]) for g in (weights, biases, norms)] == [88, 47, 29]
@@ -101,7 +101,7 @@ def test_shapes_of_the_parsing_branch(num_classes, stride):
     assert list(iou.shape) == [3]
 
 
-def test_contradictions_are_refused():
+def test_contradictory_options_raise():
     with pytest.raises(ValueError, match="RPN: anchor_sizes must hold one size per level, got 4 for 5"):
         build(pyramid_levels=5, anchor_sizes=(32, 64, 128, 256))
     with pytest.raises(ValueError, match="ParsingHead: output_size must be a multiple of resolution, got 100 and 32"):

@@ -27,7 +27,7 @@ def examples(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "swin_tiny"])
-def test_torchvision_s_transformers_and_convnexts_are_backbones(name, examples):
+def test_torchvision_swin_and_convnext_work_as_backbones(name, examples):
     model = backbone(f"examples.own_backbone:{name}")
     features = model(torch.randn(1, 3, 64, 96))
     for feature, channels, stride in zip(features, model.channels, (4, 8, 16, 32), strict=True):
@@ -69,6 +69,6 @@ def test_an_own_backbone_must_have_four_channels(module):
         backbone(f"{name}:number")
 
 
-def test_imagenet_weights_are_for_our_backbones_alone():
+def test_imagenet_weights_need_a_built_in_backbone():
     with pytest.raises(ValueError, match=r"own\.net:make must load its own, got 'w\.pth'"):
         backbone("own.net:make", weights="w.pth")

@@ -35,7 +35,7 @@ DOCS = REPOSITORY / "docs" / "released.md"
 # Presets and schedules
 
 
-def test_the_preset_for_mhp_v2_is_the_other_but_for_the_data_and_its_schedule():
+def test_the_mhp_preset_differs_only_in_data_and_schedule():
     assert differences(load_config("released_mhpv2"), CONFIG) == {
         "data.dataset": "mhpv2",
         "data.root": "data/MHP-v2",
@@ -116,7 +116,7 @@ def test_four_levels_of_anchors():
     assert list(logits.shape) == [1, 20, 200, 304]
 
 
-def test_the_pyramid_gets_a_fifth_block_that_the_segmentation_does_not_see():
+def test_the_fifth_gse_block_feeds_the_pyramid_only():
     gse = released().gse
     maps = [torch.randn(1, 16, 32 // 2**i, 32 // 2**i) for i in range(5)]
     with torch.no_grad():

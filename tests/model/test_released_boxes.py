@@ -227,7 +227,7 @@ def test_scaling_multiplies_first_and_last_pixel():
     torch.testing.assert_close(last_pixels(scaled), torch.tensor(wanted), rtol=1e-5, atol=1e-4)
 
 
-def test_training_boxes_are_scaled_so_too():
+def test_training_boxes_are_scaled_alike():
     image, target = scene(1)
     resized = resize_sample({"image": image, **target}, (128, 240), BOXES)
     wanted = [[2.5 * x1, 2 * y1, 2.5 * x2, 2 * y2] for x1, y1, x2, y2 in doubles(target["boxes"])]
@@ -248,7 +248,7 @@ def proposals_of(model) -> list[int]:
     return [len(boxes) for boxes in model.rpn.propose(objectness, deltas, anchors, [(600, 600)] * 2)]
 
 
-def test_training_keeps_the_best_proposals_of_all_images_together():
+def test_training_keeps_top_proposals_over_the_batch():
     model = released(rpn_top_train=100, rpn_top_test=100)
     assert proposals_of(model.train()) == [100, 0]
     assert proposals_of(model.eval()) == [100, 100]
@@ -262,7 +262,7 @@ def nearest_crop(parsing, box, size):
     return crop[rows][:, columns]
 
 
-def test_parsing_targets_are_crops_that_end_a_pixel_short():
+def test_parsing_target_crops_omit_the_last_pixel():
     parsing = torch.randint(0, 20, (3, 90, 120), dtype=torch.uint8)
     boxes = PIXELS.clip(random_boxes(60, 90) - 3, (90, 120))
     boxes = boxes[(last_pixels(boxes)[:, 2:] - boxes[:, :2].clamp(min=0) > 1.5).all(dim=1)]  # not empty when rounded
@@ -273,7 +273,7 @@ def test_parsing_targets_are_crops_that_end_a_pixel_short():
         assert torch.equal(crop, nearest_crop(parsing[person], box, 32))
 
 
-def test_the_last_row_and_column_of_a_person_are_not_seen():
+def test_a_persons_last_row_and_column_are_dropped():
     parsing = torch.zeros(1, 40, 40, dtype=torch.uint8)
     parsing[0, 10:18, 10:18] = 1
     parsing[0, 17], parsing[0, :, 17] = 2, 2
@@ -282,7 +282,7 @@ def test_the_last_row_and_column_of_a_person_are_not_seen():
     assert crop_parsing(parsing, person, box, 16).unique().tolist() == [1, 2]
 
 
-def test_the_model_crops_so():
+def test_the_model_uses_these_crops():
     model = released(parsing_samples=2)
     _, target = scene(1)
     target["person_maps"][0, 47] = 5  # the last row of person 0, which ends at 48
@@ -299,7 +299,7 @@ def test_a_crop_without_pixels_has_one():
 
 
 @pytest.mark.parametrize("width", [186, 198, 490])
-def test_nearest_pixels_are_found_in_double_as_opencv_does(width):
+def test_nearest_pixels_match_opencv_in_double(width):
     """Of these widths OpenCV takes, for some i, the pixel before i * width / 128, a whole number."""
     parsing = (torch.arange(700) % 251).to(torch.uint8).expand(1, 4, 700)
     box = torch.tensor([[0.0, 0, width + 1, 4]])

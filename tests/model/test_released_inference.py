@@ -30,7 +30,7 @@ BGR_MEAN = torch.tensor([102.9801, 115.9465, 122.7717])[:, None, None]
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_network_reads_bgr_less_its_mean_and_is_padded_black_at_test(training):
+def test_input_is_bgr_minus_mean_padded_black_at_test(training):
     model, image = released().train(training), scene(1, height=60, width=90)[0]
     batch, sizes = model.normalize_and_pad([image])
     assert batch.shape == (1, 3, 64, 96) and sizes == [(60, 90)]
@@ -80,7 +80,7 @@ def test_pictures_are_resized_without_antialiasing_at_test(size):
         assert (got.float() - TestTransform(120, 200)(image)[:, : got.shape[1], : got.shape[2]]).abs().max() > 20
 
 
-def test_augmented_passes_are_resized_so_too():
+def test_augmented_passes_are_resized_alike():
     model = released(num_classes=CIHP.num_classes)
     scales = Pipeline(model, configured(CONFIG, augment=True), CIHP).augmented.scales
     assert len(scales) == 9 and not any(scale.antialias for scale in scales)

@@ -21,7 +21,7 @@ def test_equals_reference(channels, sizes, layout):
         torch.testing.assert_close(out, want, **TOLERANCES[torch.float32])
 
 
-def test_a_smaller_level_gets_the_mean_of_the_central_four_pixels_of_each_cell():
+def test_downsampling_averages_the_four_center_pixels():
     """Bilinear interpolation without antialiasing: of 4 x 4 or 8 x 8 pixels it sees no more."""
     feature = torch.randn(2, 3, 24, 40)
     levels = [torch.zeros(2, 3, 24 // k, 40 // k) for k in (1, 2, 4, 8)]

@@ -141,7 +141,7 @@ def test_opcheck_with_gradients_of_the_affine():
 
 
 @needs_kernels
-def test_the_statistics_carry_no_silent_zero_gradient():
+def test_statistics_outputs_do_not_silently_drop_gradients():
     features, weights, biases = inputs(4, [(6, 8), (3, 4)])
     features[0].requires_grad_()
     assert [t.requires_grad for t in torch.ops.rpcnn.gse_fuse(features, weights, biases, 2, 1e-5, True)] == [

@@ -30,7 +30,7 @@ def test_equals_torchvision_in_double(count, threshold):
 
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.5, 0.95])
 @pytest.mark.parametrize("far", [0.0, 1e7, 1e15])
-def test_no_partner_is_missed_among_boxes_of_very_different_sizes(far, threshold):
+def test_boxes_of_very_different_sizes_match_torchvision(far, threshold):
     generator = torch.Generator().manual_seed(1)
     rand = lambda *size: torch.rand(*size, generator=generator, dtype=torch.float64)
     extent = 10 ** (4 * rand(2500, 1)) * (0.7 + 0.6 * rand(2500, 2))  # 1 to 10,000
@@ -65,7 +65,7 @@ def test_an_iou_equal_to_the_threshold_is_kept(tenths, dtype):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("tenths", [1, 3, 5, 7])
-def test_whole_numbered_boxes_with_many_equal_ious_match_torchvision_in_double(tenths, dtype):
+def test_integer_boxes_with_equal_ious_match_torchvision(tenths, dtype):
     low = torch.randint(0, 12, (1000, 2))
     boxes = torch.cat([low, low + torch.randint(1, 12, (1000, 2))], 1)
     scores = torch.rand(1000)
@@ -75,7 +75,7 @@ def test_whole_numbered_boxes_with_many_equal_ious_match_torchvision_in_double(t
 
 @pytest.mark.parametrize("function", [nms, nms_reference])
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.7, 1 / 3])
-def test_ious_within_rounding_of_the_threshold_are_decided_as_in_exact_arithmetic(threshold, function):
+def test_ious_near_the_threshold_compare_exactly(threshold, function):
     wrong = []
     for _ in range(100):
         x, y, width, height = (torch.rand(4) * torch.tensor([800.0, 800, 300, 300])).tolist()
@@ -102,12 +102,12 @@ def test_no_area_overflows_or_vanishes(dtype, scale, function):
 
 
 @pytest.mark.parametrize("function", [nms, nms_reference])
-def test_at_threshold_zero_any_common_area_suppresses(function):
+def test_threshold_zero_suppresses_any_overlap(function):
     boxes = torch.tensor([[0, 0, 1e4, 1e4], [-1e4, -1e4, 1e-6, 1e-6], [-1e4, 0, 0, 1e4]])  # IoU 5e-21, touching
     assert function(boxes, torch.tensor([3.0, 2, 1]), 0.0).tolist() == [0, 2]
 
 
-def test_a_hair_above_the_threshold_is_suppressed():
+def test_iou_just_above_the_threshold_is_suppressed():
     # IoU = 0.5 + 2e-8, closer to 0.5 than float can tell.
     boxes = torch.tensor([[0, 0, 100_000, 100], [0, 0, 50_000.004, 100]], dtype=torch.float64)
     assert nms(boxes, torch.tensor([2.0, 1.0]), 0.5).tolist() == [0]
@@ -123,7 +123,7 @@ def test_ties_keep_input_order():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_box_that_is_not_finite_neither_suppresses_nor_is_suppressed(value):
+def test_non_finite_boxes_overlap_nothing(value):
     boxes = torch.tensor([[0, 0, 10, 10], [0, 0, value, 10], [0, 0, 10, 9.5]])
     assert nms(boxes, torch.tensor([1.0, 3.0, 2.0]), 0.5).tolist() == [1, 2]
 
@@ -185,7 +185,7 @@ def test_idxs_of_every_integer_dtype(dtype):
     assert torch.equal(batched_nms(boxes, scores, idxs, 0.4), batched_nms(boxes, scores, torch.arange(200) % 3, 0.4))
 
 
-def test_the_same_for_any_thread_count_and_input_untouched():
+def test_thread_count_changes_neither_output_nor_input():
     boxes, scores = clustered(15_000, spread=3000.0)  # enough for a second thread
     before, results = boxes.clone(), []
     for threads in (1, 2):
@@ -243,7 +243,7 @@ def test_the_dispatcher_refuses_bad_input(arguments):
 
 
 @needs_kernels
-def test_a_meta_tensor_has_no_size_to_give():
+def test_size_of_a_meta_tensor_raises():
     with pytest.raises(RuntimeError):
         nms(torch.zeros(3, 4, device="meta"), torch.zeros(3, device="meta"), 0.5)
 

@@ -49,7 +49,7 @@ def test_by_hand():
     assert parsing_miou(prediction, target, 3).item() == pytest.approx((1 / 3 + 2 / 3 + 1 / 2) / 3)
 
 
-def test_the_easy_cases():
+def test_trivial_cases():
     target = torch.tensor([[[1, 2]], [[0, 0]], [[1, 1]], [[255, 255]]])
     prediction = torch.tensor([[[1, 2]], [[0, 0]], [[2, 2]], [[1, 2]]])
     # equal: 1; only background: 1 (the one class present); disjoint: 0; nothing valid: 0
@@ -61,7 +61,7 @@ def test_targets_outside_the_classes_are_ignored():
     assert parsing_miou(torch.tensor([[[0, 1, 0, 1, 2]]]), target, 3).item() == 1
 
 
-def test_predictions_outside_the_classes_are_wrong():
+def test_predictions_outside_the_classes_count_as_errors():
     # class 1: 1 of 2 (one truth pixel is predicted 9); class 0 absent from both
     assert parsing_miou(torch.tensor([[[1, 9]]]), torch.tensor([[[1, 1]]]), 3).item() == 0.5
 
@@ -80,7 +80,7 @@ def test_no_pixels_score_zero():
     assert parsing_miou(torch.zeros(2, 3, 0, 4), torch.zeros(2, 0, 4, dtype=torch.uint8)).tolist() == [0, 0]
 
 
-def test_the_same_for_any_thread_count_and_input_untouched():
+def test_thread_count_changes_neither_output_nor_input():
     logits, target = case(9)
     before, results = (logits.clone(), target.clone()), []
     for threads in (1, 2):

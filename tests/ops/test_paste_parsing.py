@@ -40,7 +40,7 @@ def test_agrees_with_the_definition(size, map_size, options):
     )
 
 
-def test_people_who_are_nowhere_are_nobody():
+def test_invalid_or_outside_boxes_paint_nothing():
     probabilities, boxes, _, _ = scene(people=5)
     boxes[0] = torch.tensor([math.nan, 0, 5, 5])
     boxes[1] = torch.tensor([0, 0, math.inf, 5])
@@ -51,12 +51,12 @@ def test_people_who_are_nowhere_are_nobody():
     assert_agree((got, want))
 
 
-def test_nobody_and_no_global_map_is_empty():
+def test_without_people_and_global_map_result_is_empty():
     labels, instances, people = paste_parsing(torch.zeros(0, K, 8, 8), torch.zeros(0, 4), (5, 6))
     assert not labels.any() and not instances.any() and people.shape == (0, 5, 6)
 
 
-def test_of_equal_probabilities_the_lower_class_wins():
+def test_equal_probabilities_take_the_lower_class():
     labels, _, people = paste_parsing(torch.full((1, 3, 4, 4), 0.25), torch.tensor([[0.0, 0, 6, 5]]), (5, 6))
     assert not people.any() and not labels.any()  # class 0 ties with the others
 
@@ -74,7 +74,7 @@ def test_any_number_of_threads_gives_the_same():
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_strips_of_the_reference_do_not_show(monkeypatch):
+def test_reference_strips_do_not_change_the_result(monkeypatch):
     probabilities, boxes, painted, semantic = scene()
     arguments = (probabilities, boxes, painted.to(torch.uint8), semantic, 37.0, 53.0, 37, 53, 0.2, 0.3, True, True)
     whole = paste_parsing_reference(*arguments)

@@ -38,7 +38,7 @@ def test_equals_reference(layout, size, channels):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
-def test_half_maps_accumulate_in_float_and_boxes_stay_exact(dtype):
+def test_half_features_accumulate_in_float(dtype):
     x, boxes = torch.randn(2, 8, 40, 50).to(dtype), random_boxes(20)
     boxes[:, [1, 3]] += 2049.3  # half numbers are two apart here
     wide = torch.float64 if dtype == torch.float64 else torch.float32

@@ -135,7 +135,7 @@ def test_bad_input_is_named(features, message):
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_every_half_number_is_read_exactly_and_sums_round_as_torchs(dtype):
+def test_half_sums_round_as_in_pytorch(dtype):
     every = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int16).view(dtype).view(1, 1, 256, 256)
     other = every.flatten()[torch.randperm(1 << 16, generator=torch.Generator().manual_seed(0))].view_as(every)
     assert torch.equal(upsample_sum([every]).isnan(), every.isnan())

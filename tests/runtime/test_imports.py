@@ -22,12 +22,12 @@ def test_a_name_gives_the_object_itself():
         ("a:b:c", r"thing: must be package\.module:name"),
     ],
 )
-def test_a_name_of_nothing_is_an_error_that_says_which(name, message):
+def test_an_unknown_name_raises_and_is_named(name, message):
     with pytest.raises(ValueError, match=message):
         import_object(name, "thing")
 
 
-def test_what_a_module_itself_fails_to_import_is_not_hidden(tmp_path, monkeypatch):
+def test_an_import_error_inside_the_module_is_shown(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "needs_more.py").write_text("import no_such_dependency\n", encoding="utf-8")
     with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):

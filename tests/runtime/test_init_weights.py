@@ -27,7 +27,7 @@ def test_the_same_labels_take_every_tensor():
     assert lines == [f"{len(weights.state)} of {len(weights.state)} tensors taken"]
 
 
-def test_other_classes_leave_new_what_depends_on_them_and_name_it():
+def test_class_dependent_weights_stay_new_and_are_named():
     weights, model = trained(), tiny(num_classes=4)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     lines = init_from(model, weights, FOUR)
@@ -42,7 +42,7 @@ def test_other_classes_leave_new_what_depends_on_them_and_name_it():
     assert "new: gse.logits.weight [4, 16, 1, 1], in the weights [6, 16, 1, 1]" in lines
 
 
-def test_classes_of_one_name_are_copied_where_asked():
+def test_classes_of_equal_name_are_copied_on_request():
     weights, model = trained(), tiny(num_classes=4)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     lines = init_from(model, weights, FOUR, "same-names")
@@ -56,7 +56,7 @@ def test_classes_of_one_name_are_copied_where_asked():
     assert sum("3 classes of the same name copied" in line for line in lines) == len(CLASS_AXES)
 
 
-def test_equal_counts_of_other_names_are_other_classes():
+def test_classes_are_compared_by_name():
     others = LabelSet("others", ("background", "a", "b", "c", "d", "e"))
     model = tiny()
     before = model.state_dict()["gse.logits.bias"].clone()
@@ -71,6 +71,6 @@ def test_parts_that_only_one_side_has_are_named():
     assert any(line.startswith("unused: prsn.fc1.weight") for line in lines)
 
 
-def test_weights_of_which_nothing_fits_are_an_error():
+def test_weights_without_any_match_raise():
     with pytest.raises(ValueError, match=r"train\.init_weights: none of the weights fits"):
         init_from(tiny(), Weights({"other": torch.zeros(1)}, Config(), SIX), SIX)

@@ -22,6 +22,6 @@ def test_no_warmup():
     assert learning_rate(1, 0.02, 16, (), 0) == 0.02
 
 
-def test_cosine_falls_from_the_base_rate_over_half_of_it_to_zero():
+def test_cosine_decays_from_the_base_rate_to_zero():
     rate = lambda iteration: learning_rate(iteration, 0.02, 16, (500,), 100, cosine_over=1100)
     assert [rate(100), rate(600), rate(1100)] == pytest.approx([0.02, 0.01, 0.0])

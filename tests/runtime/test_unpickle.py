@@ -82,7 +82,7 @@ def test_storages_of_a_gpu_are_read_on_the_cpu(tmp_path):
 
 @FORMATS
 @pytest.mark.parametrize("wrapper", ["model", "state_dict"])
-def test_a_checkpoint_gives_its_network_and_names_the_rest(zipped, wrapper, foreign, tmp_path):
+def test_loading_takes_the_network_and_names_other_entries(zipped, wrapper, foreign, tmp_path):
     solver = foreign(rate=0.02, steps=[1, 2], inner=foreign(name="sgd"))
     solver.immutable = True
     optimizer = {"state": {0: {"momentum_buffer": torch.randn(9)}}}
