@@ -3,7 +3,7 @@ import pathlib
 
 import pytest
 
-# Threads that wait by spinning keep the cores from every other process on a busy machine: ten times slower tests.
+# Spinning threads block the cores for other processes: on a busy machine the tests are ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
@@ -18,7 +18,7 @@ def _seed():
 
 @pytest.fixture(params=["compiled", "numpy"])
 def core(request, monkeypatch) -> None:
-    """The test runs with the compiled rpcnn._labelmaps and rpcnn._metrics, and without them in numpy."""
+    """Run the test twice: with the compiled rpcnn._labelmaps and rpcnn._metrics, and with the numpy fallback."""
     from rpcnn.labelmaps import compiled
     from rpcnn.metrics import counting
 
@@ -31,7 +31,7 @@ def core(request, monkeypatch) -> None:
 
 @pytest.fixture(scope="session")
 def sample_data() -> pathlib.Path:
-    """The folder with cihp_sample/, photos/ and weights/ that RPCNN_SAMPLE_DATA names; tests skip without it."""
+    """The folder RPCNN_SAMPLE_DATA with cihp_sample/, photos/ and weights/; skip the test if it is not set."""
     folder = os.environ.get("RPCNN_SAMPLE_DATA", "")
     if not folder or not os.path.isdir(folder):
         pytest.skip("RPCNN_SAMPLE_DATA does not name a folder with the CIHP sample")

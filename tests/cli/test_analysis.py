@@ -40,7 +40,7 @@ def scene(boxes, parts=(2, 5, 9, 16)):
 
 
 def detections(boxes, box_scores, people, iou_scores=None, semantic=None):
-    """What a network would say that sees label maps `people` [n, H, W] in its boxes."""
+    """Detections of a network that predicts exactly the label maps `people` [N, H, W] in its boxes."""
     probabilities = torch.zeros(len(boxes), CLASSES, 40, 40)
     for i, (x1, y1, x2, y2) in enumerate(boxes):
         rows = (y1 + (torch.arange(40) + 0.5) * (y2 - y1) / 40).long().clamp(0, HEIGHT - 1)
@@ -65,8 +65,8 @@ TWO = [(4, 6, 30, 54), (40, 4, 70, 56)]
 
 @pytest.fixture
 def two():
-    """Two people: the second parsed well, the first with two of its four parts wrong, yet with the better box score;
-    then the second again, cut off at its knees, and a box beside everybody."""
+    """Two people and four detections: the first person with two of four parts wrong but the higher box score, the
+    second parsed correctly, a duplicate of the second cut off at the knees, and a false positive."""
     sample = scene(TWO)
     wrong = sample["person_maps"][0].clone()
     wrong[wrong == 9] = 12
@@ -89,9 +89,9 @@ def test_true_parsing_gives_found_people_overlap_1(two):
     overlap = matches_of(sample, truth).overlap
     whole = [i for i, box in enumerate(result.boxes.tolist()) if tuple(map(round, box)) in TWO]
     assert len(whole) == 2 and overlap[whole] == pytest.approx(1)
-    assert not truth.person_maps[3].any()  # the box beside everybody
+    assert not truth.person_maps[3].any()  # the false positive
     cut = [i for i, box in enumerate(result.boxes.tolist()) if round(box[3]) == 44]
-    assert 0.5 < overlap[cut[0]] < 1  # the parsing branch sees no further than its box
+    assert 0.5 < overlap[cut[0]] < 1  # parsing is limited to the box
     assert not truth.person_maps[cut[0]][44:].any()
 
 
@@ -103,7 +103,7 @@ def test_true_parsing_makes_unknown_pixels_background(two):
 
 
 def test_true_scores_rank_perfectly(two):
-    """At every threshold, AP^p is what can be found at all."""
+    """At every threshold, AP^p reaches the recall."""
     sample, result = two
     matches = matches_of(sample, result)
     best = np.where(bounds.is_best(matches), matches.overlap, 0.0)
@@ -111,7 +111,7 @@ def test_true_scores_rank_perfectly(two):
     ranked = matches_of(sample, truth)
     assert ranked.scores.tolist() == sorted(ranked.scores.tolist(), reverse=True)
     assert ranked.overlap[:2].tolist() == pytest.approx(ranked.scores[:2].tolist(), abs=1e-6)
-    assert ranked.scores[2:].tolist() == [0, 0]  # a person found twice, and nobody
+    assert ranked.scores[2:].tolist() == [0, 0]  # a duplicate and a false positive
     reachable = [max(matches.overlap[matches.person == g]) for g in range(2)]
     for threshold in (0.1, 0.3, 0.5, 0.7, 0.9):
         assert ap_p([ranked], threshold) == pytest.approx(50 * sum(r > threshold for r in reachable))
@@ -136,7 +136,7 @@ def test_repainting_predictions_gives_the_predicted_map(two):
 
 
 class SyntheticPipeline(Pipeline):
-    """A pipeline whose network says of each of `images` what `found` holds."""
+    """A pipeline whose network predicts `found[i]` for `images[i]`."""
 
     def __init__(self, config):
         model = torch.nn.Module()
@@ -152,7 +152,7 @@ class SyntheticPipeline(Pipeline):
 
 
 class Synthetic:
-    """A trained model's place taken by perturbed truth: shifted boxes, swapped parts, doubles, boxes beside people."""
+    """A fake model that predicts perturbed ground truth: shifted boxes, swapped parts, duplicates, false positives."""
 
     def __init__(self, images=24, seed=0):
         self.pipeline = SyntheticPipeline(configured(Config(), gse=False))
@@ -186,14 +186,14 @@ class Synthetic:
 
 
 def parse_true_boxes(pipeline, image, boxes):
-    """As bounds.detect, for a network that gives all people the right first and a wrong second half."""
+    """Replace bounds.detect by a network that is right on labels up to 5 and predicts 11 for all others."""
     sample = next(sample for sample in pipeline.images if sample["image"] is image)
     half = torch.where(sample["person_maps"] > 5, 11, sample["person_maps"])
     return pipeline.detect(image), detections([tuple(map(int, box)) for box in boxes], [1.0] * len(boxes), half)
 
 
 def test_true_parsing_and_true_scores_raise_ap_p(monkeypatch):
-    """Perturbed truth as predictions: true parsing and true scores each raise AP^p_vol."""
+    """With perturbed ground truth as predictions, true parsing and true scores each raise AP^p_vol."""
     monkeypatch.setattr(bounds, "detect", parse_true_boxes)
     results = bounds.bounds(Synthetic())
     plain = results["as predicted"]
@@ -201,14 +201,14 @@ def test_true_parsing_and_true_scores_raise_ap_p(monkeypatch):
     assert results["true parsing"]["ap_p_vol"] > plain["ap_p_vol"] + 5
     assert results["true parsing"]["pcp_50"] > plain["pcp_50"] + 5 and results["true parsing"]["miou"] > plain["miou"]
     assert results["true scores"]["ap_p_vol"] > plain["ap_p_vol"] + 2
-    assert results["true scores"]["ap_p_vol"] > results["true IoU of all"]["ap_p_vol"] + 1  # people found twice
+    assert results["true scores"]["ap_p_vol"] > results["true IoU of all"]["ap_p_vol"] + 1  # duplicates
     for key in (f"ap_p_{threshold}" for threshold in range(10, 100, 10)):
         assert results["true scores"][key] >= max(plain[key], results["true IoU of all"][key]) - 1e-9
     assert results["true boxes"]["ap_bbox"] == pytest.approx(100)
 
 
 def test_true_boxes_get_box_score_1_and_predicted_parsing():
-    """On a network of random weights: what it says about the true boxes is what it says about these boxes anyway."""
+    """With random weights, the parsing of the true boxes equals the parsing of these boxes as detections."""
     config = configured(load_config("painted"), fpn_channels=16, parsing_channels=16, test_short_side=96)
     model = build_model(config, CLASSES).eval()
     pipeline = Pipeline(model, config, CIHP)
@@ -275,7 +275,7 @@ def test_a_point_per_detection(two):
 
 
 def test_modes_see_one_pass_of_the_network_three_ways(two):
-    """A global map that knows one half of the picture and people of the other: combined they are right."""
+    """The global map is right on one half of the image, the people on the other; combined, all of it is right."""
     sample, _ = two
     semantic = torch.nn.functional.one_hot(sample["label_map"].long(), CLASSES).permute(2, 0, 1).float()
     semantic[:, :, 40:] = 0

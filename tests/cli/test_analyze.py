@@ -144,7 +144,7 @@ def test_help_explains_every_command(command, capsys):
 
 @pytest.mark.slow
 def test_true_parsing_and_scores_raise_ap(data, tmp_path):
-    """Ninety iterations on painted people: people are found, their maps and scores are poor."""
+    """A model after 90 iterations on painted people: it finds people, with poor maps and scores."""
     size = ["--data.options", "train=60", "val=20", "--data.workers", "0", "--data-root", data]
     folder = train(["painted", *size, "--iterations", "90", "--device", "cpu", "--output", str(tmp_path / "run")])
     results = main(["bounds", str(folder), "--output", str(tmp_path / "bounds")])
@@ -159,7 +159,7 @@ def test_true_parsing_and_scores_raise_ap(data, tmp_path):
 
 @pytest.fixture
 def known(monkeypatch):
-    """Correlations that need no network: those of a run are a tenth of its seed."""
+    """Replace the correlations by known values: a tenth of the run's seed."""
     part = lambda seed: {score: {"pearson": seed / 10, "spearman": None} for score in ("box_score", "score")}
     found = lambda folder, config, arguments, prog: {"matched": part(config.run.seed)}
     monkeypatch.setattr(runs, "cached_correlations", found)
@@ -273,7 +273,7 @@ def test_an_ablation_changes_only_the_rows_settings(name):
 
 
 def test_the_papers_changes_are_those_it_prints():
-    """In brackets in Tables 1, 7 and 8, as printed."""
+    """The changes printed in brackets in Tables 1, 7 and 8."""
     minus = lambda row, base: tuple(round(a - b, 1) for a, b in zip(row, base, strict=True))
     plain = paper.BOUNDS["as predicted"]
     assert [minus(row, plain) for row in list(paper.BOUNDS.values())[1:]] == [

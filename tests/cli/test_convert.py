@@ -1,6 +1,6 @@
-"""Released checkpoints and ImageNet ResNets in our format: every name, every shape, and what the network computes.
+"""Converting released checkpoints and ImageNet ResNets: names, shapes and outputs of the network.
 
-The authors' own files are not here; a checkpoint of the same names and shapes with random numbers stands for them.
+The authors' files are not included; the tests use checkpoints of the same names and shapes with random weights.
 """
 
 import os
@@ -44,7 +44,7 @@ def source() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def converted(source, tmp_path_factory):
-    """What the command line makes of a checkpoint as the released code saves it: file, report."""
+    """Convert a checkpoint in the released code's format on the command line; return the file and the report."""
     folder = tmp_path_factory.mktemp("released")
     module = types.ModuleType("utils.collections")
     exec("class AttrDict(dict): pass", module.__dict__)
@@ -83,14 +83,14 @@ def released(source) -> Released:
 
 
 def close(got, expected):
-    """Up to the order of additions, against the largest value."""
+    """Assert equality up to the order of additions, relative to the largest value."""
     if isinstance(expected, torch.Tensor):
         got, expected = [got], [expected]
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=2e-5 * float(b.abs().max()))
 
 
-# --- what is in the file
+# --- content of the converted file
 
 
 def test_converted_file_is_a_released_variant_model(converted):
@@ -125,7 +125,7 @@ def test_the_long_report_names_every_tensor(tmp_path, capsys):
     assert ["RPN.head.cls_logits.bias", "rpn.objectness.bias", "[3]"] in lines
 
 
-# --- what it computes
+# --- outputs of the converted network
 
 
 def test_backbone(model, released):
@@ -169,7 +169,7 @@ def test_box_head(model, released):
         expected_classes, expected_deltas = released.box_head(pooled)
         close(classes, expected_classes)
         close(deltas[:, 1], expected_deltas)
-        # Where a box goes: weights 10, 10, 5, 5 and class 1 are the person's.
+        # Box decoding: weights 10, 10, 5, 5 and class 1 are the person's.
         model.box_head.min_score = -1.0
         moved = model.box_head.candidates(classes, deltas / 10, [boxes], [(10_000, 10_000)])[0]
         wanted = decode_boxes(expected_deltas / 10 / torch.tensor([10.0, 10, 5, 5]), boxes)
@@ -202,11 +202,11 @@ def test_the_norms_are_folded_again_where_asked(source, tmp_path):
     assert changed == 53
 
 
-# --- other checkpoints of the released code, and what is not one
+# --- other released checkpoints, and invalid files
 
 
 def fake(test: bool = False, classes: int = 20) -> dict[str, torch.Tensor]:
-    """Names and shapes of a checkpoint that takes no memory; constants as they are."""
+    """A checkpoint's names and shapes in tensors without memory; constants have their real values."""
     state = {key: torch.zeros(()).expand(shape) for key, shape in released_shapes(test, classes).items()}
     state |= {
         f"RPN.anchor_generator.cell_anchors.{i}": torch.tensor(a, dtype=torch.float32) for i, a in enumerate(ANCHORS)
@@ -296,7 +296,7 @@ def test_changed_pixels_give_the_same_features(source, target, imagenet):
     got = stem(imagenet | change_pixels(imagenet, source, target), target)
     inside = (..., slice(2, -2), slice(2, -2))  # a 7x7 window at stride 2 leaves the image at two positions
     torch.testing.assert_close(got[inside], expected[inside], rtol=1e-4, atol=1e-3)
-    assert (stem(imagenet, target) - expected)[inside].abs().max() > 1  # the change is not idle
+    assert (stem(imagenet, target) - expected)[inside].abs().max() > 1  # the conversion changes the weights
 
 
 def test_an_imagenet_resnet_becomes_a_body(imagenet, tmp_path, capsys):

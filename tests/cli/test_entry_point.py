@@ -1,4 +1,4 @@
-"""``rpcnn COMMAND``: the commands by name, and one way to fail."""
+"""``rpcnn COMMAND``: commands by name, and uniform error handling."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Two processes evaluate exactly what one does, and fail together."""
+"""Evaluation with two processes equals one process, and failures end both."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ from rpcnn.train import main as train
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed")
 
-# With batch norm, whose running means are each process's own while it trains; with everybody the network can find.
+# Batch norm, because its running means differ between processes in training; score limit 0, to keep all detections.
 RUN = [*TINY, "--model.backbone-norm", "bn", "--inference.min-box-score", "0", "--inference.min-parsing-score", "0"]
 ONE = ["--data.options", "train=8", "val=1", "short_side=[96, 128]"]
 OPTIONS = ["--data.workers", "0", "--run.pictures", "2", "--run.save-predictions", "coco"]
@@ -30,7 +30,7 @@ def refuse(*arguments, **options):
 
 
 def work(rank: int, folder: str) -> None:
-    """What each of the two processes does; every command joins a process group of its own and leaves it."""
+    """Run all commands in one of the two processes; each command has its own process group."""
     torch.set_num_threads(1)
     told = {}
 
@@ -87,13 +87,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def told(folder):
-    """Of each process, by the name of the command: its result or how it ended, and what it printed."""
+    """Per process, a dict from command name to its result or exit message, and its output."""
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
 @pytest.fixture(scope="module")
 def alone(folder):
-    """The folder of the same evaluation by one process."""
+    """Output folder of the same evaluation with one process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     evaluate([str(folder / "run"), *OPTIONS, "--output", str(folder / "alone")])

@@ -1,4 +1,4 @@
-"""python -m rpcnn.evaluate --predictions: anybody's predictions against a data set."""
+"""python -m rpcnn.evaluate --predictions: evaluate stored predictions on a data set."""
 
 import json
 import os

@@ -28,7 +28,7 @@ def setup(mode, torch_stub=None, arguments=("build_ext", "--dry-run"), **environ
 
 @pytest.fixture
 def cpu_torch(tmp_path):
-    """A stand-in for a CPU build of torch, as far as the build looks at it before it compiles."""
+    """A fake CPU build of torch with the attributes that setup.py reads before it compiles."""
     (tmp_path / "torch").mkdir()
     text = "class version:\n    cuda = None\n__version__ = '2.11.0+cpu'\n__file__ = __file__\n"
     (tmp_path / "torch" / "__init__.py").write_text(text)
@@ -153,7 +153,7 @@ def test_info_lists_every_op_and_module():
 
 @pytest.mark.slow
 def test_editable_install_works_from_the_clones_parent(tmp_path):
-    """There, Python also finds the clone itself, as a namespace package without any module of ours."""
+    """In the parent folder Python also finds the clone itself, as an empty namespace package of the same name."""
     clone, venv = tmp_path / "rpcnn", tmp_path / "venv"
     clone.mkdir()
     shutil.copytree(ROOT / "rpcnn", clone / "rpcnn", ignore=shutil.ignore_patterns("*.so", "__pycache__"))

@@ -1,4 +1,4 @@
-"""Own classes through the command line, from training to pictures: a folder without code, and a class of one's own."""
+"""Custom data on the command line, from training to prediction: a folder without code, and a data set class."""
 
 import json
 import pathlib

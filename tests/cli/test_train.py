@@ -83,7 +83,7 @@ def test_resuming_gives_the_unbroken_run_bit_for_bit(run, data, tmp_path):
         "--run.no-evaluate",
     ]
     train(arguments)
-    (folder / "state-4.pt").unlink()  # as if the run had ended after iteration 2
+    (folder / "state-4.pt").unlink()  # as if the run had stopped after iteration 2
     (folder / "model.safetensors").unlink()
     train([*arguments, "--resume", "auto"])
     whole, resumed = load_file(run / "model.safetensors"), load_file(folder / "model.safetensors")
@@ -116,7 +116,7 @@ def test_evaluate_gives_what_training_reported(run, tmp_path):
 
 @pytest.fixture
 def nondeterministic():
-    """Afterwards, determinism is what it was."""
+    """Restore the determinism setting after the test."""
     yield
     torch.use_deterministic_algorithms(False)
 
@@ -299,7 +299,7 @@ def test_compile_means_the_backbone_and_the_pyramid(really, data, tmp_path, monk
 
 @pytest.mark.slow
 def test_torchrun_with_gloo_equals_one_process(data, tmp_path):
-    """Two processes with one image each against one with two: the same losses, scene sizes and scales differing."""
+    """Two processes with one image each equal one process with two, for scenes of different sizes and scales."""
     extra = [*TINY, "--data-root", data, "--iterations", "4", "--run.log-every", "1"]
     extra += ["--model.backbone-norm", "gn"]  # batch statistics are each process's own
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -9,7 +9,7 @@ from rpcnn.ops import gse_fuse_reference
 
 
 def run(sizes, channels, groups, layout, align_corners, offset=0.0, spread=1.0, dtype=torch.float32):
-    """(kernel's, reference's) results: [out, gradients of features, weights, biases]."""
+    """Results of the kernel and of the reference: [out, gradients of features, weights, biases]."""
     wide = emulator.accumulation(dtype)
     features = [LAYOUTS[layout]((offset + spread * torch.randn(2, channels, *size)).to(dtype)) for size in sizes]
     weights = [1 + 0.3 * torch.randn(channels, dtype=wide) for _ in sizes]

@@ -15,7 +15,7 @@ def clustered(count, spread=300.0):
 
 
 def emulated(boxes, scores, threshold, max_keep=None, idxs=None):
-    """What csrc/cuda/nms.cu does: keys, a stable sort, the bands."""
+    """The steps of csrc/cuda/nms.cu: sort keys, stable sort, bands."""
     n = len(boxes)
     keys = torch.empty(n, dtype=torch.int64)
     emulator.call("nms_keys", scores.dtype, scores, scores.stride(0), n, keys)

@@ -13,7 +13,7 @@ DEFAULTS = {"semantic_weight": 0.0, "semantic_gate": math.inf, "paint_labels": T
 
 
 def emulated(probabilities, boxes, size, painted, semantic=None, covered=None, **options):
-    """What the kernel writes; every output starts as 77."""
+    """Outputs of the kernel; each is filled with 77 before."""
     knobs = DEFAULTS | options
     (people, classes, *cells), (height, width) = probabilities.shape, size
     labels = torch.full(size, 77, dtype=torch.uint8)

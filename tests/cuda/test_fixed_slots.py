@@ -1,4 +1,4 @@
-"""Training with results of fixed sizes, as on a GPU, gives the losses of training with just the boxes there are."""
+"""Training with fixed-size (padded) results, as on a GPU, gives the same losses as without padding."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def fixed(keys, count):
 
 @pytest.fixture
 def on_the_device(monkeypatch):
-    """Makes the CPU behave as an accelerator does."""
+    """Make the CPU use fixed-size results, as an accelerator does."""
 
     def apply():
         monkeypatch.setattr(boxes_module, "slots", fixed)

@@ -1,4 +1,4 @@
-"""The check that somebody with a GPU runs once, as far as it goes without one."""
+"""The self-check for GPU users, as far as it runs without a GPU."""
 
 import dataclasses
 import glob

@@ -1,4 +1,4 @@
-"""A training step waits for the GPU nowhere: run with tensors that have a device and no values.
+"""A training step never synchronizes with the GPU: run with tensors that have a device but no values.
 
 Fake CUDA tensors take the forward pass with the losses, in every precision. Autograd's engine asks a fake CUDA device
 for its streams, which needs a GPU, so the whole step, backward and optimizer included, runs on meta tensors, which
@@ -33,7 +33,7 @@ LOSSES = {"rpn_objectness", "rpn_box", "box_class", "box_regression", "parsing",
 
 
 class NoCopies(TorchDispatchMode):
-    """Raises RuntimeError at an op whose tensors lie on two devices; zero-dimensional CPU numbers are arguments."""
+    """Raise RuntimeError at an op with tensors on two devices; zero-dimensional CPU tensors are allowed."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
@@ -48,7 +48,7 @@ COPIES = {torch.ops.aten._to_copy, torch.ops.aten.copy_, torch.ops.aten._copy_fr
 
 
 def batch(device, people=(2, 1)):
-    """Images and targets as the loader's batch lies on the device."""
+    """Images and targets as the loader puts them on the device."""
     with torch.device(device):
         images = [torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8) for _ in range(IMAGES)]
         targets = [

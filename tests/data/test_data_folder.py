@@ -1,4 +1,4 @@
-"""One's own pictures and classes: maps or a COCO file, and the labels.toml."""
+"""Custom images and classes: label maps or a COCO file, and labels.toml."""
 
 import json
 import pickle

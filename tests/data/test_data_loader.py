@@ -13,7 +13,7 @@ SIZES = np.array([(60, 80)] * 13 + [(80, 60)] * 8 + [(64, 64)] * 2)
 
 
 class Pictures(torch.utils.data.Dataset):
-    """A data set of empty pictures whose color is their index."""
+    """A data set of uniform images whose color is their index."""
 
     sizes = SIZES
     bad = ()

@@ -1,4 +1,4 @@
-"""Data sets by name, by dotted name and by their files; their options; and what the base class gives a stranger's."""
+"""Data sets by name, dotted name and files; their options; and what the base class provides to custom classes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What makes a command on painted scenes a matter of seconds."""
+"""Command-line options that make a command on painted scenes finish in seconds."""
 
 TINY = [
     *("--data.options", "train=8", "val=3", "short_side=[96, 128]"),

@@ -10,7 +10,7 @@ def write_png(path, array):
 
 
 def cihp_maps(height, width, people):
-    """Category and human map of `people` = {k: (part, x1, y1, x2, y2)}."""
+    """Category and human map, uint8 [H, W], of `people` = {human id: (part, x1, y1, x2, y2)}, x2 and y2 exclusive."""
     category, human = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8)
     for k, (part, x1, y1, x2, y2) in people.items():
         category[y1:y2, x1:x2], human[y1:y2, x1:x2] = part, k
@@ -18,7 +18,7 @@ def cihp_maps(height, width, people):
 
 
 def write_cihp_image(root, stem, people, height=40, width=60, split="Training"):
-    """One image of a CIHP tree, with its maps."""
+    """Write one image of a CIHP tree and its category and human maps; `people` as in `cihp_maps`."""
     folder = root / split
     (folder / "Images").mkdir(parents=True, exist_ok=True)
     colors = np.random.default_rng(int(stem)).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -29,7 +29,7 @@ def write_cihp_image(root, stem, people, height=40, width=60, split="Training"):
 
 
 def write_mhp_image(root, stem, maps, split="train", shape=(40, 60)):
-    """One image of an MHP-v2 tree; each person's file has three channels, with the labels in the first."""
+    """Write one image of an MHP-v2 tree; each person's file has three channels, the first holds the labels."""
     folder = root / split
     (folder / "images").mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((*shape, 3), 90, np.uint8)).save(folder / "images" / f"{stem}.jpg")
@@ -45,18 +45,18 @@ pairs = [["Left-arm", "Right-arm"]]
 colors = { Head = "#ff8000" }
 ignore = 9
 """
-"""A labels.toml."""
+"""Content of a labels.toml with five classes."""
 
 
 def write_picture(path, height=40, width=60):
-    """A picture of noise that its name decides."""
+    """Write an image of noise, seeded by its file name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(list(path.stem.encode())).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
 
 
 def write_own_image(root, stem, people, height=40, width=60, split="train", person_map=True):
-    """One image of a folder of one's own, with the labels of FIVE; people as in `cihp_maps`."""
+    """Write one image of a custom folder data set with the labels of FIVE; `people` as in `cihp_maps`."""
     (root / split).mkdir(parents=True, exist_ok=True)
     (root / "labels.toml").write_text(FIVE)
     write_picture(root / split / "images" / f"{stem}.jpg", height, width)

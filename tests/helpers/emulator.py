@@ -1,4 +1,4 @@
-"""Compiles the CUDA kernel headers for the CPU emulator of tests/cuda/simt and calls them through ctypes."""
+"""Compile the CUDA kernel headers for the CPU emulator of tests/cuda/simt and call them through ctypes."""
 
 import ctypes
 import functools
@@ -20,7 +20,7 @@ ORDERS = [("ascending", 0, 0), ("descending", 1, 0), ("random", 2, 1), ("random_
 
 
 def _cuda_include() -> list[str]:
-    """A toolkit's headers give the half types; without one the emulator runs the float kernels only."""
+    """Include path of the CUDA toolkit, whose headers define the half types; without it only float kernels run."""
     if not shutil.which("nvcc"):
         return []
     command = ["nvcc", "--dryrun", "-x", "cu", "-c", os.devnull, "-o", os.devnull]
@@ -29,7 +29,7 @@ def _cuda_include() -> list[str]:
 
 
 def build(target: str, flags=("-O1",)) -> None:
-    """Compiles tests/cuda/simt into the shared library `target`; skips where there is no g++ for x86-64."""
+    """Compile tests/cuda/simt into the shared library `target`; skip the test without g++ for x86-64."""
     if not shutil.which("g++") or os.uname().machine != "x86_64":
         pytest.skip("the CUDA emulator needs g++ on x86-64")
     sources = sorted(glob.glob(os.path.join(ROOT, "tests", "cuda", "simt", "*.cpp")))
@@ -54,7 +54,7 @@ def library() -> ctypes.CDLL:
 
 
 def argument(value):
-    """A Python value as a C argument: tensors by address, lists of them as tables, dtypes by number, ints as int64."""
+    """Convert to a C argument: tensor to address, list of tensors to table, dtype to number, int to int64."""
     if value is None:
         return ctypes.c_void_p(None)
     if isinstance(value, torch.Tensor):
@@ -71,7 +71,7 @@ def argument(value):
 
 
 def recorded(value):
-    """An argument as plain Python data: a tensor as (its memory, the offset of its first element)."""
+    """Convert an argument to plain data: a tensor to (its storage as bytes, byte offset of its first element)."""
     if isinstance(value, torch.dtype):
         return DTYPES.index(value)
     if isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
@@ -83,9 +83,9 @@ def recorded(value):
 
 
 def call(name: str, *arguments) -> None:
-    """Runs an exported launcher; raises RuntimeError with the emulator's text where it found a fault.
+    """Run an exported launcher; raise RuntimeError with the emulator's message if it finds a fault.
 
-    Where RPCNN_SIMT_RECORD names a file, the call is written to it first (tests/cuda/simt/replay.py makes it again).
+    If RPCNN_SIMT_RECORD names a file, the call is appended to it first, for tests/cuda/simt/replay.py.
     """
     if record := os.environ.get("RPCNN_SIMT_RECORD"):
         with open(record, "ab") as file:
@@ -98,12 +98,12 @@ def call(name: str, *arguments) -> None:
 
 
 def accumulation(dtype: torch.dtype) -> torch.dtype:
-    """What the kernels add in."""
+    """Dtype in which the kernels accumulate."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def adjoint_scratch(images: int, channels: int, sizes, dtype: torch.dtype) -> torch.Tensor:
-    """The maps between the two launches of a pyramid's adjoint, to the last element (csrc/cuda/pyramid_sum_kernel.cuh).
+    """Scratch of exactly the size that the pyramid's two adjoint launches need (csrc/cuda/pyramid_sum_kernel.cuh).
 
     sizes: (height, width) of the levels, the finest first.
     """
@@ -112,11 +112,11 @@ def adjoint_scratch(images: int, channels: int, sizes, dtype: torch.dtype) -> to
 
 
 def tolerance(dtype: torch.dtype) -> dict[str, float]:
-    """Of sums of some dozens of terms of order 1, rounded to the dtype once."""
+    """Tolerances for sums of a few dozen terms near 1 that are rounded to the dtype once."""
     relative = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}[dtype]
     return {"rtol": relative, "atol": relative}
 
 
 def schedule(order: tuple[str, int, int]) -> None:
-    """Sets the order in which the emulator runs blocks and threads."""
+    """Set the order in which the emulator runs blocks and threads."""
     call("simt_order", order[1], order[2])

@@ -1,4 +1,4 @@
-"""Inference with the settings of the default configuration, each of which a test may change."""
+"""Inference with the default configuration; tests override single settings."""
 
 from rpcnn.config import Config
 from rpcnn.inference.augmented import AugmentedInference

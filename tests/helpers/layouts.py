@@ -1,4 +1,4 @@
-"""What op tests share: memory layouts, tolerances, and the mark of those that need compiled kernels."""
+"""Memory layouts, tolerances and the skip mark for tests that need compiled kernels."""
 
 import pytest
 import torch

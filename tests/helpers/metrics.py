@@ -1,4 +1,4 @@
-"""A metric that is none of the package's."""
+"""A custom metric."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from rpcnn.metrics import Metric
 
 
 class RightNumber(Metric):
-    """Of images: share with as many predicted people as true ones."""
+    """Percentage of images with as many predicted people as true ones."""
 
     columns = (("Number", "right_number"),)
     needs_people = ("right_number",)

@@ -1,4 +1,4 @@
-"""A tiny network, backbones, scenes to feed them and a training step, for the tests of many rooms."""
+"""A tiny network, backbones, input scenes and a training step, shared by many tests."""
 
 import copy
 import dataclasses
@@ -41,7 +41,7 @@ NUM_CLASSES = 6
 
 
 def configured(config: Config, **changes) -> Config:
-    """A copy with fields changed, of whatever group: no two have one name; those of the variant, too."""
+    """Copy `config` with fields changed by name; field names are unique over all groups, the variant included."""
     config = copy.deepcopy(config)
     for name, value in changes.items():
         if hasattr(config.variant, name):
@@ -58,13 +58,13 @@ def tiny(num_classes: int = NUM_CLASSES, **changes) -> RPRCNN:
 
 
 def backbone(name: str = "resnet50", **changes) -> torch.nn.Module:
-    """A backbone with the paper's choices unless told otherwise."""
+    """A backbone with the paper's settings, overridden by `changes`."""
     choices = {"weights": "", "norm": "frozen_bn", "freeze_at": 2, "width": 1.0, "stride_in_1x1": False}
     return make_backbone(name, **choices | changes)
 
 
 def randomized(model: torch.nn.Module) -> torch.nn.Module:
-    """The model in eval mode, its batch norms, frozen ones included, with numbers as after training."""
+    """Randomize the statistics and weights of all batch norms, frozen ones included; return the model in eval mode."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)
@@ -76,7 +76,7 @@ def randomized(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def scene(seed: int, height: int = 64, width: int = 96, people: int = 2):
-    """An image of people as colored rectangles, heads above bodies, and its target."""
+    """An image uint8 [3, H, W] of people drawn as colored rectangles, head above body, and its target dict."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 60, (3, height, width), dtype=torch.uint8, generator=generator)
     person_maps = torch.zeros(people, height, width, dtype=torch.uint8)
@@ -98,7 +98,7 @@ def train(model, scenes):
 
 
 def eager(**arguments) -> RPRCNN:
-    """A model that takes nearly everything for a person."""
+    """A model in eval mode that detects a person in nearly every box."""
     model = tiny(min_box_score=0.0, **arguments).eval()
     with torch.no_grad():
         model.rpn.objectness.weight.normal_()
@@ -107,7 +107,7 @@ def eager(**arguments) -> RPRCNN:
 
 
 def rating(model):
-    """The model with predicted mIoUs that differ and that the clamp to 0..1 leaves alone."""
+    """Make the PRSN predict different mIoUs within 0..1, so that clamping changes nothing; return the model."""
     torch.nn.init.normal_(model.prsn.iou.weight, std=0.3)
     torch.nn.init.constant_(model.prsn.iou.bias, 0.5)
     return model

@@ -1,4 +1,4 @@
-"""Data sets of somebody else, as --data.dataset helpers.own_people:Blocks takes them."""
+"""Custom data set classes for --data.dataset, e.g. helpers.own_people:Blocks."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from rpcnn.labels import LabelSet
 
 
 class Blocks(PeopleDataset):
-    """People made of two blocks, one above the other, by number."""
+    """Two people per image; each is a top block above a left and a right block."""
 
     labels = LabelSet("blocks", ("Background", "Top", "Left", "Right"), pairs=((2, 3),))
 
@@ -35,8 +35,8 @@ class Blocks(PeopleDataset):
 
 
 class NoLabels(PeopleDataset):
-    """Misses what every data set has to have."""
+    """An invalid data set: every required method and attribute is missing."""
 
 
 class NotOne:
-    """No data set at all."""
+    """A class that is not a PeopleDataset."""

@@ -1,4 +1,4 @@
-"""What the tests of paste_parsing on the CPU and on the emulator share."""
+"""Inputs and comparison shared by the CPU and emulator tests of paste_parsing."""
 
 import torch
 
@@ -6,7 +6,7 @@ K = 20
 
 
 def scene(people=5, size=(37, 53), map_size=(8, 8), global_size=(10, 14), seed=0):
-    """Random probabilities and boxes, some beyond the border; numbers of 1/256 keep sums of two exact."""
+    """Random probabilities and boxes, some across the border; multiples of 1/256 keep sums of two exact."""
     generator = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.rand(*shape, generator=generator)
     probabilities = draw(people, K, *map_size).mul(256).round() / 256
@@ -17,7 +17,7 @@ def scene(people=5, size=(37, 53), map_size=(8, 8), global_size=(10, 14), seed=0
 
 
 def assert_agree(pair):
-    """Equal but for ties: two roundings of one sum may part where two classes are equally probable."""
+    """Assert equality up to ties: where two classes are equally probable, rounding may pick either."""
     for mine, theirs in zip(*pair, strict=True):
         assert mine.dtype == theirs.dtype and mine.shape == theirs.shape
         assert (mine != theirs).float().mean() < 2e-3 if mine.numel() else True

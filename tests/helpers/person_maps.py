@@ -6,7 +6,7 @@ from rpcnn.labelmaps.people import NumberedPersonMaps
 
 
 def blobs(rng, count, height, width, largest):
-    """Maps of a few rectangles each: runs of equal labels, as in label maps, with background around."""
+    """Random maps, uint8 [count, H, W], of up to four rectangles each on background."""
     maps = np.zeros((count, height, width), np.uint8)
     for one in maps:
         for _ in range(rng.integers(0, 5)):
@@ -16,7 +16,7 @@ def blobs(rng, count, height, width, largest):
 
 
 def numbered(rng, count, height, width, largest):
-    """People of blobs, numbers without a label and labels of nobody among them."""
+    """Random NumberedPersonMaps; some pixels have only a label, some only an instance id."""
     labels = blobs(rng, 6, height, width, largest).max(0)
     numbers = (blobs(rng, 6, height, width, 255).max(0).astype(int) % (count + 1)).astype(np.uint8)
     return NumberedPersonMaps(labels, numbers, count)

@@ -1,7 +1,7 @@
-"""The released code's checkpoints: their names and shapes, and what its modules compute from them, in plain PyTorch.
+"""The released code's checkpoints (names and shapes) and its modules' computation, in plain PyTorch.
 
-Written from the names of the checkpoint, apart from the model: where the two agree on random numbers, every weight has
-found its place.
+Written from the checkpoint's names, independently of rpcnn.model: if both agree on random weights, every weight was
+loaded to the right place.
 """
 
 import csv
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ANCHORS = (  # x1 y1 x2 y2 of the first cell, x2 and y2 being pixels of the box, by level and ratio
+ANCHORS = (  # x1 y1 x2 y2 of the first cell by level and ratio; x2 and y2 are inclusive
     ((-22, -10, 25, 13), (-14, -14, 17, 17), (-10, -22, 13, 25)),
     ((-40, -20, 47, 27), (-28, -28, 35, 35), (-20, -44, 27, 51)),
     ((-84, -40, 99, 55), (-56, -56, 71, 71), (-36, -80, 51, 95)),
@@ -24,7 +24,7 @@ def released_shapes(test: bool = False, classes: int = 20) -> dict[str, tuple[in
     """Names and shapes of a training or a test checkpoint."""
     with (pathlib.Path(__file__).parent / "released_keys.tsv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    # What depends on the classes: the logits' channels, and those of what the re-scoring network reads.
+    # Channels that depend on the number of classes: the logits, and the input of the re-scoring network (512 + logits).
     change = {20: classes, 532: 512 + classes}
     return {
         row["key"]: tuple(change.get(int(side), int(side)) for side in row["shape"].split("x"))
@@ -34,7 +34,7 @@ def released_shapes(test: bool = False, classes: int = 20) -> dict[str, tuple[in
 
 
 def released_state(test: bool = False) -> dict[str, Tensor]:
-    """Random numbers under those names, of sizes that keep values near 1; constants as they are."""
+    """A random state dict with those names, scaled to keep activations near 1; constants have their real values."""
     state = {}
     for key, shape in released_shapes(test).items():
         if "cell_anchors" in key:
@@ -111,7 +111,7 @@ class Released:
         return self.conv(x, "SemSeg.Output.conv_logits"), enhanced
 
     def rpn(self, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """Of one level: logits [N, 3, H, W] and deltas [N, 3, 4, H, W]."""
+        """RPN output of one level: logits [N, 3, H, W] and deltas [N, 3, 4, H, W]."""
         x = self.conv(feature, "RPN.head.conv").relu()
         return self.conv(x, "RPN.head.cls_logits"), self.conv(x, "RPN.head.bbox_pred").unflatten(1, (3, 4))
 

@@ -1,4 +1,4 @@
-"""The released code's variant at widths that compute in no time, and what its preset changes."""
+"""The released code's variant with few channels, and the fields that its preset changes."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ CONFIG = load_config("released")
 
 
 def differences(config: Config, other: Config) -> dict[str, object]:
-    """Fields as "group.name" in which a configuration differs from another, with its values."""
+    """Map "group.name" of every field that differs from `other` to its value in `config`."""
     return {
         f"{group.name}.{field.name}": getattr(getattr(config, group.name), field.name)
         for group in dataclasses.fields(Config)

@@ -1,4 +1,4 @@
-"""Test-time augmentation: what it must equal, and that it holds no more than it says."""
+"""Test-time augmentation: equality with plain inference, and its memory bounds."""
 
 import weakref
 
@@ -45,7 +45,7 @@ def by_hand_mirrored(maps: torch.Tensor, label_set: LabelSet) -> torch.Tensor:
 
 
 def calls(monkeypatch, owner, name) -> list:
-    """(positional arguments, result) of every call of owner.name from now on."""
+    """Record (positional arguments, result) of every later call of owner.name."""
     seen, original = [], getattr(owner, name)
 
     def record(*arguments):
@@ -81,7 +81,7 @@ def test_the_base_scale_alone_is_plain_inference(switches):
 
 @pytest.mark.parametrize("label_set", [LABELS, MHP_V2], ids=["6", "59"])
 def test_a_mirrored_image_gives_mirrored_people(label_set):
-    """Passes x and flip(x) against flip(x) and x: the same set, so the answers may differ by the mirror alone."""
+    """Passes x and flip(x) equal passes flip(x) and x as a set, so the results differ only by the mirroring."""
     model = rating(eager(num_classes=label_set.num_classes, max_detections=10))
     look = augmenting(model, label_set, [same, twice])
     image = scene(1, 60, 90)[0]  # 90 pads to 96: to the right of both the picture and its mirror image
@@ -94,8 +94,8 @@ def test_a_mirrored_image_gives_mirrored_people(label_set):
         wanted = by_hand_mirrored(getattr(found, name), label_set)
         torch.testing.assert_close(getattr(mirrored, name), wanted, rtol=1e-3, atol=1e-4)
         unswapped = getattr(found, name).flip(-1)
-        assert (getattr(mirrored, name) - unswapped).abs().max() > 1e-2  # the exchange is no small matter
-    # And the model itself is not symmetrical: without the mirrored passes nothing of this holds.
+        assert (getattr(mirrored, name) - unswapped).abs().max() > 1e-2  # the left/right swap makes a difference
+    # The model itself is not symmetric: without mirrored passes the results differ.
     single = augmenting(model, label_set, [same], flip=False)
     one, other = single(image), single(image.flip(-1))
     assert (other.label_probs - by_hand_mirrored(one.label_probs, label_set)).abs().max() > 1e-2
@@ -121,7 +121,7 @@ def test_running_means_are_the_means_of_all_passes_kept():
             semantic.append(by_hand_mirrored(full, LABELS) if mirrored else full)
             parsing_scores.append((found.box_scores * iou).sqrt())
     for values in (maps, semantic, parsing_scores):
-        assert torch.stack(values).std(0).max() > 0.005  # the passes do not agree anyway
+        assert torch.stack(values).std(0).max() > 0.005  # the passes differ, so the mean is not trivial
     torch.testing.assert_close(found.person_probs, torch.stack(maps).mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.label_probs, torch.stack(semantic).mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.scores, torch.stack(parsing_scores).mean(0), rtol=1e-4, atol=1e-6)
@@ -165,7 +165,7 @@ def test_box_frames(base, seen, box, plain, flipped, mirrored):
 
 @pytest.mark.parametrize("size", [(60, 90), (90, 60)], ids=["landscape", "portrait"])
 def test_every_pass_finds_and_parses_the_same_place(monkeypatch, size):
-    """A stand-in detector boxes the bright rectangle of whatever picture the pass sees."""
+    """A fake detector boxes the bright rectangle of each pass's image."""
     model = eager()
     image = torch.zeros(3, *size, dtype=torch.uint8)
     image[:, 12:40, 8:24] = 255
@@ -230,7 +230,7 @@ def test_memory_is_one_running_mean_and_one_pass(monkeypatch):
     monkeypatch.setattr(augmented, "global_window", watched_window)
     found = augmentation(image)
     assert len(alive["maps"]) == 6 and len(alive["windows"]) == 24
-    # Of S2 all passes', of the coarser four levels one pass's; the mean is the first pass's own map.
+    # Kept: S2 of all passes, the four coarser levels of one pass; the mean reuses the first pass's map.
     assert len(alive["logits"]) == 6
     assert most == {"maps": 2, "windows": 2, "logits": 0, "coarse": 4, "finest": 6}
     assert found.person_probs.shape == (6, 6, 32, 32)
@@ -277,7 +277,7 @@ def test_the_released_passes_are_the_defaults():
 
 
 def test_augmented_model_is_a_drop_in_for_the_plain_one():
-    """The mean semantic map lies on the picture's own pixels: the arg-max of `combine` is that of the mean."""
+    """The mean semantic map has the image's size, so `combine` takes its arg-max without resizing."""
     model, image = eager(), scene(1, 61, 87)[0]
     found = augmenting(model, LABELS, [same, twice])(image)
     result = combined(found, (61, 87), LABELS, semantic_mode="semseg")

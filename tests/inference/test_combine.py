@@ -11,7 +11,7 @@ K = 4
 
 
 def one_hot(labels: torch.Tensor, confidence: float = 1.0) -> torch.Tensor:
-    """Probabilities [K, H, W] with `confidence` on the label and the rest shared out."""
+    """Probabilities [K, H, W]: `confidence` for the label, the rest split evenly over the other classes."""
     hot = torch.nn.functional.one_hot(labels.long(), K).movedim(-1, 0).float()
     return hot * confidence + (1 - hot) * (1 - confidence) / (K - 1)
 
@@ -74,7 +74,7 @@ def test_the_better_person_wins_and_is_number_one():
     assert result.scores.tolist() == pytest.approx([0.8, 0.5])
     assert result.label_map[0, :16].tolist() == [1] * 5 + [2] * 10 + [0]
     assert result.instance_map[0, :16].tolist() == [2] * 5 + [1] * 10 + [0]
-    assert result.person_maps[1, 0, :11].tolist() == [1] * 10 + [0]  # a person's own map keeps what another covers
+    assert result.person_maps[1, 0, :11].tolist() == [1] * 10 + [0]  # person maps keep covered pixels
 
 
 def test_people_below_the_threshold_are_not_painted():
@@ -90,7 +90,7 @@ def test_confident_global_map_fills_pixels_outside_people():
     confident, doubtful = one_hot(labels, 0.71), one_hot(labels, 0.69)
     person = ([[0, 0, 16, 16]], [1], [0.9])
     result = combined(detections(*person, confident), (16, 24), CIHP, instance_semantic_weight=0)
-    assert result.label_map[5, :16].tolist() == [1] * 16  # the person wins where both see something
+    assert result.label_map[5, :16].tolist() == [1] * 16  # the person wins where both have a label
     assert result.label_map[5, 16:].tolist() == [3] * 8
     result = combined(detections(*person, doubtful), (16, 24), CIHP, instance_semantic_weight=0)
     assert not result.label_map[5, 16:].any()
@@ -152,7 +152,7 @@ def test_without_detections_the_global_map_remains():
 
 
 def test_cell_padding_does_not_shift_the_global_map():
-    # 14 rows seen by the network: the map's 4 cells cover 16. Row 12 of 14 is in cell 3, at every enlargement.
+    # The network's input has 14 rows; the map's 4 cells cover 16. Row 12 of 14 is in cell 3, at every enlargement.
     semantic = one_hot(torch.tensor([0, 0, 0, 3])[:, None].expand(4, 6))
     result = combined(detections([], [], [], semantic, size=(14, 24)), (140, 24), CIHP, semantic_gate=0.0)
     first = int((result.label_map[:, 0] == 3).nonzero()[0])
@@ -160,7 +160,7 @@ def test_cell_padding_does_not_shift_the_global_map():
 
 
 def test_a_global_map_may_give_its_extent():
-    # 47 rows seen, the map at the image's 768: pixel for pixel, although 47 * (768 / 47) is less than 768 in floats.
+    # Input of 47 rows, map of the image's 768: copied as it is, although 47 * (768 / 47) is less than 768 in floats.
     labels = torch.randint(0, K, (768, 24))
     found = detections([], [], [], one_hot(labels), size=(47, 24))
     found.label_probs_size = (47, 24)
@@ -168,8 +168,8 @@ def test_a_global_map_may_give_its_extent():
 
 
 def test_the_rows_of_table_6_differ_where_they_should():
-    """(a) the global arg-max, people or not; (b) people alone; (c) people over the global map, gated elsewhere."""
-    # Columns: person and both agree | person sees 1, global map 3 | person sees background, confident 3 | doubtful 2.
+    """(a) arg-max of the global map; (b) people only; (c) people over the global map, which is gated elsewhere."""
+    # Columns: person and global map agree | person 1, global map 3 | person background, confident 3 | uncertain 2.
     person = torch.tensor([1, 1, 1, 1, 0, 0, 0, 0]).expand(8, 8)
     semantic = one_hot(torch.tensor([1, 3, 3, 2]).expand(4, 4), 0.9)
     semantic[:, :, 3] = one_hot(torch.full((4, 1), 2), 0.6)[:, :, 0]

@@ -1,4 +1,4 @@
-"""Pictures through a trained model: batches, order, and the commands' switches."""
+"""Inference with a trained model: batches, order, and the command-line options."""
 
 import itertools
 import json
@@ -75,7 +75,7 @@ def test_batched_and_single_inference_agree(pipeline, pictures, batches, batch_s
     for result, single, size in zip(together, alone, SIZES, strict=True):
         assert result.label_map.shape == size
         assert_same(result, single)
-    # No accident of equal answers: the pictures differ.
+    # The images differ, so the results are not equal by accident.
     assert all((a.scores[0] - b.scores[0]).abs() > 1e-4 for a, b in itertools.pairwise(alone))
 
 
@@ -114,7 +114,7 @@ def test_augmented_predictor_runs_one_pass_at_a_time(weights, pictures):
     seen = []
     predictor.pipeline.model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
     augmented = predictor([picture.permute(1, 2, 0).numpy() for picture in pictures[:2]])
-    # Never a batch: its features would add up. Short sides 64, 32 and 80, each twice.
+    # One pass at a time: a batch would hold the features of all. Short sides 64, 32 and 80, each twice.
     landscape = [(1, 3, *size) for size in ((64, 96), (32, 64), (96, 128)) for _ in range(2)]
     assert seen == landscape + [(1, 3, shape[3], shape[2]) for shape in landscape]
     plain = Predictor(weights, "cpu")(pictures[0].permute(1, 2, 0).numpy())

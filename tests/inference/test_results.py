@@ -14,7 +14,7 @@ PEOPLE = ("boxes", "box_scores", "iou_scores", "scores", "person_maps")
 
 
 def make_result(count=3, height=20, width=30, label_set=CIHP):
-    """`count` people, each a rectangle of two parts that overlaps the next one; the best is in front."""
+    """`count` people, each a rectangle of two parts overlapping the next one; the highest score is in front."""
     people = torch.zeros(count, height, width, dtype=torch.uint8)
     instances, labels = torch.zeros(height, width, dtype=torch.int32), torch.zeros(height, width, dtype=torch.uint8)
     boxes = torch.zeros(count, 4)

@@ -30,7 +30,7 @@ def plain_iou(a, b) -> float:
 
 
 def plain_soft_nms(boxes, scores, threshold, method, sigma, min_score):
-    """Bodla et al., Fig. 3, word by word: B and S shrink, D and their scores grow."""
+    """Bodla et al., Fig. 3, line by line: B and S shrink, D and its scores grow."""
     left = [[score, index, box] for index, (box, score) in enumerate(zip(boxes, scores, strict=True))]
     taken = []
     while left:

@@ -62,7 +62,7 @@ def test_inner_edges_lie_within_each_person():
     instances[1:6, 1:5], instances[1:6, 5:8] = 1, 2
     wanted = np.zeros((7, 9), bool)
     wanted[1:6, 1:8] = True
-    wanted[2:5, 2:4] = wanted[2:5, 6] = False  # what is surrounded by its own person
+    wanted[2:5, 2:4] = wanted[2:5, 6] = False  # pixels surrounded by the same person
     assert np.array_equal(inner_edges(instances), wanted)
     assert np.array_equal(inner_edges(instances, 2), instances > 0)
 
@@ -95,7 +95,7 @@ def test_overlay_draws_the_score_of_each_person():
 
 def test_indexed_results_draw_selected_people_only():
     picture = overlay(gray(), make_result()[1], legend=False)
-    # The second person is the first of the picked ones: its color, its place.
+    # The second person becomes the first of the selection: first color, unchanged position.
     columns = np.nonzero((np.array(picture) == OUTLINES[0]).all(2))[1]
     assert columns.min() >= 200
     assert count_color(picture, OUTLINES[1]) == 0

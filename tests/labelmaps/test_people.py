@@ -1,4 +1,4 @@
-"""People as one map of labels and one of person numbers."""
+"""People given as a label map and an instance-id map."""
 
 import numpy as np
 import pytest

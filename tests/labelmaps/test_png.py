@@ -1,4 +1,4 @@
-"""The fast reader of label maps against Pillow, which it leaves everything else to."""
+"""The fast label-map reader against Pillow, to which it leaves all other files."""
 
 import struct
 import tracemalloc

@@ -1,4 +1,4 @@
-"""Predictions on disk: what each format keeps, what it refuses."""
+"""Prediction formats on disk: what each one stores, and its errors."""
 
 import json
 
@@ -10,7 +10,7 @@ from rpcnn.formats import FORMATS, Prediction, detect_format, make_format
 
 
 def prediction(overlap=False):
-    """Two people of three parts on 6 × 9 pixels, the second the better; and a label that nobody has."""
+    """Two people of three parts on 6 × 9 pixels, the second with the higher score, and a label outside both people."""
     people = np.zeros((2, 6, 9), np.uint8)
     people[0, 1:4, 0:4] = [[1, 1, 2, 2]] * 3
     people[1, 2:6, 4:8] = [[3, 3, 1, 1]] * 4

@@ -1,4 +1,4 @@
-"""A metric of one's own, given to the evaluator beside the package's."""
+"""Custom metrics passed to the evaluator beside the built-in ones."""
 
 import pathlib
 import pickle
@@ -14,7 +14,7 @@ LABELS = LabelSet("three", ("Background", "Upper", "Lower"))
 
 
 class MeanPeople(Metric):
-    """Of images: how many people they show."""
+    """Mean number of true people per image."""
 
     additive = True
 
@@ -135,6 +135,6 @@ def test_the_page_of_metrics_is_the_metrics_docstrings():
     assert page.read_text(encoding="utf-8") == docs.markdown(), "python -m rpcnn.metrics.docs > docs/metrics.md"
     text = docs.markdown((RightNumber(),))
     assert text.endswith(
-        "\n## Of images: share with as many predicted people as true ones\n\nKeys: `right_number`. "
+        "\n## Percentage of images with as many predicted people as true ones\n\nKeys: `right_number`. "
         "Undefined where predictions do not say which person a pixel belongs to: all.\n"
     )

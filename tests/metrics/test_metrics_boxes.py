@@ -58,7 +58,7 @@ def test_equal_overlaps_match_the_last_true_box():
 
 
 def coco_ap(boxes, scores, true_boxes):
-    """AP of COCO's own summary of the whole set."""
+    """AP as pycocotools computes it for the whole set."""
     xywh = lambda box: [*box[:2], *(box[2:] - box[:2])]
     truth = COCO()
     annotations = [(image, xywh(box)) for image, those in enumerate(true_boxes) for box in those]

@@ -1,4 +1,4 @@
-"""The evaluator: image by image what the functions give at once, over any number of processes."""
+"""The evaluator, image by image and over any number of processes, equals the metric functions."""
 
 import json
 import pickle
@@ -42,7 +42,7 @@ def perfect(seed, **kwargs):
 
 
 def noisy(seed, tied=False):
-    """A prediction with a wrong part, a shifted box and one person too many."""
+    """A prediction with a wrong part, a shifted box and one false positive."""
     prediction, rng = perfect(seed), np.random.default_rng(seed + 100)
     people = np.concatenate([prediction["person_maps"], np.roll(prediction["person_maps"][:1], 7, axis=2)])
     people[:, rng.integers(5, 25)] = 0

@@ -52,7 +52,7 @@ def test_a_duplicate_is_a_false_positive():
 
 
 def test_a_matched_person_is_not_matched_again():
-    # Both predictions overlap A most; the second takes the free person beside it, whom it overlaps, too.
+    # Both predictions overlap A most; the second matches the unmatched person beside it, which it also overlaps.
     wide = np.uint8([[1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]])
     left, right = np.uint8([[1, 1, 1, 0, 0, 0], [0] * 6]), np.uint8([[0, 0, 0, 1, 0, 0], [0] * 6])
     matches = [match([left, wide], [0.9, 0.8], [left, right])]
@@ -107,7 +107,7 @@ def scenes(draw):
 @given(scenes(), st.sampled_from(PARSING_THRESHOLDS), st.sampled_from(PERSON_THRESHOLDS))
 @settings(max_examples=150, deadline=None)
 def test_equal_the_step_by_step_definition(images, threshold, person_threshold):
-    # What is ignored for one person only is another's business: the definition takes one mask for all.
+    # The definition has one ignore mask for all people, so pixels ignored for one person are ignored for all.
     images = [(p, s, np.where((t == 255).any(0), 255, t).astype(np.uint8)) for p, s, t in images]
     images = [(np.where((t == 255).any(0), 0, p).astype(np.uint8), s, t) for p, s, t in images]
     matches = []

@@ -76,7 +76,7 @@ def test_ap_p_by_threshold():
 
 def test_pcp_by_threshold():
     # Parts of A in C: IoU 1/2 and 2/3. Above 0.1 … 0.4 both; 0.5: strictly above is only 2/3: 1 of 2; 0.6: 1 of 2;
-    # from 0.7 on A is not taken by C at all (overlap 0.683).
+    # from 0.7 on C does not match A (overlap 0.683).
     matches = [match([C], [0.9], [A])]
     assert [pcp(matches, t) for t in PARSING_THRESHOLDS] == pytest.approx([100] * 4 + [50] * 2 + [0] * 3)
 
@@ -99,7 +99,7 @@ def test_wrong_predictions_lower_ap_by_their_rank():
 
 
 def test_a_duplicate_detection_is_a_false_positive():
-    # The first person is A; the second, free one resembles C more than the threshold asks, but C overlaps A most.
+    # The first person is A; the second, unmatched one overlaps C above the threshold, but C overlaps A most.
     second = person((5, 2), (6, 2), (7, 2), (12, 1))
     #   C against second: part 2 3/3, part 1 0/2, background 15/17: (1 + 0 + 15/17) / 3 = 0.627 < 0.683
     matches = [match([A, C], [0.9, 0.8], [A, second])]
@@ -114,7 +114,7 @@ def test_equal_overlaps_match_the_first_person():
 
 
 def test_matching_is_within_each_image():
-    # Image 1 has A and predicts nothing; image 2 has nobody and predicts A: 0 right of 1.
+    # Image 1 has A and no prediction; image 2 has no person and predicts A: 0 true positives of 1.
     assert ap_p([match([], [], [A]), match([A], [0.9], [])], 0.5) == 0
     # Image 3 finds its A, but ranks below the wrong one: precision 1/2 at recall 1/2.
     assert ap_p([match([], [], [A]), match([A], [0.9], []), match([A], [0.8], [A])], 0.5) == pytest.approx(25)
@@ -150,7 +150,7 @@ def test_a_person_without_parts_counts_0_for_pcp():
 
 
 def test_ignored_pixels_of_a_person_do_not_count():
-    # A with its two pixels of part 1 unknown; C says 1 and 0 there. Of the other 18: part 2 2/3, background 15/16,
+    # A with its two pixels of part 1 unknown; C predicts 1 and 0 there. Of the other 18: part 2 2/3, background 15/16,
     # part 1 in neither.
     unknown = A.copy()
     unknown[unknown == 1] = 255
@@ -215,7 +215,7 @@ def scenes(draw):
         true_people = draw(maps(draw(st.integers(0, 3)), [1, 1, 2, 3, 255]))
         people = draw(maps(draw(st.integers(0, 3)), [1, 2, 3]))
         if len(true_people) and len(people):
-            people[0] = np.where(true_people[0] < 4, true_people[0], 0)  # so that something is right
+            people[0] = np.where(true_people[0] < 4, true_people[0], 0)  # so that there are true positives
         score = st.sampled_from([0.9, 0.5, 0.5, 0.0005])
         images.append((people, draw(st.lists(score, min_size=len(people), max_size=len(people))), true_people))
     return images

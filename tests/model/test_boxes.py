@@ -79,7 +79,7 @@ def test_iou_at_upper_threshold_matches_at_lower_does_not():
 
 def test_each_person_keeps_its_best_anchors_with_ties():
     iou = torch.tensor([[0.9, 0.2, 0.2, 0.1], [0.5, 0.25, 0.25, 0.0]])
-    # Person 1's best anchor is anchor 0, which stays with person 0, whom it overlaps more.
+    # Person 1's best anchor is anchor 0, which overlaps person 0 more and stays matched to it.
     assert match_boxes(iou, 0.7, 0.3, promote_best=True).tolist() == [0, BACKGROUND, BACKGROUND, BACKGROUND]
     # Two anchors share the best overlap of the only person: both are taken.
     assert match_boxes(iou[1:, 1:], 0.7, 0.3, promote_best=True).tolist() == [0, 0, BACKGROUND]
@@ -125,6 +125,6 @@ def test_sampling_depends_on_the_seed_alone():
         return draw_samples(matched, 32, 0.5, torch.Generator().manual_seed(seed))[0]
 
     first = drawn(1)
-    torch.rand(10)  # the global stream has nothing to do with it
+    torch.rand(10)  # the global random state does not matter
     assert torch.equal(first, drawn(1))
     assert not torch.equal(first, drawn(2))

@@ -1,4 +1,4 @@
-"""The tricks of rpcnn.model.fuse: the plain network's function, parameters, names and hooks."""
+"""rpcnn.model.fuse keeps the plain network's outputs, gradients, parameters, names and hooks."""
 
 import copy
 
@@ -17,7 +17,7 @@ def plain_and_fused(model):
 
 
 def values_and_gradients(model, *inputs):
-    """Of a function of all outputs, for every trained parameter."""
+    """Outputs, and the gradient of a function of all outputs for every trained parameter."""
     out = model(*inputs)
     out = [out] if isinstance(out, torch.Tensor) else list(out)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -41,7 +41,7 @@ def test_every_frozen_norm_of_our_backbones_is_folded(name):
 
 
 class BackToFront(torch.nn.Module):
-    """Lists a convolution before a norm that runs first."""
+    """Define a convolution before a norm that runs first."""
 
     def __init__(self):
         super().__init__()

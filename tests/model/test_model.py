@@ -1,4 +1,4 @@
-"""The whole network: training, prediction, and what neither may depend on."""
+"""The whole network: training, prediction, and independence of batch, padding and random state."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from rpcnn.runtime.optimizer import parameter_groups
 
 @pytest.fixture
 def terms(monkeypatch):
-    """Makes the model give its (sum, count) pairs instead of losses."""
+    """Make the model return (sum, count) pairs instead of averaged losses."""
     for module in (rp_rcnn, released):
         monkeypatch.setattr(module, "normalize", lambda terms, *_, **__: terms)
 
@@ -166,7 +166,7 @@ def assert_same(a, b):
     ],
 )
 def test_an_image_s_people_do_not_depend_on_the_batch(sizes, batches):
-    """Images of one padded size share a batch; others, whose padding GroupNorm would see, do not."""
+    """Only images of equal padded size share a batch, because GroupNorm statistics include the padding."""
     model = eager()
     images = [scene(seed, *size)[0] for seed, size in enumerate(sizes)]
     seen = []

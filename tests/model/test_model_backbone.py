@@ -1,4 +1,4 @@
-"""The package's own backbones: torchvision's networks, their weights, frozen batch norm, what is frozen."""
+"""The built-in backbones: equality with torchvision, weight loading, frozen batch norm and frozen stages."""
 
 import copy
 

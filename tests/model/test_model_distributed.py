@@ -1,6 +1,6 @@
-"""Two processes train on exactly what one process with the whole batch does.
+"""Two processes compute the same gradients as one process with the whole batch.
 
-In float64, where nothing hides behind rounding: float32 gradients of small parameters differ by 3e-4 of their norm.
+Float64 excludes rounding effects: float32 gradients of small parameters differ by 3e-4 of their norm.
 """
 
 import pytest
@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from helpers.models import scene, tiny, train
 from torch.nn.parallel import DistributedDataParallel
 
-SCENES = ((1, 2), (2, 1), (3, 0), (4, 0))  # seed, people; the second process sees nobody
+SCENES = ((1, 2), (2, 1), (3, 0), (4, 0))  # seed, people; the second process gets images without people
 
 
 def gradients(model) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The boxes of Fig. 2 one by one: each against its formula in plain PyTorch or numbers worked out by hand."""
+"""The modules of Fig. 2, each against its formula in plain PyTorch or values computed by hand."""
 
 import math
 
@@ -69,7 +69,7 @@ def test_released_gse_adds_a_further_block_to_four_levels():
         gse.embedding[1].weight.zero_()
         assert len(enhanced) == 4 and feature.abs().max() > 0
         again, plain = gse(p)
-    torch.testing.assert_close(again, logits)  # the segmentation does not see the embedding
+    torch.testing.assert_close(again, logits)  # the segmentation branch does not use the embedding
     torch.testing.assert_close(plain[0], p[0])
 
 
@@ -163,9 +163,9 @@ def test_box_loss_by_hand():
     rois = head.sample([torch.tensor([[50.0, 50, 60, 60]])], [target], [None])
     logits = torch.zeros(2, 2)
     deltas = torch.zeros(2, 2, 4)
-    # One positive, the person's own box: wanted deltas 0. Off by 2 in one: smooth L1 gives 2 - 0.5.
+    # One positive, equal to the ground-truth box: target deltas 0. One delta is off by 2: smooth L1 gives 2 - 0.5.
     deltas[0, PERSON, 0] = 2.0
-    deltas[:, 0] = 77.0  # background's deltas count nowhere
+    deltas[:, 0] = 77.0  # deltas of background do not count
     terms = head.loss(logits, deltas, rois, [target])
     assert float(terms["box_regression"][0]) == pytest.approx(1.5)
     assert float(terms["box_class"][0]) == pytest.approx(2 * math.log(2))

@@ -1,4 +1,4 @@
-"""Parameters and shapes of the paper's network and of the released one, without computing anything."""
+"""Parameter counts and shapes of the paper's and the released network, on the meta device."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Somebody else's backbone, by its dotted name: examples/own_backbone.py and what is refused."""
+"""Custom backbones by dotted name: examples/own_backbone.py and the errors for invalid ones."""
 
 import pathlib
 
@@ -11,7 +11,7 @@ from rpcnn.model.fpn import FPN
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """Makes a module with the given source importable; returns its name."""
+    """Make a module with the given source importable; return its name."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(source: str, name: str) -> str:

@@ -27,6 +27,6 @@ def test_one_training_step_and_one_prediction():
     optimizer.step()
 
     picture = paint_scene(4, 600, 800, people=3)["image"]
-    result = Pipeline(model, config, CIHP)(picture)  # seen at 800×1067
+    result = Pipeline(model, config, CIHP)(picture)  # the network's input is 800×1067
     assert list(result.label_map.shape) == [600, 800]
     assert list(result.person_maps.shape) == [len(result), 600, 800]

@@ -1,4 +1,4 @@
-"""The released variant as a whole: its presets and schedules, its table in the docs, that it trains and predicts."""
+"""The released variant as a whole: presets, schedules, its table in the docs, training and prediction."""
 
 import dataclasses
 import pathlib
@@ -171,7 +171,7 @@ def test_it_trains():
 
 
 def test_it_learns_a_scene_and_finds_its_people():
-    """All switches together, trained and seen again at test: boxes, maps and scores fit each other."""
+    """With all switches on, training and inference agree: boxes, maps and scores of the trained scene are right."""
     image, target = scene(1)
     model = released(max_detections=2)
     optimizer = torch.optim.SGD(parameter_groups(model, 1e-4), lr=0.01, momentum=0.9)

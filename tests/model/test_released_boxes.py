@@ -1,4 +1,4 @@
-"""The released code's "+1" boxes, written out, against ours: where they are one thing and where they are two."""
+"""The released code's inclusive ("+1") boxes, written out, against rpcnn: where both agree and where they differ."""
 
 import math
 
@@ -25,7 +25,7 @@ from rpcnn.model.released import crop_parsing_rounded
 BOXES = PIXELS if CONFIG.variant.inclusive_boxes else EDGES
 CROP = crop_parsing_rounded if CONFIG.variant.parsing_crop == "rounded" else crop_parsing
 
-# The "+1" boxes: plus is a list of (x1, y1, x2, y2) of first and last pixels.
+# The "+1" boxes: lists of x1, y1, x2, y2, where x2 and y2 are the last pixels of the box.
 
 
 def plus_area(box):
@@ -74,7 +74,7 @@ def doubles(boxes: torch.Tensor) -> list:
     return last_pixels(boxes.double()).tolist()
 
 
-# Where they are one thing
+# Both agree
 
 
 def test_anchors_are_the_released_table():
@@ -131,7 +131,7 @@ def test_mirror_images():
 
 
 def test_anchors_across_the_border(monkeypatch):
-    """Ignored are x1 < 0, y1 < 0, x2 >= width and y2 >= height of the image without its padding."""
+    """Anchors with x1 < 0, y1 < 0, x2 >= width or y2 >= height of the unpadded image are ignored."""
     model = released()
     model.rpn.samples = 100_000
     maps = [torch.randn(1, 16, 24 // 2**i, 32 // 2**i) for i in range(4)]
@@ -156,7 +156,7 @@ def test_levels_go_by_the_width_with_its_last_pixel(side, level):
     assert logits[0, 0] == level
 
 
-# Where they are two
+# Both differ
 
 
 def test_clipping_keeps_first_and_last_pixel_in_the_image():
@@ -179,7 +179,7 @@ def test_clipping_keeps_first_and_last_pixel_in_the_image():
 
 @torch.no_grad()
 def test_a_box_beyond_the_border_keeps_a_pixel():
-    """As proposal and as detection; with exclusive ends it is empty, and no detection."""
+    """It stays a proposal and a detection; with exclusive ends the box would be empty and dropped."""
     model, beyond = released(min_box_score=0.0).eval(), torch.tensor([[200.0, 10, 220, 40]])
     logits, deltas = torch.zeros(1, 2), torch.zeros(1, 2, 4)
     boxes, _, _ = model.box_head.candidates(logits, deltas, [beyond], [(90, 125)])
@@ -240,7 +240,7 @@ def test_training_boxes_are_scaled_alike():
 
 
 def proposals_of(model) -> list[int]:
-    """How many proposals two images get, the first of which looks the better everywhere."""
+    """Number of proposals of two images; the first has the higher scores everywhere."""
     anchors = [torch.rand(300, 2) * 500 for _ in range(4)]
     anchors = [torch.cat([a, a + 5 + torch.rand(300, 2)], dim=1) for a in anchors]
     objectness = [torch.stack([torch.rand(300) + 1, torch.rand(300)]) for _ in range(4)]
@@ -255,7 +255,7 @@ def test_training_keeps_top_proposals_over_the_batch():
 
 
 def nearest_crop(parsing, box, size):
-    """A crop of whole pixels, the last of which are left out, resized as OpenCV's nearest neighbor does."""
+    """Crop whole pixels without the last row and column, then resize with OpenCV's nearest neighbor."""
     x1, y1, x2, y2 = (round(float(v)) for v in box)
     crop = parsing[max(y1, 0) : y2, max(x1, 0) : x2]
     rows, columns = ([math.floor(i * (1 / (size / n))) for i in range(size)] for n in crop.shape)
@@ -300,7 +300,7 @@ def test_a_crop_without_pixels_has_one():
 
 @pytest.mark.parametrize("width", [186, 198, 490])
 def test_nearest_pixels_match_opencv_in_double(width):
-    """Of these widths OpenCV takes, for some i, the pixel before i * width / 128, a whole number."""
+    """At these widths i * width / 128 is an integer for some i, yet OpenCV takes the pixel before it."""
     parsing = (torch.arange(700) % 251).to(torch.uint8).expand(1, 4, 700)
     box = torch.tensor([[0.0, 0, width + 1, 4]])
     row = crop_parsing_rounded(parsing, torch.tensor([0]), box, 128)[0, 0].tolist()

@@ -1,4 +1,4 @@
-"""From a picture to label maps as the released code does it: pixels, padding, resizing, scores, pasting, counting."""
+"""The released code's inference: pixel statistics, padding, resizing, scores, pasting and evaluation."""
 
 import dataclasses
 import math
@@ -58,7 +58,7 @@ def test_both_sides_are_rounded_at_test(size, wanted):
 
 
 def opencv_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Float samples of [H, W, ...] at pixel centers, the border's beyond it, without antialiasing."""
+    """Resize [H, W, ...] bilinearly in float at pixel centers, with border replication and without antialiasing."""
     for axis, new in ((0, height), (1, width)):
         old = image.shape[axis]
         position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
@@ -111,7 +111,7 @@ def test_prsn_reads_logits_with_a_second_stride_of_2():
     prsn = released().prsn
     assert prsn.conv2.stride == (2, 2)
     feature, logits = torch.randn(2, 16, 8, 8), torch.randn(2, 6, 32, 32)
-    assert not torch.allclose(prsn(feature, logits), prsn(feature, logits + 5))  # softmax would not see the 5
+    assert not torch.allclose(prsn(feature, logits), prsn(feature, logits + 5))  # softmax would ignore a constant 5
     paper = PRSN(16, 6, channels=8, hidden=8)
     torch.testing.assert_close(paper(feature, logits), paper(feature, logits + 5))
 
@@ -129,7 +129,7 @@ def test_the_global_map_is_resized_with_its_padding():
     labels[:, 23] = 3
     found.label_probs = torch.nn.functional.one_hot(labels.long(), 6).movedim(-1, 0).float()
     result = combined(found, (104, 140), CIHP, semantic_mode="semseg")
-    assert (result.label_map[:, -1] == 3).all()  # the padding's last column lies on the picture's last
+    assert (result.label_map[:, -1] == 3).all()  # the last padded column maps to the last image column
     model.variant = dataclasses.replace(model.variant, crop_semantic=True)
     assert model([image])[0].label_probs.shape == (6, 13, 18)
 
@@ -165,7 +165,7 @@ def test_windows_are_truncated_towards_zero_and_hold_a_pixel():
 
 
 def released_paste(probabilities, box, semantic, weight):
-    """A person's map, pixel by pixel: box of first and last pixels, semantic [H, W, K] at the image's size."""
+    """Paste one person's map pixel by pixel; the box is inclusive, semantic is [H, W, K] at image size."""
     height, width, _ = semantic.shape
     x1, y1, x2, y2 = box
     side = probabilities.shape[1]
@@ -224,7 +224,7 @@ def test_pasting_equals_the_released_steps_one_by_one(weight):
 
 
 def test_the_border_cell_is_background():
-    """A map without background still leaves some of its window empty: the zeros of the border win at its outer edge."""
+    """Even a map without background leaves the window's outer edge empty, because the zero border wins there."""
     maps = torch.zeros(1, 6, 8, 8)
     maps[:, 1] = 1.0
     found = Detections(torch.tensor([[10.0, 10, 50, 50]]), torch.ones(1), torch.ones(1), maps, None, (60, 60))
@@ -236,7 +236,7 @@ def test_the_border_cell_is_background():
 
 
 def test_a_picture_goes_through_all_of_it():
-    """The commands' way from a picture to a result takes the configuration's resizing, scaling and pasting."""
+    """The pipeline that the commands use takes resizing, scaling and pasting from the configuration."""
     seen = []
 
     class Model(torch.nn.Module):

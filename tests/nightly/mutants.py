@@ -1,9 +1,9 @@
-"""How tight the net around the CUDA kernels is: breaks each kernel in turn, a test must go red every time.
+"""Mutation testing of the CUDA kernels: break each kernel in turn; a test must fail every time.
 
     python tests/nightly/mutants.py                        # all, about 25 minutes; writes tests/nightly/MUTANTS.md
     python tests/nightly/mutants.py --only parsing_miou         # these rows of the table
 
-A mutant changes one place of csrc/. The emulator's tests of the op run first; where they stay green, the sanitizers do
+A mutant changes one place of csrc/. The emulator's tests of the op run first; if they pass, the sanitizers do
 (a missing barrier shows only as a race). The unchanged kernels must pass both before any mutant is tried.
 """
 
@@ -148,7 +148,7 @@ COUNTS_PLUS = "inline void counts_plus(uint32_t* at, uint32_t more) { *at += mor
 
 
 def lay_out(folder: pathlib.Path, op: str) -> None:
-    """What the op's tests need, alone in a folder."""
+    """Copy the files that the op's tests need into `folder`."""
     shutil.copytree(ROOT / "csrc", folder / "csrc")
     shutil.copy(ROOT / "pyproject.toml", folder)
     for name in (
@@ -168,7 +168,7 @@ def lay_out(folder: pathlib.Path, op: str) -> None:
 
 
 def red(folder: pathlib.Path, *arguments: str) -> bool:
-    """Whether pytest fails, or a kernel never ends (an index that no barrier guards can be any number of samples)."""
+    """Whether pytest fails or times out (an unguarded index can make a kernel loop over any number of samples)."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
@@ -180,13 +180,13 @@ def red(folder: pathlib.Path, *arguments: str) -> bool:
 
 
 def caught_by(mutant: Mutant | None, op: str) -> str:
-    """What goes red, or nothing."""
+    """Name of the check that catches the mutant, or ""."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         lay_out(folder, op)
         if mutant:
             mutant.apply(folder)
-        # What does not compile would be red without any test's merit.
+        # A mutant that does not compile would count as caught without any test.
         build = "from helpers import emulator; emulator.build('libsimt.so')"
         subprocess.run([sys.executable, "-c", build], cwd=folder / "tests", check=True, timeout=600)
         if red(folder, f"tests/cuda/test_cuda_{op}.py"):
@@ -206,7 +206,7 @@ def main():
     for op in sorted({m.op for m in chosen}):
         assert not (found := caught_by(None, op)), f"{op} is red as it is: {found}"
     output, others = pathlib.Path(options.output), []
-    if options.only and output.exists():  # what was not tried again stays as it was found
+    if options.only and output.exists():  # keep the rows of ops that were not run
         tried = {f"| {m.op} |" for m in chosen}
         others = [line for line in output.read_text("utf-8").splitlines() if line.startswith("| ")][1:]
         others = [line for line in others if not any(line.startswith(op) for op in tried)]

@@ -1,6 +1,6 @@
-"""What nvcc made of the kernels, read from the compiled library without a GPU: registers, spills, memory, occupancy.
+"""Registers, spills, memory and occupancy of the compiled kernels, read from the library without a GPU.
 
-`cuda_resources.tsv` is the table they are compared with; `python tests/nightly/test_cuda_resources.py` rewrites it.
+`cuda_resources.tsv` holds the limits; `python tests/nightly/test_cuda_resources.py` rewrites it.
 Registers and shared memory depend on nvcc: the table names its version, and its limits are skipped for any other.
 cuobjdump comes with the CUDA toolkit and inside the triton wheel, which torch's CUDA builds install.
 """
@@ -26,7 +26,7 @@ REGISTERS, WARPS, BLOCKS, SHARED = 65536, 64, 32, 228 * 1024
 
 
 def cuobjdump(*arguments: str) -> str:
-    """Its output for the compiled kernels; skips where one of the two is missing."""
+    """Output of cuobjdump for the compiled kernels; skip if either is missing."""
     if CUDA_MISSING:
         pytest.skip(f"rpcnn._C_cuda: {CUDA_MISSING}")
     tool, library = shutil.which("cuobjdump"), importlib.util.find_spec("rpcnn._C_cuda").origin
@@ -40,14 +40,14 @@ def cuobjdump(*arguments: str) -> str:
 
 
 def nvcc_version() -> str:
-    """Of the nvcc that compiled the kernels, such as 13.0.88; older ones leave no trace of theirs."""
+    """Version of the nvcc that compiled the kernels, such as 13.0.88; older versions do not record it."""
     dumped = cuobjdump("--dump-elf", "--gpu-architecture", ARCHITECTURE)
     found = re.search(r"Cuda compilation tools, release \S+ V([\d.]+)", dumped)
     return found.group(1) if found else "of unknown version"
 
 
 def short(name: str) -> str:
-    """A demangled kernel without return type, namespace and arguments."""
+    """Shorten a demangled kernel name: no return type, namespace or arguments."""
     name = re.sub(r"^void |rpcnn::|\((bool|int)\)|\(anonymous namespace\)::", "", name).replace("> >", ">>")
     return name.split(">(")[0] + ">" if ">(" in name else name.split("(")[0]
 
@@ -100,7 +100,7 @@ def read_table() -> tuple[str, dict[str, dict[str, int]]]:
 
 
 def limits_for(version: str) -> dict[str, dict[str, int]]:
-    """The table's rows by kernel; skips where the kernels are of another nvcc."""
+    """The table's rows by kernel; skip if another nvcc compiled the kernels."""
     made_with, rows = read_table()
     if version != made_with:
         pytest.skip(f"cuda_resources.tsv was made with nvcc {made_with}, the kernels with nvcc {version}")

@@ -1,8 +1,8 @@
-"""The emulated CUDA kernels under the sanitizers: no access out of bounds, nothing undefined, no race.
+"""The emulated CUDA kernels under the sanitizers: no out-of-bounds access, no undefined behavior, no race.
 
-The other test_cuda files run once while their calls are recorded; these are then made again in a process without
-torch, whose kernels are built with a sanitizer: AddressSanitizer and UndefinedBehaviorSanitizer for all, and for one
-random schedule ThreadSanitizer, which takes a CUDA thread for a thread.
+The other test_cuda files run once to record their kernel calls. A process without torch replays them on kernels built
+with a sanitizer: AddressSanitizer and UndefinedBehaviorSanitizer for all calls, ThreadSanitizer for one random schedule
+(it treats each CUDA thread as a thread).
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What every op says to arguments of another type, and that numpy's numbers are numbers."""
+"""Every op names arguments of a wrong type, and accepts numpy numbers."""
 
 import inspect
 import sys
@@ -33,7 +33,7 @@ WRONG = {
 
 
 def parameters(op):
-    """Those of the op that are no flag."""
+    """Parameters of the op, without flags."""
     every = inspect.signature(getattr(ops, op)).parameters
     return {name: parameter for name, parameter in every.items() if parameter.annotation is not bool}
 
@@ -43,7 +43,7 @@ def wrong_calls():
         for name, parameter in parameters(op).items():
             value = CALLS[op][name]
             for wrong in WRONG[type(value)]:
-                # A list of tensors is right where boxes may be one per image: its items are looked at below.
+                # A list of tensors is valid for boxes per image; its items are checked below.
                 if name == "boxes" and isinstance(wrong, list):
                     continue
                 if wrong is None and type(None) in get_args(parameter.annotation):
@@ -124,7 +124,7 @@ def test_arrays_are_lists_of_numbers(kernels):
 
 
 def sized(maps, boxes, scores):
-    """Sizes that come from shapes: SymInts where shapes are dynamic."""
+    """Take sizes from shapes, which are SymInts if shapes are dynamic."""
     pooled = ops.roi_align(maps, boxes, (maps.shape[2] // 4, boxes.shape[0]))
     levels = ops.multilevel_roi_align([maps], boxes, maps.shape[3] // 4, [0.5])
     kept, count = ops.nms_padded(boxes[:, 1:], scores, None, 0.5, boxes.shape[0])

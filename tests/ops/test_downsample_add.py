@@ -22,7 +22,7 @@ def test_equals_reference(channels, sizes, layout):
 
 
 def test_downsampling_averages_the_four_center_pixels():
-    """Bilinear interpolation without antialiasing: of 4 x 4 or 8 x 8 pixels it sees no more."""
+    """Bilinear interpolation without antialiasing reads only the central 2 x 2 of 4 x 4 or 8 x 8 pixels."""
     feature = torch.randn(2, 3, 24, 40)
     levels = [torch.zeros(2, 3, 24 // k, 40 // k) for k in (1, 2, 4, 8)]
     for k, out in zip((1, 2, 4, 8), downsample_add(feature, levels), strict=True):

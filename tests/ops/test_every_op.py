@@ -1,4 +1,4 @@
-"""What each op promises, tried on its example: a new op is tested here without a line."""
+"""Promises common to all ops, tested on each op's example; new ops are covered automatically."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ pytestmark = needs_kernels
 
 
 class Recorded(TorchDispatchMode):
-    """Keeps the calls of rpcnn's operators: [(operator, arguments)]."""
+    """Record the calls of rpcnn's operators as [(operator, arguments)]."""
 
     def __init__(self):
         super().__init__()
@@ -36,6 +36,6 @@ def test_opcheck(op):
         example.run(example.function, "cpu")
     assert [f.__name__ for f, _ in recorded.calls] == [f"{op}.default", f"{op}_backward.default"][: len(recorded.calls)]
     for number, (function, arguments) in enumerate(recorded.calls):
-        # Not every op can be differentiated twice: the gradient's operator gets tensors that ask for no gradient.
+        # Not every op can be differentiated twice, so backward operators get tensors without requires_grad.
         arguments = arguments if number == 0 else tree_map_only(torch.Tensor, torch.Tensor.detach, arguments)
         torch.library.opcheck(function, arguments)

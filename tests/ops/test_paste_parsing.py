@@ -1,4 +1,4 @@
-"""paste_parsing against its definition; what it means is in test_combine.py."""
+"""paste_parsing against its reference; its meaning is tested in test_combine.py."""
 
 import math
 
@@ -10,7 +10,7 @@ from rpcnn.ops import paste_parsing, paste_parsing_reference, sampling
 
 
 def both(probabilities, boxes, image_size, painted, semantic=None, **options):
-    """(compiled, reference)."""
+    """Results of the compiled and the reference implementation."""
     covered = options.pop("semantic_size", None)
     got = paste_parsing(probabilities, boxes, image_size, painted, semantic=semantic, semantic_size=covered, **options)
     knobs = {"semantic_weight": 0.0, "semantic_gate": math.inf, "paint_labels": True, "with_people": True} | options

@@ -1,4 +1,4 @@
-"""The CPU kernels beside other threads and processes: concurrent calls, more threads than cores, DataLoader workers."""
+"""CPU kernels with concurrent calls, more threads than cores, and DataLoader workers."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +13,7 @@ pytestmark = needs_kernels
 
 
 def call_all(seed):
-    """Every work split once: by box, plane, row and group."""
+    """Call ops that split their work in each way: by box, plane, row and group."""
     generator = torch.Generator().manual_seed(seed)
     maps = [torch.randn(1, 16, size, size, generator=generator) for size in (32, 16)]
     corner = torch.rand(300, 2, generator=generator) * 60
@@ -29,7 +29,7 @@ def same(one, other):
 
 
 class Calls(Dataset):
-    """Calls the ops in the worker."""
+    """A data set that calls the ops in the worker."""
 
     def __len__(self):
         return 6
@@ -40,7 +40,7 @@ class Calls(Dataset):
 
 @pytest.fixture
 def threads():
-    """Puts the number of threads back."""
+    """Restore the number of threads after the test."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

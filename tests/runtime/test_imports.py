@@ -1,4 +1,4 @@
-"""Objects by dotted name, and what is said when there are none."""
+"""Importing objects by dotted name, and the error messages."""
 
 import collections
 

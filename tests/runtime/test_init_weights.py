@@ -1,4 +1,4 @@
-"""Starting from weights of another run: what is taken, what stays new, and that the log says so."""
+"""Initializing from another run's weights: which tensors are copied, which stay new, and that both are logged."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Reading state dicts out of pickles: equal to torch.load where that reads them, and nothing ever runs."""
+"""Reading state dicts from pickles: equal to torch.load where it can read them, and no pickled code ever runs."""
 
 import os
 import pickle
@@ -16,7 +16,7 @@ FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before-1
 
 
 class RunsACommand:
-    """Unpickled by pickle itself, it would create a file."""
+    """Would create a file if unpickled by pickle."""
 
     def __init__(self, path):
         self.path = path
@@ -27,7 +27,7 @@ class RunsACommand:
 
 @pytest.fixture
 def foreign(monkeypatch):
-    """A class that pickles as utils.collections.AttrDict and is gone when the file is read."""
+    """A class that pickles as utils.collections.AttrDict and no longer exists when the file is read."""
     module = types.ModuleType("utils.collections")
     exec("class AttrDict(dict): pass", module.__dict__)
     monkeypatch.setitem(sys.modules, "utils", types.ModuleType("utils"))
@@ -126,7 +126,7 @@ def test_nothing_that_a_file_names_is_run(zipped, tmp_path):
         b"ccollections\nOrderedDict.__init__.__globals__\n(S'MARKER'\ntR.",
         b"ctorch._utils\n_rebuild_tensor_v2.__globals__\n(S'MARKER'\ntR.",
         b"ctorch\nload\n(S'MARKER'\ntR.",
-        # Replace what a later tensor would be built with.
+        # Try to replace the function that rebuilds a later tensor.
         b"ctorch._utils\n_rebuild_tensor_v2\n(N}S'__code__'\ncos\nsystem\nstb.",
     ],
 )
@@ -140,7 +140,7 @@ def test_handwritten_programs_run_nothing_either(program, tmp_path, monkeypatch)
             read_state_dict(path)
     assert [p.name for p in tmp_path.iterdir()] == ["w.pth"]
     save({"w": torch.ones(1)}, path, zipped=False)
-    assert torch.equal(read_state_dict(path)["w"], torch.ones(1))  # the reader itself is as it was
+    assert torch.equal(read_state_dict(path)["w"], torch.ones(1))  # the reader itself is unchanged
 
 
 @FORMATS

@@ -1,6 +1,6 @@
-"""Makes recorded calls of the emulated kernels again: `python replay.py libsimt.so calls`. Needs no torch.
+"""Replay recorded calls of the emulated kernels: `python replay.py libsimt.so calls`. Needs no torch.
 
-So it runs under the sanitizers, with memory of the exact sizes around every tensor.
+Without torch it runs under the sanitizers, and every tensor's memory has its exact size.
 """
 
 import ctypes
@@ -9,7 +9,7 @@ import sys
 
 
 def argument(value, held):
-    """A recorded argument as a C argument; `held` keeps what it points to alive."""
+    """Convert a recorded argument to a C argument; `held` collects the allocated addresses."""
     if value is None:
         return ctypes.c_void_p(None)
     if isinstance(value, tuple):
