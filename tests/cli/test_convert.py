@@ -172,8 +172,8 @@ def test_box_head(model, released):
         # Box decoding: weights 10, 10, 5, 5 and class 1 are the person's.
         model.box_head.min_score = -1.0
         moved = model.box_head.candidates(classes, deltas / 10, [boxes], [(10_000, 10_000)])[0]
-        wanted = decode_boxes(expected_deltas / 10 / torch.tensor([10.0, 10, 5, 5]), boxes)
-        close(moved, wanted.clamp(min=0).maximum(torch.tensor([0, 0, 1.0, 1.0])))
+        expected = decode_boxes(expected_deltas / 10 / torch.tensor([10.0, 10, 5, 5]), boxes)
+        close(moved, expected.clamp(min=0).maximum(torch.tensor([0, 0, 1.0, 1.0])))
 
 
 def test_parsing_head(model, released):
@@ -191,10 +191,10 @@ def test_prsn(model, released):
 def test_the_norms_are_folded_again_where_asked(source, tmp_path):
     once, twice = convert_released(source), convert_released(source, second_fold=True)
     changed = 0
-    for ours, theirs in once.names.items():
-        a, b = once.model.get_parameter(ours), twice.model.get_parameter(ours)
-        assert torch.equal(a, source[theirs])
-        if re.search(r"(bn\d|downsample\.1)\.weight$", theirs):
+    for name, source_name in once.names.items():
+        a, b = once.model.get_parameter(name), twice.model.get_parameter(name)
+        assert torch.equal(a, source[source_name])
+        if re.search(r"(bn\d|downsample\.1)\.weight$", source_name):
             torch.testing.assert_close(b.double(), a.double() / (1 + 1e-5) ** 0.5, rtol=1e-7, atol=0)
             changed += 1
         else:
@@ -305,11 +305,11 @@ def test_an_imagenet_resnet_becomes_a_body(imagenet, tmp_path, capsys):
     report = capsys.readouterr().out
     assert "120 tensors of an ImageNet ResNet, pixels: bgr255-to-rgb" in report and "fc.weight, fc.bias" in report
     got = load_file(tmp_path / "rgb.safetensors")
-    wanted = {key: value for key, value in imagenet.items() if not key.startswith("fc.")}
-    wanted |= change_pixels(wanted, "bgr255", "rgb")
-    assert got.keys() == wanted.keys() and all(torch.equal(got[key], wanted[key]) for key in got)
+    expected = {key: value for key, value in imagenet.items() if not key.startswith("fc.")}
+    expected |= change_pixels(expected, "bgr255", "rgb")
+    assert got.keys() == expected.keys() and all(torch.equal(got[key], expected[key]) for key in got)
     weight = backbone("resnet18", weights=str(tmp_path / "rgb.safetensors")).body.conv1.weight
-    assert torch.equal(weight, wanted["conv1.weight"])
+    assert torch.equal(weight, expected["conv1.weight"])
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet101"])

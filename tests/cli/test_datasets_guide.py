@@ -10,7 +10,7 @@ import tomllib
 import numpy as np
 import pytest
 from helpers.commands import TINY
-from helpers.data_trees import write_own_image, write_picture, write_png
+from helpers.data_trees import write_folder_image, write_picture, write_png
 
 from rpcnn.data.__main__ import main as data
 from rpcnn.data.check import check_folder
@@ -39,7 +39,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     for split in ("train", "val"):
         for stem in ("0001", "0002"):
-            write_own_image(tmp_path / "own", stem, PEOPLE, 96, 128, split)
+            write_folder_image(tmp_path / "own", stem, PEOPLE, 96, 128, split)
             folder = tmp_path / "mine" / split
             write_picture(folder / f"{stem}.jpg", 96, 128)
             for kind in ("parts", "people"):

@@ -32,24 +32,24 @@ def refuse(*arguments, **options):
 def work(rank: int, folder: str) -> None:
     """Run all commands in one of the two processes; each command has its own process group."""
     torch.set_num_threads(1)
-    told = {}
+    reports = {}
 
     def run(name, command, arguments):
         store = f"file://{folder}/{name}.store"
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-        output, told[name] = io.StringIO(), {}
+        output, reports[name] = io.StringIO(), {}
         try:
             with contextlib.redirect_stdout(output):
-                told[name]["result"] = command(arguments)
+                reports[name]["result"] = command(arguments)
         except SystemExit as end:
-            told[name]["end"] = str(end)
-        told[name]["output"] = output.getvalue()
+            reports[name]["end"] = str(end)
+        reports[name]["output"] = output.getvalue()
         assert not dist.is_initialized()
 
     data = ["--data-root", f"{folder}/data"]
     weights = f"{folder}/run"
     run("trained", train, ["painted", *RUN, *OPTIONS, *data, "--iterations", "1", "--output", weights])
-    told["trained"] = None  # a path
+    reports["trained"] = None  # a path
     run("three", evaluate, [weights, *OPTIONS, "--output", f"{folder}/two"])
     run(
         "one",
@@ -75,7 +75,7 @@ def work(rank: int, folder: str) -> None:
         run("untrained", train, ["painted", *RUN, *data, "--output", f"{folder}/failing"])
     run("again", train, ["painted", *RUN, *data, "--output", weights])
     run("uneven", train, ["painted", *RUN, *data, "--output", f"{folder}/uneven", "--batch-size", "3"])
-    pathlib.Path(folder, f"{rank}.json").write_text(json.dumps(told))
+    pathlib.Path(folder, f"{rank}.json").write_text(json.dumps(reports))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def told(folder):
+def reports(folder):
     """Per process, a dict from command name to its result or exit message, and its output."""
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
@@ -119,15 +119,15 @@ def test_two_processes_evaluate_what_one_does(name, folder, alone):
     assert pictures == want_pictures
 
 
-def test_a_set_smaller_than_the_processes(folder, told):
+def test_a_set_smaller_than_the_processes(folder, reports):
     results, predictions, pictures = written(folder / "small")
     assert results["images"] == len(predictions["images"]) == len(pictures) == 1
-    assert [t["one"]["result"] for t in told] == [results] * 2
+    assert [t["one"]["result"] for t in reports] == [results] * 2
 
 
-def test_the_main_process_alone_prints(told):
+def test_the_main_process_alone_prints(reports):
     for name in ("three", "one"):
-        assert "AP^p_50" in told[0][name]["output"] and told[1][name]["output"] == ""
+        assert "AP^p_50" in reports[0][name]["output"] and reports[1][name]["output"] == ""
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_the_main_process_alone_prints(told):
         ),
     ],
 )
-def test_processes_fail_together(name, messages, told):
-    for one, message in zip(told, messages, strict=True):
+def test_processes_fail_together(name, messages, reports):
+    for one, message in zip(reports, messages, strict=True):
         assert one[name]["end"].startswith(message)
 
 

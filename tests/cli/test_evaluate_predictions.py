@@ -39,8 +39,8 @@ def write(name, folder, dataset, change=lambda prediction: prediction, skip=()):
 
 def checked_hundred(results, name):
     values = {key: results[key] for key in ("miou", "pixel_accuracy", "mean_accuracy", "ap_r_50", "ap_r_vol", *PEOPLE)}
-    wanted = dict.fromkeys(values, 100) | (dict.fromkeys(PEOPLE) if name == "cihp" else {})
-    assert values == pytest.approx(wanted)
+    expected = dict.fromkeys(values, 100) | (dict.fromkeys(PEOPLE) if name == "cihp" else {})
+    assert values == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -93,18 +93,18 @@ def test_the_number_of_threads_changes_nothing(scenes, tmp_path):
     assert one == four and 0 < one["ap_p_vol"] < 100
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("people", 50), ("cihp", None)])
+@pytest.mark.parametrize(("name", "expected"), [("people", 50), ("cihp", None)])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_custom_metric_is_evaluated_and_printed(name, wanted, workers, scenes, tmp_path):
+def test_a_custom_metric_is_evaluated_and_printed(name, expected, workers, scenes, tmp_path):
     dataset = open_split(scenes, "val")
     fewer = lambda one: Prediction(one.label_map, one.person_maps[:-1], one.scores[:-1])
     write(name, tmp_path, dataset, skip=(0, 1))
     write(name, tmp_path, dataset, fewer, skip=(2, 3))
     evaluator = ParsingEvaluator(20, metrics=(*DEFAULT_METRICS, RightNumber()))
     results = evaluate_predictions(make_format(name), tmp_path, dataset, evaluator, workers=workers)
-    assert results["right_number"] == wanted
+    assert results["right_number"] == expected
     titles, values = format_table(results, dataset.labels, evaluator.metrics).splitlines()[1:3]
-    assert titles.split()[-1] == "Number" and values.split()[-1] == ("–" if wanted is None else "50.00")
+    assert titles.split()[-1] == "Number" and values.split()[-1] == ("–" if expected is None else "50.00")
 
 
 def test_an_output_that_is_a_file_is_refused(scenes, tmp_path):

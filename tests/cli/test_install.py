@@ -179,5 +179,5 @@ def test_editable_install_works_from_the_clones_parent(tmp_path):
     run_above(sys.executable, "-m", "pip", "--python", python, "install", *options, "-e", "./rpcnn")
     assert "rpcnn._C: it was not built" in run_above(python, "-m", "rpcnn.info")
     places = "import rpcnn.data.transforms, rpcnn.config as c; print(rpcnn.__file__, c.find_preset('painted'))"
-    wanted = [str(clone / "rpcnn" / "__init__.py"), str(clone / "configs" / "painted.toml")]
-    assert run_above(python, "-c", places).split() == wanted
+    expected = [str(clone / "rpcnn" / "__init__.py"), str(clone / "configs" / "painted.toml")]
+    assert run_above(python, "-c", places).split() == expected

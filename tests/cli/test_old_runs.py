@@ -22,13 +22,13 @@ def test_its_configuration_is_read_as_what_it_is_now():
 
 def test_its_weights_predict_what_they_predicted():
     result = Predictor(OLD, "cpu")(OLD / "scene.png").numpy()
-    with np.load(OLD / "prediction.npz") as wanted:
-        assert len(wanted["boxes"]) == len(result["boxes"]) > 0
-        np.testing.assert_allclose(result["boxes"], wanted["boxes"], atol=1e-3)
+    with np.load(OLD / "prediction.npz") as expected:
+        assert len(expected["boxes"]) == len(result["boxes"]) > 0
+        np.testing.assert_allclose(result["boxes"], expected["boxes"], atol=1e-3)
         for name in ("scores", "box_scores", "iou_scores"):
-            np.testing.assert_allclose(result[name], wanted[name], atol=1e-5)
+            np.testing.assert_allclose(result[name], expected[name], atol=1e-5)
         for name, then in (("label_map", "labels"), ("person_maps", "people"), ("instance_map", "instances")):
-            assert (result[name] != wanted[then]).mean() < 1e-4
+            assert (result[name] != expected[then]).mean() < 1e-4
 
 
 def test_its_command_line_names_are_gone():

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 from helpers.commands import TINY
-from helpers.data_trees import write_own_image
+from helpers.data_trees import write_folder_image
 from PIL import Image
 
 from rpcnn.evaluate import main as evaluate
@@ -27,7 +27,7 @@ def own(tmp_path_factory):
     for split, count in (("train", 4), ("val", 2)):
         for k in range(count):
             people = {1: (1 + k, 10, 10, 50, 80), 2: (4, 60 + k, 20, 100, 90)}
-            write_own_image(root, f"p{k}", people, 96, 128, split)
+            write_folder_image(root, f"p{k}", people, 96, 128, split)
     return root
 
 

@@ -56,7 +56,7 @@ def test_a_run_writes_the_documented_files(run):
     assert len(list((run / "pictures").glob("*.png"))) == 1
     progress = [r for r in records(run) if "loss" in r]
     assert [r["iteration"] for r in progress] == [2, 4]
-    wanted = {
+    expected = {
         "loss_rpn_objectness",
         "loss_parsing",
         "loss_semantic",
@@ -64,7 +64,7 @@ def test_a_run_writes_the_documented_files(run):
         "images_per_second",
         "data_wait",
     }
-    assert wanted | {"eta_seconds", "memory_gib", "learning_rate"} <= set(progress[0])
+    assert expected | {"eta_seconds", "memory_gib", "learning_rate"} <= set(progress[0])
     results = json.loads((run / "results.json").read_text())
     assert {"miou", "pixel_accuracy", "mean_accuracy", "ap_p_50", "ap_p_vol", "pcp_50", "ap_bbox"} <= set(results)
 
@@ -193,15 +193,15 @@ def test_the_predictor_takes_paths_images_arrays_and_lists(run, picture):
             predictor(wrong)
 
 
-@pytest.mark.parametrize(("precision", "wanted"), [("auto", torch.float32), ("bf16", torch.bfloat16)])
-def test_prediction_follows_the_precision(run, picture, precision, wanted):
+@pytest.mark.parametrize(("precision", "expected"), [("auto", torch.float32), ("bf16", torch.bfloat16)])
+def test_prediction_follows_the_precision(run, picture, precision, expected):
     loaded = load_weights(run)
     config = dataclasses.replace(loaded.config, run=dataclasses.replace(loaded.config.run, precision=precision))
     pipeline = load_pipeline(loaded, config, torch.device("cpu"))
     seen = []
     pipeline.model.box_head.fc6.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     pipeline(torch.from_numpy(load_picture(picture)).permute(2, 0, 1))
-    assert seen == [wanted]
+    assert seen == [expected]
 
 
 def test_gray_transparent_palette_and_turned_pictures(tmp_path):

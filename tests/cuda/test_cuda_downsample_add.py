@@ -28,5 +28,5 @@ def test_forward_and_backward(sizes, channels, layout, order, dtype):
     grads = [torch.randn_like(p) for p in pyramid]
     grad_feature = torch.full_like(feature, torch.nan)
     emulator.call("downsample_add_backward", dtype, grad_feature, *shape, grads)
-    theirs = torch.autograd.grad(want, feature, grads)[0]
-    torch.testing.assert_close(grad_feature, theirs, **emulator.tolerance(dtype))
+    expected = torch.autograd.grad(want, feature, grads)[0]
+    torch.testing.assert_close(grad_feature, expected, **emulator.tolerance(dtype))

@@ -29,8 +29,8 @@ def run(sizes, channels, groups, layout, align_corners, offset=0.0, spread=1.0, 
     leaves = [t.double().requires_grad_() for t in (*features, *weights, *biases)]
     levels = leaves[:count], leaves[count : 2 * count], leaves[2 * count :]
     want = gse_fuse_reference(*levels, groups, align_corners=align_corners)
-    theirs = torch.autograd.grad(want, leaves, grad.double())
-    return [out, *grads, *d_gamma, *d_beta], [t.detach() for t in (want, *theirs)]
+    expected = torch.autograd.grad(want, leaves, grad.double())
+    return [out, *grads, *d_gamma, *d_beta], [t.detach() for t in (want, *expected)]
 
 
 @pytest.mark.parametrize("dtype", emulator.DTYPES, ids=str)
@@ -41,8 +41,8 @@ def run(sizes, channels, groups, layout, align_corners, offset=0.0, spread=1.0, 
 @pytest.mark.parametrize("sizes", [[(8, 12), (4, 6), (2, 3), (1, 1)], [(5, 7), (5, 3), (13, 6)]])
 def test_forward_and_backward(sizes, channels, groups, align_corners, layout, order, dtype):
     emulator.schedule(order)
-    for mine, want in zip(*run(sizes, channels, groups, layout, align_corners, dtype=dtype), strict=True):
-        torch.testing.assert_close(mine.double(), want, **emulator.tolerance(dtype))
+    for got, want in zip(*run(sizes, channels, groups, layout, align_corners, dtype=dtype), strict=True):
+        torch.testing.assert_close(got.double(), want, **emulator.tolerance(dtype))
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -51,8 +51,8 @@ def test_forward_and_backward(sizes, channels, groups, align_corners, layout, or
 )
 def test_many_stretches_of_pixels_and_pieces_of_channels(sizes, channels, layout):
     emulator.schedule(emulator.ORDERS[2])
-    for mine, want in zip(*run(sizes, channels, 2, layout, True), strict=True):
-        torch.testing.assert_close(mine.double(), want, rtol=1e-4, atol=5e-4)
+    for got, want in zip(*run(sizes, channels, 2, layout, True), strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=5e-4)
 
 
 def test_a_large_offset_does_not_cancel():

@@ -39,8 +39,8 @@ def test_forward_and_backward(levels, ratio, aligned, layout, order, dtype):
     grad = LAYOUTS[layout](torch.randn_like(out))
     grads = [torch.full_like(m, torch.nan) for m in maps]
     emulator.call("roi_align_backward", dtype, *shape, grads, every, *rule, grad)
-    for mine, theirs in zip(grads, torch.autograd.grad(want, maps, grad[:good]), strict=True):
-        torch.testing.assert_close(mine, theirs, **emulator.tolerance(dtype))
+    for got, expected in zip(grads, torch.autograd.grad(want, maps, grad[:good]), strict=True):
+        torch.testing.assert_close(got, expected, **emulator.tolerance(dtype))
 
 
 @pytest.mark.parametrize("dtype", emulator.DTYPES, ids=str)
@@ -60,10 +60,10 @@ def test_several_packs_and_blocks_of_channels_and_boxes(channels, count, layout,
     torch.testing.assert_close(out, want.detach().to(dtype), **emulator.tolerance(dtype))
 
     grad = LAYOUTS[layout](torch.randn_like(out))
-    mine = torch.full_like(feature, torch.nan)
-    emulator.call("roi_align_backward", dtype, *shape, [mine], boxes, *rule, grad)
-    (theirs,) = torch.autograd.grad(want, exact, grad.to(exact.dtype))
-    torch.testing.assert_close(mine, theirs.to(dtype), **emulator.tolerance(dtype))
+    got = torch.full_like(feature, torch.nan)
+    emulator.call("roi_align_backward", dtype, *shape, [got], boxes, *rule, grad)
+    (expected,) = torch.autograd.grad(want, exact, grad.to(exact.dtype))
+    torch.testing.assert_close(got, expected.to(dtype), **emulator.tolerance(dtype))
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -74,10 +74,10 @@ def test_a_non_finite_gradient_reaches_only_pixels_read(broken, layout):
     one = LAYOUTS[layout](torch.zeros(2, 4, 3, 3))
     one[0, :, 1, 2] = 1
     rule = ((1, 4, 1, [19], [37], layout == "channels_last"), (2, 3, 3, 2, True))
-    reached, mine = (LAYOUTS[layout](torch.full((1, 4, 19, 37), torch.nan)) for _ in range(2))
+    reached, got = (LAYOUTS[layout](torch.full((1, 4, 19, 37), torch.nan)) for _ in range(2))
     emulator.call("roi_align_backward", torch.float32, *rule[0], [reached], boxes, *rule[1], one)
     grad = LAYOUTS[layout](torch.randn(2, 4, 3, 3))
     grad[0, :, 1, 2] = broken
-    emulator.call("roi_align_backward", torch.float32, *rule[0], [mine], boxes, *rule[1], grad)
+    emulator.call("roi_align_backward", torch.float32, *rule[0], [got], boxes, *rule[1], grad)
     assert 0 < (reached > 0).sum() < 4 * 60
-    assert torch.equal(mine.isfinite(), reached == 0)
+    assert torch.equal(got.isfinite(), reached == 0)

@@ -39,5 +39,5 @@ def check(sizes, channels, align_corners, relu, layout, order, dtype):
     grads = [torch.full_like(f, torch.nan) for f in features]
     between = emulator.adjoint_scratch(2, channels, sizes, dtype)
     emulator.call("upsample_sum_backward", dtype, grad, between, *options, grads)
-    for mine, theirs in zip(grads, torch.autograd.grad(want, leaves, grad), strict=True):
-        torch.testing.assert_close(mine, theirs, **emulator.tolerance(dtype))
+    for got, expected in zip(grads, torch.autograd.grad(want, leaves, grad), strict=True):
+        torch.testing.assert_close(got, expected, **emulator.tolerance(dtype))

@@ -20,7 +20,7 @@ def fixed(keys, count):
 
 
 @pytest.fixture
-def on_the_device(monkeypatch):
+def fixed_sizes(monkeypatch):
     """Make the CPU use fixed-size results, as an accelerator does."""
 
     def apply():
@@ -32,32 +32,32 @@ def on_the_device(monkeypatch):
     return apply
 
 
-def close(mine, theirs):
-    assert mine.keys() == theirs.keys()
-    for name in mine:
-        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-6, atol=1e-7)
+def close(got, expected):
+    assert got.keys() == expected.keys()
+    for name in got:
+        torch.testing.assert_close(got[name], expected[name], rtol=1e-6, atol=1e-7)
 
 
 @both
-def test_proposals_are_filled_up_with_empty_boxes(on_the_device, variant):
+def test_proposals_are_filled_up_with_empty_boxes(fixed_sizes, variant):
     model = variant(rpn_top_train=5000)
     model.rpn.nms_threshold = 0.3
     pyramid = model.fpn(model.backbone(torch.randn(2, 3, 96, 128)))
     levels, sizes = model.rpn(pyramid[: len(model.rpn.strides)]), [(96, 128), (64, 128)]
     want = model.rpn.propose(*levels, sizes)
-    on_the_device()
-    for mine, theirs in zip(model.rpn.propose(*levels, sizes), want, strict=True):
-        assert len(mine) > len(theirs) > 0
-        assert torch.equal(mine[: len(theirs)], theirs) and (mine[len(theirs) :] == 0).all()
+    fixed_sizes()
+    for got, expected in zip(model.rpn.propose(*levels, sizes), want, strict=True):
+        assert len(got) > len(expected) > 0
+        assert torch.equal(got[: len(expected)], expected) and (got[len(expected) :] == 0).all()
 
 
 @pytest.mark.parametrize("people", [0, 2])
-def test_rpn_loss(on_the_device, people):
+def test_rpn_loss(fixed_sizes, people):
     model, target = tiny(), scene(3, people=people)[1]
     levels = model.rpn(model.fpn(model.backbone(torch.randn(1, 3, 96, 128))))
     loss = lambda: model.rpn.loss(*levels, [(96, 128)], [target], [torch.Generator().manual_seed(0)])
     want = loss()
-    on_the_device()
+    fixed_sizes()
     for name, (total, count) in loss().items():
         torch.testing.assert_close(total, want[name][0])
         assert count == want[name][1]
@@ -70,16 +70,16 @@ def test_empty_slots_do_not_change_the_box_loss():
     people = torch.tensor([0, BACKGROUND, IGNORED, 1, IGNORED])
     logits, deltas = torch.randn(5, 2, requires_grad=True), torch.randn(5, 2, 4, requires_grad=True)
     there = people != IGNORED
-    mine = head.loss(logits, deltas, [SampledRoIs(boxes, people)], [target])
-    theirs = head.loss(logits[there], deltas[there], [SampledRoIs(boxes[there], people[there])], [target])
-    close({k: v[0] for k, v in mine.items()}, {k: v[0] for k, v in theirs.items()})
-    assert mine["box_class"][1] == theirs["box_class"][1] == 3
-    for g in torch.autograd.grad(sum(v[0] for v in mine.values()), [logits, deltas]):
+    got = head.loss(logits, deltas, [SampledRoIs(boxes, people)], [target])
+    expected = head.loss(logits[there], deltas[there], [SampledRoIs(boxes[there], people[there])], [target])
+    close({k: v[0] for k, v in got.items()}, {k: v[0] for k, v in expected.items()})
+    assert got["box_class"][1] == expected["box_class"][1] == 3
+    for g in torch.autograd.grad(sum(v[0] for v in got.values()), [logits, deltas]):
         assert g.isfinite().all() and (g[~there] == 0).all()
 
 
-def test_empty_proposals_are_never_sampled(on_the_device):
-    on_the_device()
+def test_empty_proposals_are_never_sampled(fixed_sizes):
+    fixed_sizes()
     head = box_head(samples=8, positive_fraction=0.5)
     target = {"boxes": torch.tensor([[0.0, 0, 20, 20]])}
     proposals = torch.cat([torch.tensor([[80.0, 80, 90, 90]]), torch.zeros(20, 4)])
@@ -87,8 +87,8 @@ def test_empty_proposals_are_never_sampled(on_the_device):
     assert rois.people.tolist() == [0, BACKGROUND] + [IGNORED] * 6
 
 
-def test_empty_slots_of_the_parsing_branch_are_ignored(on_the_device):
-    on_the_device()
+def test_empty_slots_of_the_parsing_branch_are_ignored(fixed_sizes):
+    fixed_sizes()
     model, target = tiny(), scene(3, people=2)[1]
     people = torch.tensor([1, BACKGROUND, IGNORED, IGNORED])
     rois = [SampledRoIs(torch.cat([target["boxes"][1:], torch.tensor([[5.0, 5, 9, 9]]), torch.zeros(2, 4)]), people)]
@@ -99,8 +99,8 @@ def test_empty_slots_of_the_parsing_branch_are_ignored(on_the_device):
 
 @both
 @pytest.mark.parametrize("people", [(2, 1), (0, 2), (0, 0)], ids=str)
-def test_a_whole_step_is_finite_and_counts_the_same_people(on_the_device, people, variant):
-    on_the_device()
+def test_a_whole_step_is_finite_and_counts_the_same_people(fixed_sizes, people, variant):
+    fixed_sizes()
     model = variant().train()
     scenes = [scene(seed, people=n) for seed, n in enumerate(people)]
     losses = train(model, scenes)

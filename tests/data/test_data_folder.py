@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from helpers.data_trees import FIVE, write_own_image, write_png
+from helpers.data_trees import LABELS_TOML, write_folder_image, write_png
 from pycocotools import mask as codes
 
 from rpcnn.data.check import check_folder
@@ -24,7 +24,7 @@ def cache_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def tree(tmp_path):
     for stem in ("a", "b", "c"):
-        write_own_image(tmp_path / "own", stem, PEOPLE)
+        write_folder_image(tmp_path / "own", stem, PEOPLE)
     return tmp_path / "own"
 
 
@@ -55,8 +55,8 @@ def test_the_labels_file_names_classes_colors_and_pairs(tree):
     ],
 )
 def test_labels_file_errors_name_key_expected_and_got(change, message, tmp_path):
-    assert change[0] in FIVE
-    (tmp_path / "labels.toml").write_text(FIVE.replace(*change))
+    assert change[0] in LABELS_TOML
+    (tmp_path / "labels.toml").write_text(LABELS_TOML.replace(*change))
     with pytest.raises(ValueError, match=f"labels.toml: {message}"):
         read_labels_file(tmp_path / "labels.toml")
 
@@ -77,8 +77,8 @@ def test_flip_swaps_the_pairs_of_the_labels_file(tree):
 
 
 def test_without_person_maps_an_image_is_one_person(tmp_path):
-    write_own_image(tmp_path, "a", PEOPLE, person_map=False)
-    write_own_image(tmp_path, "b", {}, person_map=False)
+    write_folder_image(tmp_path, "a", PEOPLE, person_map=False)
+    write_folder_image(tmp_path, "b", {}, person_map=False)
     dataset = Folder(tmp_path)
     assert dataset[0]["boxes"].tolist() == [[4, 6, 50, 39]] and len(dataset[1]["boxes"]) == 0
 
@@ -97,9 +97,9 @@ def test_ignored_values_become_255_and_add_no_person(tree):
 
 
 def test_every_fault_of_a_folder_is_named_with_its_path(tree):
-    write_own_image(tree, "d", {1: (5, 0, 0, 10, 10)})
-    write_own_image(tree, "e", PEOPLE)
-    write_own_image(tree, "f", {})
+    write_folder_image(tree, "d", {1: (5, 0, 0, 10, 10)})
+    write_folder_image(tree, "e", PEOPLE)
+    write_folder_image(tree, "f", {})
     write_png(tree / "train/people/a.png", np.zeros((40, 61)))
     (tree / "train/parts/b.png").unlink()
     (tree / "train/people/b.png").unlink()
@@ -249,7 +249,7 @@ def test_a_coco_file_that_is_not_json_raises(coco_tree):
 
 
 def test_a_changed_labels_file_makes_the_index_anew(tree):
-    write_own_image(tree, "d", {1: (5, 0, 0, 10, 10)})
+    write_folder_image(tree, "d", {1: (5, 0, 0, 10, 10)})
     assert "d" in Folder(tree).faults
-    (tree / "labels.toml").write_text(FIVE.replace('"Right-arm"]\n', '"Right-arm", "Leg"]\n'))
+    (tree / "labels.toml").write_text(LABELS_TOML.replace('"Right-arm"]\n', '"Right-arm", "Leg"]\n'))
     assert not Folder(tree).faults and Folder(tree).labels.num_classes == 6

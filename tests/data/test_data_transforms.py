@@ -24,7 +24,7 @@ def scene():
 
 
 @pytest.mark.parametrize(
-    ("shape", "short", "limit", "wanted"),
+    ("shape", "short", "limit", "expected"),
     [
         ((333, 500), 800, 1333, (800, 1201)),
         ((500, 333), 800, 1333, (1201, 800)),  # long side truncated: 800 * 500 / 333 = 1201.2
@@ -34,8 +34,8 @@ def scene():
         ((2, 4000), 800, 1333, (1, 2000)),  # never empty
     ],
 )
-def test_resized_shape_obeys_short_side_and_long_side_limit(shape, short, limit, wanted):
-    assert resized_shape(*shape, short, limit) == wanted
+def test_resized_shape_obeys_short_side_and_long_side_limit(shape, short, limit, expected):
+    assert resized_shape(*shape, short, limit) == expected
 
 
 def test_labels_take_the_nearest_pixel_below():
@@ -43,8 +43,8 @@ def test_labels_take_the_nearest_pixel_below():
     assert resize_labels_floor(labels, (1, 4)).tolist() == [[0, 1, 3, 4]]
     assert resize_labels_floor(labels, (2, 9)).tolist() == [[0, 0, 1, 2, 2, 3, 4, 4, 5]] * 2
     stack = torch.randint(0, 20, (2, 37, 53), dtype=torch.uint8)
-    wanted = torch.nn.functional.interpolate(stack[:, None], size=(74, 106), mode="nearest")[:, 0]
-    assert torch.equal(resize_labels_floor(stack, (74, 106)), wanted)
+    expected = torch.nn.functional.interpolate(stack[:, None], size=(74, 106), mode="nearest")[:, 0]
+    assert torch.equal(resize_labels_floor(stack, (74, 106)), expected)
 
 
 def test_resizing_keeps_boxes_around_their_people(scene):

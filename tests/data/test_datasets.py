@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from helpers.data_trees import FIVE, write_cihp_image, write_mhp_image, write_own_image, write_picture, write_png
+from helpers.data_trees import (
+    LABELS_TOML,
+    write_cihp_image,
+    write_folder_image,
+    write_mhp_image,
+    write_picture,
+    write_png,
+)
 from helpers.own_people import Blocks
 
 from rpcnn.config import Config, load_config
@@ -41,7 +48,7 @@ TREES = {
     "mhpv2": lambda root: write_mhp_image(root, "1", [np.ones((40, 60))]),
     "lip": write_lip,
     "pascal_person_part": write_pascal,
-    "folder": lambda root: write_own_image(root, "1", PERSON),
+    "folder": lambda root: write_folder_image(root, "1", PERSON),
 }
 
 
@@ -76,7 +83,10 @@ def test_a_folder_of_two_data_sets_asks_for_the_name(tmp_path):
         ("chip", "must be one of cihp, .*, or package.module:Class, got 'chip'; did you mean 'cihp'"),
         ("helpers.own_peple:Blocks", "there is no module 'helpers.own_peple'"),
         ("helpers.own_people:Block", "helpers.own_people has no 'Block'; did you mean 'Blocks'"),
-        ("helpers.own_people:NotOne", "NotOne must be a subclass of rpcnn.data.dataset.PeopleDataset, got <class"),
+        (
+            "helpers.own_people:NotADataset",
+            "NotADataset must be a subclass of rpcnn.data.dataset.PeopleDataset, got <class",
+        ),
         ("helpers.own_people:np", "np must be a subclass"),
         ("helpers.own_people:NoLabels", "NoLabels has no __len__, load, labels"),
     ],
@@ -173,7 +183,7 @@ def test_a_sample_is_made_of_arrays():
 
 
 def test_the_classes_of_a_folder_are_those_of_its_file(tmp_path):
-    (tmp_path / "labels.toml").write_text(FIVE)
+    (tmp_path / "labels.toml").write_text(LABELS_TOML)
     config = Config()
     config.data.dataset, config.data.root = "folder", str(tmp_path)
     assert label_set(config).names[3] == "Left-arm" and label_set(config).num_classes == 5

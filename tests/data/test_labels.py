@@ -16,8 +16,8 @@ def test_each_set_has_its_published_size(labels, count, pairs):
 @pytest.mark.parametrize("labels", [CIHP, MHP_V2, LIP])
 def test_pairs_are_exactly_the_left_and_right_names(labels):
     by_name = {name: i for i, name in enumerate(labels.names)}
-    wanted = {(i, by_name[n.replace("Left", "Right")]) for n, i in by_name.items() if n.startswith("Left")}
-    assert set(labels.pairs) == wanted
+    expected = {(i, by_name[n.replace("Left", "Right")]) for n, i in by_name.items() if n.startswith("Left")}
+    assert set(labels.pairs) == expected
 
 
 def test_palette_is_the_pascal_voc_color_map():

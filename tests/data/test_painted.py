@@ -80,9 +80,9 @@ def test_a_shape_labels_pixels_it_covers_by_half():
     canvas = Canvas(8, 8)
     box = [(2, 2), (5.75, 2), (5.75, 6.25), (2, 6.25)]
     canvas.stamp(canvas.outline(box, smooth=False), (1, 1, 1), 3, 1)
-    wanted = np.zeros((8, 8))
-    wanted[2:6, 2:6] = 3  # column 5 is covered by 3/4, row 6 by 1/4
-    assert np.array_equal(canvas.category, wanted)
+    expected = np.zeros((8, 8))
+    expected[2:6, 2:6] = 3  # column 5 is covered by 3/4, row 6 by 1/4
+    assert np.array_equal(canvas.category, expected)
     assert canvas.image[3, 5, 0] == pytest.approx(0.75, abs=0.13)
     assert canvas.image[6, 3, 0] == pytest.approx(0.25, abs=0.13)
 

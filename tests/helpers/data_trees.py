@@ -38,7 +38,7 @@ def write_mhp_image(root, stem, maps, split="train", shape=(40, 60)):
         write_png(folder / "parsing_annos" / f"{stem}_{len(maps):02d}_{i:02d}.png", channels)
 
 
-FIVE = """
+LABELS_TOML = """
 name = "five parts"
 names = ["Background", "Head", "Torso", "Left-arm", "Right-arm"]
 pairs = [["Left-arm", "Right-arm"]]
@@ -55,10 +55,10 @@ def write_picture(path, height=40, width=60):
     Image.fromarray(noise).save(path)
 
 
-def write_own_image(root, stem, people, height=40, width=60, split="train", person_map=True):
-    """Write one image of a custom folder data set with the labels of FIVE; `people` as in `cihp_maps`."""
+def write_folder_image(root, stem, people, height=40, width=60, split="train", person_map=True):
+    """Write one image of a custom folder data set with the labels of LABELS_TOML; `people` as in `cihp_maps`."""
     (root / split).mkdir(parents=True, exist_ok=True)
-    (root / "labels.toml").write_text(FIVE)
+    (root / "labels.toml").write_text(LABELS_TOML)
     write_picture(root / split / "images" / f"{stem}.jpg", height, width)
     parts, numbers = cihp_maps(height, width, people)
     write_png(root / split / "parts" / f"{stem}.png", parts)

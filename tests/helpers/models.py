@@ -97,7 +97,7 @@ def train(model, scenes):
     return model.train()(list(images), list(targets))
 
 
-def eager(**arguments) -> RPRCNN:
+def permissive(**arguments) -> RPRCNN:
     """A model in eval mode that detects a person in nearly every box."""
     model = tiny(min_box_score=0.0, **arguments).eval()
     with torch.no_grad():
@@ -106,7 +106,7 @@ def eager(**arguments) -> RPRCNN:
     return model
 
 
-def rating(model):
+def with_varied_ious(model):
     """Make the PRSN predict different mIoUs within 0..1, so that clamping changes nothing; return the model."""
     torch.nn.init.normal_(model.prsn.iou.weight, std=0.3)
     torch.nn.init.constant_(model.prsn.iou.bias, 0.5)

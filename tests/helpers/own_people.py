@@ -38,5 +38,5 @@ class NoLabels(PeopleDataset):
     """An invalid data set: every required method and attribute is missing."""
 
 
-class NotOne:
+class NotADataset:
     """A class that is not a PeopleDataset."""

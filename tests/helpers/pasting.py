@@ -18,6 +18,6 @@ def scene(people=5, size=(37, 53), map_size=(8, 8), global_size=(10, 14), seed=0
 
 def assert_agree(pair):
     """Assert equality up to ties: where two classes are equally probable, rounding may pick either."""
-    for mine, theirs in zip(*pair, strict=True):
-        assert mine.dtype == theirs.dtype and mine.shape == theirs.shape
-        assert (mine != theirs).float().mean() < 2e-3 if mine.numel() else True
+    for got, expected in zip(*pair, strict=True):
+        assert got.dtype == expected.dtype and got.shape == expected.shape
+        assert (got != expected).float().mean() < 2e-3 if got.numel() else True

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.inference import augmenting, combined
-from helpers.models import configured, eager, rating, scene
+from helpers.models import configured, permissive, scene, with_varied_ious
 
 from rpcnn.box_convention import EDGES
 from rpcnn.config import Config, load_config
@@ -33,7 +33,7 @@ def half(image):
     return image[:, ::2, ::2].contiguous()
 
 
-def by_hand_mirrored(maps: torch.Tensor, label_set: LabelSet) -> torch.Tensor:
+def mirrored_by_hand(maps: torch.Tensor, label_set: LabelSet) -> torch.Tensor:
     """[..., K, h, w] mirrored, every pair of channels exchanged one after the other."""
     result = maps.flip(-1).clone()
     for left, right in label_set.pairs:
@@ -62,7 +62,7 @@ RELEASED = {"inclusive_boxes": True, "clamp_iou": False, "crop_semantic": False,
 
 @pytest.mark.parametrize("switches", [{}, RELEASED], ids=["default", "released"])
 def test_the_base_scale_alone_is_plain_inference(switches):
-    model, image = rating(eager(max_detections=12, **switches)), scene(1, 62, 90)[0]
+    model, image = with_varied_ious(permissive(max_detections=12, **switches)), scene(1, 62, 90)[0]
     with torch.inference_mode():
         plain = model([image])[0]
     found = augmenting(model, LABELS, [same], flip=False, suppression="off", voting_iou=0)(image)
@@ -82,7 +82,7 @@ def test_the_base_scale_alone_is_plain_inference(switches):
 @pytest.mark.parametrize("label_set", [LABELS, MHP_V2], ids=["6", "59"])
 def test_a_mirrored_image_gives_mirrored_people(label_set):
     """Passes x and flip(x) equal passes flip(x) and x as a set, so the results differ only by the mirroring."""
-    model = rating(eager(num_classes=label_set.num_classes, max_detections=10))
+    model = with_varied_ious(permissive(num_classes=label_set.num_classes, max_detections=10))
     look = augmenting(model, label_set, [same, twice])
     image = scene(1, 60, 90)[0]  # 90 pads to 96: to the right of both the picture and its mirror image
     found, mirrored = look(image), look(image.flip(-1))
@@ -91,19 +91,19 @@ def test_a_mirrored_image_gives_mirrored_people(label_set):
     for name in ("box_scores", "iou_scores", "scores"):
         torch.testing.assert_close(getattr(mirrored, name), getattr(found, name), rtol=1e-4, atol=1e-5)
     for name in ("person_probs", "label_probs"):
-        wanted = by_hand_mirrored(getattr(found, name), label_set)
-        torch.testing.assert_close(getattr(mirrored, name), wanted, rtol=1e-3, atol=1e-4)
+        expected = mirrored_by_hand(getattr(found, name), label_set)
+        torch.testing.assert_close(getattr(mirrored, name), expected, rtol=1e-3, atol=1e-4)
         unswapped = getattr(found, name).flip(-1)
         assert (getattr(mirrored, name) - unswapped).abs().max() > 1e-2  # the left/right swap makes a difference
     # The model itself is not symmetric: without mirrored passes the results differ.
     single = augmenting(model, label_set, [same], flip=False)
     one, other = single(image), single(image.flip(-1))
-    assert (other.label_probs - by_hand_mirrored(one.label_probs, label_set)).abs().max() > 1e-2
+    assert (other.label_probs - mirrored_by_hand(one.label_probs, label_set)).abs().max() > 1e-2
 
 
 @torch.inference_mode()
 def test_running_means_are_the_means_of_all_passes_kept():
-    model, image = rating(eager(max_detections=5)), scene(1, 64, 96)[0]
+    model, image = with_varied_ious(permissive(max_detections=5)), scene(1, 64, 96)[0]
     found = augmenting(model, LABELS, [same, twice, half])(image)
     maps, semantic, parsing_scores = [], [], []
     for scale, factor in ((same, 1), (twice, 2), (half, 0.5)):
@@ -117,8 +117,8 @@ def test_running_means_are_the_means_of_all_passes_kept():
             # All three sizes are multiples of 4: without the padding, the maps cover the picture exactly.
             cropped = logits[:, :, : seen.shape[1] // 4, : seen.shape[2] // 4].softmax(1)
             full = F.interpolate(cropped, size=(64, 96), mode="bilinear", align_corners=False)[0]
-            maps.append(by_hand_mirrored(probabilities, LABELS) if mirrored else probabilities)
-            semantic.append(by_hand_mirrored(full, LABELS) if mirrored else full)
+            maps.append(mirrored_by_hand(probabilities, LABELS) if mirrored else probabilities)
+            semantic.append(mirrored_by_hand(full, LABELS) if mirrored else full)
             parsing_scores.append((found.box_scores * iou).sqrt())
     for values in (maps, semantic, parsing_scores):
         assert torch.stack(values).std(0).max() > 0.005  # the passes differ, so the mean is not trivial
@@ -129,7 +129,7 @@ def test_running_means_are_the_means_of_all_passes_kept():
 
 @torch.inference_mode()
 def test_candidates_of_all_passes_compete_and_vote(monkeypatch):
-    model, image = eager(max_detections=8), scene(1, 64, 96)[0]
+    model, image = permissive(max_detections=8), scene(1, 64, 96)[0]
     heads = calls(monkeypatch, model.box_head, "candidates")
     found = augmenting(model, LABELS, [same, twice], suppression="gaussian", sigma=0.3, voting_iou=0.5)(image)
     assert len(heads) == 4
@@ -166,7 +166,7 @@ def test_box_frames(base, seen, box, plain, flipped, mirrored):
 @pytest.mark.parametrize("size", [(60, 90), (90, 60)], ids=["landscape", "portrait"])
 def test_every_pass_finds_and_parses_the_same_place(monkeypatch, size):
     """A fake detector boxes the bright rectangle of each pass's image."""
-    model = eager()
+    model = permissive()
     image = torch.zeros(3, *size, dtype=torch.uint8)
     image[:, 12:40, 8:24] = 255
     encoded = calls(monkeypatch, model, "encode")
@@ -189,7 +189,7 @@ def test_every_pass_finds_and_parses_the_same_place(monkeypatch, size):
 
 
 def test_memory_is_one_running_mean_and_one_pass(monkeypatch):
-    model, image = eager(max_detections=6), scene(1, 64, 96)[0]
+    model, image = permissive(max_detections=6), scene(1, 64, 96)[0]
     monkeypatch.setattr(sampling, "STRIP_NUMBERS", 6 * 96 * 16)  # 4 strips of 16 rows
     alive = {"maps": [], "windows": [], "logits": [], "coarse": [], "finest": []}
     most = dict.fromkeys(alive, 0)
@@ -237,7 +237,7 @@ def test_memory_is_one_running_mean_and_one_pass(monkeypatch):
 
 
 def test_a_pass_keeps_64_bytes_per_pixel():
-    model = eager()
+    model = permissive()
     look = augmenting(model, LABELS, [same], flip=False)
     with torch.inference_mode():
         seen = look.run_pass(scene(1, 64, 96)[0], False)[0]
@@ -246,18 +246,18 @@ def test_a_pass_keeps_64_bytes_per_pixel():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_the_same_people():
-    model, image = rating(eager(max_detections=6)), scene(1, 62, 90)[0]
-    wanted = augmenting(model, LABELS, [same, twice])(image)
+    model, image = with_varied_ious(permissive(max_detections=6)), scene(1, 62, 90)[0]
+    expected = augmenting(model, LABELS, [same, twice])(image)
     found = augmenting(model.cuda(), LABELS, [same, twice])(image)
     for name in ("boxes", "box_scores", "iou_scores", "person_probs", "label_probs"):
-        torch.testing.assert_close(getattr(found, name).cpu(), getattr(wanted, name), rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(getattr(found, name).cpu(), getattr(expected, name), rtol=1e-2, atol=1e-2)
 
 
 def test_without_global_branch_rescoring_or_people():
-    model = eager(gse=False, prsn=False)
+    model = permissive(gse=False, prsn=False)
     found = augmenting(model, LABELS, [same, twice])(scene(1)[0])
     assert found.label_probs is None and found.iou_scores is None and len(found.boxes) > 0
-    model = eager()
+    model = permissive()
     model.box_head.min_score = 1.0
     found = augmenting(model, LABELS, [same, twice])(scene(1)[0])
     assert found.boxes.shape == (0, 4) and found.person_probs.shape == (0, 6, 32, 32)
@@ -266,7 +266,7 @@ def test_without_global_branch_rescoring_or_people():
 
 
 def test_the_released_passes_are_the_defaults():
-    model = eager(num_classes=20)
+    model = permissive(num_classes=20)
     pipeline = Pipeline(model, configured(Config(), augment=True), CIHP)
     assert pipeline.short_sides() == [800, 400, 500, 600, 700, 900, 1000, 1100, 1200]
     assert "18 passes" in pipeline.describe()
@@ -278,7 +278,7 @@ def test_the_released_passes_are_the_defaults():
 
 def test_augmented_model_is_a_drop_in_for_the_plain_one():
     """The mean semantic map has the image's size, so `combine` takes its arg-max without resizing."""
-    model, image = eager(), scene(1, 61, 87)[0]
+    model, image = permissive(), scene(1, 61, 87)[0]
     found = augmenting(model, LABELS, [same, twice])(image)
     result = combined(found, (61, 87), LABELS, semantic_mode="semseg")
     assert torch.equal(result.label_map.long(), found.label_probs.argmax(0))
@@ -287,7 +287,7 @@ def test_augmented_model_is_a_drop_in_for_the_plain_one():
 
 
 def test_invalid_options_raise():
-    model = eager()
+    model = permissive()
     with pytest.raises(ValueError, match="scales must hold at least the base scale"):
         augmenting(model, LABELS, [])
     with pytest.raises(ValueError, match="suppression must be one of linear, gaussian, off, got 'hard'"):

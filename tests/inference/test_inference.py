@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from helpers.models import TINY, configured, eager, rating
+from helpers.models import TINY, configured, permissive, with_varied_ious
 from PIL import Image
 
 from rpcnn import Predictor, load_config
@@ -27,7 +27,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def model():
-    return rating(eager(num_classes=20, max_detections=6))
+    return with_varied_ious(permissive(num_classes=20, max_detections=6))
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +66,12 @@ def assert_same(one, other):
         assert (getattr(one, name) == getattr(other, name)).float().mean() > 0.999
 
 
-@pytest.mark.parametrize(("batch_size", "wanted"), [(1, [1] * 9), (2, [2, 2, 1, 2, 1, 1]), (4, [4, 2, 2, 1])])
-def test_batched_and_single_inference_agree(pipeline, pictures, batches, batch_size, wanted):
+@pytest.mark.parametrize(("batch_size", "expected"), [(1, [1] * 9), (2, [2, 2, 1, 2, 1, 1]), (4, [4, 2, 2, 1])])
+def test_batched_and_single_inference_agree(pipeline, pictures, batches, batch_size, expected):
     alone = [pipeline(picture) for picture in pictures]
     batches.clear()
     together = list(pipeline.stream(pictures, batch_size))
-    assert batches == wanted
+    assert batches == expected
     for result, single, size in zip(together, alone, SIZES, strict=True):
         assert result.label_map.shape == size
         assert_same(result, single)

@@ -53,10 +53,10 @@ def plain_soft_nms(boxes, scores, threshold, method, sigma, min_score):
 @pytest.mark.parametrize(("method", "sigma"), [("linear", 0.5), ("gaussian", 0.5), ("gaussian", 0.2)])
 def test_soft_nms_is_the_literal_loop(seed, method, sigma):
     boxes, scores = (tensor.double() for tensor in crowd(seed))
-    wanted = plain_soft_nms(boxes.tolist(), scores.tolist(), 0.5, method, sigma, 1e-4)
+    expected = plain_soft_nms(boxes.tolist(), scores.tolist(), 0.5, method, sigma, 1e-4)
     taken, lowered = soft_nms(boxes, scores, 0.5, method, sigma, 1e-4)
-    assert taken.tolist() == [index for index, _ in wanted]
-    assert lowered.tolist() == pytest.approx([score for _, score in wanted], rel=1e-9)
+    assert taken.tolist() == [index for index, _ in expected]
+    assert lowered.tolist() == pytest.approx([score for _, score in expected], rel=1e-9)
     assert len(taken) < len(boxes) and (lowered < scores[taken]).any()  # some were dropped, some lowered
 
 

@@ -46,8 +46,8 @@ def test_parts_are_blended_and_background_is_unchanged():
     labels = np.array([[0, 5], [13, 200]], np.uint8)
     picture = color_parts(Image.fromarray(gray(2, 2)), labels, CIHP, opacity=0.6)
     # 0.4 · 100 + 0.6 · (128, 0, 128) for UpperClothes, (192, 0, 128) for Face; 200 is no label of the set
-    wanted = [[(100, 100, 100), (117, 40, 117)], [(155, 40, 117), (100, 100, 100)]]
-    assert np.abs(np.array(picture).astype(int) - np.array(wanted)).max() <= 1
+    expected = [[(100, 100, 100), (117, 40, 117)], [(155, 40, 117), (100, 100, 100)]]
+    assert np.abs(np.array(picture).astype(int) - np.array(expected)).max() <= 1
 
 
 def test_unknown_pixels_are_hatched():
@@ -60,10 +60,10 @@ def test_unknown_pixels_are_hatched():
 def test_inner_edges_lie_within_each_person():
     instances = np.zeros((7, 9), int)
     instances[1:6, 1:5], instances[1:6, 5:8] = 1, 2
-    wanted = np.zeros((7, 9), bool)
-    wanted[1:6, 1:8] = True
-    wanted[2:5, 2:4] = wanted[2:5, 6] = False  # pixels surrounded by the same person
-    assert np.array_equal(inner_edges(instances), wanted)
+    expected = np.zeros((7, 9), bool)
+    expected[1:6, 1:8] = True
+    expected[2:5, 2:4] = expected[2:5, 6] = False  # pixels surrounded by the same person
+    assert np.array_equal(inner_edges(instances), expected)
     assert np.array_equal(inner_edges(instances, 2), instances > 0)
 
 

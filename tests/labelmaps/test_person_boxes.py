@@ -12,12 +12,12 @@ from rpcnn.metrics import person_boxes as public_person_boxes
 @pytest.mark.parametrize("shape", [(4, 5), (7, 64), (20, 150)])
 def test_boxes_of_numbered_people_enclose_their_labels(core, shape):
     people = numbered(np.random.default_rng(shape[0]), 7, *shape, largest=3)
-    wanted = []
+    expected = []
     for person in np.asarray(people):
         y, x = np.nonzero(person)
-        wanted.append([x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else [0, 0, 0, 0])
-    assert person_boxes(people).tolist() == wanted
-    assert person_boxes(np.asarray(people)).tolist() == wanted
+        expected.append([x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else [0, 0, 0, 0])
+    assert person_boxes(people).tolist() == expected
+    assert person_boxes(np.asarray(people)).tolist() == expected
 
 
 def test_no_person_gives_no_box(core):

@@ -74,8 +74,8 @@ def test_compiled_painting_errors_name_the_argument(columns, value, message):
 def test_compiled_and_numpy_agree_on_any_bytes(code, width):
     if compiled.core is None:
         pytest.skip("rpcnn._labelmaps is not built")
-    ours, wanted = np.zeros((2, width, 6), np.uint8)
+    ours, expected = np.zeros((2, width, 6), np.uint8)
     accepted = compiled.core.paint_runs(ours, code, 9)
-    assert accepted == _paint_numpy(wanted, code, 9)
+    assert accepted == _paint_numpy(expected, code, 9)
     if accepted:
-        assert np.array_equal(ours, wanted)
+        assert np.array_equal(ours, expected)

@@ -32,19 +32,21 @@ def stored(name, folder, *predictions):
 
 @pytest.mark.parametrize("name", ["people", "coco"])
 def test_formats_for_overlapping_people_keep_everything(name, tmp_path):
-    wanted = prediction(overlap=True)
-    got = stored(name, tmp_path, wanted).read(tmp_path, "0000")
+    expected = prediction(overlap=True)
+    got = stored(name, tmp_path, expected).read(tmp_path, "0000")
     for field in ("label_map", "person_maps", "scores", "boxes", "box_scores"):
-        assert np.array_equal(getattr(got, field), getattr(wanted, field)), field
+        assert np.array_equal(getattr(got, field), getattr(expected, field)), field
 
 
 @pytest.mark.parametrize("name", ["instances", "mhp"])
 def test_single_layer_formats_give_overlaps_to_higher_scores(name, tmp_path):
-    wanted = prediction(overlap=True)
-    got = stored(name, tmp_path, wanted).read(tmp_path, "0000")
-    assert np.array_equal(np.asarray(got.person_maps)[1], wanted.person_maps[1])
-    assert np.array_equal(np.asarray(got.person_maps)[0], np.where(wanted.person_maps[1] > 0, 0, wanted.person_maps[0]))
-    assert np.array_equal(got.label_map, wanted.label_map)
+    expected = prediction(overlap=True)
+    got = stored(name, tmp_path, expected).read(tmp_path, "0000")
+    assert np.array_equal(np.asarray(got.person_maps)[1], expected.person_maps[1])
+    assert np.array_equal(
+        np.asarray(got.person_maps)[0], np.where(expected.person_maps[1] > 0, 0, expected.person_maps[0])
+    )
+    assert np.array_equal(got.label_map, expected.label_map)
     assert got.scores == pytest.approx([0.25, 0.75])
 
 

@@ -92,13 +92,13 @@ def test_image_by_image_equals_pycocotools(core, seed, grid):
     boxes, scores, true_boxes = [], [], []
     for _ in range(25):
         corners = random.uniform(0, 300, (random.integers(0, 6), 2))
-        wanted = np.concatenate([corners, corners + random.uniform(-10, 200, corners.shape)], axis=1)
-        near = wanted[random.integers(0, len(wanted), 2 * len(wanted))] if len(wanted) else wanted
+        expected = np.concatenate([corners, corners + random.uniform(-10, 200, corners.shape)], axis=1)
+        near = expected[random.integers(0, len(expected), 2 * len(expected))] if len(expected) else expected
         far = random.uniform(0, 100, (random.integers(0, 130), 4)) + np.array([0, 0, 100, 100])
         found = np.concatenate([near + random.normal(0, 6, near.shape), far])
         boxes.append(np.round(found / grid) * grid)
         scores.append(random.integers(1, 40, len(found)) / 40)  # many are equal
-        true_boxes.append(np.round(wanted / grid) * grid)
+        true_boxes.append(np.round(expected / grid) * grid)
     assert ap_bbox(boxes, scores, true_boxes) == pytest.approx(coco_ap(boxes, scores, true_boxes), rel=1e-12)
 
 

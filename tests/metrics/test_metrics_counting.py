@@ -39,9 +39,9 @@ def test_confusion_matrix_counts_every_pixel_once(core, size, num_classes):
     rng = np.random.default_rng(size)
     truth = rng.integers(0, 256, size).astype(np.uint8).repeat(3)
     prediction = rng.integers(0, num_classes, size).astype(np.uint8).repeat(3)
-    wanted = np.zeros((256, 256), int)
-    np.add.at(wanted, (truth, prediction), 1)
-    assert np.array_equal(confusion_matrix(truth, prediction, num_classes), wanted[:num_classes, :num_classes])
+    expected = np.zeros((256, 256), int)
+    np.add.at(expected, (truth, prediction), 1)
+    assert np.array_equal(confusion_matrix(truth, prediction, num_classes), expected[:num_classes, :num_classes])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (8, 8), (9, 33), (16, 40)])
@@ -51,13 +51,13 @@ def test_person_counts_equal_counting_pixel_by_pixel(core, shape, num_classes):
     people = blobs(rng, 4, *shape, largest=num_classes - 1)
     true_people = blobs(rng, 3, *shape, largest=num_classes)  # K itself is ignored
     true_people[0, 0, 0] = 255
-    for got, wanted in zip(
+    for got, expected in zip(
         person_counts(people, true_people, num_classes),
         counts_by_loops(people, true_people, num_classes),
         strict=True,
     ):
         assert got.dtype == np.int64
-        assert np.array_equal(got, wanted)
+        assert np.array_equal(got, expected)
 
 
 maps = lambda count, largest: arrays(np.uint8, (count, 3, 17), elements=st.integers(0, largest))
@@ -69,8 +69,8 @@ def test_compiled_and_numpy_person_counts_agree(people, true_people):
     if counting._metrics is None:
         pytest.skip("rpcnn._metrics is not built")
     compiled = counting._metrics.person_counts(people, true_people, 3)
-    for got, wanted in zip(compiled, counting.person_counts_numpy(people, true_people, 3), strict=True):
-        assert np.array_equal(got, wanted)
+    for got, expected in zip(compiled, counting.person_counts_numpy(people, true_people, 3), strict=True):
+        assert np.array_equal(got, expected)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (8, 8), (9, 33), (16, 40), (3, 200)])
@@ -104,10 +104,10 @@ def test_overlapping_true_people_use_several_layers():
     rng = np.random.default_rng(5)
     true_people = rng.integers(0, 256, (3, 20, 40)).astype(np.uint8)  # each needs a layer of its own
     people = rng.integers(0, 200, (2, 20, 40)).astype(np.uint8)
-    for got, wanted in zip(
+    for got, expected in zip(
         person_counts(people, true_people, 200), counting.person_counts_numpy(people, true_people, 200), strict=True
     ):
-        assert np.array_equal(got, wanted)
+        assert np.array_equal(got, expected)
 
 
 def test_instance_ids_beyond_the_people_raise():
@@ -145,10 +145,10 @@ def test_any_number_of_threads_counts_the_same():
 def test_strides_dtypes_and_tensors_count_the_same(core):
     rng = np.random.default_rng(1)
     truth, prediction = rng.integers(0, 4, (6, 20)), rng.integers(0, 4, (6, 20))
-    wanted = confusion_matrix(truth.astype(np.uint8), prediction.astype(np.uint8), 4)
-    assert np.array_equal(confusion_matrix(truth, torch.from_numpy(prediction), 4), wanted)
+    expected = confusion_matrix(truth.astype(np.uint8), prediction.astype(np.uint8), 4)
+    assert np.array_equal(confusion_matrix(truth, torch.from_numpy(prediction), 4), expected)
     wide = np.repeat(truth.astype(np.uint8), 2, axis=1)
-    assert np.array_equal(confusion_matrix(wide[:, ::2], prediction, 4), wanted)
+    assert np.array_equal(confusion_matrix(wide[:, ::2], prediction, 4), expected)
 
 
 def test_inputs_are_not_changed(core):

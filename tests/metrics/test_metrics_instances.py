@@ -115,8 +115,8 @@ def test_equal_the_step_by_step_definition(images, threshold, person_threshold):
         counts = person_counts(people, true_people, 3)
         matches.append(match_instances(*counts, classes_shown(people, counts[1]), np.array(scores, float)))
     parts = [instance_ap_reference(images, 3, threshold, part) for part in (1, 2)]
-    wanted = np.nan if np.isnan(parts).all() else np.nanmean(parts)
-    assert ap_r(matches, threshold) == pytest.approx(wanted, rel=1e-12, nan_ok=True)
+    expected = np.nan if np.isnan(parts).all() else np.nanmean(parts)
+    assert ap_r(matches, threshold) == pytest.approx(expected, rel=1e-12, nan_ok=True)
     whole = instance_ap_reference(images, 3, person_threshold, None)
     assert ap_h(matches, person_threshold) == pytest.approx(whole, rel=1e-12, nan_ok=True)
 
@@ -133,5 +133,5 @@ def test_compiled_and_numpy_matching_agree(iou, occurs, order):
     compiled = counting._metrics.take_greedily(iou, occurs, np.array(order), (0.1, 0.5, 0.7))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(counting, "_metrics", None)
-        wanted = counting.take_greedily(iou, occurs, np.array(order), (0.1, 0.5, 0.7))
-    assert np.array_equal(compiled, wanted)
+        expected = counting.take_greedily(iou, occurs, np.array(order), (0.1, 0.5, 0.7))
+    assert np.array_equal(compiled, expected)

@@ -240,8 +240,8 @@ def test_overlaps_equal_the_definition_bit_for_bit(images):
 @settings(max_examples=80, deadline=None)
 def test_ap_p_and_pcp_equal_the_step_by_step_definition(images, threshold):
     matches = [match_people(*image, 4) for image in images]
-    wanted = ap_p_and_pcp_reference(images, 4, threshold)
-    assert (ap_p(matches, threshold), pcp(matches, threshold)) == pytest.approx(wanted, rel=1e-12, nan_ok=True)
+    expected = ap_p_and_pcp_reference(images, 4, threshold)
+    assert (ap_p(matches, threshold), pcp(matches, threshold)) == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 
 def test_the_mean_over_59_classes_rounds_as_numpy_does():

@@ -149,13 +149,13 @@ def test_losses_of_the_release(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("per_process", "wanted"), [(CONFIG.variant.normalize_per_process, (64, 96)), (False, (128, 160))]
+    ("per_process", "expected"), [(CONFIG.variant.normalize_per_process, (64, 96)), (False, (128, 160))]
 )
-def test_a_process_pads_to_its_own_images(per_process, wanted):
+def test_a_process_pads_to_its_own_images(per_process, expected):
     image, target = scene(1)
     model = released(normalize_per_process=per_process)
     batch, _ = model.normalize_and_pad([image], [target | {"padded_to": (100, 130)}])
-    assert tuple(batch.shape[-2:]) == wanted
+    assert tuple(batch.shape[-2:]) == expected
 
 
 # All of it

@@ -41,9 +41,9 @@ def plus_iou(a, b):
 def plus_encode(box, reference, weights):
     values = []
     for low, high in ((0, 2), (1, 3)):
-        size, wanted = reference[high] - reference[low] + 1, box[high] - box[low] + 1
-        shift = (box[low] + 0.5 * wanted - reference[low] - 0.5 * size) / size
-        values.append((weights[0] * shift, weights[1] * math.log(wanted / size)))
+        size, expected = reference[high] - reference[low] + 1, box[high] - box[low] + 1
+        shift = (box[low] + 0.5 * expected - reference[low] - 0.5 * size) / size
+        values.append((weights[0] * shift, weights[1] * math.log(expected / size)))
     return [values[0][0], values[1][0], values[0][1], values[1][1]]
 
 
@@ -70,7 +70,7 @@ def random_boxes(count: int, size: float = 100) -> torch.Tensor:
     return torch.cat([corner, corner + extent], dim=1)
 
 
-def doubles(boxes: torch.Tensor) -> list:
+def as_floats(boxes: torch.Tensor) -> list:
     return last_pixels(boxes.double()).tolist()
 
 
@@ -97,20 +97,20 @@ def test_anchors_are_the_released_table():
 
 def test_areas_and_overlaps():
     a, b = random_boxes(30), random_boxes(20)
-    assert box_area(a).tolist() == pytest.approx([plus_area(box) for box in doubles(a)], rel=1e-4)
-    wanted = [[plus_iou(x, y) for y in doubles(b)] for x in doubles(a)]
-    torch.testing.assert_close(box_iou(a, b), torch.tensor(wanted), rtol=1e-4, atol=1e-6)
+    assert box_area(a).tolist() == pytest.approx([plus_area(box) for box in as_floats(a)], rel=1e-4)
+    expected = [[plus_iou(x, y) for y in as_floats(b)] for x in as_floats(a)]
+    torch.testing.assert_close(box_iou(a, b), torch.tensor(expected), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (10.0, 5.0)])
 def test_box_coder(weights):
     boxes, references, deltas = random_boxes(40), random_boxes(40), torch.randn(40, 4)
     deltas[0, 2:] = 100.0  # beyond the limit of growth
-    wanted = [plus_encode(b, r, weights) for b, r in zip(doubles(boxes), doubles(references), strict=True)]
-    torch.testing.assert_close(encode_boxes(boxes, references, weights), torch.tensor(wanted), rtol=1e-4, atol=1e-4)
-    wanted = [plus_decode(d, r, weights) for d, r in zip(deltas.tolist(), doubles(references), strict=True)]
+    expected = [plus_encode(b, r, weights) for b, r in zip(as_floats(boxes), as_floats(references), strict=True)]
+    torch.testing.assert_close(encode_boxes(boxes, references, weights), torch.tensor(expected), rtol=1e-4, atol=1e-4)
+    expected = [plus_decode(d, r, weights) for d, r in zip(deltas.tolist(), as_floats(references), strict=True)]
     decoded = last_pixels(decode_boxes(deltas, references, weights))
-    torch.testing.assert_close(decoded, torch.tensor(wanted), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(decoded, torch.tensor(expected), rtol=1e-4, atol=1e-2)
     still = decode_boxes(torch.zeros(40, 4), references, weights)
     torch.testing.assert_close(still, references, rtol=1e-6, atol=1e-4)
 
@@ -118,13 +118,13 @@ def test_box_coder(weights):
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
 def test_suppression(threshold):
     boxes, scores = random_boxes(120), torch.rand(120)
-    assert ops.nms(boxes, scores, threshold).tolist() == plus_nms(doubles(boxes), scores.tolist(), threshold)
+    assert ops.nms(boxes, scores, threshold).tolist() == plus_nms(as_floats(boxes), scores.tolist(), threshold)
 
 
 def test_mirror_images():
     boxes = random_boxes(10)
-    wanted = [[300 - x2 - 1, y1, 300 - x1 - 1, y2] for x1, y1, x2, y2 in doubles(boxes)]
-    torch.testing.assert_close(last_pixels(mirror_boxes(boxes, 300)), torch.tensor(wanted))
+    expected = [[300 - x2 - 1, y1, 300 - x1 - 1, y2] for x1, y1, x2, y2 in as_floats(boxes)]
+    torch.testing.assert_close(last_pixels(mirror_boxes(boxes, 300)), torch.tensor(expected))
     image, target = scene(1)
     flipped = flip_sample({"image": image, **target}, CIHP)["boxes"]
     torch.testing.assert_close(flipped, mirror_boxes(target["boxes"], image.shape[-1]))
@@ -137,7 +137,7 @@ def test_anchors_across_the_border(monkeypatch):
     maps = [torch.randn(1, 16, 24 // 2**i, 32 // 2**i) for i in range(4)]
     objectness, deltas, anchors = model.rpn(maps)
     height, width = 90, 125
-    inside = [x1 >= 0 and y1 >= 0 and x2 < width and y2 < height for x1, y1, x2, y2 in doubles(torch.cat(anchors))]
+    inside = [x1 >= 0 and y1 >= 0 and x2 < width and y2 < height for x1, y1, x2, y2 in as_floats(torch.cat(anchors))]
     nobody = {"boxes": torch.zeros(0, 4)}
     terms = model.rpn.loss(objectness, deltas, anchors, [(height, width)], [nobody], [None])
     assert int(terms["rpn_objectness"][1]) == sum(inside) > 0
@@ -162,17 +162,17 @@ def test_levels_go_by_the_width_with_its_last_pixel(side, level):
 def test_clipping_keeps_first_and_last_pixel_in_the_image():
     boxes = random_boxes(200) * 2 - 60
     height, width = 90, 125
-    wanted = [
+    expected = [
         [
             min(max(x1, 0), width - 1),
             min(max(y1, 0), height - 1),
             min(max(x2, 0), width - 1),
             min(max(y2, 0), height - 1),
         ]
-        for x1, y1, x2, y2 in doubles(boxes)
+        for x1, y1, x2, y2 in as_floats(boxes)
     ]
     clipped = BOXES.clip(boxes, (height, width))
-    torch.testing.assert_close(last_pixels(clipped), torch.tensor(wanted), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(last_pixels(clipped), torch.tensor(expected), rtol=1e-5, atol=1e-4)
     assert (clipped[:, 2:] > clipped[:, :2]).all()  # not so with exclusive ends
     assert (EDGES.clip(boxes, (height, width)) == clipped).all(dim=1).float().mean() < 1
 
@@ -193,8 +193,8 @@ def test_roi_align_gets_the_last_pixel():
     pyramid = [torch.randn(1, 16, 40 // 2**i, 40 // 2**i) for i in range(4)]
     boxes = random_boxes(8)
     corners = [last_pixels(boxes)]
-    wanted = torchvision.ops.roi_align(pyramid[0], corners, 8, 0.25, 2, aligned=False)
-    torch.testing.assert_close(model.parsing_head.roi_features(pyramid[0], [boxes]), wanted, rtol=1e-4, atol=1e-5)
+    expected = torchvision.ops.roi_align(pyramid[0], corners, 8, 0.25, 2, aligned=False)
+    torch.testing.assert_close(model.parsing_head.roi_features(pyramid[0], [boxes]), expected, rtol=1e-4, atol=1e-5)
     model.box_head.canonical_size = 10_000  # all from the finest level
     pooled = torchvision.ops.roi_align(pyramid[0], corners, 7, 0.25, 2, aligned=False)
     hidden = model.box_head.fc7(model.box_head.fc6(pooled.flatten(1)).relu()).relu()
@@ -213,25 +213,25 @@ def test_legacy_roi_align():
     point, pixel = (ops.roi_align(x, torch.tensor([[0.0, 0, 0, side, side]]), 4, 1.0, 2) for side in (0, 1))
     assert torch.equal(point, pixel)
     rois = torch.cat([torch.zeros(20, 1), random_boxes(20, 20)], dim=1)
-    mine, theirs = ops.roi_align(x, rois, 4, 0.5, 2, False), torchvision.ops.roi_align(x, rois, 4, 0.5, 2, False)
-    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
-    grad = torch.randn_like(mine)
-    gradients = [torch.autograd.grad(out, x, grad)[0] for out in (mine, theirs)]
+    got, expected = ops.roi_align(x, rois, 4, 0.5, 2, False), torchvision.ops.roi_align(x, rois, 4, 0.5, 2, False)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    grad = torch.randn_like(got)
+    gradients = [torch.autograd.grad(out, x, grad)[0] for out in (got, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
 
 
 def test_scaling_multiplies_first_and_last_pixel():
     boxes = random_boxes(5)
-    wanted = [[1.5 * x1, 2 * y1, 1.5 * x2, 2 * y2] for x1, y1, x2, y2 in doubles(boxes)]
+    expected = [[1.5 * x1, 2 * y1, 1.5 * x2, 2 * y2] for x1, y1, x2, y2 in as_floats(boxes)]
     scaled = BOXES.resize(boxes, (100, 100), (200, 150))
-    torch.testing.assert_close(last_pixels(scaled), torch.tensor(wanted), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(last_pixels(scaled), torch.tensor(expected), rtol=1e-5, atol=1e-4)
 
 
 def test_training_boxes_are_scaled_alike():
     image, target = scene(1)
     resized = resize_sample({"image": image, **target}, (128, 240), BOXES)
-    wanted = [[2.5 * x1, 2 * y1, 2.5 * x2, 2 * y2] for x1, y1, x2, y2 in doubles(target["boxes"])]
-    torch.testing.assert_close(last_pixels(resized["boxes"]), torch.tensor(wanted))
+    expected = [[2.5 * x1, 2 * y1, 2.5 * x2, 2 * y2] for x1, y1, x2, y2 in as_floats(target["boxes"])]
+    torch.testing.assert_close(last_pixels(resized["boxes"]), torch.tensor(expected))
     edges = resize_sample({"image": image, **target}, (128, 240))["boxes"]
     torch.testing.assert_close(edges, target["boxes"] * torch.tensor([2.5, 2, 2.5, 2]))
 
@@ -239,7 +239,7 @@ def test_training_boxes_are_scaled_alike():
 # Proposals and parsing targets
 
 
-def proposals_of(model) -> list[int]:
+def count_proposals(model) -> list[int]:
     """Number of proposals of two images; the first has the higher scores everywhere."""
     anchors = [torch.rand(300, 2) * 500 for _ in range(4)]
     anchors = [torch.cat([a, a + 5 + torch.rand(300, 2)], dim=1) for a in anchors]
@@ -250,8 +250,8 @@ def proposals_of(model) -> list[int]:
 
 def test_training_keeps_top_proposals_over_the_batch():
     model = released(rpn_top_train=100, rpn_top_test=100)
-    assert proposals_of(model.train()) == [100, 0]
-    assert proposals_of(model.eval()) == [100, 100]
+    assert count_proposals(model.train()) == [100, 0]
+    assert count_proposals(model.eval()) == [100, 100]
 
 
 def nearest_crop(parsing, box, size):

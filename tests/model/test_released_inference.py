@@ -41,7 +41,7 @@ def test_input_is_bgr_minus_mean_padded_black_at_test(training):
 
 
 @pytest.mark.parametrize(
-    ("size", "wanted"),
+    ("size", "expected"),
     [
         ((480, 640), (800, 1067)),  # 1066.7: truncated in training
         ((333, 500), (800, 1201)),
@@ -51,10 +51,10 @@ def test_input_is_bgr_minus_mean_padded_black_at_test(training):
         ((1, 5000), (1, 1333)),
     ],
 )
-def test_both_sides_are_rounded_at_test(size, wanted):
-    assert rounded_shape(*size, 800, 1333) == wanted
+def test_both_sides_are_rounded_at_test(size, expected):
+    assert rounded_shape(*size, 800, 1333) == expected
     image = torch.zeros(3, *size, dtype=torch.uint8)
-    assert tuple(Pipeline(released(), CONFIG, CIHP).transform(image).shape[1:]) == wanted
+    assert tuple(Pipeline(released(), CONFIG, CIHP).transform(image).shape[1:]) == expected
 
 
 def opencv_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -74,8 +74,8 @@ def test_pictures_are_resized_without_antialiasing_at_test(size):
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
     transform = TestTransform(120, 200, CONFIG.variant.test_resize)
     got = transform(image)
-    wanted = opencv_bilinear(image.permute(1, 2, 0).double().numpy(), *got.shape[1:])
-    assert np.abs(got.permute(1, 2, 0).numpy() - wanted).max() < 0.51
+    expected = opencv_bilinear(image.permute(1, 2, 0).double().numpy(), *got.shape[1:])
+    assert np.abs(got.permute(1, 2, 0).numpy() - expected).max() < 0.51
     if size[0] > 120:
         assert (got.float() - TestTransform(120, 200)(image)[:, : got.shape[1], : got.shape[2]]).abs().max() > 20
 
@@ -217,9 +217,9 @@ def test_pasting_equals_the_released_steps_one_by_one(weight):
     for i in range(4):
         last = (boxes[i].double().numpy() - [0, 0, 1, 1]) * scale
         np.testing.assert_allclose(result.boxes[i].numpy(), last + np.array([0, 0, 1, 1]), rtol=1e-5)
-        wanted = released_paste(found.person_probs[i], last, semantic, weight)
-        assert wanted.any()
-        differing += (result.person_maps[i].numpy() != wanted).sum()
+        expected = released_paste(found.person_probs[i], last, semantic, weight)
+        assert expected.any()
+        differing += (result.person_maps[i].numpy() != expected).sum()
     assert differing <= 2  # probabilities that tie within float32
 
 
@@ -253,8 +253,8 @@ def test_a_picture_goes_through_all_of_it():
     result = Pipeline(model, config, CIHP)(image)
     assert torch.equal(seen[0], TestTransform(100, 1333, "opencv")(image))
     (found,) = model(seen[:1])
-    wanted = combined(found, (64, 96), CIHP, stretch=paste_rounded, boxes=PIXELS)
-    assert torch.equal(result.person_maps, wanted.person_maps) and torch.equal(result.boxes, wanted.boxes)
+    expected = combined(found, (64, 96), CIHP, stretch=paste_rounded, boxes=PIXELS)
+    assert torch.equal(result.person_maps, expected.person_maps) and torch.equal(result.boxes, expected.boxes)
     edges = combined(found, (64, 96), CIHP, stretch=paste_rounded)
     assert not torch.equal(result.boxes, edges.boxes)
 

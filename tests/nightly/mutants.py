@@ -147,7 +147,7 @@ MUTANTS = [
 COUNTS_PLUS = "inline void counts_plus(uint32_t* at, uint32_t more) { *at += more; }\n"
 
 
-def lay_out(folder: pathlib.Path, op: str) -> None:
+def copy_files(folder: pathlib.Path, op: str) -> None:
     """Copy the files that the op's tests need into `folder`."""
     shutil.copytree(ROOT / "csrc", folder / "csrc")
     shutil.copy(ROOT / "pyproject.toml", folder)
@@ -167,7 +167,7 @@ def lay_out(folder: pathlib.Path, op: str) -> None:
     source.write_text("#include <cstdint>\n" + COUNTS_PLUS + source.read_text())
 
 
-def red(folder: pathlib.Path, *arguments: str) -> bool:
+def fails(folder: pathlib.Path, *arguments: str) -> bool:
     """Whether pytest fails or times out (an unguarded index can make a kernel loop over any number of samples)."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -183,16 +183,16 @@ def caught_by(mutant: Mutant | None, op: str) -> str:
     """Name of the check that catches the mutant, or ""."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
-        lay_out(folder, op)
+        copy_files(folder, op)
         if mutant:
             mutant.apply(folder)
         # A mutant that does not compile would count as caught without any test.
         build = "from helpers import emulator; emulator.build('libsimt.so')"
         subprocess.run([sys.executable, "-c", build], cwd=folder / "tests", check=True, timeout=600)
-        if red(folder, f"tests/cuda/test_cuda_{op}.py"):
+        if fails(folder, f"tests/cuda/test_cuda_{op}.py"):
             return "emulator"
         for sanitizer in ("thread", "address"):
-            if red(folder, "-m", "nightly", "-k", sanitizer, "tests/nightly/test_cuda_sanitizers.py"):
+            if fails(folder, "-m", "nightly", "-k", sanitizer, "tests/nightly/test_cuda_sanitizers.py"):
                 return f"{sanitizer} sanitizer"
     return ""
 
@@ -204,7 +204,7 @@ def main():
     options = parser.parse_args()
     chosen = [m for m in MUTANTS if options.only in m.op]
     for op in sorted({m.op for m in chosen}):
-        assert not (found := caught_by(None, op)), f"{op} is red as it is: {found}"
+        assert not (found := caught_by(None, op)), f"{op} fails without a mutant: {found}"
     output, others = pathlib.Path(options.output), []
     if options.only and output.exists():  # keep the rows of ops that were not run
         tried = {f"| {m.op} |" for m in chosen}

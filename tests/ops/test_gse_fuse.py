@@ -52,8 +52,8 @@ def test_is_at_least_as_accurate_as_the_composition(offset, spread, layout):
         return out.detach(), *torch.autograd.grad((out * slope.to(dtype)).sum(), features)
 
     truth = value_and_gradients(gse_fuse_reference, torch.float64)
-    mine, composed = (value_and_gradients(f, torch.float32) for f in (gse_fuse, gse_fuse_reference))
-    for a, b, t in zip(mine, composed, truth, strict=True):
+    got, composed = (value_and_gradients(f, torch.float32) for f in (gse_fuse, gse_fuse_reference))
+    for a, b, t in zip(got, composed, truth, strict=True):
         scale = t.square().mean().sqrt()
         assert (a - t).square().mean().sqrt() <= 1.1 * (b - t).square().mean().sqrt() + 1e-7 * scale
 
@@ -116,8 +116,8 @@ def test_gradients_equal_the_compositions_in_float32():
     for f in (gse_fuse, gse_fuse_reference):
         out = f(features, weights, biases, 32)
         grads.append(torch.autograd.grad((out * torch.linspace(-1, 1, out.shape[3])).sum(), leaves))
-    for mine, theirs in zip(*grads, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=2e-5 * float(theirs.abs().max()))
+    for got, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=2e-5 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

@@ -61,9 +61,9 @@ def test_equals_torchvisions_pooler():
 def test_backward_equals_the_references(layout):
     features = [LAYOUTS[layout](f).requires_grad_() for f in pyramid()]
     boxes, grad = random_boxes(30), torch.randn(30, 4, 3, 3)
-    mine = torch.autograd.grad(multilevel_roi_align(features, boxes, 3, SCALES), features, grad)
+    got = torch.autograd.grad(multilevel_roi_align(features, boxes, 3, SCALES), features, grad)
     want = torch.autograd.grad(multilevel_roi_align_reference(features, boxes, 3, SCALES), features, grad)
-    for a, b in zip(mine, want, strict=True):
+    for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 

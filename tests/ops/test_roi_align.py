@@ -72,12 +72,12 @@ def test_gradients(layout, aligned):
 def test_backward_equals_torchvisions(layout, dtype):
     x = LAYOUTS[layout](torch.randn(2, 6, 30, 40)).to(dtype).requires_grad_()
     boxes, grad = random_boxes(40), torch.randn(40, 6, 7, 7).to(dtype)
-    mine = torch.autograd.grad(roi_align(x, boxes, 7, 0.5, 2, True), x, grad)[0]
+    got = torch.autograd.grad(roi_align(x, boxes, 7, 0.5, 2, True), x, grad)[0]
     y = x.detach().double().requires_grad_()
     out = torchvision.ops.roi_align(y, boxes.double(), 7, 0.5, 2, True)
     want = torch.autograd.grad(out, y, grad.double())[0]
     tolerance = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}[dtype]
-    torch.testing.assert_close(mine.double(), want, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

@@ -47,19 +47,19 @@ def threads():
 
 
 def test_calls_from_several_threads_at_once():
-    wanted = [call_all(seed) for seed in range(8)]
+    expected = [call_all(seed) for seed in range(8)]
     with ThreadPoolExecutor(4) as pool:
-        assert all(map(same, pool.map(call_all, range(8)), wanted))
+        assert all(map(same, pool.map(call_all, range(8)), expected))
 
 
 def test_more_threads_than_cores(threads):
-    wanted = call_all(0)
+    expected = call_all(0)
     torch.set_num_threads(16)
-    assert same(call_all(0), wanted)
+    assert same(call_all(0), expected)
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_in_the_workers_of_a_loader(start):
-    wanted = [call_all(seed) for seed in range(6)]  # the parent's thread pool runs before the fork
+    expected = [call_all(seed) for seed in range(6)]  # the parent's thread pool runs before the fork
     loader = DataLoader(Calls(), batch_size=None, num_workers=2, multiprocessing_context=start, timeout=120)
-    assert all(map(same, loader, wanted))
+    assert all(map(same, loader, expected))

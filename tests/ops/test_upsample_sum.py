@@ -33,10 +33,10 @@ def test_any_strides(layout):
 def test_half_gradients_accumulate_in_float(relu, dtype):
     features = [m.to(dtype) for m in maps(8, SIZES[0])]
     grad = torch.randn_like(features[0])
-    mine = torch.autograd.grad(upsample_sum([f.requires_grad_() for f in features], relu=relu), features, grad)
+    got = torch.autograd.grad(upsample_sum([f.requires_grad_() for f in features], relu=relu), features, grad)
     wide = [f.detach().float().requires_grad_() for f in features]
     want = torch.autograd.grad(upsample_sum_reference(wide, relu=relu), wide, grad.float())
-    for a, b in zip(mine, want, strict=True):
+    for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b.to(dtype), **TOLERANCES[dtype])
 
 
@@ -47,8 +47,8 @@ def test_nan_and_infinity_pass_as_in_pytorch(relu):
     features = [f.requires_grad_() for f in features]
     out, want = (f(features, align_corners=False, relu=relu) for f in (upsample_sum, upsample_sum_reference))
     torch.testing.assert_close(out, want, equal_nan=True)
-    mine, theirs = (torch.autograd.grad(o, features, torch.ones_like(o)) for o in (out, want))
-    for a, b in zip(mine, theirs, strict=True):
+    got, expected = (torch.autograd.grad(o, features, torch.ones_like(o)) for o in (out, want))
+    for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -85,8 +85,8 @@ def test_double_backward_through_one_level_alone():
     for f in (upsample_sum, upsample_sum_reference):
         grads = torch.autograd.grad(f(features).pow(3).sum(), features, create_graph=True)
         second.append(torch.autograd.grad(grads[1].square().sum(), features))
-    for mine, theirs in zip(*second, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-2)
+    for got, expected in zip(*second, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-2)
 
 
 @needs_kernels

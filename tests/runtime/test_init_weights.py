@@ -48,9 +48,9 @@ def test_classes_of_equal_name_are_copied_on_request():
     lines = init_from(model, weights, FOUR, "same-names")
     for key, axis in CLASS_AXES.items():
         first = before[key].shape[axis] - 4
-        for number, theirs in ((0, 0), (1, 3), (3, 1)):  # background, face, hat
-            mine = model.state_dict()[key].select(axis, first + number)
-            assert torch.equal(mine, weights.state[key].select(axis, first + theirs)), (key, number)
+        for number, expected in ((0, 0), (1, 3), (3, 1)):  # background, face, hat
+            got = model.state_dict()[key].select(axis, first + number)
+            assert torch.equal(got, weights.state[key].select(axis, first + expected)), (key, number)
         shirt = model.state_dict()[key].select(axis, first + 2)
         assert torch.equal(shirt, before[key].select(axis, first + 2))
     assert sum("3 classes of the same name copied" in line for line in lines) == len(CLASS_AXES)
