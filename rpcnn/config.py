@@ -471,14 +471,17 @@ def changed_inference(config: Config, changes: dict, source: str) -> Config:
 def change(config: Config, arguments: Sequence[str], prog: str) -> Config:
     """Apply command-line arguments to a configuration and validate it.
 
-    data.options are emptied if the arguments change the data set but not its options.
+    Given data.options are merged over those of the configuration; if the arguments change the data set, they replace
+    them.
 
     Raises:
         ValueError: a value is out of range, or two fields contradict each other.
         SystemExit: an unknown or malformed argument (tyro prints which), or --help.
     """
     changed = tyro.cli(Config, default=config, args=list(arguments), prog=prog)
-    if changed.data.dataset != config.data.dataset and changed.data.options == config.data.options:
+    if changed.data.dataset == config.data.dataset:
+        changed.data.options = config.data.options | changed.data.options
+    elif changed.data.options == config.data.options:
         changed.data.options = {}
     validate(changed)
     return changed

@@ -51,8 +51,9 @@ def test_the_variant_is_a_name_or_a_table_over_one(tmp_path):
 
 def test_options_of_a_data_set_are_words_or_a_table():
     words = ["--data.options", "difficulty=0.3", "short_side=[64, 96]", "look=plain"]
-    assert load_config("painted", words).data.options == {"difficulty": 0.3, "short_side": [64, 96], "look": "plain"}
-    assert load_config("painted").data.options["train"] == 600
+    preset = load_config("painted").data.options
+    changed = {"difficulty": 0.3, "short_side": [64, 96], "look": "plain"}
+    assert preset["train"] == 600 and load_config("painted", words).data.options == preset | changed
 
 
 def test_options_do_not_pass_to_another_data_set(tmp_path):
