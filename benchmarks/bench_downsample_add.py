@@ -22,9 +22,9 @@ def composition(feature, levels):
 def forward(layout, sizes=SIZES):
     def make(device):
         feature, *levels = pyramid(1, 256, [sizes[0], *sizes], layout, device)
-        ours, peer = lambda: downsample_add(feature, levels), lambda: composition(feature, levels)
-        check = lambda: assert_close(ours(), peer(), 1e-5, 1e-5)
-        return Comparison(ours, peer, check, size_of(feature, *levels, *levels))
+        ours, baseline = lambda: downsample_add(feature, levels), lambda: composition(feature, levels)
+        check = lambda: assert_close(ours(), baseline(), 1e-5, 1e-5)
+        return Comparison(ours, baseline, check, size_of(feature, *levels, *levels))
 
     return make
 
@@ -34,10 +34,12 @@ def backward(layout):
         feature, *levels = pyramid(1, 256, [SIZES[0], *SIZES], layout, device)
         feature.requires_grad_()
         grads = pyramid(1, 256, SIZES, layout, device)
-        mine, theirs = downsample_add(feature, levels), composition(feature, levels)
+        output, baseline_output = downsample_add(feature, levels), composition(feature, levels)
         run = lambda outputs: torch.autograd.grad(outputs, feature, grads, retain_graph=True)[0]
-        ours, peer = lambda: run(mine), lambda: run(theirs)
-        return Comparison(ours, peer, lambda: assert_close(ours(), peer(), 1e-5, 1e-5), size_of(feature, *grads))
+        ours, baseline = lambda: run(output), lambda: run(baseline_output)
+        return Comparison(
+            ours, baseline, lambda: assert_close(ours(), baseline(), 1e-5, 1e-5), size_of(feature, *grads)
+        )
 
     return make
 

@@ -2,11 +2,13 @@
 
     pytest benchmarks/bench_gse_fuse.py --benchmark-only
 
-With the 1×1 convolutions of GSE-FPN the peer convolves the up-sampled maps, as the paper's figure does; ours convolves
-the low-resolution ones, which is the same function. With one level the op is GroupNorm and ReLU, here over the parsing
-branch's maps of 20 people. Bytes, without convolutions: forward, every level read twice
-(statistics, sum) and one map written; backward, the gradient and every level read, and every level's gradient written,
-each level read once more for the statistics' share.
+With the 1×1 convolutions of GSE-FPN, the baseline convolves the up-sampled maps, as in the paper's figure; ours
+convolves the low-resolution ones, which gives the same result. With one level the op is GroupNorm and ReLU, here on the
+parsing branch's maps of 20 people.
+
+Bytes, without convolutions: forward, every level read twice (statistics, sum) and one map written; backward, the
+gradient and every level read, every level's gradient written, and each level read once more for the gradient through
+the statistics.
 """
 
 import pytest
@@ -48,11 +50,11 @@ def comparison(layout, convolutions, with_backward, sizes=SIZES, images=1, chann
         leaves = [t for group in groups for t in group]
         run = lambda out: [out, *torch.autograd.grad(out, leaves, grad)] if with_backward else [out]
         ours = lambda: run(convolved(*groups) if convolutions else gse_fuse(*groups, GROUPS))
-        peer = lambda: run(composition(*groups))
+        baseline = lambda: run(composition(*groups))
 
         def check():
-            # Where the value before the ReLU is within rounding of 0, two roundings may disagree on its sign: held
-            # against the composition in float64, ours must not be further off than the peer.
+            # If a value before the ReLU is within rounding of 0, ours and the baseline may disagree on its sign. So
+            # both are compared with the composition in float64, and ours may have at most twice the baseline's error.
             wide = [[t.detach().double().requires_grad_(with_backward) for t in group] for group in groups]
             exact = composition(*wide)
             exact = (
@@ -60,13 +62,13 @@ def comparison(layout, convolutions, with_backward, sizes=SIZES, images=1, chann
                 if with_backward
                 else [exact]
             )
-            for mine, theirs, true in zip(ours(), peer(), exact, strict=True):
-                error, allowed = (mine - true).norm(), 2 * (theirs - true).norm() + 1e-6 * true.norm()
+            for a, b, true in zip(ours(), baseline(), exact, strict=True):
+                error, allowed = (a - true).norm(), 2 * (b - true).norm() + 1e-6 * true.norm()
                 assert error <= max(allowed, 1e-3 * true.norm())
 
         moved = 2 * size_of(*features) + size_of(grad)
         moved += with_backward * (3 * size_of(*features) + size_of(grad))
-        return Comparison(ours, peer, check, 0 if convolutions else moved)
+        return Comparison(ours, baseline, check, 0 if convolutions else moved)
 
     return make
 

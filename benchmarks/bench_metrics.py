@@ -2,8 +2,8 @@
 
     pytest benchmarks/bench_metrics.py --benchmark-only
 
-20 predictions, each a true person moved a little with some parts wrong. The second peer is the definition itself: one
-confusion matrix over the whole image for each pair of a predicted and a true person. Bytes: every map read once.
+20 predictions, each a true person, shifted, with some parts wrong. The second baseline is the definition: one confusion
+matrix over the whole image for each pair of a predicted and a true person. Bytes: every map read once.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ HEIGHT, WIDTH, CLASSES, TRUE_PEOPLE, PREDICTIONS = 800, 1067, 20, 4, 20
 
 
 def scene():
-    """True label map [H, W], true people [G, H, W], predicted people [N, H, W]."""
+    """Make a true label map [H, W], true person maps [G, H, W] and predicted person maps [N, H, W]."""
     _, labels, human = paint_maps(0, HEIGHT, WIDTH, people=TRUE_PEOPLE)
     true_people = np.stack([np.where(human == number, labels, 0) for number in range(1, human.max() + 1)])
     rng, people = np.random.default_rng(0), []
@@ -40,24 +40,24 @@ def confusion_matrix(device):
     labels, _, people = scene()
     truth, prediction = labels, people.max(0)
     ours = lambda: counting._metrics.confusion_matrix(truth, prediction, CLASSES)
-    peer = lambda: counting.confusion_matrix_numpy(truth, prediction, CLASSES)
+    baseline = lambda: counting.confusion_matrix_numpy(truth, prediction, CLASSES)
 
     def check():
-        wanted = np.zeros((CLASSES, CLASSES), int)
-        np.add.at(wanted, (truth, prediction), 1)
-        assert np.array_equal(ours(), wanted) and np.array_equal(peer(), wanted)
+        expected = np.zeros((CLASSES, CLASSES), int)
+        np.add.at(expected, (truth, prediction), 1)
+        assert np.array_equal(ours(), expected) and np.array_equal(baseline(), expected)
 
-    return Comparison(ours, peer, check, 2 * truth.nbytes)
+    return Comparison(ours, baseline, check, 2 * truth.nbytes)
 
 
-def person_counts(baseline, *threads):
+def person_counts(function, *threads):
     def make(device):
         _, true_people, people = scene()
         ours = lambda: counting._metrics.person_counts(people, true_people, CLASSES, *threads)
-        peer = lambda: baseline(people, true_people, CLASSES)
-        wanted = by_definition(people, true_people, CLASSES)
-        check = lambda: [np.testing.assert_array_equal(a, b) for a, b in zip(ours(), wanted, strict=True)]
-        return Comparison(ours, peer, check, people.nbytes + true_people.nbytes)
+        baseline = lambda: function(people, true_people, CLASSES)
+        expected = by_definition(people, true_people, CLASSES)
+        check = lambda: [np.testing.assert_array_equal(a, b) for a, b in zip(ours(), expected, strict=True)]
+        return Comparison(ours, baseline, check, people.nbytes + true_people.nbytes)
 
     return make
 

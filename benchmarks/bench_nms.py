@@ -2,7 +2,7 @@
 
     pytest benchmarks/bench_nms.py --benchmark-only
 
-Bytes are nothing here (20 per box): the work is one IoU test per kept box and later box of its group.
+Bytes are negligible here (20 per box): the work is one IoU test per kept box and later box of its group.
 """
 
 import pytest
@@ -13,11 +13,11 @@ from measure import DEVICES, Case, Comparison, bench
 from rpcnn.ops import batched_nms, nms
 
 THRESHOLD = 0.7  # the RPN's
-BAND = 4096  # boxes that our kernel resolves together, csrc/cuda/nms_kernel.cuh
+BAND = 4096  # kBand in csrc/cuda/nms_kernel.cuh, the boxes of one band
 
 
 def proposals(count, device):
-    """Boxes in 800×1333 pixels that crowd around one place in eight, and their scores."""
+    """Make boxes in 800×1333 pixels, in clusters of eight on average, and their scores."""
     generator = torch.Generator().manual_seed(0)
     places = torch.rand(max(count // 8, 1), 4, generator=generator) * torch.tensor([1333.0, 800, 200, 300])
     places = places[torch.randint(0, len(places), (count,), generator=generator)]
@@ -31,37 +31,38 @@ def single(count, calls=1):
     def make(device):
         boxes, scores = proposals(count, device)
         ours = lambda: nms(boxes, scores, THRESHOLD)
-        peer = lambda: torchvision.ops.nms(boxes, scores, THRESHOLD)
+        baseline = lambda: torchvision.ops.nms(boxes, scores, THRESHOLD)
 
         def check():
-            # In double: torchvision rounds the threshold and the IoU in float32. It takes minutes for the most boxes.
+            # In float64, since torchvision rounds the threshold and the IoU to float32. Limited, since 50,000 boxes
+            # take it minutes.
             exact = min(count, 12_000)
             some = boxes[:exact], scores[:exact]
             assert torch.equal(nms(*some, THRESHOLD), torchvision.ops.nms(*(t.double() for t in some), THRESHOLD))
-            mine, theirs = set(ours().tolist()), set(peer().tolist())
-            assert len(mine ^ theirs) <= len(mine) // 1000
+            kept, baseline_kept = set(ours().tolist()), set(baseline().tolist())
+            assert len(kept ^ baseline_kept) <= len(kept) // 1000
 
-        return Comparison(ours, peer, check, calls=calls)
+        return Comparison(ours, baseline, check, calls=calls)
 
     return make
 
 
 def batched(groups, threshold):
-    """groups: how many boxes each holds."""
+    """Compare batched_nms on groups with the given numbers of boxes."""
 
     def make(device):
         boxes, scores = proposals(sum(groups), device)
         idxs = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(groups)).to(device)
         ours = lambda: batched_nms(boxes, scores, idxs, threshold)
-        peer = lambda: torchvision.ops.batched_nms(boxes, scores, idxs, threshold)
+        baseline = lambda: torchvision.ops.batched_nms(boxes, scores, idxs, threshold)
 
         def check():
             kept = ours()
-            want = torchvision.ops.batched_nms(boxes.double(), scores.double(), idxs, threshold)
-            assert torch.equal(kept.sort().values, want.sort().values)  # its ties are in no order
+            expected = torchvision.ops.batched_nms(boxes.double(), scores.double(), idxs, threshold)
+            assert torch.equal(kept.sort().values, expected.sort().values)  # torchvision does not order equal scores
             assert (scores[kept].diff() <= 0).all()
 
-        return Comparison(ours, peer, check)
+        return Comparison(ours, baseline, check)
 
     return make
 
@@ -78,19 +79,20 @@ CASES = [
 
 
 def nms_bytes(boxes) -> int:
-    """Keys, their sorting (four passes over key and index), sorted boxes and flags, the masks of all bands."""
+    """Count the bytes of the keys, their sorting (four passes over key and index), the sorted boxes and flags, and the
+    masks of all bands."""
     n = len(boxes)
     return n * (2 * 8 + 4 * 2 * 16 + 2 * 16 + 2) + 2 * (-(-n // BAND)) * min(n, BAND) ** 2 // 16
 
 
-def peer_nms(boxes, *_):
-    n = len(boxes)  # sort, gather, a mask of all pairs, a sweep over it, the kept ones' selection
+def baseline_nms(boxes, *_):
+    n = len(boxes)  # sort, gather, a mask of all pairs, a sweep over it, and the selection of the kept boxes
     return 7, n * (4 * 2 * 12 + 2 * 16) + 2 * n * n // 8, 1
 
 
 COST = {  # see static.py
     "rpcnn::nms": lambda boxes, *a: (2 + 3 * -(-len(boxes) // BAND) - 1 + 1, nms_bytes(boxes), 1),
-    "torchvision::nms": peer_nms,
+    "torchvision::nms": baseline_nms,
 }
 
 

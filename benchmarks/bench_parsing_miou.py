@@ -15,7 +15,7 @@ CLASSES, SIZE = 20, (128, 128)
 
 
 def composition(logits, target):
-    """The confusion matrix of every RoI from one bincount."""
+    """Compute the mIoU with one bincount for the confusion matrices of all RoIs."""
     n, k = logits.shape[:2]
     truth = target.flatten(1).long()
     rows = torch.arange(n, device=logits.device)[:, None] * k
@@ -29,15 +29,15 @@ def composition(logits, target):
 def comparison(rois, layout, dtype=torch.float32, calls=1):
     def make(device):
         (logits,) = pyramid(rois, CLASSES, [SIZE], layout, device, dtype)
-        # Labels come in patches, as they do on people; a tenth of the pixels is ignored.
+        # Labels are constant in patches, as parts are; a tenth of the pixels is ignored.
         generator = torch.Generator().manual_seed(1)
         target = torch.randint(0, CLASSES, (rois, 8, 8), generator=generator, dtype=torch.uint8)
         target = target.repeat_interleave(16, 1).repeat_interleave(16, 2)
         target[:, :13] = 255
         target = target.to(device)
-        ours, peer = lambda: parsing_miou(logits, target), lambda: composition(logits, target)
-        check = lambda: assert_close(ours(), peer(), 1e-6, 1e-7)
-        return Comparison(ours, peer, check, size_of(logits, target), calls)
+        ours, baseline = lambda: parsing_miou(logits, target), lambda: composition(logits, target)
+        check = lambda: assert_close(ours(), baseline(), 1e-6, 1e-7)
+        return Comparison(ours, baseline, check, size_of(logits, target), calls)
 
     return make
 

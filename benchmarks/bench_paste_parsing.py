@@ -1,9 +1,10 @@
-"""paste_parsing against its composition in PyTorch: people's maps and the global map to an image of 800×1066 pixels.
+"""paste_parsing against its composition in PyTorch: person maps and the global map pasted into an 800×1066 image.
 
     pytest benchmarks/bench_paste_parsing.py --benchmark-only
 
-Bytes: the maps read once, one byte per pixel and person, one for the labels and four for the instances written. What
-limits is one interpolation and comparison per class and pixel, of every box and, for the global map, of the image.
+Bytes: the maps read once, and per pixel one byte for each person, one for the label and four for the instance written.
+The bottleneck is one interpolation and comparison per class for every pixel of every box and, with the global map, of
+the image.
 """
 
 import pytest
@@ -27,17 +28,17 @@ def comparison(people, with_global):
         semantic = torch.randn(CLASSES, 200, 267, generator=generator).mul(4).softmax(0).to(device)
         semantic = semantic if with_global else None
         covered = (800.0, 1068.0)
-        knobs = {"semantic": semantic, "semantic_size": covered, "semantic_weight": 0.2, "semantic_gate": 0.7}
-        ours = lambda: paste_parsing(probabilities, boxes, (HEIGHT, WIDTH), painted, **knobs)
+        options = {"semantic": semantic, "semantic_size": covered, "semantic_weight": 0.2, "semantic_gate": 0.7}
+        ours = lambda: paste_parsing(probabilities, boxes, (HEIGHT, WIDTH), painted, **options)
         arguments = (semantic, *covered, HEIGHT, WIDTH, 0.2, 0.7, True, True)
-        peer = lambda: paste_parsing_reference(probabilities, boxes, painted.byte(), *arguments)
+        baseline = lambda: paste_parsing_reference(probabilities, boxes, painted.byte(), *arguments)
 
         def check():
-            for mine, theirs in zip(ours(), peer(), strict=True):
-                assert (mine != theirs).float().mean() < 1e-4
+            for a, b in zip(ours(), baseline(), strict=True):
+                assert (a != b).float().mean() < 1e-4
 
         moved = size_of(probabilities, *([semantic] if with_global else [])) + (people + 5) * HEIGHT * WIDTH
-        return Comparison(ours, peer, check, moved)
+        return Comparison(ours, baseline, check, moved)
 
     return make
 

@@ -2,8 +2,8 @@
 
     pytest benchmarks/bench_roi_align.py --benchmark-only
 
-Bytes: forward, the maps (for 512 boxes nearly all of them are touched) and the output; backward, the output's gradient
-and every map gradient. Both sides get the same tensor in the same layout.
+Bytes: forward, the maps (512 boxes read nearly all of their pixels) and the output; backward, the output's gradient and
+every map gradient. Both sides get the same tensor in the same memory format.
 """
 
 import pytest
@@ -16,11 +16,11 @@ from rpcnn.ops import multilevel_roi_align, roi_align
 MAP = (200, 304)  # P2 of an 800×1216 image
 LEVELS = [(200, 304), (100, 152), (50, 76), (25, 38), (13, 19)]
 SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64]
-BOX, PARSING = (512, 7), (32, 32)  # RoIs and cells a side of the two branches
+BOX, PARSING = (512, 7), (32, 32)  # number of RoIs and output size of the two branches
 
 
 def people(count, images=2, size=(800, 1216)):
-    """Boxes of people, twice as high as wide, 60 to 460 pixels high in an image 800 pixels high."""
+    """Make person-shaped boxes [R, 5], about twice as high as wide, 60 to 460 pixels high for an 800-pixel image."""
     generator = torch.Generator().manual_seed(0)
     height = size[0] / 800 * (60 + 400 * torch.rand(count, 1, generator=generator))
     extent = torch.cat([height * (0.3 + 0.4 * torch.rand(count, 1, generator=generator)), height], 1)
@@ -34,17 +34,17 @@ def forward(count, size, layout, dtype=torch.float32, sampling_ratio=2, channels
     def make(device):
         (feature,) = pyramid(2, channels, [extent], layout, device, dtype)
         boxes = people(count, size=(4 * extent[0], 4 * extent[1])).to(device)
-        # torchvision has no bfloat16 on the CPU: there its half precision is the peer.
-        baseline = feature.half() if dtype is torch.bfloat16 and device == "cpu" else feature
+        # torchvision has no bfloat16 on the CPU: there the baseline runs in float16.
+        baseline_input = feature.half() if dtype is torch.bfloat16 and device == "cpu" else feature
         arguments = size, 0.25, sampling_ratio, True
         ours = lambda: roi_align(feature, boxes, *arguments)
-        peer = lambda: torchvision.ops.roi_align(baseline, boxes.to(baseline.dtype), *arguments)
+        baseline = lambda: torchvision.ops.roi_align(baseline_input, boxes.to(baseline_input.dtype), *arguments)
         exact = lambda: torchvision.ops.roi_align(feature.float(), boxes, *arguments)
         tolerance = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
         check = lambda: assert_close(ours().float(), exact(), tolerance, tolerance)
         moved = size_of(feature) + count * channels * size * size * feature.element_size()
         moved = moved if count >= 16 else 0  # fewer boxes read a corner of the map
-        return Comparison(ours, peer, check, moved, calls)
+        return Comparison(ours, baseline, check, moved, calls)
 
     return make
 
@@ -53,12 +53,12 @@ def backward(count, size, layout):
     def make(device):
         (feature,) = pyramid(2, 256, [MAP], layout, device, requires_grad=True)
         boxes = people(count).to(device)
-        mine = roi_align(feature, boxes, size, 0.25, 2, True)
-        theirs = torchvision.ops.roi_align(feature, boxes, size, 0.25, 2, True)
-        grad = torch.randn_like(mine)
+        output = roi_align(feature, boxes, size, 0.25, 2, True)
+        baseline_output = torchvision.ops.roi_align(feature, boxes, size, 0.25, 2, True)
+        grad = torch.randn_like(output)
         run = lambda out: torch.autograd.grad(out, feature, grad, retain_graph=True)[0]
-        ours, peer = lambda: run(mine), lambda: run(theirs)
-        return Comparison(ours, peer, lambda: assert_close(ours(), peer(), 1e-3, 1e-3), size_of(feature, grad))
+        ours, baseline = lambda: run(output), lambda: run(baseline_output)
+        return Comparison(ours, baseline, lambda: assert_close(ours(), baseline(), 1e-3, 1e-3), size_of(feature, grad))
 
     return make
 
@@ -72,11 +72,11 @@ def multilevel(count, with_backward):
         named = {str(i): m for i, m in enumerate(maps)}
         grad = torch.randn(count, 256, 7, 7, device=device).to(memory_format=torch.channels_last)
         gradients = lambda out: [out, *torch.autograd.grad(out, maps, grad)] if with_backward else [out]
-        # torchvision never shifts by half a pixel here.
+        # torchvision's pooler has aligned=False.
         ours = lambda: gradients(multilevel_roi_align(maps, boxes, 7, SCALES, 2, False))
-        peer = lambda: gradients(pooler(named, listed, [(800, 1216)] * 2))
+        baseline = lambda: gradients(pooler(named, listed, [(800, 1216)] * 2))
         moved = (2 if with_backward else 1) * size_of(*maps, grad)
-        return Comparison(ours, peer, lambda: assert_close(ours(), peer(), 1e-3, 1e-3), moved)
+        return Comparison(ours, baseline, lambda: assert_close(ours(), baseline(), 1e-3, 1e-3), moved)
 
     return make
 
@@ -92,10 +92,10 @@ NHWC = "channels_last"
 VARIANTS = {
     "forward, adaptive sampling": forward(*BOX, NHWC, sampling_ratio=-1),
     "forward, float16": forward(*BOX, NHWC, torch.float16),
-    "forward, bfloat16 (peer: float16)": forward(*BOX, NHWC, torch.bfloat16),
+    "forward, bfloat16 (baseline: float16)": forward(*BOX, NHWC, torch.bfloat16),
 }
 CASES += [Case("roi_align", title(BOX, name, NHWC), make) for name, make in VARIANTS.items()]
-# The peer brings a channels_last map to the other layout first, even for one box.
+# Fewer calls with channels_last: torchvision makes a contiguous copy of the map first, even for one box.
 CALLS = {"contiguous": 100, "channels_last": 4}
 CASES += [Case("roi_align", title((1, 7), "forward", m), forward(1, 7, m, calls=n)) for m, n in CALLS.items()]
 CASES += [
@@ -116,17 +116,17 @@ CASES += [
 
 
 def contiguous_copy(t) -> tuple[int, int]:
-    """Launches and bytes of the copy that torchvision's kernels make of a channels-last map."""
+    """Count launches and bytes of the contiguous copy that torchvision makes of a channels_last map."""
     return (0, 0) if t.is_contiguous() else (1, 2 * size_of(t))
 
 
-def peer_roi_align(maps, *_):
+def baseline_roi_align(maps, *_):
     launches, copied = contiguous_copy(maps)
     return 1 + launches, copied, 0
 
 
-def peer_roi_align_backward(grad, boxes, scale, height, width, batch, channels, map_height, map_width, *_):
-    launches, copied = contiguous_copy(grad)  # then zeros, then additions in memory: the map once more in and out
+def baseline_roi_align_backward(grad, boxes, scale, height, width, batch, channels, map_height, map_width, *_):
+    launches, copied = contiguous_copy(grad)  # then zeros and atomic additions: the map is read and written once more
     return 2 + launches, copied + 2 * batch * channels * map_height * map_width * grad.element_size(), 0
 
 
@@ -135,8 +135,8 @@ COST = {  # see static.py
     "rpcnn::roi_align_backward": lambda *a: (2, 0, 0),
     "rpcnn::multilevel_roi_align": lambda *a: (1, 0, 0),
     "rpcnn::multilevel_roi_align_backward": lambda *a: (2, 0, 0),
-    "torchvision::roi_align": peer_roi_align,
-    "torchvision::_roi_align_backward": peer_roi_align_backward,
+    "torchvision::roi_align": baseline_roi_align,
+    "torchvision::_roi_align_backward": baseline_roi_align_backward,
 }
 
 

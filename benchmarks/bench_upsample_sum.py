@@ -27,9 +27,9 @@ def composition(features):
 def forward(layout, images=2, sizes=SIZES):
     def make(device):
         features = pyramid(images, CHANNELS, sizes, layout, device)
-        ours, peer = lambda: upsample_sum(features), lambda: composition(features)
-        check = lambda: assert_close(ours(), peer(), 1e-5, 1e-5)
-        return Comparison(ours, peer, check, size_of(*features, features[0]))
+        ours, baseline = lambda: upsample_sum(features), lambda: composition(features)
+        check = lambda: assert_close(ours(), baseline(), 1e-5, 1e-5)
+        return Comparison(ours, baseline, check, size_of(*features, features[0]))
 
     return make
 
@@ -40,9 +40,9 @@ def forward_backward(layout):
         grad = pyramid(2, CHANNELS, SIZES[:1], layout, device)[0]
         # The gradient of level 0 is the incoming one: neither side copies it, so it is not counted.
         both = lambda f: torch.autograd.grad(f(features), features, grad)
-        ours, peer = lambda: both(upsample_sum), lambda: both(composition)
-        check = lambda: assert_close(ours(), peer(), 1e-4, 1e-3)
-        return Comparison(ours, peer, check, size_of(*features, features[0], grad, *features[1:]))
+        ours, baseline = lambda: both(upsample_sum), lambda: both(composition)
+        check = lambda: assert_close(ours(), baseline(), 1e-4, 1e-3)
+        return Comparison(ours, baseline, check, size_of(*features, features[0], grad, *features[1:]))
 
     return make
 

@@ -1,11 +1,11 @@
-"""The paper's network end to end: where the time goes, and against the same network on torchvision's ops.
+"""Profiles the paper's network end to end, and compares it with the same network on torchvision's ops.
 
     python benchmarks/end_to_end.py            # one training step at 512×704, one prediction at 800 px with 20 people
     python benchmarks/end_to_end.py --precision bf16
 
-The peer is the same model and the same weights with every op of rpcnn.ops replaced by torchvision's or by the PyTorch
-composition that the paper's figures suggest: RoIAlign level by level, GSE-FPN with its 1×1 convolutions after the
-up-sampling. "Share of the rest" is the time outside convolutions, matrix products and attention.
+The baseline is the same model with the same weights. Every op of rpcnn.ops is replaced by torchvision's op or by the
+PyTorch composition that the paper's figures suggest: RoIAlign level by level, GSE-FPN with its 1×1 convolutions after
+the up-sampling. "Share outside multiply-adds" is the time outside convolutions, matrix products and attention.
 """
 
 import argparse
@@ -40,54 +40,56 @@ from rpcnn.model.box_head import BoxHead
 from rpcnn.model.gse_fpn import GSEFPN
 from rpcnn.model.layers import GroupNormReLU
 
-MULTIPLY_ADDS = ("conv", "mm", "linear", "attention", "bmm")  # parts of the names of the ops that multiply matrices
+MULTIPLY_ADDS = ("conv", "mm", "linear", "attention", "bmm")  # substrings in the names of the ops that multiply-add
 
 
 # --- the same network without our kernels ---------------------------------------------------------------------------
 
 
-def peer_multilevel(features, boxes, output_size, spatial_scales, sampling_ratio=2, aligned=True, canonical_size=224):
-    """One RoIAlign per level on the boxes of that level, put back in order: how every pyramid pooler does it."""
+def baseline_multilevel(
+    features, boxes, output_size, spatial_scales, sampling_ratio=2, aligned=True, canonical_size=224
+):
+    """Run one RoIAlign per level on the boxes of that level, and restore their order, as common pyramid poolers do."""
     rows = torch.cat([F.pad(b, (1, 0), value=i) for i, b in enumerate(boxes)])
     size = ((rows[:, 3] - rows[:, 1]) * (rows[:, 4] - rows[:, 2])).clamp(min=0).sqrt()
     levels = torch.floor(4 + torch.log2(size / canonical_size + 1e-6)).clamp(2, 1 + len(features)) - 2
     out = features[0].new_zeros(len(rows), features[0].shape[1], output_size, output_size)
     for level, (feature, scale) in enumerate(zip(features, spatial_scales, strict=True)):
-        mine = (levels == level).nonzero()[:, 0]
+        of_level = (levels == level).nonzero()[:, 0]
         pooled = torchvision.ops.roi_align(
-            feature, rows[mine].to(feature.dtype), output_size, scale, sampling_ratio, aligned
+            feature, rows[of_level].to(feature.dtype), output_size, scale, sampling_ratio, aligned
         )
-        out = out.index_put((mine,), pooled.to(out.dtype))
+        out = out.index_put((of_level,), pooled.to(out.dtype))
     return out
 
 
-def peer_roi_align(feature, boxes, output_size, spatial_scale, sampling_ratio, aligned):
+def baseline_roi_align(feature, boxes, output_size, spatial_scale, sampling_ratio, aligned):
     boxes = [b.to(feature.dtype) for b in boxes]
     return torchvision.ops.roi_align(feature, boxes, output_size, spatial_scale, sampling_ratio, aligned)
 
 
-def peer_downsample_add(feature, levels):
+def baseline_downsample_add(feature, levels):
     return [p + F.interpolate(feature, p.shape[2:], mode="bilinear", align_corners=False) for p in levels]
 
 
-def peer_gse(self, pyramid):
-    """GSEFPN.forward with the convolutions after the up-sampling, as Fig. 3 has it."""
+def baseline_gse(self, pyramid):
+    """GSEFPN.forward with the convolutions after the up-sampling, as in Fig. 3."""
     blocks = list(self.lateral)
     weights, biases = [b[1].weight for b in blocks], [b[1].bias for b in blocks]
     fused = up_sampled_branch(pyramid, weights, biases, [b[0].weight for b in blocks])
     feature = self.convs(fused)
-    return self.logits(feature), peer_downsample_add(self.embedding(feature), pyramid[: self.levels])
+    return self.logits(feature), baseline_downsample_add(self.embedding(feature), pyramid[: self.levels])
 
 
 @contextlib.contextmanager
-def peer_ops():
-    """Replaces our ops while the context lasts."""
+def baseline_ops():
+    """Replace our ops by the baseline's inside the context."""
     changes = {
-        (ops, "roi_align"): peer_roi_align,
-        (ops, "multilevel_roi_align"): peer_multilevel,
+        (ops, "roi_align"): baseline_roi_align,
+        (ops, "multilevel_roi_align"): baseline_multilevel,
         (ops, "batched_nms"): lambda *a: torchvision.ops.batched_nms(*a),
         (ops, "parsing_miou"): lambda logits, target, ignore_index=255: miou_by_bincount(logits, target),
-        (GSEFPN, "forward"): peer_gse,
+        (GSEFPN, "forward"): baseline_gse,
         (GroupNormReLU, "forward"): lambda self, x: F.relu_(torch.nn.GroupNorm.forward(self, x)),
     }
     kept = {key: getattr(*key) for key in changes}
@@ -123,7 +125,7 @@ class Training:
 
 
 class Prediction:
-    """One picture at 800 px, 20 people parsed, pasted and combined."""
+    """Prediction for one image at 800 px: 20 people parsed, pasted and combined."""
 
     def __init__(self, dtype):
         self.dtype = dtype
@@ -138,10 +140,10 @@ class Prediction:
 
     @torch.inference_mode()
     def __call__(self):
-        found = BoxHead.detect
+        original = BoxHead.detect
 
         def detect(head, *arguments):
-            found(head, *arguments)  # its cost counts; random weights find nobody in particular
+            original(head, *arguments)  # to include its time; its detections with random weights are not used
             return [self.people]
 
         BoxHead.detect = detect
@@ -158,18 +160,18 @@ class Prediction:
                 semantic_mode="combine",
             )
         finally:
-            BoxHead.detect = found
+            BoxHead.detect = original
 
 
 def peak_memory(task: str, precision: str, side: str) -> float:
-    """GB above the loaded model that one run needs at most, in a process of its own that gives freed memory back."""
+    """Measure the peak memory of one run, in GB above the loaded model, in a new process with glibc's defaults."""
     command = [sys.executable, __file__, "--only", task, "--precision", precision, "--memory-of", side]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
     return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
 def memory_of(f) -> float:
-    """GB that this process, until now idle, grows by at most while f runs."""
+    """Measure the peak growth of this process while f runs, in GB. Nothing large may have been freed before."""
     status = lambda key: int(re.search(rf"{key}:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text()).group(1))
     before = status("VmRSS")
     f()
@@ -177,20 +179,20 @@ def memory_of(f) -> float:
 
 
 def profile(f) -> dict[str, float]:
-    """Seconds per kind of op."""
+    """Measure the seconds per op name."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         f()
     return {event.key: event.self_cpu_time_total / 1e6 for event in profiler.key_averages()}
 
 
 def rest(times: dict[str, float]) -> float:
-    """Share of the time outside convolutions, matrix products and attention, in percent."""
+    """Compute the share of the time outside convolutions, matrix products and attention, in percent."""
     multiplying = sum(time for name, time in times.items() if any(part in name.lower() for part in MULTIPLY_ADDS))
     return 100 * (1 - multiplying / sum(times.values()))
 
 
 def compare(name: str, sides: dict, rounds: int, rows: int, precision: str) -> list[str]:
-    """Runs the sides in turn, then profiles each three times; the lines of the report."""
+    """Time the sides in alternating rounds and profile each three times. Returns the lines of the report."""
     for run in sides.values():
         run()
     times = {side: [] for side in sides}
@@ -219,35 +221,37 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--only", choices=["training", "prediction"], default="")
-    parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--no-baseline", action="store_true")
     parser.add_argument("--retain-memory", action="store_true", help="both sides with glibc keeping freed memory")
     parser.add_argument("--rows", type=int, default=24, help="lines of the profile")
     parser.add_argument("--output", default="", help="file to write the tables to, e.g. benchmarks/END_TO_END.md")
-    parser.add_argument("--memory-of", choices=["ours", "peer"], help="print one run's peak memory in GB, nothing else")
+    parser.add_argument(
+        "--memory-of", choices=["ours", "baseline"], help="print one run's peak memory in GB, nothing else"
+    )
     options = parser.parse_args()
     if options.retain_memory:
         retain_memory()
-        torch.ones(1 << 30)  # 4 GB that stay: where the heap still grows, the system clears pages inside whichever op
+        torch.ones(1 << 30)  # grow the heap by 4 GB now, or the system clears pages during any later op
     dtype = torch.bfloat16 if options.precision == "bf16" else None
     lines = ["# The whole network", "", f"`{' '.join(['python', 'benchmarks/end_to_end.py', *sys.argv[1:]])}`", ""]
     lines += [f"{datetime.date.today()}, {processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}."]
     lines += [
         "",
-        "The peer is the same network on torchvision's ops and PyTorch's alone. Times of kinds of ops: one profiled",
+        "The baseline is the same network on torchvision's and PyTorch's ops only. Times per op are from one profiled",
     ]
-    lines += ["run of three, the one whose share is the median."]
+    lines += ["run of three, the one with the median share."]
     for name, build in {"training": Training, "prediction": Prediction}.items():
         if options.only and name != options.only:
             continue
         run = build(dtype)
 
-        def peer(run=run):
-            with peer_ops():
+        def baseline(run=run):
+            with baseline_ops():
                 run()
 
-        sides = {"ours": run} if options.no_peer else {"ours": run, "peer": peer}
+        sides = {"ours": run} if options.no_baseline else {"ours": run, "baseline": baseline}
         if options.memory_of:
-            print(memory_of({"ours": run, "peer": peer}[options.memory_of]))
+            print(memory_of({"ours": run, "baseline": baseline}[options.memory_of]))
             return
         lines += compare(name, sides, options.rounds, options.rows, options.precision)
         print("\n".join(lines[-options.rows - 9 :]), flush=True)

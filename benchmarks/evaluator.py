@@ -1,14 +1,14 @@
-"""The whole evaluator against its plain numpy form, and against decoding the truth again for every pair of people.
+"""The whole evaluator against plain numpy, and against decoding the ground truth again for every pair of people.
 
     python benchmarks/evaluator.py --images 500 --output benchmarks/EVALUATOR.md
 
-Pictures of CIHP's usual size, 350×500 pixels, 3 or 4 people and 10 predictions each: true people moved a little with
-some parts wrong. Two comparisons, in turns:
+Images have CIHP's usual size of 350×500 pixels, 3 or 4 people and 10 predictions, which are true people, shifted, with
+some parts wrong. Two comparisons in alternating rounds:
 
-counting        arrays in memory to the counts that all metrics are made of: rpcnn._metrics against the same in numpy
-from folders    PNGs on disk to all metrics. The baseline is the released way: both label maps are decoded for
-                mIoU, and for every prediction and every true person of its image the person's PNG is decoded and a
-                classes × classes histogram of the whole image taken; on the first images, extrapolated.
+counting        from arrays in memory to the pixel counts of all metrics: rpcnn._metrics against numpy
+from folders    from PNGs on disk to all metrics. The baseline works as the released code: it decodes both label maps
+                for mIoU, and for every pair of a prediction and a true person it decodes the person's PNG and makes a
+                classes × classes histogram of the whole image. It runs on the first images and is extrapolated.
 """
 
 import argparse
@@ -34,7 +34,8 @@ HEIGHT, WIDTH, CLASSES, PREDICTIONS, SCENES = 350, 500, 20, 10, 50
 
 
 def scenes(count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, Prediction]]:
-    """Category map, human map, people [G, H, W] and prediction of each image; 50 painted scenes, again and again."""
+    """Make a label map, a map of person numbers, person maps [G, H, W] and a prediction for each image, repeating 50
+    painted scenes."""
     painted, found = [], []
     for i in range(min(count, SCENES)):
         _, labels, human = paint_maps((5, i), HEIGHT, WIDTH, people=3 + i % 2)
@@ -54,7 +55,7 @@ def scenes(count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, Predict
 
 
 def write_truth(images, root: pathlib.Path) -> None:
-    """A CIHP folder, and people/<image>_<k>.png, one PNG a person, as the released code has them."""
+    """Write a CIHP folder, and a PNG per person, people/<image>_<k>.png, as the released code uses."""
     for name in ("Images", "Category_ids", "Human_ids"):
         (root / "Validation" / name).mkdir(parents=True)
     (root / "people").mkdir()
@@ -67,7 +68,7 @@ def write_truth(images, root: pathlib.Path) -> None:
 
 
 def count(images) -> list:
-    """The counts behind mIoU, AP^p, PCP, AP^r and AP^h of every image, by a thread a processor."""
+    """Count the pixels for mIoU, AP^p, PCP, AP^r and AP^h of every image, with one thread per core."""
     one = lambda i: (confusion_matrix(i[0], i[3].label_map, CLASSES), person_counts(i[3].person_maps, i[2], CLASSES))
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
@@ -75,7 +76,7 @@ def count(images) -> list:
 
 
 def pair_by_pair(images, root: pathlib.Path) -> tuple[np.ndarray, list[tuple[int, float]]]:
-    """Confusion matrix, and (best person, mean IoU) of every prediction, the way that the released code goes."""
+    """Compute the confusion matrix, and (best person, mean IoU) of every prediction, as the released code does."""
     best, total = [], np.zeros((CLASSES, CLASSES), int)
     for i, (_, _, people, prediction) in enumerate(images):
         truth = np.asarray(Image.open(root / "Validation" / "Category_ids" / f"{i:05d}.png"))
@@ -111,15 +112,15 @@ def in_numpy(work) -> float:
         counting._metrics = core
 
 
-def row(what: str, ours: list[float], baseline: list[float], note: str) -> str:
+def row(title: str, ours: list[float], baseline: list[float], note: str) -> str:
     ratios = sorted(b / a for a, b in zip(ours, baseline, strict=True))
     middle = ratios[len(ratios) // 2]
     times = f"{np.median(ours):.2f} | {np.median(baseline):.1f}"
-    return f"| {what} | {times} | **{middle:.0f}** | {ratios[0]:.0f}–{ratios[-1]:.0f} | {note} |"
+    return f"| {title} | {times} | **{middle:.0f}** | {ratios[0]:.0f}–{ratios[-1]:.0f} | {note} |"
 
 
 def main() -> None:
-    """Measures and prints the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument(
@@ -145,7 +146,7 @@ def main() -> None:
                 format.write(root / name, f"{i:05d}", image[3])
             format.finish(root / name)
 
-        # The same answers first.
+        # Check first that both give the same results.
         matches = [match_people(p.person_maps, p.scores, people, CLASSES) for _, _, people, p in few]
         found = [(int(g), float(o)) for m in matches for g, o in zip(m.person, m.overlap, strict=True)]
         confusion, pairs = pair_by_pair(few, root)
@@ -159,7 +160,7 @@ def main() -> None:
         turns = [(seconds(lambda: count(images)), in_numpy(lambda: count(images))) for _ in range(options.rounds)]
         rows.append(row("counting, arrays in memory", *zip(*turns, strict=True), "plain numpy form"))
         baseline = lambda: scale * seconds(lambda: pair_by_pair(few, root))
-        gc.freeze()  # as the program does
+        gc.freeze()  # as rpcnn evaluate does
         images.clear()  # a gigabyte that every process of the evaluator would have to map
         for name in FORMATS:
             turns = [(seconds(lambda name=name: run(name)), baseline()) for _ in range(options.rounds)]

@@ -1,8 +1,8 @@
-"""How the benchmarks time: a kernel and its peer take turns, in one process, on the same tensors.
+"""Times a kernel and its baseline in alternating rounds, in one process, on the same tensors.
 
-Each bench_<op>.py lists its CASES. `pytest benchmarks/ --benchmark-only` times our side, with the peer run before every
-round, asserts that both agree, and puts the ratio of the medians beside it; `python benchmarks/report.py` writes the
-same numbers to RESULTS.md. Times of one machine mean little, ratios from interleaved rounds more.
+Each bench_<op>.py lists its CASES. `pytest benchmarks/ --benchmark-only` checks that both sides agree, times ours with
+one run of the baseline before every round, and reports the ratio of the medians. `python benchmarks/report.py` writes
+the same numbers to RESULTS.md. The ratios depend less on the machine than the times.
 """
 
 import functools
@@ -21,29 +21,29 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 
 @dataclass
 class Comparison:
-    """A kernel and its peer over the same tensors."""
+    """A kernel and its baseline on the same tensors."""
 
     ours: Callable[[], object]
-    peer: Callable[[], object]
+    baseline: Callable[[], object]
     check: Callable[[], None]
-    """Raises AssertionError unless both give the same."""
+    """Raises AssertionError unless both sides agree."""
     moved: int = 0
-    """Fewest bytes that must be read and written; 0 where bytes are not what limits."""
+    """Minimum of bytes that must be read and written; 0 if the memory bandwidth is not the limit."""
     calls: int = 1
-    """Calls in one timed round, for those that take microseconds."""
+    """Calls per timed round; more than one for calls that take microseconds."""
 
 
 @dataclass
 class Case:
-    """A named comparison, built on demand: its tensors can be large."""
+    """A named comparison, built on demand since its tensors can be large."""
 
     op: str
     name: str
     make: Callable[[str], Comparison]
-    """Device to comparison."""
+    """Makes the comparison for a device."""
     rounds: int = 3
     sweep: bool = False
-    """Only part of the fuller run (--sweep)."""
+    """Whether it belongs to the size sweep and runs with --sweep only."""
 
     def __str__(self):
         return f"{self.op} {self.name}"
@@ -51,25 +51,25 @@ class Case:
 
 @dataclass
 class Result:
-    """Medians of one comparison, in seconds for one call."""
+    """Median times of one comparison, in seconds per call."""
 
     ours: float
-    peer: float
+    baseline: float
     moved: int
 
     @property
     def ratio(self) -> float:
-        """How many times faster than the peer."""
-        return self.peer / self.ours
+        """The speedup over the baseline."""
+        return self.baseline / self.ours
 
     @property
     def bandwidth(self) -> float:
-        """GB/s of the fewest bytes."""
+        """GB/s, counting the minimum of bytes."""
         return self.moved / self.ours / 1e9
 
 
 def repeated(f: Callable[[], object], calls: int, device: str) -> Callable[[], object]:
-    """f, called so often, and waited for."""
+    """Make a function that calls f several times and then waits for the device."""
 
     def run():
         for _ in range(calls):
@@ -82,45 +82,52 @@ def repeated(f: Callable[[], object], calls: int, device: str) -> Callable[[], o
 
 
 def seconds(f: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Measure the wall time of one call."""
     start = time.perf_counter()
     f()
     return time.perf_counter() - start
 
 
 def time_both(comparison: Comparison, rounds: int, device: str = "cpu") -> Result:
-    """Both sides in turn after one warm-up each, `rounds` times."""
-    ours, peer = (repeated(f, comparison.calls, device) for f in (comparison.ours, comparison.peer))
-    peer(), ours()
-    pairs = [(seconds(peer), seconds(ours)) for _ in range(rounds)]
-    theirs, mine = (statistics.median(side) / comparison.calls for side in zip(*pairs, strict=True))
-    return Result(mine, theirs, comparison.moved)
+    """Time both sides in `rounds` alternating rounds, after one warm-up each."""
+    ours, baseline = (repeated(f, comparison.calls, device) for f in (comparison.ours, comparison.baseline))
+    baseline(), ours()
+    pairs = [(seconds(baseline), seconds(ours)) for _ in range(rounds)]
+    baseline_time, our_time = (statistics.median(side) / comparison.calls for side in zip(*pairs, strict=True))
+    return Result(our_time, baseline_time, comparison.moved)
 
 
 def bench(benchmark, case: Case, device: str):
-    """The case as a pytest-benchmark test: our times are its statistics, the ratio its extra information."""
+    """Run a case as a pytest-benchmark test. Its statistics are our times; extra_info holds the ratio."""
     comparison = case.make(device)
     comparison.check()
-    ours, peer = (repeated(f, comparison.calls, device) for f in (comparison.ours, comparison.peer))
-    theirs = []
+    ours, baseline = (repeated(f, comparison.calls, device) for f in (comparison.ours, comparison.baseline))
+    baseline_times = []
     benchmark.group = f"{case.op} ({device})"
-    benchmark.pedantic(ours, setup=lambda: theirs.append(seconds(peer)), rounds=case.rounds, warmup_rounds=1)
+    time_baseline = lambda: baseline_times.append(seconds(baseline))
+    benchmark.pedantic(ours, setup=time_baseline, rounds=case.rounds, warmup_rounds=1)
     if not benchmark.stats:  # --benchmark-disable
         return
-    mine, peer_time = benchmark.stats.stats.median / comparison.calls, statistics.median(theirs[1:]) / comparison.calls
+    our_time, baseline_time = (
+        benchmark.stats.stats.median / comparison.calls,
+        statistics.median(baseline_times[1:]) / comparison.calls,
+    )
     benchmark.extra_info |= {
-        "times faster than the peer": round(peer_time / mine, 2),
+        "times faster than the baseline": round(baseline_time / our_time, 2),
         "calls a round": comparison.calls,
     }
     if comparison.moved:
-        bandwidth = comparison.moved / mine / 1e9
+        bandwidth = comparison.moved / our_time / 1e9
         benchmark.extra_info |= {"GB/s of the fewest bytes": round(bandwidth, 2)}
         if device == "cpu":
             benchmark.extra_info |= {"share of copying speed": round(bandwidth / copy_bandwidth(), 3)}
 
 
 def retain_memory():
-    """Starts again with glibc keeping what is freed: no large tensor is fresh memory that must be cleared first."""
+    """Restart this program with glibc settings that keep freed memory.
+
+    Large tensors then reuse memory that the system need not clear first.
+    """
     settings = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
     if not settings.items() <= os.environ.items():
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | settings)
@@ -128,7 +135,7 @@ def retain_memory():
 
 @functools.cache
 def copy_bandwidth() -> float:
-    """GB/s at which this machine copies 256 MB of floats to another place, read and write counted."""
+    """Measure the GB/s at which this machine copies 256 MB of float32, counting reads and writes."""
     source = torch.ones(1 << 26)
     target = torch.empty_like(source)
     target.copy_(source)
@@ -136,7 +143,7 @@ def copy_bandwidth() -> float:
 
 
 def pyramid(images: int, channels: int, sizes, layout: str, device: str, dtype=torch.float32, requires_grad=False):
-    """One map per size, standard normal, the same in every call."""
+    """Make one map per size, standard normal and the same in every call."""
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(images, channels, *size, generator=generator) for size in sizes]
     maps = [m.to(device, dtype, memory_format=LAYOUTS[layout]) for m in maps]
@@ -144,12 +151,12 @@ def pyramid(images: int, channels: int, sizes, layout: str, device: str, dtype=t
 
 
 def size_of(*tensors) -> int:
-    """Bytes of some tensors."""
+    """Count the bytes of some tensors."""
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def assert_close(ours, peer, rtol: float, atol: float):
-    """Compares two tensors or two sequences of them."""
-    pairs = [(ours, peer)] if isinstance(ours, torch.Tensor) else zip(ours, peer, strict=True)
-    for mine, theirs in pairs:
-        torch.testing.assert_close(mine, theirs, rtol=rtol, atol=atol)
+def assert_close(ours, baseline, rtol: float, atol: float):
+    """Compare two tensors or two sequences of tensors."""
+    pairs = [(ours, baseline)] if isinstance(ours, torch.Tensor) else zip(ours, baseline, strict=True)
+    for a, b in pairs:
+        torch.testing.assert_close(a, b, rtol=rtol, atol=atol)

@@ -1,6 +1,6 @@
-"""Times every case of this folder in turn with its peer and writes RESULTS.md: `python benchmarks/report.py`.
+"""Times every case of this folder against its baseline and writes RESULTS.md: `python benchmarks/report.py`.
 
-Give it a quiet machine: it takes about five minutes, and anything else that computes meanwhile spoils the ratios.
+It takes about five minutes. Run it on an idle machine, since other work changes the ratios.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from rpcnn.ops._library import OPS  # noqa: E402
 
 
 def benches() -> list[types.ModuleType]:
-    """Every bench_*.py beside this file: those of ops in the order of rpcnn.ops, then the others."""
+    """Import every bench_*.py of this folder: those of ops in the order of rpcnn.ops, then the others."""
     order = [f"bench_{op}" for op in OPS]
     names = sorted(path.stem for path in HERE.glob("bench_*.py"))
     names.sort(key=lambda name: order.index(name) if name in order else len(order))
@@ -32,36 +32,36 @@ def benches() -> list[types.ModuleType]:
 
 
 def cases(benches: list[types.ModuleType], sweep: bool, only: str) -> list[Case]:
-    """Their cases in order; the sweep's too, if asked for; whose title holds `only`."""
+    """List the cases of some benchmarks with `only` in their title, those of the sweep if `sweep`."""
     listed = [case for bench in benches for case in bench.CASES]
     return [case for case in listed if (sweep or not case.sweep) and only in str(case)]
 
 
 def run(case: Case, device: str, repeats: int) -> list[Result]:
-    """The comparison, checked once and timed `repeats` times."""
+    """Check a comparison once and time it `repeats` times."""
     comparison = case.make(device)
     comparison.check()
     return [time_both(comparison, case.rounds, device) for _ in range(repeats)]
 
 
 def milliseconds(value: float) -> str:
-    """Three digits."""
+    """Format seconds as milliseconds with three digits."""
     return f"{1e3 * value:.3g}"
 
 
 def row(case: Case, results: list[Result], copying: float) -> str:
-    """One line of the table: the median over the repeats, and the range of the ratio."""
+    """Format one line of the table: the median over the repeats, and the range of the ratio."""
     ratios = sorted(r.ratio for r in results)
     middle = sorted(results, key=lambda r: r.ratio)[len(results) // 2]
     bytes_ = f"{middle.bandwidth:.1f} | {100 * middle.bandwidth / copying:.0f} %" if middle.moved else "– | –"
     return (
-        f"| {case.op} | {case.name} | {milliseconds(middle.ours)} | {milliseconds(middle.peer)} | "
+        f"| {case.op} | {case.name} | {milliseconds(middle.ours)} | {milliseconds(middle.baseline)} | "
         f"**{statistics.median(ratios):.1f}** | {ratios[0]:.1f}–{ratios[-1]:.1f} | {bytes_} |"
     )
 
 
 def machine(device: str, copying: float) -> str:
-    """Where the numbers come from."""
+    """Describe the machine."""
     name = torch.cuda.get_device_name() if device == "cuda" else processor()
     return (
         f"{datetime.date.today()}, {name}, {torch.get_num_threads()} threads, {platform.system()}, "
@@ -70,7 +70,7 @@ def machine(device: str, copying: float) -> str:
 
 
 def plot(op: str, points: dict[str, list[tuple[float, Result]]], folder: pathlib.Path) -> pathlib.Path:
-    """Time against size, ours and the peer's, one panel per swept quantity."""
+    """Plot the times of ours and the baseline over the size, with one panel per swept quantity."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -79,7 +79,7 @@ def plot(op: str, points: dict[str, list[tuple[float, Result]]], folder: pathlib
     figure, axes = pyplot.subplots(1, len(points), figsize=(4 * len(points), 3.2), squeeze=False)
     for axis, (quantity, series) in zip(axes[0], points.items(), strict=True):
         sizes = [size for size, _ in series]
-        axis.loglog(sizes, [1e3 * r.peer for _, r in series], "o-", color="0.6", label="peer")
+        axis.loglog(sizes, [1e3 * r.baseline for _, r in series], "o-", color="0.6", label="baseline")
         axis.loglog(sizes, [1e3 * r.ours for _, r in series], "o-", color="C0", label="rpcnn")
         axis.set(xlabel=quantity, ylabel="ms", title=op)
         axis.grid(alpha=0.3)
@@ -115,15 +115,15 @@ def main():
         "",
         machine(options.device, copying),
         "",
-        "Ours and the peer took turns on the same tensors; medians. *Ratio*: how many times faster than the peer, the "
-        "median of the repeats and their range. *GB/s*: of the fewest bytes that must move, and its share of the "
-        "copying speed.",
+        "Medians of alternating rounds of ours and the baseline on the same tensors. *Ratio*: the speedup over the "
+        "baseline, median and range of the repeats. *GB/s*: counts the minimum of bytes that must move; *of copying*: "
+        "its share of the copying speed.",
         "",
         "Memory: both sides with glibc keeping what is freed (MALLOC_MMAP_MAX_=0)."
         if options.retain_memory
         else "Memory: glibc's defaults on both sides; large results are fresh memory, which the system clears.",
         "",
-        "| op | case | ours, ms | peer, ms | ratio | range | GB/s | of copying |",
+        "| op | case | ours, ms | baseline, ms | ratio | range | GB/s | of copying |",
         "|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)

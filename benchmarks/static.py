@@ -1,14 +1,16 @@
-"""What the CUDA kernels move, launch and wait for, counted without a GPU: `python benchmarks/static.py`.
+"""Counts bytes, launches and synchronizations of the CUDA kernels without a GPU: `python benchmarks/static.py`.
 
-NOTHING HERE WAS TIMED. Each case of this folder runs once on the CPU while the ops that it calls are noted, its peer
-the same way; then both are counted by one rule. Bytes are traffic beyond the caches: every tensor argument read once
-and every result written once, with what COST adds from the code of the kernels (levels read twice, scratch maps, copies
-inside an op). Launches: one for each op of PyTorch's that computes, and those of the kernels as their launch functions
-have them. Waits: copies of a size or a value to the host. The time is bytes over the datasheet's bandwidth, a floor
-that no kernel reaches.
+NOTHING HERE IS TIMED. Each case of this folder, and its baseline, runs once on the CPU while its op calls are recorded.
+Both sides are counted by the same rules:
 
-Each bench_<op>.py has its COST: for an operator, ours or the peer's, a function of the operator's arguments that gives
-(launches, bytes beyond arguments and results, waits). Benchmarks without COST have no CUDA kernel.
+- Bytes are memory traffic beyond the caches: every tensor argument read once and every result written once, plus the
+  bytes in COST, from the code of the kernels (levels read twice, scratch maps, copies inside an op).
+- Launches: one for each PyTorch op that computes, and for our ops the number in COST, from their launch functions.
+- Waits: copies of a size or a value to the host.
+- The time is bytes divided by the bandwidth in the datasheet, a lower bound that no kernel reaches.
+
+COST in each bench_<op>.py maps an operator, ours or the baseline's, to a function of the operator's arguments that
+returns (launches, bytes beyond arguments and results, waits). Benchmarks without COST have no CUDA kernel.
 """
 
 import argparse
@@ -30,12 +32,12 @@ FREE = ("empty", "new_empty", "detach", "lift_fresh", "resize_", "set_")
 
 
 def size(tensors) -> int:
-    """Bytes of tensors and lists of tensors."""
+    """Count the bytes of tensors and lists of tensors."""
     return sum(t.numel() * t.element_size() for t in tree_leaves(tensors) if isinstance(t, torch.Tensor))
 
 
 class Count(TorchDispatchMode):
-    """Adds up launches, bytes and waits of the ops called while it is on; `cost` is every COST."""
+    """Adds up launches, bytes and waits of the ops called inside the mode. `cost` merges COST of all benchmarks."""
 
     def __init__(self, cost):
         super().__init__()
@@ -62,23 +64,23 @@ class Count(TorchDispatchMode):
 
 
 def count(run, cost) -> Count:
-    """Of one call; the first one, which may prepare something, is not counted."""
+    """Count one call, after a warm-up call."""
     run()
-    # On the CPU the ops look at the boxes' values, on a GPU they do not, nor while compiling.
+    # Ops check the values of boxes on the CPU, but not on a GPU or while compiling: count as on a GPU.
     with mock.patch("torch.compiler.is_compiling", lambda: True), Count(cost) as counted:
         run()
     return counted
 
 
 def row(case, cost) -> str:
-    """One line of the table."""
+    """Format one line of the table."""
     comparison = case.make("cpu")
-    ours, peer = count(comparison.ours, cost), count(comparison.peer, cost)
+    ours, baseline = count(comparison.ours, cost), count(comparison.baseline, cost)
     times = " / ".join(f"{1e6 * ours.bytes / bandwidth:.3g}" for bandwidth in BANDWIDTH.values())
     least = f"{comparison.moved / 1e6:.4g}" if comparison.moved else "–"
     return (
-        f"| {case.op} | {case.name} | {least} | {ours.bytes / 1e6:.4g} | {peer.bytes / 1e6:.4g} | "
-        f"{ours.launches} | {peer.launches} | {ours.waits} | {peer.waits} | {times} |"
+        f"| {case.op} | {case.name} | {least} | {ours.bytes / 1e6:.4g} | {baseline.bytes / 1e6:.4g} | "
+        f"{ours.launches} | {baseline.launches} | {ours.waits} | {baseline.waits} | {times} |"
     )
 
 
@@ -92,13 +94,14 @@ def main():
         "",
         f"`{' '.join(['python', 'benchmarks/static.py', *sys.argv[1:]])}`",
         "",
-        "**Nothing here was timed, no GPU was there.** Counted from the ops that each side calls and from the kernels' "
-        "code; traffic beyond the caches, with every tensor read or written once by each op that takes or gives it. "
-        "*Least*: what the function needs at all. The time is our bytes over the datasheet's bandwidth of "
+        "**Nothing here was timed; no GPU was used.** Counted from the ops that each side calls and from the kernels' "
+        "code: traffic beyond the caches, with every tensor read or written once by each op that takes or returns it. "
+        "*Least*: the minimum for the function. The time is our bytes over the datasheet's bandwidth of "
         + ", ".join(f"{name} ({b / 1e12:.2f} TB/s)" for name, b in BANDWIDTH.items())
-        + ": a floor, not a promise.",
+        + ": a lower bound, not a promise.",
         "",
-        "| op | case | least, MB | ours, MB | peer, MB | launches | peer's | waits | peer's | floor of ours, µs |",
+        "| op | case | least, MB | ours, MB | baseline, MB | launches | baseline's | waits | baseline's "
+        "| floor of ours, µs |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
