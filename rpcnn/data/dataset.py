@@ -105,7 +105,7 @@ class PeopleDataset(torch.utils.data.Dataset, ABC):
         return []
 
     def truth(self, index: int) -> Truth:
-        """What an evaluator compares with, as numpy arrays. Raises DataFault as :meth:`load`."""
+        """Load the ground truth for an evaluator, as numpy arrays. Raises DataFault as :meth:`load`."""
         sample = self.load(index)
         return Truth(*(sample[key].numpy() for key in ("label_map", "person_maps", "boxes")))
 

@@ -1,4 +1,4 @@
-"""One COCO-style JSON for all images, masks as run-length codes."""
+"""One JSON file in COCO's style for all images, with masks as run-length codes."""
 
 import json
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def _masks(label_map: np.ndarray) -> list[dict]:
 
 
 def _paint(masks: list[dict], label_map: np.ndarray) -> None:
-    """Paints the masks, later ones over earlier ones, into label_map [H, W]."""
+    """Paint the masks, later ones over earlier ones, into label_map [H, W]."""
     columns = np.zeros(label_map.shape[::-1], np.uint8)
     for mask in masks:
         label, segmentation = mask["category_id"], mask["segmentation"]
@@ -33,15 +33,15 @@ def _paint(masks: list[dict], label_map: np.ndarray) -> None:
             raise ValueError(f"a segmentation's size must be the image's {label_map.shape}, got {segmentation['size']}")
         paint_runs(columns, segmentation["counts"], label)
     used = np.flatnonzero(columns.any(1))
-    span = slice(used[0], used[-1] + 1) if len(used) else slice(0)  # a person is narrow, turning a map slow
+    span = slice(used[0], used[-1] + 1) if len(used) else slice(0)  # only these: transposing a whole map is slow
     label_map[:, span] = columns[span].T
 
 
 class CocoJson(Format):
-    """predictions.json: {"images": […], "annotations": […]}; nothing is lost.
+    """predictions.json: {"images": […], "annotations": […]}; lossless.
 
-    An image has id, height, width and parts (the combined label map: category_id and segmentation of every class). An
-    annotation is a person: image_id, score, box_score, bbox [x, y, width, height], and parts likewise.
+    An image has id, height, width and parts, the combined label map as a category_id and a segmentation for every
+    class. An annotation is a person with image_id, score, box_score, bbox [x, y, width, height] and parts.
     """
 
     overlapping = True
@@ -102,10 +102,11 @@ class CocoJson(Format):
             annotations.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "parts": _masks(person)})
 
     def finish(self, folder: Path, others: Sequence["CocoJson"] = ()) -> None:  # type: ignore[override]  # its own kind
-        """Writes the file, images in the order of their ids.
+        """Write the file, with images in the order of their ids.
 
         Args:
-            others: the writers of other processes, whose images belong to the same file.
+            folder: the folder.
+            others: the formats of other processes, whose images are written to the same file.
         """
         images, annotations = [], []
         for format in (self, *others):

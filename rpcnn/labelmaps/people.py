@@ -63,17 +63,21 @@ PersonMapsLike = ArrayLike | NumberedPersonMaps
 
 
 def as_array(values: Any) -> np.ndarray:
-    """numpy arrays, lists and tensors of any device as a numpy array."""
+    """Convert a numpy array, a list or a tensor on any device to a numpy array."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
 def as_person_maps(person_maps: Any) -> "np.ndarray | NumberedPersonMaps":
-    """Maps as an array; numbered ones as they are."""
+    """Convert person maps to a numpy array; :class:`NumberedPersonMaps` are returned unchanged."""
     return person_maps if isinstance(person_maps, NumberedPersonMaps) else as_array(person_maps)
 
 
 def as_labels(name: str, labels: Any) -> np.ndarray:
-    """Labels of any integer dtype as contiguous uint8. Raises ValueError, which begins with `name`, for others."""
+    """Convert labels of any integer dtype to a contiguous uint8 array.
+
+    Raises:
+        ValueError: a label is not an integer in 0..255. The message begins with `name`.
+    """
     labels = as_array(labels)
     if labels.dtype == np.uint8:
         return np.ascontiguousarray(labels)

@@ -71,11 +71,11 @@ class ParsingEvaluator:
         self.put(self.measure(**arrays), image_id)
 
     def add_result(self, result: Any, truth: Any, image_id: int | str | None = None) -> None:
-        """One image by its result and its truth, see :func:`measure_arguments`; otherwise as :meth:`add`."""
+        """Add one image as :meth:`add` does, from a result and a truth object; see :func:`measure_arguments`."""
         self.add(image_id=image_id, **measure_arguments(result, truth))
 
     def measure(self, **arrays: Any) -> ImageCounts:
-        """What one image contributes, not yet counted: several threads may measure and one :meth:`put`.
+        """Compute the counts of one image without adding them, so that several threads can measure and one :meth:`put`.
 
         Args:
             arrays: the arguments of :meth:`ImagePair.of` without num_classes.

@@ -40,7 +40,7 @@ class InstanceMetrics(Metric):
     needs_people = ("ap_h_50", "ap_h_vol")
 
     def measure(self, image: ImagePair, settings: Settings) -> "InstanceMatches":
-        """The matches of one image's instances, of its part maps where it has them."""
+        """Match one image's predicted instances: its part maps if it has them, else the parts of its people."""
         maps, counts, scores = image.person_maps, image.person_counts, image.scores
         if image.part_maps is not None and image.part_counts is not None and image.part_scores is not None:
             maps, counts, scores = image.part_maps, image.part_counts, image.part_scores

@@ -63,11 +63,11 @@ class ClassIoU(ConfusionMetric):
     """
 
     def summarize(self, counts: Any, settings: Settings) -> dict:
-        """Nothing: see :meth:`details`."""
+        """Return nothing; the list is in :meth:`details`."""
         return {}
 
     def details(self, counts: Any, settings: Settings) -> dict:
-        """iou, a list with an entry per class."""
+        """Compute iou, a list with an entry per class."""
         return {"iou": class_iou(self.total(counts, settings)).tolist()}
 
     def lines(self, results: dict, labels: LabelSet) -> list[str]:

@@ -1,4 +1,4 @@
-"""The arguments of an op, checked and converted: every message names op, argument, what was wanted and what came."""
+"""Checks and converts the arguments of ops. Every message reads "<op>: <argument> must be <expected>, got <value>"."""
 
 import functools
 import operator
@@ -8,33 +8,36 @@ import torch
 
 
 def check(condition: bool, message: str) -> None:
-    """Raises ValueError(message), which names op, argument, what was wanted and what came."""
+    """Raise ValueError(message) unless the condition holds."""
     if not condition:
         raise ValueError(message)
 
 
 def shown(value: object) -> str:
-    """A value in a message: itself where it is short, else its type. Not for SymInts under torch.compile."""
+    """Format a value for a message: its repr if it is a number, a string or None, else its type's name.
+
+    Not for SymInts under torch.compile.
+    """
     short = value is None or isinstance(value, (int, float, str))
     return repr(value) if short else type(value).__name__
 
 
 def check_tensor(op: str, name: str, value: object) -> None:
-    """Raises ValueError where a value is no tensor."""
+    """Raise ValueError unless the value is a tensor."""
     if not isinstance(value, torch.Tensor):
         raise ValueError(f"{op}: {name} must be a tensor, got {shown(value)}")
 
 
-def as_list(op: str, name: str, value: Any, wanted: str = "a list of tensors") -> list:
-    """The items of anything that can be iterated over, else ValueError."""
+def as_list(op: str, name: str, value: Any, expected: str = "a list of tensors") -> list:
+    """Convert an iterable to a list. Raises ValueError for other values."""
     try:
         return list(value)
     except TypeError:
-        raise ValueError(f"{op}: {name} must be {wanted}, got {shown(value)}") from None
+        raise ValueError(f"{op}: {name} must be {expected}, got {shown(value)}") from None
 
 
 def integer(value: Any) -> Any:
-    """Anything with __index__, numpy's integers too, as an int; a SymInt as it is; None where it is no integer."""
+    """Convert an int or a numpy integer to int. A SymInt stays as it is; other values give None."""
     if isinstance(value, (int, torch.SymInt)):
         return value
     try:
@@ -43,20 +46,20 @@ def integer(value: Any) -> Any:
         return None
 
 
-def as_int(op: str, name: str, value: Any, wanted: str = "an integer") -> int:
-    """:func:`integer`, else ValueError."""
+def as_int(op: str, name: str, value: Any, expected: str = "an integer") -> int:
+    """Convert a value with :func:`integer`. Raises ValueError if it is not an integer."""
     number = integer(value)
     if number is None:
-        raise ValueError(f"{op}: {name} must be {wanted}, got {shown(value)}")
+        raise ValueError(f"{op}: {name} must be {expected}, got {shown(value)}")
     return number
 
 
 def as_float(op: str, name: str, value: Any) -> float:
-    """Any real number, numpy's and tensors of one element too, as a float, else ValueError."""
+    """Convert a real number, a numpy number or a tensor of one element to float. Raises ValueError for other values."""
     if isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
         return float(value)
     try:
-        if not isinstance(value, (str, bytes)):  # float would read them
+        if not isinstance(value, (str, bytes)):  # float() would parse them
             return float(value)
     except (TypeError, ValueError, RuntimeError):
         pass
@@ -64,17 +67,25 @@ def as_float(op: str, name: str, value: Any) -> float:
 
 
 def as_size(op: str, name: str, value: Any, one_for_both: bool = False) -> tuple[int, int]:
-    """(height, width), or one number for both where that is allowed, as positive ints, else ValueError."""
-    wanted = "one or two positive integers" if one_for_both else "positive (height, width)"
+    """Convert a size to two positive ints.
+
+    Args:
+        op, name: the op and the argument, for the message.
+        value: (height, width), or one integer for both if `one_for_both`.
+
+    Raises:
+        ValueError: the value is anything else.
+    """
+    expected = "one or two positive integers" if one_for_both else "positive (height, width)"
     side = integer(value) if one_for_both else None
-    sides = [side, side] if side is not None else [integer(side) for side in as_list(op, name, value, wanted)]
+    sides = [side, side] if side is not None else [integer(side) for side in as_list(op, name, value, expected)]
     if len(sides) != 2 or not all(side is not None and side > 0 for side in sides):
-        raise ValueError(f"{op}: {name} must be {wanted}, got {value!r}")
+        raise ValueError(f"{op}: {name} must be {expected}, got {value!r}")
     return sides[0], sides[1]
 
 
 def check_maps(op: str, name: str, tensor: torch.Tensor) -> None:
-    """A floating-point feature map [N, C, H, W]."""
+    """Raise ValueError unless the tensor is a floating-point feature map [N, C, H, W]."""
     check_tensor(op, name, tensor)
     check(tensor.dim() == 4, f"{op}: {name} must have shape [N, C, H, W], got {list(tensor.shape)}")
     check(
@@ -84,6 +95,6 @@ def check_maps(op: str, name: str, tensor: torch.Tensor) -> None:
 
 
 def promote(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """All tensors in their common dtype: under autocast some maps may be half and others float."""
+    """Convert all tensors to their common dtype. Under autocast some maps may be float16 and others float32."""
     dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
     return [tensor.to(dtype) for tensor in tensors]

@@ -19,9 +19,9 @@ class Example:
     function: Callable[..., object]
     """The op. Takes `arguments` by keyword and returns one or several tensors."""
     reference: Callable[..., object]
-    """The same in plain PyTorch."""
+    """The op's reference in plain PyTorch, with the same arguments and results."""
     arguments: Mapping[str, object]
-    """Every argument that is no flag."""
+    """Keyword arguments, all but the op's flags."""
     maps: tuple[str, ...] = ()
     """Names of the arguments (tensors or lists of tensors) that may have any floating dtype and memory layout."""
     differentiable: bool = True

@@ -97,9 +97,9 @@ def paste_parsing(
     semantic_gate = as_float(op, "semantic_gate", semantic_gate)
     check(not math.isnan(semantic_weight + semantic_gate), f"{op}: semantic_weight and semantic_gate must be numbers")
     arguments = (probabilities.detach().float(), boxes.detach().float(), painted.to(torch.uint8), semantic, *covered)
-    knobs = (height, width, semantic_weight, semantic_gate, bool(paint_labels), bool(with_people))
+    options = (height, width, semantic_weight, semantic_gate, bool(paint_labels), bool(with_people))
     paste: Callable = torch.ops.rpcnn.paste_parsing if compiled(probabilities) else paste_parsing_reference
-    return paste(*arguments, *knobs)
+    return paste(*arguments, *options)
 
 
 def paste_parsing_reference(
