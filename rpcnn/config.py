@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from rpcnn.runtime.imports import UNTRUSTED
 from rpcnn.runtime.old_config import renamed
 from rpcnn.variant import PAPER, VARIANTS, Variant
 
@@ -479,7 +480,7 @@ def change(config: Config, arguments: Sequence[str], prog: str) -> Config:
         SystemExit: an unknown or malformed argument (tyro prints which), or --help.
     """
     changed = tyro.cli(Config, default=config, args=list(arguments), prog=prog)
-    if changed.data.dataset == config.data.dataset:
+    if changed.data.dataset == config.data.dataset.removeprefix(UNTRUSTED):
         changed.data.options = config.data.options | changed.data.options
     elif changed.data.options == config.data.options:
         changed.data.options = {}

@@ -80,6 +80,8 @@ class Arguments:
     """Largest long side in pixels after resizing."""
     augment: bool = False
     """Test-time augmentation: several scales and mirror images, averaged; tens of times slower."""
+    backbone: str = ""
+    """package.module:name of a backbone that is not rpcnn's; code that weights name is imported only if you name it."""
     batch_size: int = 1
     """Largest number of images in a batch; only images of the same size after resizing are batched."""
 
@@ -100,6 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
             options.device,
             batch_size=options.batch_size,
             progress=sys.stderr.isatty(),
+            backbone=options.backbone,
             **changes | ({"augment": True} if options.augment else {}),
         )
     folder = pathlib.Path(options.output)

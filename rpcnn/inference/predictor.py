@@ -1,5 +1,6 @@
 """``from rpcnn import Predictor``: inference with a trained model on image files, PIL images and arrays."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any, overload
@@ -27,6 +28,8 @@ class Predictor:
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
         batch_size: largest number of images in a batch; only images of the same size after resizing are batched.
         progress: show a progress bar of the passes of test-time augmentation.
+        backbone: "package.module:name" of the backbone, if the weights name one that is not rpcnn's. Code that weights
+            name is imported only if the caller names it, too.
         changes: fields of the configuration's group inference by name, such as min_parsing_score=0.5, semantic_mode=
             "parsing", test_short_side=600 or augment=True; they replace the values stored with the weights.
 
@@ -42,6 +45,7 @@ class Predictor:
         *,
         batch_size: int = 1,
         progress: bool = False,
+        backbone: str = "",
         **changes: Any,
     ):
         if batch_size < 1:
@@ -49,6 +53,8 @@ class Predictor:
         self.batch_size = batch_size
         loaded = load_weights(weights)
         config = changed_inference(loaded.config, changes, source="Predictor")
+        if backbone:
+            config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone=backbone))
         self.pipeline = load_pipeline(loaded, config, pick_device(device), progress)
 
     @property

@@ -36,7 +36,7 @@ def make_backbone(
     if ":" in name:
         if weights:
             raise ValueError(f"backbone: weights are for {', '.join(NAMES)}; {name} must load its own, got {weights!r}")
-        return _checked(import_object(name, "backbone")(), name)
+        return _checked(import_object(name, "model.backbone")(), name)
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

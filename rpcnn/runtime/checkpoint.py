@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from rpcnn.config import Config, from_dict, to_dict
 from rpcnn.labels import CIHP, MHP_V2, LabelSet
+from rpcnn.runtime.imports import untrusted
 
 WEIGHTS = "model.safetensors"
 
@@ -114,6 +115,7 @@ def load_weights(path: str | pathlib.Path) -> Weights:
     if broken:
         raise ValueError(f"weights: {path} holds values that are not finite, in {', '.join(broken[:3])}")
     config.model.backbone_weights = config.train.init_weights = config.run.output = ""
+    config.model.backbone, config.data.dataset = untrusted(config.model.backbone), untrusted(config.data.dataset)
     return Weights(state, config, _label_set(json.loads(metadata["labels"])))
 
 

@@ -3,6 +3,13 @@
 import difflib
 import importlib
 
+UNTRUSTED = "untrusted "
+
+
+def untrusted(name: str) -> str:
+    """Mark a name that a file of unknown origin holds: if it is "package.module:object", it is not imported."""
+    return UNTRUSTED + name if ":" in name and not name.startswith(UNTRUSTED) else name
+
 
 def import_object(name: str, argument: str):
     """Import the object of a name such as "package.module:object".
@@ -11,8 +18,14 @@ def import_object(name: str, argument: str):
         argument: the setting that holds the name; error messages begin with it.
 
     Raises:
-        ValueError: the name has another form, the module does not exist or does not have the object.
+        ValueError: the name has another form or is `untrusted`, the module does not exist or does not have the object.
     """
+    if name.startswith(UNTRUSTED):
+        name = name.removeprefix(UNTRUSTED)
+        raise ValueError(
+            f"{argument}: the weights name {name}, whose code would run; if you trust it, give the name yourself: "
+            f"--{argument} {name}"
+        )
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), attribute]):
         raise ValueError(f"{argument}: must be package.module:name, got {name!r}")

@@ -84,7 +84,11 @@ def test_a_custom_class_trains_evaluates_and_predicts(tmp_path):
     arguments = ["--data.dataset", BLOCKS, "--data.options", "count=4", "--data-root", str(tmp_path)]
     run = pathlib.Path(train(["painted", *SMALL, *arguments, "--output", str(tmp_path / "run")]))
     assert load_weights(run).label_set.num_classes == 4 != CIHP.num_classes
-    results = evaluate([str(run), "--device", "cpu", "--data.options", "count=3", "--output", str(tmp_path / "again")])
+    options = [str(run), "--device", "cpu", "--output", str(tmp_path / "again")]
+    with pytest.raises(SystemExit, match=f"data.dataset: the weights name {BLOCKS}, whose code would run"):
+        evaluate(options)
+    assert evaluate([*options, "--data.dataset", BLOCKS])["images"] == 4
+    results = evaluate([*options, "--data.dataset", BLOCKS, "--data.options", "count=3"])
     assert results["images"] == 3
     pictures = sorted((run / "pictures").glob("*.png"))
     predict([str(pictures[0]), "--weights", str(run), "--output", str(tmp_path / "out"), "--device", "cpu"])

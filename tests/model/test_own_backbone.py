@@ -4,9 +4,13 @@ import pathlib
 
 import pytest
 import torch
-from helpers.models import LOSSES, backbone, scene, tiny, train
+from helpers.models import LOSSES, backbone, configured, scene, tiny, train
 
+from rpcnn import Predictor
+from rpcnn.config import Config
+from rpcnn.labels import CIHP
 from rpcnn.model.fpn import FPN
+from rpcnn.runtime.checkpoint import save_weights
 
 
 @pytest.fixture
@@ -72,3 +76,13 @@ def test_an_own_backbone_must_have_four_channels(module):
 def test_imagenet_weights_need_a_built_in_backbone():
     with pytest.raises(ValueError, match=r"own\.net:make must load its own, got 'w\.pth'"):
         backbone("own.net:make", weights="w.pth")
+
+
+def test_weights_do_not_import_the_backbone_that_they_name(tmp_path, examples):
+    name = "examples.own_backbone:convnext_tiny"
+    config = configured(Config(), backbone=name, backbone_weights="")
+    save_weights(tmp_path / "model.safetensors", torch.nn.Linear(1, 1), config, CIHP)
+    with pytest.raises(ValueError, match=f"model.backbone: the weights name {name}, whose code would run"):
+        Predictor(tmp_path / "model.safetensors", "cpu")
+    with pytest.raises(ValueError, match="weights: they do not fit the configuration"):  # imported and built
+        Predictor(tmp_path / "model.safetensors", "cpu", backbone=name)
