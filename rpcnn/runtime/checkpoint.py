@@ -104,8 +104,9 @@ def load_weights(path: str | pathlib.Path) -> Weights:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            if "config" not in metadata:
-                raise ValueError(f"weights: {path} carries no rpcnn configuration in its metadata")
+            for key in ("config", "labels"):
+                if key not in metadata:
+                    raise ValueError(f"weights: {path} has no {key} of rpcnn in its metadata")
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
             config = from_dict(json.loads(metadata["config"]), source=f"{path} metadata")
     except SafetensorError as error:
