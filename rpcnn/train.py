@@ -159,11 +159,11 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
         iteration += 1
         lr = learning_rate(
             iteration,
-            settings.learning_rate,
-            batch,
-            settings.steps,
-            settings.warmup_iterations,
-            settings.iterations if settings.decay == "cosine" else None,
+            base=settings.learning_rate,
+            batch_size=batch,
+            steps=settings.steps,
+            warmup_iterations=settings.warmup_iterations,
+            cosine_over=settings.iterations if settings.decay == "cosine" else None,
         )
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]

@@ -108,7 +108,7 @@ class ParsingHead(nn.Module):
         )
         self.scale, self.aligned, self.boxes = 1 / stride, aligned, boxes
         self.crop = crop
-        self.aspp = ASPP(in_channels, aspp_channels, aspp_dilations, num_groups)
+        self.aspp = ASPP(in_channels, channels=aspp_channels, dilations=aspp_dilations, num_groups=num_groups)
         self.reduce = conv_gn(self.aspp.out_channels, channels, 1, num_groups)
         self.non_local = NonLocal(channels, num_groups)
         self.convs = nn.Sequential(*(conv_gn(channels, channels, 3, num_groups) for _ in range(num_convs)))
