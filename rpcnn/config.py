@@ -34,17 +34,30 @@ def _variant_of(words: list[str]) -> Variant:
 
 
 def _options_of(words: list[str]) -> dict[str, Any]:
-    """Parse KEY=VALUE words; values are TOML, anything else is a string."""
-    options = {}
+    """Parse KEY=VALUE words as the lines of a TOML table; a value that is not TOML is a string."""
+    lines = []
     for word in words:
         key, equals, text = word.partition("=")
-        if not equals or not key.isidentifier():
+        names = key.split(".")
+        if not equals or not all(name.isidentifier() for name in names):
             raise ValueError(f"options must be KEY=VALUE, got {word!r}")
         try:
-            options[key] = tomllib.loads(f"value = {text}")["value"]
+            tomllib.loads(f"value = {text}")
         except tomllib.TOMLDecodeError:
-            options[key] = text
-    return options
+            text = json.dumps(text, ensure_ascii=False)
+        lines.append(".".join(f'"{name}"' for name in names) + f" = {text}")
+    try:
+        return tomllib.loads("\n".join(lines))
+    except tomllib.TOMLDecodeError:
+        raise ValueError(f"options must have every key once, got {' '.join(words)}") from None
+
+
+def _words_of(options: dict[str, Any], prefix: str = "") -> list[str]:
+    words = []
+    for key, value in options.items():
+        nested = isinstance(value, dict) and value
+        words += _words_of(value, f"{prefix}{key}.") if nested else [f"{prefix}{key}={_toml_value(value)}"]
+    return words
 
 
 _variant_by_name = tyro.constructors.PrimitiveConstructorSpec(
@@ -59,7 +72,7 @@ _key_value = tyro.constructors.PrimitiveConstructorSpec(
     metavar="[KEY=VALUE …]",
     instance_from_str=_options_of,
     is_instance=lambda value: isinstance(value, dict),
-    str_from_instance=lambda options: [f"{key}={json.dumps(value)}" for key, value in options.items()],
+    str_from_instance=_words_of,
 )
 Options = Annotated[dict[str, Any], _key_value]
 """Keyword arguments of a data set's class; KEY=VALUE words on the command line."""
@@ -135,8 +148,8 @@ class ModelConfig:
     prsn_hidden: int = 256
     """Channels of its fully connected layers."""
     parts: Annotated[dict[str, Any], _key_value] = field(default_factory=dict)
-    """Further arguments of the parts, rarely changed: anchor_ratios, rpn_nms_threshold, rpn_samples, box_resolution,
-    box_positive_fraction, aspp_dilations."""
+    """Further arguments of the parts' constructors, for example rpn.samples=128 box_head.resolution=14: whatever fpn,
+    gse, rpn, box_head, parsing_head and prsn take and no other field sets."""
 
 
 @dataclass
@@ -362,7 +375,7 @@ def from_dict(values: dict, source: str = "config") -> Config:
     """
     values = renamed(values, source)
     config = Config()
-    _check_keys(values, [f.name for f in dataclasses.fields(config)], source)
+    check_keys(values, [f.name for f in dataclasses.fields(config)], source)
     config.variant = _variant(values.pop("variant", "paper"), source)
     for group, entries in values.items():
         section = getattr(config, group)
@@ -386,19 +399,20 @@ def _variant(value: str | dict, source: str) -> Variant:
 def _typed_fields(section: type, entries: dict, place: str, prefix: str) -> dict:
     """Check that all keys are fields of the dataclass `section` and convert the values to the types of the fields."""
     hints = typing.get_type_hints(section)
-    _check_keys(entries, list(hints), place)
-    return {key: _typed(value, hints[key], f"{prefix}.{key}") for key, value in entries.items()}
+    check_keys(entries, list(hints), place)
+    return {key: typed(value, hints[key], f"{prefix}.{key}") for key, value in entries.items()}
 
 
-def _check_keys(given: Iterable[str], known: list[str], source: str) -> None:
+def check_keys(given: Iterable[str], known: list[str], source: str) -> None:
+    """Raise ValueError, which suggests the nearest known key, if a given key is not known."""
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known) or 'none'}"
             raise ValueError(f"{source}: unknown key {key!r}; {hint}")
 
 
-def _typed(value: Any, hint: Any, name: str) -> Any:
+def typed(value: Any, hint: Any, name: str) -> Any:
     """Convert a value to the type of its field; raise ValueError if it does not fit."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
@@ -408,21 +422,24 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         for option in arguments:
             try:
-                return _typed(value, option, name)
+                return typed(value, option, name)
             except ValueError:
                 continue
     if origin is dict and isinstance(value, dict):
         return dict(value)
+    if origin is Sequence and isinstance(value, list | tuple):
+        return tuple(typed(item, arguments[0], name) for item in value)
     if origin is tuple and isinstance(value, list | tuple):
         if ... not in arguments and len(value) != len(arguments):
             raise ValueError(f"{name}: must hold {len(arguments)} values, got {value!r}")
-        return tuple(_typed(item, arguments[0], name) for item in value)
+        return tuple(typed(item, arguments[0], name) for item in value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     is_flag_for_number = hint is int and isinstance(value, bool)
     if origin is None and isinstance(hint, type) and isinstance(value, hint) and not is_flag_for_number:
         return value
-    raise ValueError(f"{name}: must be {getattr(hint, '__name__', hint)}, got {value!r}")
+    wanted = f"a list of {arguments[0].__name__}" if origin is Sequence else getattr(hint, "__name__", hint)
+    raise ValueError(f"{name}: must be {wanted}, got {value!r}")
 
 
 def validate(config: Config) -> None:
@@ -472,8 +489,8 @@ def changed_inference(config: Config, changes: dict, source: str) -> Config:
 def change(config: Config, arguments: Sequence[str], prog: str) -> Config:
     """Apply command-line arguments to a configuration and validate it.
 
-    Given data.options are merged over those of the configuration; if the arguments change the data set, they replace
-    them.
+    Given data.options and model.parts are merged over those of the configuration; if the arguments change the data set,
+    data.options replace them.
 
     Raises:
         ValueError: a value is out of range, or two fields contradict each other.
@@ -484,6 +501,8 @@ def change(config: Config, arguments: Sequence[str], prog: str) -> Config:
         changed.data.options = config.data.options | changed.data.options
     elif changed.data.options == config.data.options:
         changed.data.options = {}
+    for part, kept in config.model.parts.items():
+        changed.model.parts[part] = kept | changed.model.parts.get(part, {})
     validate(changed)
     return changed
 

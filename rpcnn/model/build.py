@@ -1,11 +1,15 @@
 """Build the network from a configuration. The modules themselves do not know the configuration."""
 
+import functools
+import inspect
+import typing
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from rpcnn.box_convention import EDGES, PIXELS
-from rpcnn.config import Config
+from rpcnn.config import Config, check_keys, typed
 from rpcnn.data.open import label_set
 from rpcnn.variant import PAPER
 
@@ -21,16 +25,20 @@ from .released import PerBatchRPN, VariantRPRCNN, crop_parsing_rounded
 from .rp_rcnn import RPRCNN, STRIDES
 from .rpn import RPN
 
-PARTS = {
-    "rpn": {"anchor_ratios": "anchor_ratios", "rpn_nms_threshold": "nms_threshold", "rpn_samples": "samples"},
-    "box_head": {"box_resolution": "resolution", "box_positive_fraction": "positive_fraction"},
-    "parsing_head": {"aspp_dilations": "aspp_dilations"},
-}
-"""By part: the keys of model.parts and the constructor arguments that they set."""
+Part = typing.TypeVar("Part")
 
 
-def _part_arguments(parts: dict, part: str) -> dict:
-    return {argument: parts[name] for name, argument in PARTS[part].items() if name in parts}
+def _make(further: dict, name: str, part: Callable[..., Part], *arguments: Any, **keywords: Any) -> Part:
+    """Construct the part `name` with these arguments and those that `further` holds for it."""
+    hints = typing.get_type_hints(part.__init__)
+    taken = inspect.signature(part).bind_partial(*arguments, **keywords).arguments
+    free = [argument for argument in inspect.signature(part).parameters if argument not in taken]
+    given = further.get(name, {})
+    if not isinstance(given, dict):
+        raise ValueError(f"model.parts.{name}: must be a table, got {given!r}")
+    check_keys(given, free, f"model.parts.{name}")
+    typed_values = {key: typed(value, hints[key], f"model.parts.{name}.{key}") for key, value in given.items()}
+    return part(*arguments, **keywords, **typed_values)
 
 
 def build_model(config: Config, num_classes: int | None = None, backbone: nn.Module | None = None) -> RPRCNN:
@@ -42,15 +50,15 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
         backbone: used instead of the configuration's backbone, see `RPRCNN`.
 
     Raises:
-        ValueError: unknown backbone, weights that do not fit it, or an unknown key in model.parts.
+        ValueError: unknown backbone, weights that do not fit it, or an unknown name or a wrong value in model.parts.
     """
     num_classes = num_classes or label_set(config).num_classes
-    known = [name for names in PARTS.values() for name in names]
-    if unknown := [name for name in config.model.parts if name not in known]:
-        raise ValueError(f"model.parts: unknown name {unknown[0]!r}; known are {', '.join(known)}")
     model, sampling, inference, variant = config.model, config.sampling, config.inference, config.variant
     boxes = PIXELS if variant.inclusive_boxes else EDGES
     levels = variant.pyramid_levels
+    names = ["fpn", *["gse"] * model.gse, "rpn", "box_head", "parsing_head", *["prsn"] * model.prsn]
+    check_keys(model.parts, names, "model.parts")
+    make = functools.partial(_make, model.parts)
     if backbone is None:
         backbone = make_backbone(
             model.backbone,
@@ -61,10 +69,12 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
             stride_in_1x1=variant.stride_in_1x1,
         )
     channels: Any = backbone.channels  # of what modules hold, only parameters and submodules have a type
-    fpn = FPN(channels, model.fpn_channels, num_groups=model.num_groups)
+    fpn = make("fpn", FPN, channels, model.fpn_channels, num_groups=model.num_groups)
     gse = None
     if model.gse:
-        gse = GSEFPN(
+        gse = make(
+            "gse",
+            GSEFPN,
             model.fpn_channels,
             num_classes,
             num_groups=model.num_groups,
@@ -72,7 +82,9 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
             levels=levels,
             embedding=variant.gse_embedding,
         )
-    rpn = (PerBatchRPN if variant.rpn_top_per_batch else RPN)(
+    rpn = make(
+        "rpn",
+        PerBatchRPN if variant.rpn_top_per_batch else RPN,
         model.fpn_channels,
         strides=STRIDES[:levels],
         anchor_sizes=model.anchor_sizes[:levels],
@@ -80,9 +92,10 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
         top_test=inference.rpn_top_test,
         ignore_border_anchors=sampling.rpn_ignore_border,
         boxes=boxes,
-        **_part_arguments(model.parts, "rpn"),
     )
-    box_head = BoxHead(
+    box_head = make(
+        "box_head",
+        BoxHead,
         model.fpn_channels,
         strides=STRIDES[:levels],
         hidden=model.box_channels,
@@ -93,9 +106,10 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
         max_detections=inference.max_detections,
         aligned=variant.aligned,
         boxes=boxes,
-        **_part_arguments(model.parts, "box_head"),
     )
-    parsing_head = ParsingHead(
+    parsing_head = make(
+        "parsing_head",
+        ParsingHead,
         model.fpn_channels,
         model.parsing_channels,
         num_classes,
@@ -108,11 +122,12 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
         aligned=variant.aligned,
         boxes=boxes,
         crop=crop_parsing_rounded if variant.parsing_crop == "rounded" else crop_parsing,
-        **_part_arguments(model.parts, "parsing_head"),
     )
     prsn = None
     if model.prsn:
-        prsn = PRSN(
+        prsn = make(
+            "prsn",
+            PRSN,
             model.parsing_channels,
             num_classes,
             channels=model.prsn_channels,
@@ -120,15 +135,23 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
             input=variant.prsn_input,
             second_stride=variant.prsn_stride,
         )
-    parts = backbone, fpn, rpn, box_head, parsing_head, gse, prsn
-    weights = {
-        "parsing": config.loss.lambda_parsing,
-        "semantic": config.loss.lambda_semantic,
-        "rescoring": config.loss.lambda_rescoring,
-    }
-    if variant == PAPER:
-        return fuse(RPRCNN(*parts, loss_weights=weights))
-    return fuse(VariantRPRCNN(*parts, variant=variant, loss_weights=weights))
+    network = RPRCNN if variant == PAPER else functools.partial(VariantRPRCNN, variant=variant)
+    return fuse(
+        network(
+            backbone=backbone,
+            fpn=fpn,
+            rpn=rpn,
+            box_head=box_head,
+            parsing_head=parsing_head,
+            gse=gse,
+            prsn=prsn,
+            loss_weights={
+                "parsing": config.loss.lambda_parsing,
+                "semantic": config.loss.lambda_semantic,
+                "rescoring": config.loss.lambda_rescoring,
+            },
+        )
+    )
 
 
 RPRCNN.from_config = staticmethod(build_model)  # attached here because the network does not know the configuration

@@ -26,10 +26,10 @@ PIXEL_STATISTICS = {
 class VariantRPRCNN(RPRCNN):
     """RP R-CNN with the details of a variant. Takes the arguments of `RPRCNN` and the variant."""
 
-    def __init__(self, *parts, variant: Variant, **options):
+    def __init__(self, *, variant: Variant, **parts):
         self.PIXEL_MEAN, self.PIXEL_STD = PIXEL_STATISTICS[variant.pixel_format]
         self.PADDING_LABEL = RPRCNN.PADDING_LABEL if variant.ignore_padding else 0
-        super().__init__(*parts, **options)
+        super().__init__(**parts)
         self.variant = variant
 
     def normalize_and_pad(self, images: list[Tensor], targets=None):

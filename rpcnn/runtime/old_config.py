@@ -40,14 +40,14 @@ MOVED = {
 }
 
 PARTS = {
-    "anchor_ratios": [0.5, 1.0, 2.0],
-    "rpn_nms_threshold": 0.7,
-    "rpn_samples": 256,
-    "box_resolution": 7,
-    "box_positive_fraction": 0.25,
-    "aspp_dilations": [6, 12, 18],
+    "anchor_ratios": ("rpn", "anchor_ratios", [0.5, 1.0, 2.0]),
+    "rpn_nms_threshold": ("rpn", "nms_threshold", 0.7),
+    "rpn_samples": ("rpn", "samples", 256),
+    "box_resolution": ("box_head", "resolution", 7),
+    "box_positive_fraction": ("box_head", "positive_fraction", 0.25),
+    "aspp_dilations": ("parsing_head", "aspp_dilations", [6, 12, 18]),
 }
-"""Fields of [model] and their defaults; other values go into model.parts."""
+"""Fields of [model], the arguments that they have become, and their defaults; other values go into model.parts."""
 
 FIXED = {
     ("data", "train_split"): "train",
@@ -91,8 +91,9 @@ def renamed(values: dict, source: str) -> dict:
             elif group == "data" and key in ("short_side_min", "short_side_max"):
                 low_high[key] = value
             elif group == "model" and key in PARTS:
-                if value != PARTS[key]:
-                    parts[key] = value
+                part, argument, default = PARTS[key]
+                if value != default:
+                    parts.setdefault(part, {})[argument] = value
             elif (group, key) in FIXED:
                 now = FIXED[group, key]
                 if value != now:

@@ -78,7 +78,9 @@ def test_fields_of_version_0_1_are_translated():
     assert (config.inference.min_box_score, config.inference.min_parsing_score) == (0.1, 0.2)
     assert (config.loss.lambda_parsing, config.run.pictures, config.inference.semantic_mode) == (3.0, 3, "parsing")
     assert config.variant == dataclasses.replace(PAPER, inclusive_boxes=True, skip_empty=True)
-    assert from_dict({"model": {"box_resolution": 14, "rpn_samples": 256}}).model.parts == {"box_resolution": 14}
+    assert from_dict({"model": {"box_resolution": 14, "rpn_samples": 256}}).model.parts == {
+        "box_head": {"resolution": 14}
+    }
     with pytest.raises(ValueError, match="unknown key 'test'"):
         from_dict({"test": {"skip_emty": True}})
 
