@@ -27,7 +27,9 @@ class PyramidRoIAlign(nn.Module):
         maps = [features[level] for level in self.levels]
         longest = max(max(shape) for shape in image_shapes)
         scales = [2.0 ** round(torch.tensor(max(m.shape[-2:]) / longest).log2().item()) for m in maps]
-        return multilevel_roi_align(maps, boxes, self.output_size, scales, self.sampling_ratio)
+        return multilevel_roi_align(
+            maps, boxes, output_size=self.output_size, spatial_scales=scales, sampling_ratio=self.sampling_ratio
+        )
 
 
 @torch.no_grad()

@@ -120,7 +120,9 @@ def convert_released(state: dict[str, Tensor], second_fold: bool = False) -> Con
             if isinstance(module, FrozenBatchNorm2d):
                 weights[f"{name}.weight"] *= (1 + module.eps) ** -0.5
     model.load_state_dict(weights, assign=True)
-    return Conversion(model, config, label_set(config), names, [key for key in constants if key in state])
+    return Conversion(
+        model, config, label_set=label_set(config), names=names, dropped=[key for key in constants if key in state]
+    )
 
 
 def _released_name(name: str) -> str:
@@ -182,7 +184,7 @@ def convert_imagenet(state: dict[str, Tensor], pixels: str = "keep", path: str =
     """
     name = "resnet50" if "layer1.0.conv3.weight" in state else "resnet18"
     name = "resnet101" if "layer3.22.conv1.weight" in state else name
-    body = imagenet_weights(name, 1.0, state, path)
+    body = imagenet_weights(name, 1.0, state=state, path=path)
     surplus = [key for key in state if key not in body and not key.startswith("fc.")]
     if surplus:
         raise ValueError(f"convert: {path} is no {name}; left over: {_shortened(surplus)}")
@@ -255,7 +257,7 @@ def _run(options: Arguments) -> str:
             raise ValueError("convert: --pixels is for ImageNet ResNets; a released model reads BGR as it is")
         conversion = convert_released(state, options.second_fold)
         output.parent.mkdir(parents=True, exist_ok=True)
-        save_weights(output, conversion.model, conversion.config, conversion.label_set)
+        save_weights(output, conversion.model, config=conversion.config, label_set=conversion.label_set)
         lines = _report(conversion, options.report)
         dropped = ", ".join(conversion.dropped) or "none"
         lines.append(f"constants, equal to ours, dropped: {dropped}")

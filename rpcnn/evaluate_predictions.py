@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> dict:
         name = detect_format(folder) if options.format == "auto" else options.format
         format, dataset = (
             make_format(name),
-            open_split(options.data_root, options.split, options.dataset, options.options),
+            open_split(options.data_root, options.split, name=options.dataset, options=options.options),
         )
         evaluator = ParsingEvaluator(
             dataset.labels.num_classes,
@@ -77,7 +77,9 @@ def main(arguments: list[str] | None = None) -> dict:
             free_only=options.free_only,
             absent=options.absent,
         )
-        results = evaluate_predictions(format, folder, dataset, evaluator, options.missing, options.workers)
+        results = evaluate_predictions(
+            format, folder, dataset=dataset, evaluator=evaluator, missing=options.missing, workers=options.workers
+        )
     print(format_table(results, dataset.labels))
     if not format.overlapping:
         print(f"rpcnn: format {name!r} gives a pixel to one person: AP^p, PCP and AP^r differ from overlapping maps'")

@@ -99,7 +99,9 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
         model = build_model(config, labels.num_classes)
         taken = []
         if settings.init_weights and not resumed:
-            taken = init_from(model, load_weights(settings.init_weights), labels, settings.init_classes)
+            taken = init_from(
+                model, load_weights(settings.init_weights), label_set=labels, classes=settings.init_classes
+            )
     transform = train_transform(config, labels)
     model = place(model, device)
     if run.compile:
@@ -197,7 +199,7 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
                 "scaler": scaler.state_dict(),
             }
             save_snapshot(folder, iteration, state)
-            save_weights(folder / WEIGHTS, model, config, labels)
+            save_weights(folder / WEIGHTS, model, config=config, label_set=labels)
     # Running statistics of batch norm differ between processes; the saved weights have those of the main process. This
     # also makes the other processes wait for the weights.
     distributed.copy_from_main(model.buffers())

@@ -56,7 +56,9 @@ def overlay(image: Picture, result: Parsed, legend: bool = True) -> Image.Image:
     picture = draw_result(as_picture(image, (height, width)), result, (width * scale, height * scale))
     if not legend:
         return picture
-    strip = legend_strip(result.label_set, np.unique(result.label_map.cpu().numpy()), picture.width, text_size(picture))
+    strip = legend_strip(
+        result.label_set, np.unique(result.label_map.cpu().numpy()), width=picture.width, size=text_size(picture)
+    )
     return stack([picture, strip])
 
 
@@ -91,7 +93,7 @@ def panel(image: Picture, true_label_map: np.ndarray, result: Parsed) -> Image.I
         row.paste(tile, (left, 0))
         draw.text((left + gap, captions.height // 2), caption, fill=INK, font=font, anchor="lm")
     present = np.union1d(true_label_map, result.label_map.cpu().numpy())
-    return stack([captions, row, legend_strip(result.label_set, present, row.width, text_size(resized))])
+    return stack([captions, row, legend_strip(result.label_set, present, width=row.width, size=text_size(resized))])
 
 
 def draw_result(picture: Image.Image, result: Parsed, size: tuple[int, int]) -> Image.Image:
@@ -115,7 +117,9 @@ def draw_result(picture: Image.Image, result: Parsed, size: tuple[int, int]) -> 
         color = OUTLINES[(person - 1) % len(OUTLINES)]
         draw.rectangle([x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)], outline=color, width=max(unit // 2, 1))
         _, _, right, bottom = draw.textbbox((0, 0), f"{scores[person - 1]:.2f}", font=font, anchor="lt")
-        texts.append(free_place((x1, y1), (round(right) + 2 * margin, round(bottom) + 2 * margin), texts, size))
+        texts.append(
+            free_place((x1, y1), (round(right) + 2 * margin, round(bottom) + 2 * margin), taken=texts, size=size)
+        )
     for person, box in reversed(list(zip(shown, texts, strict=True))):  # the best person's score lies on top
         draw.rectangle(box, fill=OUTLINES[(person - 1) % len(OUTLINES)])
         at = (box[0] + margin, box[1] + margin)

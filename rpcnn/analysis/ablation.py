@@ -46,7 +46,7 @@ def run(folders: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
     results = summarize(variants, baseline)
     text = format_ablation(results)
     output = pathlib.Path(options.output)
-    write(output, "ablation", text, results, plot_ablation(results))
+    write(output, "ablation", text=text, values=results, figure=plot_ablation(results))
     print(f"{text}\n\nrpcnn: tables, numbers and plot are in {output}: ablation.md, ablation.json, ablation.png")
     return results
 
@@ -135,8 +135,8 @@ def format_ablation(results: dict) -> str:
             text
             for key in METRICS
             for text in (
-                cell(entry["change"][key], entry["change_error"][key], 1, "+"),
-                cell(entry["paper_change"][key], None, 1, "+"),
+                cell(entry["change"][key], entry["change_error"][key], digits=1, sign="+"),
+                cell(entry["paper_change"][key], None, digits=1, sign="+"),
             )
         ]
         for name, entry in entries.items()
@@ -181,7 +181,7 @@ def plot_ablation(results: dict):
             continue
         series = {kind: [entries[name][field][key] for name in others] for kind, field in CHANGES.items()}
         errors = {"this ablation": [entries[name]["change_error"][key] for name in others]}
-        grouped_bars(axes, others, series, errors)
+        grouped_bars(axes, others, series=series, errors=errors)
         axes.axhline(0, color="0.3", linewidth=0.8)
         axes.set(title=mathtext(title), ylabel="points" if key == "miou" else "")
         turn_long_names(axes, others)

@@ -45,7 +45,7 @@ def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
         f"{trained.name}, {plain['images']} images, {plain['people']} people; beside it the paper's Table 1 "
         f"(Parsing R-CNN, R-50, CIHP val); in percent\n\n{format_bounds(results)}"
     )
-    write(trained.output, "bounds", text, results, plot_bounds(results, trained.name))
+    write(trained.output, "bounds", text=text, values=results, figure=plot_bounds(results, trained.name))
     print(f"{text}\n\nrpcnn: table, numbers and plot are in {trained.output}: bounds.md, bounds.json, bounds.png")
     return results
 
@@ -67,7 +67,9 @@ def bounds(trained: Trained) -> dict[str, dict]:
         found, on_true_boxes = detect(pipeline, sample["image"], sample["boxes"])
         background = pipeline.finish(without_people(found), sample["image"]).label_map.cpu()
         predicted = pipeline.finish(found, sample["image"]).cpu()
-        matches = match_people(predicted.person_maps, predicted.scores, sample["person_maps"], classes)
+        matches = match_people(
+            predicted.person_maps, predicted.scores, true_person_maps=sample["person_maps"], num_classes=classes
+        )
         best = np.where(is_best(matches), matches.overlap, 0.0)
         results = {
             "as predicted": predicted,

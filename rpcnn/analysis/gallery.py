@@ -56,7 +56,7 @@ def gallery(trained: Trained, count: int) -> tuple[list[dict], Image.Image]:
     for index in np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist():
         sample = dataset[index]
         result = pipeline(sample["image"]).cpu()
-        records.append(describe(sample, result, min_score, labels.num_classes))
+        records.append(describe(sample, result, min_score=min_score, num_classes=labels.num_classes))
         rows.append(triple(sample["image"].permute(1, 2, 0).numpy(), sample["label_map"].numpy(), result))
         present |= set(np.unique(sample["label_map"]).tolist()) | set(np.unique(result.label_map).tolist())
     return records, sheet(rows, sorted(present), labels)
@@ -65,7 +65,9 @@ def gallery(trained: Trained, count: int) -> tuple[list[dict], Image.Image]:
 def describe(sample: Sample, result: ParsingResult, min_score: float, num_classes: int) -> dict:
     """The record of one image, see :func:`gallery`."""
     shown = result.above(min_score)
-    matches = match_people(shown.person_maps, shown.scores, sample["person_maps"], num_classes)
+    matches = match_people(
+        shown.person_maps, shown.scores, true_person_maps=sample["person_maps"], num_classes=num_classes
+    )
     mean = lambda values: float(np.mean(values)) if len(values) else None
     people = len(sample["boxes"])
     means = {"score": mean(matches.scores), "true_iou": mean(matches.overlap) if people else None}
@@ -103,7 +105,7 @@ def sheet(triples: list[Image.Image], present: list[int], labels: LabelSet) -> I
             strip.paste(picture, (x, 0))
             x += picture.width + GAP
         strips.append(strip)
-    return stack([caption, *strips, legend_strip(labels, present, width, TEXT)])
+    return stack([caption, *strips, legend_strip(labels, present, width=width, size=TEXT)])
 
 
 def format_gallery(records: list[dict]) -> str:

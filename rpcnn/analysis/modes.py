@@ -30,7 +30,7 @@ def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
         results["baseline"] = modes(open_trained(weights[1], arguments, prog), ["parsing"])["parsing"]
     results |= modes(trained, ["semseg", "parsing", "combine"])
     text = f"{trained.name}; beside it the paper's Table 6 (R-50, CIHP val); in percent\n\n{format_modes(results)}"
-    write(trained.output, "modes", text, results, plot_modes(results, trained.name))
+    write(trained.output, "modes", text=text, values=results, figure=plot_modes(results, trained.name))
     print(f"{text}\n\nrpcnn: table, numbers and plot are in {trained.output}: modes.md, modes.json, modes.png")
     return results
 

@@ -71,7 +71,7 @@ def read_run(folder: pathlib.Path, arguments: Sequence[str], prog: str) -> Run:
     missing = [key for key in (*METRICS, "ap_bbox") if key not in results]
     if missing:
         raise ValueError(f"ablation: {folder / 'results.json'} must hold {', '.join(missing)}")
-    found = cached_correlations(folder, config, arguments, prog)["matched"]
+    found = cached_correlations(folder, config, arguments=arguments, prog=prog)["matched"]
     values = {key: results[key] for key in (*METRICS, "ap_bbox")}
     return Run(folder, config, values | {key: found[score][kind] for key, (score, kind) in CORRELATIONS.items()})
 

@@ -32,7 +32,7 @@ def run(weights: list[pathlib.Path], arguments: list[str], prog: str) -> dict:
     text = f"{trained.name}: correlation of each score with the true mIoU\n\n{format_correlations(results)}"
     if not trained.config.model.prsn:
         text += "\n\nWithout a re-scoring network the parsing score is the box score."
-    write(trained.output, "scores", text, results, plot_scores(points, results, trained.name))
+    write(trained.output, "scores", text=text, values=results, figure=plot_scores(points, results, trained.name))
     write_csv(trained.output / "scores.csv", points)
     print(f"{text}\n\nrpcnn: in {trained.output}: scores.md, scores.json, scores.png, and every point in scores.csv")
     return results
@@ -48,7 +48,9 @@ def score_points(trained: Trained) -> list[dict]:
         if not len(sample["boxes"]):
             continue
         result = trained.pipeline(sample["image"]).cpu()
-        matches = match_people(result.person_maps, result.scores, sample["person_maps"], num_classes)
+        matches = match_people(
+            result.person_maps, result.scores, true_person_maps=sample["person_maps"], num_classes=num_classes
+        )
         box_overlap = box_iou(result.boxes, sample["boxes"]).numpy()
         for i, person in enumerate(matches.person):
             points.append(

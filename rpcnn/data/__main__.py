@@ -40,7 +40,7 @@ def check(
     faults = checked = 0
     for name in split:
         try:
-            report = check_folder(root, name, dataset, options)
+            report = check_folder(root, name, name=dataset, options=options)
         except FileNotFoundError as missing:
             print(f"{name}: {missing}\n")
             continue
@@ -78,9 +78,9 @@ def show(
         dataset: Name or package.module:Class as in data.dataset; without, it is recognized by its files.
         options: Options of the data set as in data.options.
     """
-    samples = open_split(root, split, dataset, options)
-    transform = TrainTransform(short_side, long_side_max, samples.labels, 0.5 if flip else 0.0)
-    images, targets = next(make_train_loader(samples, transform, min(count, len(samples)), seed))
+    samples = open_split(root, split, name=dataset, options=options)
+    transform = TrainTransform(short_side, long_side_max, labels=samples.labels, flip_prob=0.5 if flip else 0.0)
+    images, targets = next(make_train_loader(samples, transform, batch_size_global=min(count, len(samples)), seed=seed))
     output.mkdir(parents=True, exist_ok=True)
     contact_sheet(images, targets, samples.labels).save(output / "samples.png")
     print(f"{len(images)} samples of {root} ({split}, {len(samples)} images): {output / 'samples.png'}")

@@ -92,7 +92,7 @@ def check_folder(root, split: str = "train", name: str = "", options: dict | Non
         OSError, ValueError: as `open_split`.
     """
     name = name or detect_dataset(root)
-    return check_dataset(open_split(root, split, name, options), f"{name} {split} ({root})")
+    return check_dataset(open_split(root, split, name=name, options=options), f"{name} {split} ({root})")
 
 
 def check_dataset(dataset: PeopleDataset, title: str) -> Report:
@@ -138,4 +138,4 @@ def _examine(dataset: PeopleDataset, index: int) -> _Image:
     covered, shared = int((layers > 0).sum()), int(np.maximum(layers - 1, 0).sum())
     if shared > 0.5 * covered:
         notes.append(f"people share {shared} pixels of {covered}: the same person twice?")
-    return _Image(sample["id"], label_map.shape, len(person_maps), pixels, notes)
+    return _Image(sample["id"], label_map.shape, people=len(person_maps), pixels=pixels, notes=notes)

@@ -57,10 +57,10 @@ class CIHP(IndexedDataset):
         super().__init__(
             self.labels,
             self.folder,
-            "cihp",
-            read_id_list(self.folder / id_list),
-            images_in(pictures),
-            fingerprint([pictures, *maps], [self.folder / id_list]),
+            name="cihp",
+            listed=read_id_list(self.folder / id_list),
+            images=images_in(pictures),
+            mark=fingerprint([pictures, *maps], [self.folder / id_list]),
         )
 
     @classmethod
@@ -76,7 +76,7 @@ class CIHP(IndexedDataset):
             empty = np.zeros(size or (0, 0), np.uint8)
             return empty, NumberedPersonMaps(empty, empty, 0)
         parts, people = (self.folder / sub / f"{stem}.png" for sub in ("Category_ids", "Human_ids"))
-        return read_part_and_person_map(parts, people, size, self.labels.num_classes)
+        return read_part_and_person_map(parts, people, size=size, num_classes=self.labels.num_classes)
 
     def notes(self, index: int) -> list[str]:
         label_map, people = self.annotation(self.ids[index], tuple(self.sizes[index]))

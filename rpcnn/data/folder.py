@@ -60,7 +60,7 @@ class Folder(IndexedDataset):
         self.people = people if people.is_dir() else None
         mark = fingerprint([pictures, self.parts, people], [root / "labels.toml", json])
         listed = list(self.coco.images) if self.coco else None
-        super().__init__(labels, self.folder, "folder", listed, images, mark)
+        super().__init__(labels, self.folder, name="folder", listed=listed, images=images, mark=mark)
 
     @classmethod
     def label_set(cls, root: Path, **options) -> LabelSet:
@@ -78,7 +78,9 @@ class Folder(IndexedDataset):
         if self.coco:
             return self.coco.read(stem, size)
         people = self.people and self.people / f"{stem}.png"
-        return read_part_and_person_map(self.parts / f"{stem}.png", people, size, self.labels.num_classes, self.ignore)
+        return read_part_and_person_map(
+            self.parts / f"{stem}.png", people, size=size, num_classes=self.labels.num_classes, ignore=self.ignore
+        )
 
     def notes(self, index: int) -> list[str]:
         if self.coco:

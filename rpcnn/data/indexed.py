@@ -43,7 +43,7 @@ class IndexedDataset(PeopleDataset):
         self.labels, self.images = labels, images
         self.repeated = {stem: times for stem, times in Counter(listed or ()).items() if times > 1}
         stems = list(dict.fromkeys(listed or images))
-        self.entries, self.faults = load_index(folder, name, stems, mark, self._scan)
+        self.entries, self.faults = load_index(folder, name, stems=stems, mark=mark, scan=self._scan)
         self.ids = [entry.id for entry in self.entries]
         self.sizes = np.array([(entry.height, entry.width) for entry in self.entries], np.int32).reshape(-1, 2)
         if self.faults:

@@ -53,7 +53,7 @@ def read_labels_file(path: Path) -> tuple[LabelSet, int]:
     ignore = values.get("ignore", IGNORE)
     is_free = type(ignore) is int and len(names) <= ignore <= IGNORE
     require(is_free, "ignore", f"a value of no class, {len(names)} to {IGNORE}", ignore)
-    return LabelSet(name, tuple(names), pairs, palette), ignore
+    return LabelSet(name, tuple(names), pairs=pairs, palette=palette), ignore
 
 
 def _pairs(pairs: list, names: list[str], require: Callable) -> tuple[tuple[int, int], ...]:

@@ -47,7 +47,9 @@ class LIP(IndexedDataset):
         lists = [root / f"{split}_id.txt", self.pictures.parent / f"{split}_id.txt"]
         listed = read_id_list(lists[0]) or read_id_list(lists[1])
         mark = fingerprint([self.pictures, self.maps], lists)
-        super().__init__(self.labels, root, f"lip-{split}", listed, images_in(self.pictures), mark)
+        super().__init__(
+            self.labels, root, name=f"lip-{split}", listed=listed, images=images_in(self.pictures), mark=mark
+        )
 
     @classmethod
     def detect(cls, root: Path) -> bool:
@@ -57,7 +59,7 @@ class LIP(IndexedDataset):
         return self.images.get(stem, self.pictures / f"{stem}.jpg")
 
     def annotation(self, stem: str, size: tuple[int, int] | None) -> tuple[np.ndarray, NumberedPersonMaps]:
-        return read_part_and_person_map(self.maps / f"{stem}.png", None, size, self.labels.num_classes)
+        return read_part_and_person_map(self.maps / f"{stem}.png", None, size=size, num_classes=self.labels.num_classes)
 
     def stray(self) -> list[tuple[str, str]]:
         return super().stray() + self.without_image(self.maps)

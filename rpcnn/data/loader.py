@@ -211,8 +211,10 @@ def make_train_loader(
     Raises:
         ValueError: as :class:`GroupedSampler`.
     """
-    sampler = GroupedSampler(dataset.sizes, batch_size_global, seed, start_iteration, rank, world_size)
-    return TrainLoader(_Augmented(dataset, transform), sampler, num_workers, pin_memory)
+    sampler = GroupedSampler(
+        dataset.sizes, batch_size_global, seed=seed, start_iteration=start_iteration, rank=rank, world_size=world_size
+    )
+    return TrainLoader(_Augmented(dataset, transform), sampler, num_workers=num_workers, pin_memory=pin_memory)
 
 
 class _Loadable(Dataset):

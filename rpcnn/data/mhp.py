@@ -69,8 +69,14 @@ class MHPv2(IndexedDataset):
                 self.unnamed.append(path)
         for files in self.people.values():
             files.sort()
-        mark = fingerprint([pictures, self.maps], [id_list])
-        super().__init__(self.labels, self.folder, f"mhpv2-{split}", read_id_list(id_list), images_in(pictures), mark)
+        super().__init__(
+            self.labels,
+            self.folder,
+            name=f"mhpv2-{split}",
+            listed=read_id_list(id_list),
+            images=images_in(pictures),
+            mark=fingerprint([pictures, self.maps], [id_list]),
+        )
 
     @classmethod
     def detect(cls, root: Path) -> bool:

@@ -22,4 +22,4 @@ def open_dataset(config: Config, purpose: Literal["train", "eval"]) -> PeopleDat
     """
     data = config.data
     split = "train" if purpose == "train" else data.eval_split
-    return open_split(data.root, split, data.dataset, data.options, config.run.seed)
+    return open_split(data.root, split, name=data.dataset, options=data.options, seed=config.run.seed)

@@ -56,4 +56,4 @@ def contact_sheet(images: list, targets: list[Target], label_set: LabelSet, widt
     for tile, x, y in places:
         sheet.paste(tile, (x, y))
     present = np.unique(np.concatenate([np.unique(target["label_map"].numpy()) for target in targets]))
-    return stack([sheet, legend_strip(label_set, present, width, 12)])
+    return stack([sheet, legend_strip(label_set, present, width=width, size=12)])

@@ -147,7 +147,7 @@ class TrainTransform:
             short_side = self.sides[0] + draw(self.sides[1] - self.sides[0] + 1)
         else:
             short_side = self.sides[draw(len(self.sides))]
-        return resized_shape(height, width, short_side, self.max_size)
+        return resized_shape(height, width, short_side=short_side, max_size=self.max_size)
 
     def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:
         size = self.size(*sample["image"].shape[-2:], generator)

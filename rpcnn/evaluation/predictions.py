@@ -86,7 +86,13 @@ def evaluate_predictions(
     predicted = set(stems)
     chosen = [stem for stem in known if stem in predicted or missing == "empty"]
 
-    measures = Measures(format, folder, dataset, evaluator, [(stem, known[stem], stem in predicted) for stem in chosen])
+    measures = Measures(
+        format,
+        folder,
+        dataset=dataset,
+        evaluator=evaluator,
+        stems=[(stem, known[stem], stem in predicted) for stem in chosen],
+    )
     processes = min(workers or os.cpu_count() or 1, len(chosen))
     loader = DataLoader(measures, BATCH, num_workers=processes if processes > 1 else 0, collate_fn=list)
     with tqdm(total=len(chosen), desc="evaluating", unit="image", disable=None) as progress:

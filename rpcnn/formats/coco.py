@@ -86,7 +86,7 @@ class CocoJson(Format):
             raise ValueError(f"{folder / NAME}: image {stem}: {missing} is missing") from None
         except (TypeError, ValueError, IndexError) as error:
             raise ValueError(f"{folder / NAME}: image {stem}: {error}") from None
-        return Prediction(label_map, person_maps, scores, boxes, box_scores)
+        return Prediction(label_map, person_maps, scores, boxes=boxes, box_scores=box_scores)
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
         images, annotations = self._written.setdefault(folder, ([], []))

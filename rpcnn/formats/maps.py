@@ -57,7 +57,9 @@ class InstanceMaps(Format):
                 f"{folder / f'{stem}_instances.png'}: must have the labels' size {label_map.shape} and numbers up to "
                 f"the JSON's {len(scores)} people, got {numbers.shape} and {numbers.max(initial=0)}"
             )
-        return Prediction(label_map, NumberedPersonMaps(label_map, numbers, len(scores)), scores, boxes, box_scores)
+        return Prediction(
+            label_map, NumberedPersonMaps(label_map, numbers, len(scores)), scores, boxes=boxes, box_scores=box_scores
+        )
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
         labels, numbers = flatten(prediction.person_maps, prediction.scores)
@@ -88,7 +90,7 @@ class PersonMaps(Format):
             if values.shape != label_map.shape:
                 raise ValueError(f"{path}: must have the labels' size {label_map.shape}, got {values.shape}")
             person[:] = values
-        return Prediction(label_map, person_maps, scores, boxes, box_scores)
+        return Prediction(label_map, person_maps, scores, boxes=boxes, box_scores=box_scores)
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
         write_png(folder / f"{stem}_labels.png", prediction.label_map)

@@ -45,7 +45,8 @@ class Prediction:
         """Convert a :class:`rpcnn.ParsingResult`."""
         names = ("label_map", "person_maps", "scores", "boxes", "box_scores")
         label_map, person_maps, scores, boxes, box_scores = (as_array(getattr(result, name)) for name in names)
-        return cls(label_map, person_maps, scores.astype(float), boxes.astype(float), box_scores.astype(float))
+        boxes, box_scores = boxes.astype(float), box_scores.astype(float)
+        return cls(label_map, person_maps, scores.astype(float), boxes=boxes, box_scores=box_scores)
 
 
 def read_png(path: Path, wide: bool = False) -> np.ndarray:

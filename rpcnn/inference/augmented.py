@@ -124,7 +124,7 @@ class AugmentedInference:
             if logits is not None:
                 if label_probs is None:
                     label_probs = logits.new_zeros(logits.shape[0], *image.shape[1:], dtype=torch.float32)
-                self.add_label_probs(label_probs, logits, one_pass, len(passes))
+                self.add_label_probs(label_probs, logits, one_pass=one_pass, number=len(passes))
             del logits  # frees the memory before the next pass
         base = passes[0].image_size
         best, box_scores = self.select(torch.cat(boxes), torch.cat(scores))
@@ -154,22 +154,27 @@ class AugmentedInference:
         pyramid, logits, sizes = self.model.encode([resized])
         proposals = self.model.rpn.propose(*self.model.rpn(pyramid), sizes)
         boxes, scores, _ = self.model.box_head.candidates(*self.model.box_head(pyramid, proposals), proposals, sizes)
-        one_pass = Pass(pyramid[0], sizes[0], mirrored, self.model.box_head.boxes)
+        one_pass = Pass(pyramid[0], sizes[0], mirrored=mirrored, convention=self.model.box_head.boxes)
         return one_pass, boxes, scores, None if logits is None else logits[0]
 
     def select(self, candidates: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Select at most `max_detections` of the candidates [n, 4] with scores [n]: boxes and scores, best first."""
         head = self.model.box_head
         if self.suppression == "off":
-            kept = ops.nms(candidates, scores, head.nms_threshold, head.max_detections)
+            kept = ops.nms(candidates, scores, iou_threshold=head.nms_threshold, max_keep=head.max_detections)
             kept_scores = scores[kept]
         else:
             kept, kept_scores = soft_nms(
-                candidates, scores, head.nms_threshold, self.suppression, self.sigma, max_keep=head.max_detections
+                candidates,
+                scores,
+                iou_threshold=head.nms_threshold,
+                method=self.suppression,
+                sigma=self.sigma,
+                max_keep=head.max_detections,
             )
         boxes = candidates[kept]
         if self.voting_iou:
-            boxes = box_voting(boxes, candidates, scores, self.voting_iou)
+            boxes = box_voting(boxes, candidates, scores=scores, iou_threshold=self.voting_iou)
         return boxes, kept_scores
 
     def add_label_probs(self, mean: Tensor, logits: Tensor, one_pass: Pass, number: int) -> None:
@@ -181,7 +186,7 @@ class AugmentedInference:
             max(end * side / pixels, side) for end, side, pixels in zip(reach, size, one_pass.image_size, strict=True)
         )
         for rows in strips(0, size[0], size[1] * classes):
-            window = global_window(probabilities, covered, rows, (0, size[1]))
+            window = global_window(probabilities, covered, rows=rows, columns=(0, size[1]))
             if one_pass.mirrored:
                 window = window.flip(-1)[self.exchanged]
             mean[:, slice(*rows)].lerp_(window, 1 / number)

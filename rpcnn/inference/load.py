@@ -34,7 +34,7 @@ def load_pipeline(weights: Weights, config: Config, device: torch.device, progre
     except RuntimeError as error:
         reason = str(error).strip().splitlines()
         raise ValueError(f"weights: they do not fit the configuration: {' '.join(reason[1:3]).strip()}") from None
-    return Pipeline(place(model, device), config, weights.label_set, progress)
+    return Pipeline(place(model, device), config, label_set=weights.label_set, progress=progress)
 
 
 def folder_of(weights: str | pathlib.Path) -> pathlib.Path:

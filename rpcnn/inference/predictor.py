@@ -55,7 +55,7 @@ class Predictor:
         config = changed_inference(loaded.config, changes, source="Predictor")
         if backbone:
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone=backbone))
-        self.pipeline = load_pipeline(loaded, config, pick_device(device), progress)
+        self.pipeline = load_pipeline(loaded, config, device=pick_device(device), progress=progress)
 
     @property
     def config(self) -> Config:

@@ -51,7 +51,9 @@ class ParsingEvaluator:
         metrics: Sequence[Metric] = DEFAULT_METRICS,
     ):
         check_absent(absent)
-        self.settings = Settings(num_classes, skip_empty, count_background, free_only, absent)
+        self.settings = Settings(
+            num_classes, skip_empty, count_background=count_background, free_only=free_only, absent=absent
+        )
         self.metrics = tuple(metrics)
         self._sums: list = [0] * len(self.metrics)  # of the additive metrics
         self._images: dict[tuple, ImageCounts] = {}  # (0, number) without a name, (1, name) with one

@@ -91,7 +91,11 @@ class ImagePair:
                 f"got {list(true_person_maps.shape)}"
             )
         confusion, intersection, predicted, truth = image_counts(
-            label_map, person_maps, true_label_map, true_person_maps, num_classes
+            label_map,
+            person_maps,
+            true_label_map=true_label_map,
+            true_person_maps=true_person_maps,
+            num_classes=num_classes,
         )
         scores = as_scores("scores", scores, len(person_maps))
         part_counts = None

@@ -45,7 +45,9 @@ class InstanceMetrics(Metric):
         if image.part_maps is not None and image.part_counts is not None and image.part_scores is not None:
             maps, counts, scores = image.part_maps, image.part_counts, image.part_scores
         intersection, predicted, truth = counts
-        return match_instances(intersection, predicted, truth, classes_shown(maps, predicted), scores)
+        return match_instances(
+            intersection, predicted, truth=truth, shown=classes_shown(maps, predicted), scores=scores
+        )
 
     def pool(self, counts: "list[InstanceMatches]") -> "list[InstanceMatches]":
         """Concatenate the matches of all images; an empty list if there are no images."""
@@ -138,9 +140,9 @@ def match_instances(
     return InstanceMatches(
         scores,
         found,
-        take_greedily(parts, occurs, order, PARSING_THRESHOLDS),
-        take_greedily(whole[..., None], occurs[:, :1], order, PERSON_THRESHOLDS)[..., 0],
-        occurs.sum(0),
+        right_parts=take_greedily(parts, occurs, order=order, thresholds=PARSING_THRESHOLDS),
+        right_people=take_greedily(whole[..., None], occurs[:, :1], order=order, thresholds=PERSON_THRESHOLDS)[..., 0],
+        truth=occurs.sum(0),
     )
 
 

@@ -144,7 +144,9 @@ def match_people(
     """
     intersection, predicted, truth = person_counts(person_maps, true_person_maps, num_classes)
     checked = as_scores("scores", scores, len(intersection))
-    return match_counts(intersection, predicted, truth, checked, count_background=count_background, free_only=free_only)
+    return match_counts(
+        intersection, predicted, truth=truth, scores=checked, count_background=count_background, free_only=free_only
+    )
 
 
 def match_counts(
@@ -167,7 +169,9 @@ def match_counts(
     if not people:
         shape = (len(PARSING_THRESHOLDS), len(scores))
         unmatched = np.full(shape if free_only else shape[1:], -1)
-        return PersonMatches(scores, unmatched, np.zeros(unmatched.shape), np.zeros(shape[::-1]), 0)
+        return PersonMatches(
+            scores, unmatched, overlap=np.zeros(unmatched.shape), parts=np.zeros(shape[::-1]), num_people=0
+        )
     iou = divide(intersection, predicted + truth - intersection)  # [N, G, K]
     means = mean_overlap(iou if count_background else iou[..., 1:])  # [N, G]
     num_parts = np.maximum((truth[:, 1:] > 0).sum(1), 1)  # [G]
@@ -176,10 +180,10 @@ def match_counts(
     rows = np.arange(len(scores))
     if not free_only:
         person = means.argmax(1)  # of equal overlaps the first
-        return PersonMatches(scores, person, means[rows, person], above[rows, person], people)
+        return PersonMatches(scores, person, overlap=means[rows, person], parts=above[rows, person], num_people=people)
     person, overlap = _free_people(means, scores)  # [T, N]
     steps = np.arange(len(PARSING_THRESHOLDS))[:, None]
-    return PersonMatches(scores, person, overlap, above[rows, person, steps].T, people)
+    return PersonMatches(scores, person, overlap=overlap, parts=above[rows, person, steps].T, num_people=people)
 
 
 def _free_people(means: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -81,8 +81,8 @@ class BoxHead(nn.Module):
         x = ops.multilevel_roi_align(
             features,
             [self.boxes.to_roi(b) for b in boxes],
-            self.resolution,
-            self.scales,
+            output_size=self.resolution,
+            spatial_scales=self.scales,
             sampling_ratio=2,
             aligned=self.aligned,
             canonical_size=self.canonical_size,
@@ -100,7 +100,9 @@ class BoxHead(nn.Module):
             boxes = torch.cat([boxes, target["boxes"]])
             people = match_boxes(box_iou(target["boxes"], boxes), positive=0.5, negative=0.5)
             people = torch.where((boxes[:, 2:] > boxes[:, :2]).all(dim=1), people, IGNORED)
-            chosen, valid = draw_samples(people, self.samples, self.positive_fraction, generator)
+            chosen, valid = draw_samples(
+                people, self.samples, positive_fraction=self.positive_fraction, generator=generator
+            )
             sampled.append(SampledRoIs(boxes[chosen], torch.where(valid, people[chosen], IGNORED)))
         return sampled
 
@@ -108,7 +110,8 @@ class BoxHead(nn.Module):
         """Cross entropy over the RoIs, smooth L1 (beta 1) over the positive ones; both normalized by the RoI count."""
         people = torch.cat([r.people for r in rois])
         box_targets = [
-            regression_targets(t["boxes"], r.people, r.boxes, CODER_WEIGHTS) for r, t in zip(rois, targets, strict=True)
+            regression_targets(t["boxes"], r.people, references=r.boxes, weights=CODER_WEIGHTS)
+            for r, t in zip(rois, targets, strict=True)
         ]
         positive, valid = people >= 0, people != IGNORED
         labels = torch.where(valid, torch.where(positive, PERSON, 0), IGNORE)
@@ -144,8 +147,8 @@ class BoxHead(nn.Module):
 
         Ties are ordered by proposal, also at the limit (the released code keeps all boxes that tie for the last place).
         """
-        boxes, scores, images = self.candidates(class_logits, deltas, proposals, image_sizes)
-        keep = ops.batched_nms(boxes, scores, images, self.nms_threshold)
+        boxes, scores, images = self.candidates(class_logits, deltas, proposals=proposals, image_sizes=image_sizes)
+        keep = ops.batched_nms(boxes, scores, idxs=images, iou_threshold=self.nms_threshold)
         found = []
         for i in range(len(image_sizes)):
             best = keep[images[keep] == i][: self.max_detections]

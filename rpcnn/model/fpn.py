@@ -19,8 +19,12 @@ class FPN(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], channels: int, *, num_groups: int):
         super().__init__()
-        self.lateral = nn.ModuleList(conv_gn(c, channels, 1, num_groups, relu=False) for c in in_channels)
-        self.output = nn.ModuleList(conv_gn(channels, channels, 3, num_groups, relu=False) for _ in in_channels)
+        self.lateral = nn.ModuleList(
+            conv_gn(c, channels, kernel=1, num_groups=num_groups, relu=False) for c in in_channels
+        )
+        self.output = nn.ModuleList(
+            conv_gn(channels, channels, kernel=3, num_groups=num_groups, relu=False) for _ in in_channels
+        )
         for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
             nn.init.kaiming_uniform_(conv.weight, a=1)
 

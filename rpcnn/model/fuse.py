@@ -78,7 +78,7 @@ class FusedConvReLU(ConvReLU):
     """A convolution and ReLU in one pass."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return conv_relu(x, self, self.weight, self.bias) if onednn_takes(x, self) else super().forward(x)
+        return conv_relu(x, self, weight=self.weight, bias=self.bias) if onednn_takes(x, self) else super().forward(x)
 
 
 class FusedStage(nn.Sequential):

@@ -31,10 +31,14 @@ class GSEFPN(nn.Module):
     ):
         super().__init__()
         self.levels = levels
-        self.lateral = nn.ModuleList(conv_gn(channels, channels, 1, num_groups) for _ in range(5))  # P2..P6
-        self.convs = nn.Sequential(*(conv_gn(channels, channels, 3, num_groups) for _ in range(num_convs)))
+        self.lateral = nn.ModuleList(
+            conv_gn(channels, channels, kernel=1, num_groups=num_groups) for _ in range(5)
+        )  # P2..P6
+        self.convs = nn.Sequential(
+            *(conv_gn(channels, channels, kernel=3, num_groups=num_groups) for _ in range(num_convs))
+        )
         self.logits = nn.Conv2d(channels, num_classes, 1)
-        self.embedding = conv_gn(channels, channels, 3, num_groups) if embedding else nn.Identity()
+        self.embedding = conv_gn(channels, channels, kernel=3, num_groups=num_groups) if embedding else nn.Identity()
         nn.init.kaiming_normal_(self.logits.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.logits.bias)
 
@@ -47,9 +51,9 @@ class GSEFPN(nn.Module):
         fused = ops.gse_fuse(
             convolved,
             [norm.weight for norm in norms],
-            [norm.bias for norm in norms],
-            norms[0].num_groups,
-            norms[0].eps,
+            gn_biases=[norm.bias for norm in norms],
+            num_groups=norms[0].num_groups,
+            eps=norms[0].eps,
             align_corners=True,
         )
         feature = self.convs(fused)

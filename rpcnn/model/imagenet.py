@@ -23,7 +23,7 @@ def load_imagenet(backbone: ResNet | MobileNetV2, path: str | pathlib.Path) -> N
     """
     if any(isinstance(module, nn.GroupNorm) for module in backbone.modules()):
         raise ValueError("backbone weights: they come with batch statistics; norm='gn' cannot use them")
-    state = imagenet_weights(backbone.name, backbone.width, read_state_dict(path), path)
+    state = imagenet_weights(backbone.name, backbone.width, state=read_state_dict(path), path=path)
     backbone.body.load_state_dict(state)
 
 

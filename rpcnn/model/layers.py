@@ -14,7 +14,7 @@ class GroupNormReLU(nn.GroupNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.gse_fuse([x], [self.weight], [self.bias], self.num_groups, self.eps)
+        return ops.gse_fuse([x], [self.weight], gn_biases=[self.bias], num_groups=self.num_groups, eps=self.eps)
 
 
 def conv_gn(in_channels: int, channels: int, kernel: int, num_groups: int, dilation: int = 1, relu: bool = True):

@@ -24,9 +24,11 @@ class ASPP(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, dilations, num_groups: int):
         super().__init__()
-        self.pooled = conv_gn(in_channels, channels, 1, num_groups)
-        self.branches = nn.ModuleList([conv_gn(in_channels, channels, 1, num_groups)])
-        self.branches.extend(conv_gn(in_channels, channels, 3, num_groups, dilation=d) for d in dilations)
+        self.pooled = conv_gn(in_channels, channels, kernel=1, num_groups=num_groups)
+        self.branches = nn.ModuleList([conv_gn(in_channels, channels, kernel=1, num_groups=num_groups)])
+        self.branches.extend(
+            conv_gn(in_channels, channels, kernel=3, num_groups=num_groups, dilation=d) for d in dilations
+        )
         self.out_channels = channels * (1 + len(self.branches))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,9 +111,11 @@ class ParsingHead(nn.Module):
         self.scale, self.aligned, self.boxes = 1 / stride, aligned, boxes
         self.crop = crop
         self.aspp = ASPP(in_channels, channels=aspp_channels, dilations=aspp_dilations, num_groups=num_groups)
-        self.reduce = conv_gn(self.aspp.out_channels, channels, 1, num_groups)
+        self.reduce = conv_gn(self.aspp.out_channels, channels, kernel=1, num_groups=num_groups)
         self.non_local = NonLocal(channels, num_groups)
-        self.convs = nn.Sequential(*(conv_gn(channels, channels, 3, num_groups) for _ in range(num_convs)))
+        self.convs = nn.Sequential(
+            *(conv_gn(channels, channels, kernel=3, num_groups=num_groups) for _ in range(num_convs))
+        )
         self.logits = nn.ConvTranspose2d(channels, num_classes, 4, stride=2, padding=1)
         nn.init.kaiming_normal_(self.logits.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.logits.bias)
@@ -129,7 +133,9 @@ class ParsingHead(nn.Module):
     def roi_features(self, feature: Tensor, boxes: list[Tensor]) -> Tensor:
         """Features [R, C, resolution, resolution] of the boxes of each image, from the finest level (Sec. 3.3)."""
         rois = [self.boxes.to_roi(b) for b in boxes]
-        return ops.roi_align(feature, rois, self.resolution, self.scale, 2, self.aligned)
+        return ops.roi_align(
+            feature, rois, output_size=self.resolution, spatial_scale=self.scale, sampling_ratio=2, aligned=self.aligned
+        )
 
     @torch.no_grad()
     def sample(self, rois, image_sizes, targets, generators) -> tuple[list[Tensor], Tensor]:

@@ -49,10 +49,10 @@ class ResNet(FreezableBackbone):
                 bn1=new_norm(stem),
                 relu=nn.ReLU(inplace=True),
                 maxpool=nn.MaxPool2d(3, stride=2, padding=1),
-                layer1=_stage(block, stem, planes[0], depths[0], 1, new_norm),
-                layer2=_stage(block, self.channels[0], planes[1], depths[1], 2, new_norm),
-                layer3=_stage(block, self.channels[1], planes[2], depths[2], 2, new_norm),
-                layer4=_stage(block, self.channels[2], planes[3], depths[3], 2, new_norm),
+                layer1=_stage(block, stem, planes=planes[0], depth=depths[0], stride=1, new_norm=new_norm),
+                layer2=_stage(block, self.channels[0], planes=planes[1], depth=depths[1], stride=2, new_norm=new_norm),
+                layer3=_stage(block, self.channels[1], planes=planes[2], depth=depths[2], stride=2, new_norm=new_norm),
+                layer4=_stage(block, self.channels[2], planes=planes[3], depth=depths[3], stride=2, new_norm=new_norm),
             )
         )
         for module in self.body.modules():

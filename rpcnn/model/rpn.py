@@ -119,8 +119,8 @@ class RPN(nn.Module):
     def suppress(self, boxes: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
         """NMS within each group: indices of the boxes [n, 4] that are kept, best first; padded with -1 on CUDA."""
         if boxes.device.type == "cpu":
-            return ops.batched_nms(boxes, scores, groups, self.nms_threshold)
-        keep, _ = ops.nms_padded(boxes, scores, groups, self.nms_threshold, len(boxes))
+            return ops.batched_nms(boxes, scores, idxs=groups, iou_threshold=self.nms_threshold)
+        keep, _ = ops.nms_padded(boxes, scores, idxs=groups, iou_threshold=self.nms_threshold, max_keep=len(boxes))
         return keep
 
     def loss(self, objectness, deltas, anchors, image_sizes, targets, generators) -> Terms:
@@ -137,7 +137,7 @@ class RPN(nn.Module):
             if self.ignore_border_anchors:
                 inside = (anchors == self.boxes.clip(anchors, size)).all(dim=1)
                 matched = torch.where(inside, matched, IGNORED)
-            samples, valid = draw_samples(matched, self.samples, 0.5, generator)
+            samples, valid = draw_samples(matched, self.samples, positive_fraction=0.5, generator=generator)
             positive = valid & (matched[samples] >= 0)
             logits = objectness[i, samples]
             errors = F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), reduction="none")

@@ -44,7 +44,9 @@ def init_from(model: nn.Module, weights: Weights, label_set: LabelSet, classes: 
         if given is None:
             lines.append(f"new: {key} {list(current.shape)}, which the weights do not have")
         elif key in CLASS_AXES and not same_labels:
-            state[key], fits = _by_class(current, given, CLASS_AXES[key], label_set.num_classes, weights, pairs)
+            state[key], fits = _by_class(
+                current, given, axis=CLASS_AXES[key], num_classes=label_set.num_classes, weights=weights, pairs=pairs
+            )
             filled += fits
             copied = f"; {len(pairs)} classes of the same name copied" if fits and pairs else ""
             lines.append(f"new: {key} {list(current.shape)}, in the weights {list(given.shape)}{copied}")

@@ -96,7 +96,7 @@ class Unpickler(pickle.Unpickler):
         return key
 
     def _tensor(self, storage: str, offset: int, shape, stride, *_gradient_and_hooks) -> StoredTensor:
-        return StoredTensor(storage, offset, tuple(shape), tuple(stride))
+        return StoredTensor(storage, offset, shape=tuple(shape), stride=tuple(stride))
 
     def _parameter(self, data: StoredTensor, *_gradient_and_hooks) -> StoredTensor:
         return data
