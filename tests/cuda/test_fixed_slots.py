@@ -26,8 +26,8 @@ def fixed_sizes(monkeypatch):
     def apply():
         monkeypatch.setattr(boxes_module, "slots", fixed)
         monkeypatch.setattr(rpn_module, "slots", fixed)
-        padded = lambda boxes, scores, groups, threshold: ops.nms_padded(boxes, scores, groups, threshold, len(boxes))
-        monkeypatch.setattr(ops, "batched_nms", lambda *arguments: padded(*arguments)[0])
+        padded = lambda boxes, scores, **rest: ops.nms_padded(boxes, scores, max_keep=len(boxes), **rest)[0]
+        monkeypatch.setattr(ops, "batched_nms", padded)
 
     return apply
 

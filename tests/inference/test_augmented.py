@@ -218,8 +218,8 @@ def test_memory_is_one_running_mean_and_one_pass(monkeypatch):
         living("maps", maps)
         return maps, scores
 
-    def watched_window(*arguments):
-        result = window(*arguments)
+    def watched_window(*arguments, **keywords):
+        result = window(*arguments, **keywords)
         assert result.shape == (6, 16, 96)
         living("windows", result)
         return result

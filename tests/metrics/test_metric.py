@@ -118,8 +118,8 @@ def test_merging_refuses_a_state_of_other_metrics():
 def test_pixels_are_counted_once_for_all_metrics(monkeypatch):
     calls = []
     count = image_pair.image_counts
-    monkeypatch.setattr(image_pair, "image_counts", lambda *given: calls.append(1) or count(*given))
-    monkeypatch.setattr(image_pair, "person_counts", lambda *given: calls.append(1))
+    monkeypatch.setattr(image_pair, "image_counts", lambda *given, **named: calls.append(1) or count(*given, **named))
+    monkeypatch.setattr(image_pair, "person_counts", lambda *given, **named: calls.append(1))
     evaluated(enumerate(IMAGES))
     assert len(calls) == len(IMAGES)
 
