@@ -52,7 +52,7 @@ def test_left_is_the_persons_own(yaw, left_is_right_of_right):
         Figure(canvas, rng, Person(120, 225, 200, yaw, 1), look, "stand", 0).paint()
         columns = np.broadcast_to(np.arange(240), (240, 240))
         for left, right in zip(LEFT, RIGHT, strict=True):
-            difference = columns[canvas.category == left].mean() - columns[canvas.category == right].mean()
+            difference = columns[canvas.label_map == left].mean() - columns[canvas.label_map == right].mean()
             assert (difference > 0) == left_is_right_of_right, LABELS.names[left]
 
 
@@ -63,7 +63,7 @@ def test_faces_show_from_the_front_hair_from_behind():
         look = pick_look(rng, 200)
         look.hat = None
         Figure(canvas, rng, Person(120, 225, 200, yaw, 1), look, "stand", 0).paint()
-        face, hair = (canvas.category == LABELS.names.index(n) for n in ("Face", "Hair"))
+        face, hair = (canvas.label_map == LABELS.names.index(n) for n in ("Face", "Hair"))
         share[yaw] = face.sum() / (face.sum() + hair.sum())
     assert share[0.0] > 0.35 and share[np.pi] < 0.15
 
@@ -72,7 +72,7 @@ def test_nearer_people_cover_farther_ones():
     canvas, rng = Canvas(200, 200), np.random.default_rng(0)
     for human in (1, 2):
         Figure(canvas, rng, Person(100, 190, 170, 0, human), pick_look(rng, 170), "stand", 0).paint()
-    below, above = (canvas.human == 1).sum(), (canvas.human == 2).sum()
+    below, above = (canvas.numbers == 1).sum(), (canvas.numbers == 2).sum()
     assert above > 5 * below
 
 
@@ -82,7 +82,7 @@ def test_a_shape_labels_pixels_it_covers_by_half():
     canvas.stamp(canvas.outline(box, smooth=False), (1, 1, 1), 3, 1)
     expected = np.zeros((8, 8))
     expected[2:6, 2:6] = 3  # column 5 is covered by 3/4, row 6 by 1/4
-    assert np.array_equal(canvas.category, expected)
+    assert np.array_equal(canvas.label_map, expected)
     assert canvas.image[3, 5, 0] == pytest.approx(0.75, abs=0.13)
     assert canvas.image[6, 3, 0] == pytest.approx(0.25, abs=0.13)
 
@@ -95,7 +95,7 @@ def test_difficult_scenes_keep_the_number_of_people():
 
 def test_paint_scene_is_a_sample():
     sample = paint_scene(5, 160, 200)
-    n = int(sample["human_ids"].max())
+    n = int(paint_maps(5, 160, 200)[2].max())
     assert sample["image"].shape == (3, 160, 200) and sample["image"].dtype == torch.uint8
     assert sample["person_maps"].shape == (n, 160, 200) and sample["boxes"].shape == (n, 4)
     assert torch.equal(sample["person_maps"].amax(0), sample["label_map"])

@@ -41,15 +41,15 @@ class Shape:
 
 
 class Canvas:
-    """Holds image float32 [H, W, 3] in 0..1, category uint8 [H, W] and human uint8 [H, W] (0 without a person)."""
+    """Holds image float32 [H, W, 3] in 0..1, label_map uint8 [H, W], numbers uint8 [H, W] (0: no person)."""
 
     def __init__(self, height: int, width: int):
         self.height, self.width = height, width
         self.image = np.zeros((height, width, 3), np.float32)
-        self.category = np.zeros((height, width), np.uint8)
-        self.human = np.zeros((height, width), np.uint8)
+        self.label_map = np.zeros((height, width), np.uint8)
+        self.numbers = np.zeros((height, width), np.uint8)
 
-    def stamp(self, shape: Shape | None, color, category: int = KEEP, human: int = 0) -> None:
+    def stamp(self, shape: Shape | None, color, label: int = KEEP, number: int = 0) -> None:
         """Blend `color` ((3,) or [h,w,3]) over the image and set the labels under the shape."""
         if shape is None:
             return
@@ -57,10 +57,10 @@ class Canvas:
         window = (slice(shape.y, shape.y + h), slice(shape.x, shape.x + w))
         below = self.image[window]
         below += shape.coverage[..., None] * (np.asarray(color, np.float32) - below)
-        if category != KEEP:
+        if label != KEEP:
             covered = shape.coverage > 0.5
-            self.category[window][covered] = category
-            self.human[window][covered] = human
+            self.label_map[window][covered] = label
+            self.numbers[window][covered] = number
 
     def _window(self, x0: float, y0: float, x1: float, y1: float) -> tuple[int, int, int, int] | None:
         left, top = max(int(np.floor(x0)) - 1, 0), max(int(np.floor(y0)) - 1, 0)

@@ -10,18 +10,27 @@ class Head:
     """A head centered at (x, y) with half axes (rx, ry), all in pixels, turned by `yaw` (0 = facing the viewer)."""
 
     def __init__(
-        self, canvas: Canvas, look: Look, x: float, y: float, rx: float, ry: float, yaw: float, light: float, human: int
+        self,
+        canvas: Canvas,
+        look: Look,
+        x: float,
+        y: float,
+        rx: float,
+        ry: float,
+        yaw: float,
+        light: float,
+        number: int,
     ):
-        self.canvas, self.look, self.light, self.human = canvas, look, light, human
+        self.canvas, self.look, self.light, self.number = canvas, look, light, number
         self.x, self.y, self.rx, self.ry, self.yaw = x, y, rx, ry, yaw
 
     @property
     def from_behind(self) -> bool:
         return bool(np.cos(self.yaw) < -0.2)
 
-    def _stamp(self, shape, cloth: Cloth, category: int, gloss: float = 0.0):
+    def _stamp(self, shape, cloth: Cloth, label: int, gloss: float = 0.0):
         if shape is not None:
-            self.canvas.stamp(shape, cloth.paint(shape, self.light, gloss), category, self.human)
+            self.canvas.stamp(shape, cloth.paint(shape, self.light, gloss), label, self.number)
 
     def back_hair(self):
         """Paint the hair that hangs from the head: behind the body in a front view, in front of it from behind."""
@@ -138,7 +147,7 @@ class Head:
             self._stamp(canvas.outline([(x + u * rx, rim + v * ry) for u, v in crown], smooth=False), look.hat, HAT)
             band = canvas.tube([(x - 0.9 * rx, rim - 0.08 * ry), (x + 0.9 * rx, rim - 0.08 * ry)], [0.1 * ry] * 2)
             if band is not None:
-                canvas.stamp(band, look.hat.second * 0.8, HAT, self.human)
+                canvas.stamp(band, look.hat.second * 0.8, HAT, self.number)
             return
         tall = {"cap": 0.88, "beanie": 1.0, "sun": 0.85}[look.hat_style]
         grow = 1.14 if look.hat_style == "beanie" else 1.1
@@ -149,9 +158,9 @@ class Head:
             wide = rx * (0.62 + 0.3 * max(cos, 0) + 0.25 * abs(sin))
             brim = canvas.ellipse(x + 1.05 * sin * rx, rim + 0.12 * ry * max(cos, 0) + 0.03 * ry, wide, 0.16 * ry)
             if brim is not None:
-                canvas.stamp(brim, look.hat.second * 0.85, HAT, self.human)
+                canvas.stamp(brim, look.hat.second * 0.85, HAT, self.number)
         if look.hat_style == "beanie":
             band = canvas.tube([(x - grow * rx, rim), (x, rim + 0.09 * ry), (x + grow * rx, rim)], [0.15 * ry] * 3)
             if band is not None:
-                canvas.stamp(band, look.hat.second, HAT, self.human)
+                canvas.stamp(band, look.hat.second, HAT, self.number)
             self._stamp(canvas.ellipse(x, rim - 1.05 * ry, 0.3 * rx, 0.26 * ry), look.hat, HAT)

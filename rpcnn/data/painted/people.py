@@ -59,7 +59,7 @@ class Person:
     y: float
     height: float
     yaw: float
-    human: int  # value in the human map
+    number: int  # in the map of person numbers
 
 
 def pick_pose(rng: np.random.Generator) -> str:
@@ -96,7 +96,7 @@ class Figure:
         self._place_joints()
         rx, ry = 0.08 * person.height * look.head_scale, 0.1 * person.height * look.head_scale
         x, chin = self._at(0.02 * self.sin, (self.hip_height + 0.34) * np.cos(_CAMERA_PITCH))
-        self.head = Head(canvas, look, x, chin - 0.88 * ry, rx, ry, head_yaw, light, person.human)
+        self.head = Head(canvas, look, x, chin - 0.88 * ry, rx, ry, head_yaw, light, person.number)
 
     # ---- the body -----------------------------------------------------------------------------------------------
 
@@ -156,9 +156,9 @@ class Figure:
         """Half width on the picture of an elliptical cross-section of the turned body."""
         return self.look.girth * float(np.hypot(wide * self.cos, deep * self.sin))
 
-    def _stamp(self, shape, cloth: Cloth, category: int, gloss: float = 0.0):
+    def _stamp(self, shape, cloth: Cloth, label: int, gloss: float = 0.0):
         if shape is not None:
-            self.canvas.stamp(shape, cloth.paint(shape, self.light, gloss), category, self.person.human)
+            self.canvas.stamp(shape, cloth.paint(shape, self.light, gloss), label, self.person.number)
 
     def _levels(self, grow: float = 0.0) -> dict[str, tuple[float, float, float]]:
         """Cross-sections of the trunk: name -> (left edge, right edge, height above ground)."""
@@ -206,7 +206,7 @@ class Figure:
         heel, toe = self.feet[i]
         sole = canvas.tube(self.feet[i] + np.array([0, 0.011 * scale]), [0.029 * scale, 0.026 * scale])
         if sole is not None:
-            canvas.stamp(sole, look.shoes.color * 0.45, SHOE[i], self.person.human)
+            canvas.stamp(sole, look.shoes.color * 0.45, SHOE[i], self.person.number)
         self._stamp(canvas.tube([heel, toe], [0.031 * scale, 0.026 * scale]), look.shoes, SHOE[i], 0.25)
         if look.lower == "pants":
             piece = _cut(chain, radii, 0, min(look.lower_length, 0.97), 0.009 * scale)

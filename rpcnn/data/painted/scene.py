@@ -13,12 +13,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
-from rpcnn.data.sample import Sample
-from rpcnn.labelmaps.boxes import enclosing_box
+from rpcnn.data.sample import Sample, make_sample
+from rpcnn.labelmaps.people import NumberedPersonMaps
 from rpcnn.labels import CIHP as CIHP_LABELS
 
 from .backdrop import paint_backdrop, paint_occluder
@@ -64,10 +63,10 @@ def paint_maps(
     if rng.random() < 0.35 * difficulty:
         paint_occluder(canvas, rng, place)
     image = _photograph(canvas.image, rng, light, difficulty)
-    present = np.flatnonzero(np.bincount(canvas.human.ravel(), minlength=256)[1:]) + 1
+    present = np.flatnonzero(np.bincount(canvas.numbers.ravel(), minlength=256)[1:]) + 1
     renumber = np.zeros(256, np.uint8)
     renumber[present] = np.arange(1, len(present) + 1)
-    return image, canvas.category, renumber[canvas.human]
+    return image, canvas.label_map, renumber[canvas.numbers]
 
 
 def _place_people(rng, height, width, horizon, difficulty, people) -> list[Person]:
@@ -105,8 +104,8 @@ def _place_people(rng, height, width, horizon, difficulty, people) -> list[Perso
             yaw = np.pi + rng.normal(0, 0.4)
         placed.append(Person(best, float(feet), float(size), float(yaw), 0))
     placed.sort(key=lambda person: person.y + 0.2 * person.height)
-    for human, person in enumerate(placed, 1):
-        person.human = human
+    for number, person in enumerate(placed, 1):
+        person.number = number
     return placed
 
 
@@ -115,7 +114,7 @@ def _shadow(canvas: Canvas, person: Person, light: float, place: str):
     if shape is not None:
         shape.coverage = shape.coverage * np.float32(0.35 if place != "studio" else 0.2)
         h, w = shape.coverage.shape
-        ground = canvas.human[shape.y : shape.y + h, shape.x : shape.x + w] == 0
+        ground = canvas.numbers[shape.y : shape.y + h, shape.x : shape.x + w] == 0
         shape.coverage *= ground
         canvas.stamp(shape, (0.08, 0.08, 0.1))
 
@@ -137,36 +136,15 @@ def _photograph(image: np.ndarray, rng: np.random.Generator, light: float, diffi
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-class PaintedSample(Sample):
-    """A sample with the two maps of CIHP's layout."""
-
-    category_ids: torch.Tensor
-    """uint8 [H, W]: the label map."""
-    human_ids: torch.Tensor
-    """uint8 [H, W]: i + 1 where person i is in front, 0 without a person."""
-
-
 def paint_scene(
     seed, height: int = 256, width: int = 320, difficulty: float = 0.5, people: int | None = None
-) -> PaintedSample:
+) -> Sample:
     """Paint a scene and return it as a sample, as the CIHP reader would load it.
 
     Args and Raises: see :func:`paint_maps`.
     """
-    image, category, human = paint_maps(seed, height, width, difficulty, people)
-    person_maps = [np.where(human == k, category, 0) for k in range(1, int(human.max()) + 1)]
-    boxes = [enclosing_box(person) for person in person_maps]
-    stacked = np.stack(person_maps) if person_maps else np.zeros((0, height, width), np.uint8)
-    label_map = torch.from_numpy(category)
-    return PaintedSample(
-        image=torch.from_numpy(image.transpose(2, 0, 1).copy()),
-        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        person_maps=torch.from_numpy(stacked),
-        label_map=label_map,
-        id=f"painted-{seed}",
-        category_ids=label_map,
-        human_ids=torch.from_numpy(human),
-    )
+    image, label_map, numbers = paint_maps(seed, height, width, difficulty, people)
+    return make_sample(f"painted-{seed}", image, NumberedPersonMaps(label_map, numbers, int(numbers.max())))
 
 
 def write_cihp(
@@ -247,12 +225,12 @@ def _write_scene(job, size: tuple[int, int], difficulty: float) -> None:
     rng = np.random.default_rng((*seed, 0))
     short = int(rng.integers(size[0], size[1] + 1))
     height, width = (short, short * 4 // 3) if rng.random() < 0.6 else (short * 4 // 3, short)
-    image, category, human = paint_maps((*seed, 1), height, width, difficulty)
+    image, label_map, numbers = paint_maps((*seed, 1), height, width, difficulty)
     Image.fromarray(image).save(folder / "Images" / f"{stem}.jpg", quality=95)
-    Image.fromarray(category).save(folder / "Category_ids" / f"{stem}.png")
-    Image.fromarray(human).save(folder / "Human_ids" / f"{stem}.png")
+    Image.fromarray(label_map).save(folder / "Category_ids" / f"{stem}.png")
+    Image.fromarray(numbers).save(folder / "Human_ids" / f"{stem}.png")
     # official numbering: one instance per person and part
-    combined = np.where(human > 0, (human.astype(int) - 1) * CIHP_LABELS.num_classes + category, 0)
+    combined = np.where(numbers > 0, (numbers.astype(int) - 1) * CIHP_LABELS.num_classes + label_map, 0)
     Image.fromarray(combined.astype(np.uint8)).save(folder / "Instance_ids" / f"{stem}.png")
     pairs = ((int(v), int(v) % CIHP_LABELS.num_classes, int(v) // CIHP_LABELS.num_classes + 1)
              for v in np.unique(combined) if v)  # fmt: skip
