@@ -4,8 +4,8 @@ import difflib
 import inspect
 from pathlib import Path
 
+from rpcnn.config.imports import import_object
 from rpcnn.labels import LabelSet
-from rpcnn.runtime.imports import import_object
 
 from .cihp import CIHP
 from .dataset import PeopleDataset

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from rpcnn.runtime.imports import import_object
+from rpcnn.config.imports import import_object
 
 from .imagenet import load_imagenet
 from .mobilenet import MobileNetV2

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from rpcnn.config import Config, from_dict, to_dict
+from rpcnn.config.imports import untrusted
 from rpcnn.labels import CIHP, MHP_V2, LabelSet
-from rpcnn.runtime.imports import untrusted
 
 WEIGHTS = "model.safetensors"
 

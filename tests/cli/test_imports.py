@@ -4,7 +4,7 @@ import collections
 
 import pytest
 
-from rpcnn.runtime.imports import import_object
+from rpcnn.config.imports import import_object
 
 
 def test_a_name_gives_the_object_itself():

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+from typing import Any
 
 UNTRUSTED = "untrusted "
 
@@ -11,7 +12,7 @@ def untrusted(name: str) -> str:
     return UNTRUSTED + name if ":" in name and not name.startswith(UNTRUSTED) else name
 
 
-def import_object(name: str, argument: str):
+def import_object(name: str, argument: str) -> Any:
     """Import the object of a name such as "package.module:object".
 
     Args:
