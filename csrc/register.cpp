@@ -31,6 +31,12 @@ STABLE_TORCH_LIBRARY(rpcnn, m) {
   m.def(
       "gse_fuse_backward(Tensor grad, Tensor[] features, Tensor[] gn_weights, Tensor[] gn_biases, Tensor mean, "
       "Tensor rstd, int num_groups, bool align_corners) -> (Tensor[], Tensor[], Tensor[])");
+  m.def(
+      "group_norm(Tensor input, Tensor weight, Tensor bias, int num_groups, float eps, bool relu, Tensor? residual) -> "
+      "(Tensor, Tensor, Tensor)");
+  m.def(
+      "group_norm_backward(Tensor grad, Tensor input, Tensor weight, Tensor bias, Tensor mean, Tensor rstd, "
+      "int num_groups, bool relu, Tensor? residual) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("downsample_add(Tensor feature, Tensor[] pyramid) -> Tensor[]");
   m.def("downsample_add_backward(Tensor[] grads, SymInt height, SymInt width) -> Tensor");
   m.def("parsing_miou(Tensor logits_or_labels, Tensor target, int num_classes, int ignore_index) -> Tensor");

@@ -33,6 +33,16 @@ void dispatch_floating(const char* op, ScalarType dtype, F&& f) {
   dispatch_floating_as<__half, __nv_bfloat16>(op, dtype, f);
 }
 
+inline ScalarType accumulation_type(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline void check_gradient(const char* op, const Tensor& grad, const Tensor& like) {
+  STD_TORCH_CHECK(grad.dim() == 4 && sizes_of(grad) == sizes_of(like) && grad.is_cuda() &&
+                      grad.get_device_index() == like.get_device_index() && grad.scalar_type() == like.scalar_type(),
+                  op, ": grad must have the shape, dtype and device of the result");
+}
+
 inline Tensor empty_like_device(const Tensor& t, std::vector<int64_t> sizes, ScalarType dtype,
                                 bool channels_last = false) {
   return torch::stable::empty(sizes, dtype, std::nullopt,

@@ -16,13 +16,6 @@ inline void check_cuda_levels(const char* op, const std::vector<Tensor>& levels)
                     op, ": features must be non-empty [N, C, H, W] maps that agree in N, C, dtype and device");
 }
 
-inline void check_gradient(const char* op, const Tensor& grad, const Tensor& finest) {
-  STD_TORCH_CHECK(grad.dim() == 4 && sizes_of(grad) == sizes_of(finest) && grad.is_cuda() &&
-                      grad.get_device_index() == finest.get_device_index() &&
-                      grad.scalar_type() == finest.scalar_type(),
-                  op, ": grad must have the shape, dtype and device of features[0]");
-}
-
 template <typename T>
 Pyramid<T> pyramid_of(const std::vector<Tensor>& levels, const Tensor& target, bool channels_last, bool align_corners) {
   Pyramid<T> pyramid{};
@@ -39,10 +32,6 @@ inline std::vector<Tensor> empty_levels(const std::vector<Tensor>& levels, Scala
   std::vector<Tensor> out;
   for (const Tensor& q : levels) out.push_back(empty_like_device(q, sizes_of(q), dtype, channels_last));
   return out;
-}
-
-inline ScalarType accumulation_type(const Tensor& t) {
-  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
 }  // namespace rpcnn

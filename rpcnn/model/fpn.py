@@ -30,9 +30,10 @@ class FPN(nn.Module):
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """C2..C5 [N, C_l, H / 2^l, W / 2^l] to P2..P6 [N, channels, H / 2^l, W / 2^l]; P6 is P5 at stride 2."""
-        merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
-        for level in range(len(merged) - 2, -1, -1):
-            coarser = F.interpolate(merged[level + 1], size=merged[level].shape[-2:], mode="nearest")
-            merged[level] = merged[level] + coarser
+        merged: list[Tensor] = []  # from coarse to fine
+        for (conv, norm), feature in zip(reversed(self.lateral), reversed(features), strict=True):
+            coarser = F.interpolate(merged[-1], size=feature.shape[-2:], mode="nearest") if merged else None
+            merged.append(norm(conv(feature), residual=coarser))
+        merged.reverse()
         pyramid = [output(feature) for output, feature in zip(self.output, merged, strict=True)]
         return [*pyramid, F.max_pool2d(pyramid[-1], kernel_size=1, stride=2)]

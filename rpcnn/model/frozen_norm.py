@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .layers import GroupNorm
+
 
 class FrozenBatchNorm2d(nn.Module):
     """Batch normalization with constant statistics: one scale and one shift per channel.
@@ -39,9 +41,9 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{len(self.weight)}, eps={self.eps}"
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> GroupNorm:
     """GroupNorm with gcd(32, channels) groups: backbones have numbers of channels such as 24 and 144."""
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+    return GroupNorm(math.gcd(32, channels), channels)
 
 
 NORMS = {"frozen_bn": FrozenBatchNorm2d, "gn": group_norm, "bn": nn.BatchNorm2d}

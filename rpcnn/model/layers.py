@@ -6,15 +6,23 @@ from torch import Tensor, nn
 from rpcnn import ops
 
 
-class GroupNormReLU(nn.GroupNorm):
-    """GroupNorm and ReLU in one op: `gse_fuse` with a single level.
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm with an optional residual and ReLU in one op; keeps half types and channels_last, unlike PyTorch's.
 
-    Its backward needs only the input and recomputes the ReLU mask. On the CPU it takes a third of the time of PyTorch's
-    two ops.
+    Args:
+        num_groups, num_channels: see torch.nn.GroupNorm.
+        relu: whether ReLU follows.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return ops.gse_fuse([x], [self.weight], gn_biases=[self.bias], num_groups=self.num_groups, eps=self.eps)
+    def __init__(self, num_groups: int, num_channels: int, relu: bool = False):
+        super().__init__(num_groups, num_channels)
+        self.relu = relu
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Normalize maps [N, C, H, W] and add the residual, before the ReLU."""
+        return ops.group_norm(
+            x, self.num_groups, weight=self.weight, bias=self.bias, eps=self.eps, relu=self.relu, residual=residual
+        )
 
 
 def conv_gn(in_channels: int, channels: int, kernel: int, num_groups: int, dilation: int = 1, relu: bool = True):
@@ -25,7 +33,7 @@ def conv_gn(in_channels: int, channels: int, kernel: int, num_groups: int, dilat
     padding = dilation * (kernel // 2)
     conv = nn.Conv2d(in_channels, channels, kernel, padding=padding, dilation=dilation, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(conv, (GroupNormReLU if relu else nn.GroupNorm)(num_groups, channels))
+    return nn.Sequential(conv, GroupNorm(num_groups, channels, relu=relu))
 
 
 class ConvReLU(nn.Conv2d):

@@ -11,7 +11,7 @@ from rpcnn.box_convention import EDGES, BoxConvention
 from rpcnn.labels import IGNORE
 
 from .boxes import draw
-from .layers import conv_gn
+from .layers import GroupNorm, conv_gn
 from .parsing_targets import crop_parsing
 
 
@@ -42,7 +42,7 @@ class NonLocal(nn.Module):
     def __init__(self, channels: int, num_groups: int):
         super().__init__()
         self.query, self.key, self.value, self.out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
-        self.norm = nn.GroupNorm(num_groups, channels)
+        self.norm = GroupNorm(num_groups, channels)
         for conv in (self.query, self.key, self.value, self.out):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)
@@ -53,7 +53,7 @@ class NonLocal(nn.Module):
         key, value = (conv(pooled).flatten(2).transpose(1, 2) for conv in (self.key, self.value))  # [R, H W / 4, C]
         attended = F.scaled_dot_product_attention(query, key, value)  # scaled by 1 / sqrt(C)
         attended = attended.transpose(1, 2).unflatten(2, x.shape[-2:])
-        return self.norm(self.out(attended)).add_(x)
+        return self.norm(self.out(attended), residual=x)
 
 
 class ParsingHead(nn.Module):

@@ -7,6 +7,7 @@ from .multilevel_roi_align import multilevel_roi_align, multilevel_roi_align_ref
 from .nms import batched_nms, batched_nms_reference, nms, nms_padded, nms_padded_reference, nms_reference
 from .upsample_sum import upsample_sum, upsample_sum_reference
 from .gse_fuse import gse_fuse, gse_fuse_reference
+from .group_norm import group_norm, group_norm_reference
 from .downsample_add import downsample_add, downsample_add_reference
 from .parsing_miou import parsing_miou, parsing_miou_reference
 from .paste_parsing import paste_parsing, paste_parsing_reference
@@ -16,6 +17,8 @@ __all__ = [
     "batched_nms_reference",
     "downsample_add",
     "downsample_add_reference",
+    "group_norm",
+    "group_norm_reference",
     "gse_fuse",
     "gse_fuse_reference",
     "multilevel_roi_align",

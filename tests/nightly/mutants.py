@@ -43,6 +43,7 @@ class Mutant:
 
 ROI, NMS, MIOU = "cuda/roi_align_kernel.cuh", "cuda/nms_kernel.cuh", "cuda/parsing_miou_kernel.cuh"
 PASTE, GSE, SUM = "cuda/paste_parsing_kernel.cuh", "cuda/gse_fuse_kernel.cuh", "cuda/pyramid_sum_kernel.cuh"
+NORM = "cuda/group_norm_kernel.cuh"
 DOWN, CHANNELS = "cuda/downsample_add_kernel.cuh", "cuda/channels.cuh"
 AXIS, BOX = "geometry/interpolate.h", "geometry/boxes.h"
 MUTANTS = [
@@ -117,6 +118,29 @@ MUTANTS = [
     ),
     Mutant("gse_fuse", "gamma of planes beyond the last", CHANNELS, "c + k < C ? c + k : C - 1", "true ? c + k : C"),
     Mutant("gse_fuse", "first channel's group for all", SUM, "++g, next += affine.group;", "next += affine.group;"),
+    *(Mutant("group_norm", f"barrier {i + 1} dropped", NORM, BARRIER, NOTHING, i) for i in range(3)),
+    Mutant("group_norm", "only the first stretch", NORM, "i < group * norm.stretches", "i < group"),
+    Mutant(
+        "group_norm", "channels about one shift", NORM, "const double apart = double", "const double apart = 0 * double"
+    ),
+    Mutant("group_norm", "pixels in flight lost", NORM, "i < kInFlight; ++i", "i < kInFlight - 1; ++i", 1),
+    Mutant(
+        "group_norm",
+        "stretches overlap",
+        NORM,
+        "begin + length < norm.pixels ? length",
+        "begin + length < norm.pixels ? length + 1",
+    ),
+    Mutant("group_norm", "mask inverted", NORM, "u <= A(0) ? A(0) : e[k]", "u > A(0) ? A(0) : e[k]"),
+    Mutant("group_norm", "slope's power", NORM, "rstd * rstd * rstd * two", "rstd * rstd * two"),
+    Mutant("group_norm", "only the first image's gamma", NORM, "i < norm.N * norm.stretches", "i < norm.stretches"),
+    Mutant(
+        "group_norm",
+        "group of the piece's first channel",
+        NORM,
+        "term[0][g - first_group], second",
+        "term[0][0], second",
+    ),
     Mutant("upsample_sum", "taps exchanged", SUM, "start + tx.hi", "start + tx.lo"),
     Mutant("upsample_sum", "mask inverted", SUM, "|| passes_gradient", "|| !passes_gradient"),
     Mutant("upsample_sum", "maps between the passes overlap", SUM, "pyramid.H * levels.W[l];", "levels.W[l];"),
