@@ -17,6 +17,11 @@
 // not timed: benchmarks/STATIC.md):
 //   1105 MB, 9 launches  one element a thread, the gradient read once per level
 //    690 MB, 3 launches  packs of channels, all levels in a launch, the gradient read once; the minimum is 456 MB
+// Instructions of the sum for 16 bytes of a pixel and a level of another size / of the output's size (sm_90's SASS,
+// with the affine; counted, not timed):
+//   fp32 400, bf16 565 / 334  every thread its own taps, divisions and conversions, 64-bit indices, affine by numbers
+//   fp32 112, bf16 231 / 82   taps once a block in shared memory, affine in packs, four pixels a thread. Five levels of
+//                             two such images: 130 µs of issue on an H100 (353 before) where the bytes take 68
 #pragma once
 
 #include "channels.cuh"
@@ -46,7 +51,8 @@ struct Pyramid {
   RPCNN_HOST_DEVICE A step_x(int l) const { return interpolation_step<A>(levels.W[l], W, align_corners); }
   bool packs_whole() const {
     bool whole = packs_divide<T>(levels.C);
-    for (int l = 0; l < levels.count; ++l) whole = whole && starts_pack(map[l]);
+    for (int l = 0; l < levels.count; ++l)
+      whole = whole && starts_pack(map[l]) && starts_pack(affine[l].gamma) && starts_pack(affine[l].beta);
     return whole;
   }
 };
@@ -61,7 +67,8 @@ RPCNN_HOST_DEVICE bool passes_gradient(A value) {
   return !(value <= A(0));
 }
 
-// A level's normalization of the channels c .. c + V − 1 of image n: scale (value − center) + shift.
+// A level's normalization of the channels c .. c + V − 1 of image n: scale (value − center) + shift. γ and β of
+// channels innermost are whole packs (packs_whole), and V channels mostly lie in one group.
 template <typename T, int V, bool kInnermost, bool kAffine>
 struct Normalization {
   using A = device_accumulate_t<T>;
@@ -70,15 +77,25 @@ struct Normalization {
 
   RPCNN_HOST_DEVICE Normalization(const GroupAffine<A>& affine, int64_t n, int64_t c, int64_t C) {
     if constexpr (kAffine) {
-      int64_t g = c / affine.group, next = (g + 1) * affine.group;
+      constexpr bool kPack = kInnermost && V > 1;
+      if constexpr (kPack) {
+        Channels<A, V, true>::load(affine.gamma + c, 0, 0, 0, 0, scale);
+        Channels<A, V, true>::load(affine.beta + c, 0, 0, 0, 0, shift);
+      }
+      const A *mean = affine.mean + n * affine.stride, *rstd = affine.rstd + n * affine.stride;
+      int g = int(c) / int(affine.group), next = (g + 1) * int(affine.group);
+      A own_mean = mean[g], own_rstd = rstd[g];
 #pragma unroll
       for (int k = 0; k < V; ++k) {
         const int64_t channel = Channels<T, V, kInnermost>::index(c, k, C);
-        if (channel >= next) ++g, next += affine.group;
+        if (channel >= next) {
+          ++g, next += int(affine.group);
+          own_mean = mean[g], own_rstd = rstd[g];
+        }
         group[k] = g;
-        center[k] = affine.mean[n * affine.stride + g];
-        scale[k] = affine.gamma[channel] * affine.rstd[n * affine.stride + g];
-        shift[k] = affine.beta[channel];
+        center[k] = own_mean;
+        if constexpr (!kPack) scale[k] = affine.gamma[channel], shift[k] = affine.beta[channel];
+        scale[k] *= own_rstd;
       }
     }
   }
@@ -122,28 +139,100 @@ RPCNN_HOST_DEVICE void upsampled(const Pyramid<T>& pyramid, int l, const Normali
   }
 }
 
-// Grid: columns, rows, images × pieces of the channels.
+// The tap of an output column or row: offsets of its input pixels, and one weight, from which the other follows.
+template <typename A>
+struct ShortTap {
+  int lo, hi;
+  A w_hi;
+};
+
+constexpr int kSumColumns = 32;  // of a block
+
+// Pixels of a thread: with channels innermost four neighbors, which mostly read the same coarse pixels; taps and affine
+// are loaded once for all of them.
+template <bool kInnermost>
+constexpr int kSumPixels = kInnermost ? 4 : 1;
+
+// Grid: stretches of kSumColumns columns, rows, images × pieces of the channels. The taps of a row's stretch lie in
+// shared memory: each costs two divisions and conversions that 256 threads would repeat.
 template <typename T, int V, bool kInnermost, bool kRelu, bool kAffine>
-__global__ void __launch_bounds__(kBlock) pyramid_sum_kernel(Pyramid<T> pyramid, T* out) {
+__global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(2))
+    pyramid_sum_kernel(Pyramid<T> pyramid, T* out) {
   using A = device_accumulate_t<T>;
   using L = WarpMapping<V, kInnermost>;
-  const int64_t C = pyramid.levels.C, H = pyramid.H, W = pyramid.W, pieces = L::pieces(C);
-  const int64_t x = int64_t(blockIdx.x) * L::kPlaces + L::place(threadIdx);
-  if (x >= W) return;
-  for (int64_t y = blockIdx.y; y < H; y += gridDim.y)
-    for (int64_t z = blockIdx.z; z < pyramid.levels.N * pieces; z += gridDim.z) {
+  using Own = Channels<T, V, kInnermost>;
+  constexpr int kPixels = kSumPixels<kInnermost>;
+  static_assert(L::kPlaces * kPixels == kSumColumns, "a block has its columns once");
+  SIMT_SHARED(ShortTap<A>, taps, [kMaxLevels][kSumColumns + 1]);
+  const Levels& levels = pyramid.levels;
+  const int64_t C = levels.C, H = pyramid.H, W = pyramid.W, pieces = L::pieces(C);
+  const int64_t first = int64_t(blockIdx.x) * kSumColumns;
+  const int place = L::place(threadIdx) * kPixels;
+  for (int64_t y = blockIdx.y; y < H; y += gridDim.y) {
+    __syncthreads();
+    for (int i = int(threadIdx.y * 32 + threadIdx.x); i < levels.count * (kSumColumns + 1); i += kBlock) {
+      const int l = i / (kSumColumns + 1), column = i - l * (kSumColumns + 1);
+      const bool row = column == kSumColumns;
+      const int64_t x = first + column < W ? first + column : W - 1;
+      const Tap<A> tap = interpolation_tap<A>(row ? y : x, row ? levels.H[l] : levels.W[l],
+                                              row ? pyramid.step_y(l) : pyramid.step_x(l), pyramid.align_corners);
+      const int step = kInnermost && !row ? int(C) : 1;
+      taps[l][column] = {int(tap.lo) * step, int(tap.hi) * step, tap.w_hi};
+    }
+    __syncthreads();
+    for (int64_t z = blockIdx.z; z < levels.N * pieces; z += gridDim.z) {
       const int64_t n = z / pieces, c = (z - n * pieces) * L::kChannels + L::channel(threadIdx);
       if (c >= C) continue;
-      A sum[V] = {};
-      for (int l = 0; l < pyramid.levels.count; ++l) {
+      A sum[kPixels][V] = {};
+      for (int l = 0; l < levels.count; ++l) {
         const Normalization<T, V, kInnermost, kAffine> norm(pyramid.affine[l], n, c, C);
-        A value[V];
-        upsampled(pyramid, l, norm, n, c, y, x, value);
+        const int64_t h = levels.H[l], w = levels.W[l];
+        const T* image = pyramid.map[l] + n * C * h * w + (kInnermost ? c : 0);
+        const bool same = pyramid.same_size(l);
+        const ShortTap<A> ty = taps[l][kSumColumns];
+        const int64_t width = kInnermost ? w * C : w;
+        const T *top = image + ty.lo * width, *bottom = image + ty.hi * width;
+        const auto load = [&](const T* row, int offset, A* value) {
+          if constexpr (kInnermost)
+            Own::load(row + offset, 0, 0, 0, 0, value);
+          else
+            Own::load(row, offset, h * w, c, C, value);
+        };
 #pragma unroll
-        for (int k = 0; k < V; ++k) sum[k] += activate<kRelu>(value[k]);
+        for (int j = 0; j < kPixels; ++j) {
+          const ShortTap<A> tx = taps[l][place + j];
+          A value[V];
+          // As in upsampled(), in the same order, so that the ReLU's mask is the backward's.
+          if (same) {
+            load(top, tx.lo, value);
+            if constexpr (kAffine) {
+#pragma unroll
+              for (int k = 0; k < V; ++k) value[k] -= norm.center[k];
+            }
+          } else {
+#pragma unroll(kInnermost ? 2 : 1)
+            for (int row = 0; row < 2; ++row) {
+              A left[V], right[V];
+              load(row ? bottom : top, tx.lo, left);
+              load(row ? bottom : top, tx.hi, right);
+#pragma unroll
+              for (int k = 0; k < V; ++k) {
+                if constexpr (kAffine) left[k] -= norm.center[k], right[k] -= norm.center[k];
+                const A mixed = (A(1) - tx.w_hi) * left[k] + tx.w_hi * right[k];
+                value[k] = row ? value[k] + ty.w_hi * mixed : (A(1) - ty.w_hi) * mixed;
+              }
+            }
+          }
+#pragma unroll
+          for (int k = 0; k < V; ++k)
+            sum[j][k] += activate<kRelu>(kAffine ? norm.scale[k] * value[k] + norm.shift[k] : value[k]);
+        }
       }
-      Channels<T, V, kInnermost>::store(out + n * C * H * W, y * W + x, H * W, c, C, sum);
+#pragma unroll
+      for (int j = 0; j < kPixels; ++j)
+        if (first + place + j < W) Own::store(out + n * C * H * W, y * W + first + place + j, H * W, c, C, sum[j]);
     }
+  }
 }
 
 // A pyramid and where its adjoint goes, of type O; `half` are the maps between its two launches, of levels with h_l ≠
@@ -246,9 +335,10 @@ void launch_pyramid_sum(const Pyramid<T>& pyramid, T* out, Stream stream) {
   choose_channels<T>(levels.channels_last, pyramid.packs_whole() && starts_pack(out), [&](auto v, auto innermost) {
     constexpr int V = decltype(v)::value;
     constexpr bool kInnermost = decltype(innermost)::value;
-    SIMT_LAUNCH((pyramid_sum_kernel<T, V, kInnermost, kRelu, kAffine>),
-                (map_grid<V, kInnermost>(pyramid.W, pyramid.H, levels.N, levels.C)), dim3(32, 8), 0, stream, pyramid,
-                out);
+    using L = WarpMapping<V, kInnermost>;
+    const dim3 grid(unsigned((pyramid.W + kSumColumns - 1) / kSumColumns), grid_size(pyramid.H),
+                    grid_size(levels.N * L::pieces(levels.C)));
+    SIMT_LAUNCH((pyramid_sum_kernel<T, V, kInnermost, kRelu, kAffine>), grid, dim3(32, 8), 0, stream, pyramid, out);
   });
 }
 
