@@ -1,6 +1,7 @@
 """``rpcnn COMMAND …``: the same as ``python -m rpcnn.COMMAND …``."""
 
 import importlib
+import os
 import sys
 
 from rpcnn.commands import UserError
@@ -38,7 +39,12 @@ def main(arguments: list[str] | None = None):
 def run() -> None:
     """The entry point: what a command returns is its exit status where that is a number."""
     sys.path.insert(0, "")  # as python -m does: modules of your own are found in this folder
-    result = main()
+    try:
+        result = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # rpcnn … | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     sys.exit(result if isinstance(result, int) else 0)
 
 

@@ -1,6 +1,7 @@
 """Shared by all commands: splitting the command line, and errors of the user."""
 
 import contextlib
+import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -19,8 +20,22 @@ def user_errors(*also: type[Exception]) -> Iterator[None]:
     """Context that turns ValueError, OSError and the exceptions `also` into `UserError`."""
     try:
         yield
+    except BrokenPipeError:  # nobody reads on, and nobody made a mistake
+        raise
     except (ValueError, OSError, *also) as error:
         raise UserError(error) from None
+
+
+def output_folder(path: str | pathlib.Path) -> pathlib.Path:
+    """Make the folder that --output names, before any work. Raises ValueError if it cannot be made."""
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--output must be a folder, {path} is a file")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--output: the folder {path} cannot be made: {error.strerror}") from None
+    return path
 
 
 def words_and_options(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:

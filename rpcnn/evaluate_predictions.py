@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rpcnn.commands import user_errors
+from rpcnn.commands import output_folder, user_errors
 from rpcnn.config import Options
 from rpcnn.data.datasets import open_split
 from rpcnn.evaluation.predictions import evaluate_predictions
@@ -58,13 +58,12 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> dict:
     """Run the command; returns the metrics."""
-    options = tyro.cli(Arguments, args=arguments, prog="rpcnn evaluate", description=__doc__)
-    folder, output = pathlib.Path(options.predictions), pathlib.Path(options.output)
+    options = tyro.cli(Arguments, args=arguments, prog="rpcnn evaluate --predictions DIR", description=__doc__)
+    folder = pathlib.Path(options.predictions)
     gc.freeze()  # keeps the garbage collector from traversing torch's objects: a third of the time of the summary
     with user_errors():
         only_one("rpcnn evaluate --predictions")
-        if output.is_file():
-            raise ValueError(f"--output must be a folder, {output} is a file")
+        output = output_folder(options.output) if options.output else None
         name = detect_format(folder) if options.format == "auto" else options.format
         format, dataset = (
             make_format(name),
@@ -83,8 +82,7 @@ def main(arguments: list[str] | None = None) -> dict:
     print(format_table(results, dataset.labels))
     if not format.overlapping:
         print(f"rpcnn: format {name!r} gives a pixel to one person: AP^p, PCP and AP^r differ from overlapping maps'")
-    if options.output:
-        output.mkdir(parents=True, exist_ok=True)
+    if output:
         text = json.dumps(results | {"format": name}, indent=2) + "\n"
         (output / "results.json").write_text(text, encoding="utf-8")
         print(f"rpcnn: metrics are in {output / 'results.json'}")

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import tyro
 from tqdm import tqdm
 
-from rpcnn.commands import user_errors
+from rpcnn.commands import output_folder, user_errors
 from rpcnn.inference.pipeline import WINDOW
 from rpcnn.inference.predictor import Predictor
 from rpcnn.pictures import load_picture
@@ -46,6 +46,17 @@ def find_pictures(sources: Sequence[str]) -> list[pathlib.Path]:
             raise ValueError(f"source: {source!r} is no image, folder of images or pattern that matches any")
         found.update(dict.fromkeys(matches))
     return list(found)
+
+
+def check_names(pictures: Sequence[pathlib.Path]) -> None:
+    """Raise ValueError if two pictures would write the same files."""
+    by_stem: dict[str, pathlib.Path] = {}
+    for path in pictures:
+        other = by_stem.setdefault(path.stem, path)
+        if other != path:
+            raise ValueError(
+                f"source: {other} and {path} would write the same files; parse them with two commands and two --output"
+            )
 
 
 def newest_run() -> str:
@@ -96,6 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
         if not options.source:
             raise ValueError("source: name at least one image, folder or pattern")
         pictures = find_pictures(options.source)
+        check_names(pictures)
         weights = options.weights or newest_run()
         predictor = Predictor(
             weights,
@@ -105,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
             backbone=options.backbone,
             **changes | ({"augment": True} if options.augment else {}),
         )
-    folder = pathlib.Path(options.output)
+        folder = output_folder(options.output)
     if predictor.config.inference.augment:
         print(f"rpcnn: test-time augmentation: {predictor.pipeline.describe()}")
     failed = []

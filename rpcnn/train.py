@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from rpcnn.box_convention import EDGES, PIXELS
-from rpcnn.commands import UserError, user_errors, wants_help, words_and_options
+from rpcnn.commands import UserError, output_folder, user_errors, wants_help, words_and_options
 from rpcnn.config import Config, load_config, to_toml
 from rpcnn.data.loader import make_train_loader
 from rpcnn.data.open import open_dataset
@@ -97,6 +97,7 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
             open_dataset(config, "eval")  # a missing split is an error now, not after training
         labels = dataset.labels
         model = build_model(config, labels.num_classes)
+        distributed.on_main(lambda: output_folder(folder))
         taken = []
         if settings.init_weights and not resumed:
             taken = init_from(
@@ -131,7 +132,7 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     log.say(
         f"rpcnn: {'resuming' if resumed else 'training'} in {folder}\n"
-        f"  data     {len(dataset)} images of {config.data.dataset}\n"
+        f"  data     {len(dataset)} images of {labels.name} in {config.data.root} ({config.data.dataset})\n"
         f"  device   {distributed.world_size()} process(es) on {device}, {torch.get_num_threads()} threads each\n"
         f"  model    {config.model.backbone}, {trainable / 1e6:.2f} M trainable parameters, {dtype or 'fp32'}\n"
         f"  schedule {settings.iterations} iterations of {batch} images, {settings.warmup_iterations} of warm-up, "

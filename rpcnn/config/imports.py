@@ -26,6 +26,7 @@ def import_object(name: str, argument: str) -> Any:
         raise ValueError(
             f"{argument}: the weights name {name}, whose code would run; if you trust it, give the name yourself: "
             f"--{argument} {name}"
+            + (f" (predict: --backbone {name}; Predictor: backbone={name!r})" if argument == "model.backbone" else "")
         )
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), attribute]):

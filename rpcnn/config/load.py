@@ -177,7 +177,7 @@ def typed(value: Any, hint: Any, name: str) -> Any:
 
 def validate(config: Config) -> None:
     """Raise ValueError if a value is out of range or two fields contradict each other."""
-    data, train, inference = config.data, config.train, config.inference
+    data, model, train, inference = config.data, config.model, config.train, config.inference
     in_unit = {
         "data.flip_probability": data.flip_probability,
         "inference.min_box_score": inference.min_box_score,
@@ -190,6 +190,14 @@ def validate(config: Config) -> None:
         (0 < data.short_side[0] <= data.short_side[1], "data.short_side must be a range of positive pixels, low high"),
         (all(side > 0 for side in config.variant.short_sides), "variant.short_sides must be positive"),
         *((0 <= value <= 1, f"{name} must lie in 0..1") for name, value in in_unit.items()),
+        (data.workers >= 0, "data.workers must be 0 or more"),
+        (config.run.pictures >= 0, "run.pictures must be 0 or more"),
+        (config.run.log_every > 0 and config.run.save_every > 0, "run.log_every and run.save_every must be at least 1"),
+        *(
+            (getattr(model, name) % max(model.num_groups, 1) == 0, f"model.{name} must be a multiple of num_groups")
+            for name in ("fpn_channels", "parsing_channels", "aspp_channels")
+        ),
+        (model.num_groups > 0, "model.num_groups must be at least 1"),
         (train.iterations > 0, "train.iterations must be at least 1"),
         (train.batch_size > 0 and train.accumulate > 0, "train.batch_size and train.accumulate must be at least 1"),
         (train.learning_rate > 0, "train.learning_rate must be positive"),

@@ -37,9 +37,11 @@ def evaluate(
     config, label_set = pipeline.config, pipeline.label_set
     dataset = open_dataset(config, "eval")
     if dataset.labels.names != label_set.names:
+        pairs = zip(label_set.names, dataset.labels.names, strict=False)
+        first = next((f"; the first that differ: {ours!r}, {theirs!r}" for ours, theirs in pairs if ours != theirs), "")
         raise ValueError(
             f"evaluate: the model has the {label_set.num_classes} labels of {label_set.name}, "
-            f"the data set {config.data.root} the {dataset.labels.num_classes} of {dataset.labels.name}"
+            f"the data set {config.data.root} the {dataset.labels.num_classes} of {dataset.labels.name}{first}"
         )
     evaluator = ParsingEvaluator(label_set.num_classes, config.variant.skip_empty, metrics=metrics)
     rank, processes = distributed.rank(), distributed.world_size()

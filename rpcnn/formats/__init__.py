@@ -39,8 +39,10 @@ def detect_format(folder: str | Path) -> str:
         raise ValueError(f"predictions: {folder} is no folder")
     found = [name for name, format in FORMATS.items() if format().detect(folder)]
     if len(found) != 1:
+        inside = folder / "predictions"
+        hint = f"did you mean {inside}?" if not found and inside.is_dir() else "name one with --format"
         raise ValueError(
             f"predictions: {folder} looks like {' and '.join(found) or 'none'} of the formats {', '.join(FORMATS)}; "
-            "name one with --format"
+            f"{hint}"
         )
     return found[0]

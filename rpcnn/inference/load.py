@@ -33,7 +33,9 @@ def load_pipeline(weights: Weights, config: Config, device: torch.device, progre
         model.load_state_dict(weights.state)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()
-        raise ValueError(f"weights: they do not fit the configuration: {' '.join(reason[1:3]).strip()}") from None
+        text = " ".join(reason[1:3]).strip()
+        text = text if len(text) < 300 else f"{text[:300]} …"
+        raise ValueError(f"weights: they do not fit the configuration: {text}") from None
     return Pipeline(place(model, device), config, label_set=weights.label_set, progress=progress)
 
 

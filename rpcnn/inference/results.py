@@ -27,6 +27,11 @@ class ParsingResult:
     `len(result)` is N. `result[i]`, `result[:3]`, `result[mask]` and `result.above(0.5)` select people.
     """
 
+    def __repr__(self) -> str:
+        height, width = self.label_map.shape
+        scores = ", ".join(f"{score:.2f}" for score in self.scores[:5].tolist()) + (", …" if len(self) > 5 else "")
+        return f"ParsingResult({len(self)} people, {height} x {width}, {self.label_set.name}, scores [{scores}])"
+
     boxes: Tensor
     """float32 [N, 4] x1 y1 x2 y2 in pixels, width = x2 − x1."""
     box_scores: Tensor

@@ -5,8 +5,10 @@ A backbone is any module that maps a batch [N, 3, H, W], H and W multiples of 32
 """
 
 import difflib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import nn
 
 from rpcnn.config.imports import import_object
@@ -36,7 +38,7 @@ def make_backbone(
     if ":" in name:
         if weights:
             raise ValueError(f"backbone: weights are for {', '.join(NAMES)}; {name} must load its own, got {weights!r}")
-        return _checked(import_object(name, "model.backbone")(), name)
+        return _checked(_called(import_object(name, "model.backbone"), name), name)
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -50,12 +52,30 @@ def make_backbone(
     return backbone
 
 
+def _called(make: Callable, name: str) -> nn.Module:
+    try:
+        inspect.signature(make).bind()
+    except TypeError as error:
+        raise ValueError(f"backbone: {name} must be callable without arguments: {error}") from None
+    return make()
+
+
 def _checked(backbone: nn.Module, name: str) -> nn.Module:
-    """Return the backbone; raise ValueError unless it is a module whose `channels` are four integers."""
+    """Return the backbone; raise ValueError unless it keeps the promises of a backbone for one small image."""
     if not isinstance(backbone, nn.Module):
         raise ValueError(f"backbone: {name} must return a torch.nn.Module, got {type(backbone).__name__}")
     channels = getattr(backbone, "channels", None)
     is_list = isinstance(channels, Sequence) and len(channels) == 4
     if not is_list or not all(isinstance(width, int) for width in channels):
         raise ValueError(f"backbone: channels of {name} must be four integers, those of C2..C5, got {channels!r}")
+    training = backbone.training
+    with torch.no_grad():
+        maps = backbone.eval()(torch.zeros(1, 3, 64, 96))
+    backbone.train(training)
+    wanted = [[1, c, 64 // stride, 96 // stride] for c, stride in zip(channels, (4, 8, 16, 32), strict=True)]
+    shapes = [list(m.shape) for m in maps] if isinstance(maps, Sequence) else type(maps).__name__
+    if shapes != wanted:
+        raise ValueError(
+            f"backbone: {name} must return C2..C5, of an image [1, 3, 64, 96] maps of {wanted}, got {shapes}"
+        )
     return backbone

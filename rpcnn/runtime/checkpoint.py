@@ -110,7 +110,8 @@ def load_weights(path: str | pathlib.Path) -> Weights:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
             config = from_dict(json.loads(metadata["config"]), source=f"{path} metadata")
     except SafetensorError as error:
-        raise ValueError(f"weights: {path} is not a safetensors file: {error}") from None
+        hint = "; give the run folder" if path.suffix in (".pt", ".toml") else ""
+        raise ValueError(f"weights: {path} is not a safetensors file: {error}{hint}") from None
     # A ReLU may turn NaN into 0, which would hide the fault.
     broken = [key for key, value in state.items() if not value.isfinite().all()]
     if broken:

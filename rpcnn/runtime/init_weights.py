@@ -16,6 +16,9 @@ CLASS_AXES = {
 """The tensors that depend on the classes, and the dimension of the classes."""
 
 
+MOST_LINES = 20
+
+
 def init_from(model: nn.Module, weights: Weights, label_set: LabelSet, classes: str = "new") -> list[str]:
     """Copy weights into a model, in place.
 
@@ -27,7 +30,8 @@ def init_from(model: nn.Module, weights: Weights, label_set: LabelSet, classes: 
             "same-names" copies the classes whose names are in both label sets.
 
     Returns:
-        Lines for the log: the number of copied tensors, then one line per tensor that is new or unused.
+        Lines for the log: the number of copied tensors, a warning if most do not fit, one line for each tensor that
+        depends on the classes, and up to `MOST_LINES` for other tensors that are new or unused.
 
     Raises:
         ValueError: no tensor of the weights fits.
@@ -38,7 +42,9 @@ def init_from(model: nn.Module, weights: Weights, label_set: LabelSet, classes: 
         sources = {name.lower(): number for number, name in enumerate(weights.label_set.names)}
         pairs = [(n, sources[name.lower()]) for n, name in enumerate(label_set.names) if name.lower() in sources]
     state = dict(model.state_dict())
-    filled, lines = 0, []
+    filled, partly = 0, 0
+    of_classes: list[str] = []
+    lines: list[str] = []
     for key, current in state.items():
         given = weights.state.get(key)
         if given is None:
@@ -47,20 +53,25 @@ def init_from(model: nn.Module, weights: Weights, label_set: LabelSet, classes: 
             state[key], fits = _by_class(
                 current, given, axis=CLASS_AXES[key], num_classes=label_set.num_classes, weights=weights, pairs=pairs
             )
-            filled += fits
+            partly += fits
+            kind = "partly new" if fits else "new"
             copied = f"; {len(pairs)} classes of the same name copied" if fits and pairs else ""
-            lines.append(f"new: {key} {list(current.shape)}, in the weights {list(given.shape)}{copied}")
+            of_classes.append(f"{kind}: {key} {list(current.shape)}, in the weights {list(given.shape)}{copied}")
         elif given.shape != current.shape:
             lines.append(f"new: {key} {list(current.shape)}, in the weights {list(given.shape)}")
         else:
             state[key] = given
             filled += 1
-    if not filled:
+    if not filled + partly:
         raise ValueError("train.init_weights: none of the weights fits this network")
     model.load_state_dict(state)
     unused = [key for key in weights.state if key not in state]
     lines += [f"unused: {key} {list(weights.state[key].shape)}" for key in unused]
-    return [f"{filled} of {len(state)} tensors taken", *lines]
+    head = [f"{filled} of {len(state)} tensors taken" + (f", {partly} more in part" if partly else "")]
+    if filled < len(state) / 2:
+        head.append("most do not fit: the weights are of another network; train with their run's config.toml instead")
+    more = [f"… and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
+    return [*head, *of_classes, *lines[:MOST_LINES], *more]
 
 
 def _by_class(

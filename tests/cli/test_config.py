@@ -85,6 +85,20 @@ def test_fields_of_version_0_1_are_translated():
         from_dict({"test": {"skip_emty": True}})
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data.workers", "-1"], "data.workers must be 0 or more"),
+        (["--run.pictures", "-1"], "run.pictures must be 0 or more"),
+        (["--run.save-every", "0"], "run.log_every and run.save_every must be at least 1"),
+        (["--model.fpn-channels", "50"], "model.fpn_channels must be a multiple of num_groups"),
+    ],
+)
+def test_numbers_out_of_range_are_named(words, message):
+    with pytest.raises(ValueError, match=message):
+        load_config("painted", words)
+
+
 def test_every_field_is_documented():
     for section in [Variant, *map(type, groups())]:
         source = inspect.getsource(section)

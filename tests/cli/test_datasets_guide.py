@@ -63,7 +63,7 @@ def test_every_command_of_the_guide_runs(here):
         status = COMMANDS[name]([*arguments, *extra])
         assert name != "data" or status == 0, line
         ran.append(name)
-    assert ran == ["data", "data", "train", "evaluate", "predict", "train", "data", "train"]
+    assert ran == ["data", "data", "train", "evaluate", "predict", "train", "data", "train", "evaluate", "predict"]
     assert (here / "samples.png").is_file() and (here / "predictions/0001.json").is_file()
     assert {path.name for path in (here / "runs").iterdir()} == {"painted", "own", "tuned", "mine"}
 

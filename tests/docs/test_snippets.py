@@ -8,7 +8,6 @@ run here has the reason above it: <!-- not run: reason -->.
 import argparse
 import functools
 import importlib.util
-import pathlib
 import re
 import runpy
 import shlex
@@ -26,8 +25,6 @@ from rpcnn.runtime import distributed
 TESTED_ELSEWHERE = {"docs/datasets.md": "tests/cli/test_datasets_guide.py"}
 """Pages with a test of their own, which does the work that is only parsed here."""
 SNIPPETS = [page for page in PAGES if name_of(page) not in TESTED_ELSEWHERE]
-GIVEN = {"docs/formats.md": {"folder": pathlib.Path("predictions")}}
-"""By page, names that its Python blocks take for granted."""
 FOREIGN = {"cd", "git", "ruff", "clang-format", "mypy", "mkdocs", "pre-commit", "export"}
 """Commands of other people, which are not looked at."""
 RUN_WHOLE = {"rpcnn.info", "rpcnn.predict", "rpcnn.metrics.docs"}
@@ -40,7 +37,7 @@ class Understood(BaseException):
 
 @pytest.mark.parametrize("page", [page for page in SNIPPETS if blocks(page, "python")], ids=name_of)
 def test_python_runs(page, workshop):
-    names = {"__name__": "page", **GIVEN.get(name_of(page), {})}
+    names = {"__name__": "page"}
     for block in blocks(page, "python"):
         if not block.not_run:
             # The empty lines make a traceback name the line of the page.

@@ -73,6 +73,25 @@ def test_an_own_backbone_must_have_four_channels(module):
         backbone(f"{name}:number")
 
 
+def test_an_own_backbone_must_return_what_it_promises(module):
+    head = "import torch\nfrom torch import nn\nclass Base(nn.Module):\n    channels = (8, 8, 8, 8)\n"
+    body = (
+        "    def forward(self, x):\n        return [torch.zeros(1, {}, *[s // k for s in x.shape[2:]]) for k in {}]\n"
+    )
+    own = [
+        f"class {n}(Base):\n{body.format(c, k)}" for n, c, k in (("Few", 8, (4, 8, 16)), ("Wide", 9, (4, 8, 16, 32)))
+    ]
+    name = module(head + "".join(own) + "def sized(width):\n    return Base()\n", "own_promises")
+    with pytest.raises(
+        ValueError, match=r"own_promises:Few must return C2\.\.C5, of an image \[1, 3, 64, 96\] maps of"
+    ):
+        backbone(f"{name}:Few")
+    with pytest.raises(ValueError, match=r"\[1, 8, 16, 24\].*, got \[\[1, 9, 16, 24\]"):
+        backbone(f"{name}:Wide")
+    with pytest.raises(ValueError, match="own_promises:sized must be callable without arguments"):
+        backbone(f"{name}:sized")
+
+
 def test_imagenet_weights_need_a_built_in_backbone():
     with pytest.raises(ValueError, match=r"own\.net:make must load its own, got 'w\.pth'"):
         backbone("own.net:make", weights="w.pth")

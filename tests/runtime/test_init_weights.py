@@ -38,7 +38,8 @@ def test_class_dependent_weights_stay_new_and_are_named():
         assert torch.equal(after[key], before[key])
     assert torch.equal(after["prsn.conv1.weight"][:, :16], weights.state["prsn.conv1.weight"][:, :16])
     assert torch.equal(after["prsn.conv1.weight"][:, 16:], before["prsn.conv1.weight"][:, 16:])
-    assert {line.split()[1] for line in lines[1:]} == CLASS_AXES.keys()
+    assert lines[0] == f"{len(after) - 5} of {len(after)} tensors taken, 1 more in part"
+    assert {line.split(": ")[1].split()[0] for line in lines[1:]} == CLASS_AXES.keys()
     assert "new: gse.logits.weight [4, 16, 1, 1], in the weights [6, 16, 1, 1]" in lines
 
 
@@ -69,6 +70,11 @@ def test_parts_that_only_one_side_has_are_named():
     assert any(line.startswith("new: prsn.fc1.weight") and "do not have" in line for line in lines)
     lines = init_from(tiny(prsn=False), trained(), SIX)
     assert any(line.startswith("unused: prsn.fc1.weight") for line in lines)
+
+
+def test_weights_of_another_network_are_a_warning_and_few_lines():
+    lines = init_from(tiny(), trained(fpn_channels=32, parsing_channels=32, aspp_channels=16, box_channels=64), SIX)
+    assert "most do not fit" in lines[1] and lines[-1].startswith("… and ") and len(lines) < 25
 
 
 def test_weights_without_any_match_raise():
