@@ -9,14 +9,16 @@
 namespace rpcnn {
 namespace {
 
-// The indices that sort the keys, equal keys in input order.
-Tensor stable_order(const Tensor& keys) {
+struct Sorted {
+  Tensor keys, indices;
+};
+// The keys in ascending order, equal keys in input order.
+Sorted stable_sort(const Tensor& keys) {
   std::array<StableIValue, 4> stack{torch::stable::detail::from(keys),
                                     torch::stable::detail::from(std::optional<bool>(true)),
                                     torch::stable::detail::from(int64_t(0)), torch::stable::detail::from(false)};
   STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
-  const Tensor values = torch::stable::detail::to<Tensor>(stack[0]);  // takes ownership
-  return torch::stable::detail::to<Tensor>(stack[1]);
+  return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};  // takes ownership
 }
 
 void check(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& idxs, double threshold) {
@@ -28,55 +30,72 @@ void check(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor
   STD_TORCH_CHECK(beside(scores), "nms: scores must be [R] on the boxes' device");
   STD_TORCH_CHECK(!idxs || (beside(*idxs) && idxs->scalar_type() == ScalarType::Long),
                   "nms: idxs must be int64 [R] on the boxes' device");
+  STD_TORCH_CHECK(n <= INT32_MAX, "nms: boxes must be at most ", INT32_MAX, ", got ", n);
   STD_TORCH_CHECK(threshold >= 0 && threshold <= 1, "nms: iou_threshold must lie in 0..1, got ", threshold);
 }
 
-// Fills the first entries of `indices` with the kept boxes, at most `limit` of them, on the current stream; their
-// number is counts[1] of the result. Nothing waits for the device.
+// Fills the first entries of `indices` with the kept boxes, at most `limit` of them, and those up to `slots` with -1,
+// on the current stream. Returns the number of kept boxes, int64 []. Nothing waits for the device.
 Tensor keep_best(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& idxs, double threshold,
-                 int64_t limit, const Tensor& indices) {
-  const int64_t n = boxes.size(0);
+                 int64_t limit, int64_t slots, const Tensor& indices) {
+  const int64_t n = boxes.size(0), tiles = nms_tiles(n), grouped = idxs ? n : 0;
   OnDeviceOf device(boxes);
-  Tensor counts = empty_like_device(boxes, {2}, ScalarType::Long);
-  if (n == 0 || limit == 0) return torch::stable::zero_(counts);
-  const Tensor keys = empty_like_device(boxes, {n}, ScalarType::Long);
+  const auto scratch = [&](int64_t size, ScalarType dtype) { return empty_like_device(boxes, {size}, dtype); };
+  Tensor number = empty_like_device(boxes, {}, ScalarType::Long);
+  if (n == 0 || limit == 0) {
+    torch::stable::fill_(indices, -1);
+    return torch::stable::zero_(number);
+  }
+  const bool wide = scores.scalar_type() == ScalarType::Double;
+  const Tensor keys = scratch(n, wide ? ScalarType::Long : ScalarType::Int);
   dispatch_floating("nms", scores.scalar_type(), [&](auto type) {
-    launch_nms_keys(data<decltype(type)>(scores), scores.stride(0), n, mutable_data<int64_t>(keys), device.stream);
+    using S = decltype(type);
+    launch_nms_keys(data<S>(scores), scores.stride(0), n, mutable_data<nms_key_t<S>>(keys), device.stream);
   });
   check_launch("nms");
-  const Tensor order = stable_order(keys);
-  const Tensor positions = empty_like_device(boxes, {limit}, ScalarType::Long);
-  const Tensor groups = empty_like_device(boxes, {idxs ? n : 0}, ScalarType::Long);
-  const Tensor dead = empty_like_device(boxes, {n}, ScalarType::Byte);
-  const Tensor mask = empty_like_device(boxes, {std::min<int64_t>(n, kBand) * kBandTiles}, ScalarType::Long);
+  const Tensor best = stable_sort(keys).indices;
+  std::optional<Sorted> by_bucket;
+  if (idxs) {
+    const Tensor buckets = scratch(n, ScalarType::Short);
+    launch_nms_buckets(data<int64_t>(*idxs), idxs->stride(0), data<int64_t>(best), n, mutable_data<int16_t>(buckets),
+                       device.stream);
+    check_launch("nms");
+    by_bucket = stable_sort(buckets);
+  }
+  const Order order{data<int64_t>(best), idxs ? data<int64_t>(by_bucket->indices) : nullptr,
+                    idxs ? data<int16_t>(by_bucket->keys) : nullptr};
+  const Tensor groups = scratch(grouped, ScalarType::Long), places = scratch(grouped, ScalarType::Int);
+  const Tensor dead = scratch(n, ScalarType::Byte), starts = scratch(tiles, ScalarType::Long);
+  const Tensor kept = scratch(tiles, ScalarType::Long), carried = scratch(2, ScalarType::Long);
+  const Tensor mask = scratch(nms_mask_words(n), ScalarType::Long);
   dispatch_floating("nms", boxes.scalar_type(), [&](auto type) {
     using B = decltype(type);
     using T = device_accumulate_t<B>;
     const Tensor sorted =
         empty_like_device(boxes, {n, 4}, std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float);
-    const Candidates<T> all{mutable_data<Corners<T>>(sorted), idxs ? mutable_data<int64_t>(groups) : nullptr,
-                            mutable_data<uint8_t>(dead), n};
-    const Kept kept{mutable_data<int64_t>(positions), mutable_data<int64_t>(indices), mutable_data<int64_t>(counts),
-                    limit};
+    const Candidates<T> all{
+        mutable_data<Corners<T>>(sorted), idxs ? mutable_data<int64_t>(groups) : nullptr, mutable_data<uint8_t>(dead),
+        mutable_data<uint64_t>(starts),   idxs ? mutable_data<int32_t>(places) : nullptr, n};
     launch_nms<B, T>(data<B>(boxes), boxes.stride(0), boxes.stride(1), idxs ? data<int64_t>(*idxs) : nullptr,
-                     idxs ? idxs->stride(0) : 0, data<int64_t>(order), threshold, all, kept,
-                     mutable_data<uint64_t>(mask), device.stream);
+                     idxs ? idxs->stride(0) : 0, order, threshold, kBand, all, mutable_data<uint64_t>(mask),
+                     mutable_data<uint64_t>(kept), mutable_data<int64_t>(carried), limit, slots,
+                     mutable_data<int64_t>(indices), mutable_data<int64_t>(number), device.stream);
   });
   check_launch("nms");
-  return counts;
+  return number;
 }
 
 Tensor nms(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_threshold, int64_t max_keep) {
   check(boxes, scores, idxs, iou_threshold);
   const int64_t n = boxes.size(0), limit = max_keep < 0 ? n : std::min(n, max_keep);
   Tensor indices = empty_like_device(boxes, {limit}, ScalarType::Long);
-  const Tensor counts = keep_best(boxes, scores, idxs, iou_threshold, limit, indices);
+  const Tensor number = keep_best(boxes, scores, idxs, iou_threshold, limit, 0, indices);
   if (limit == 0) return indices;
   // The one wait: the size of the result.
   OnDeviceOf device(boxes);
   int64_t total = 0;
   const cudaError_t copied =
-      cudaMemcpyAsync(&total, data<int64_t>(counts) + 1, sizeof total, cudaMemcpyDeviceToHost, device.stream);
+      cudaMemcpyAsync(&total, data<int64_t>(number), sizeof total, cudaMemcpyDeviceToHost, device.stream);
   const cudaError_t waited = cudaStreamSynchronize(device.stream);
   if (copied != cudaSuccess || waited != cudaSuccess)
     cudaGetLastError();  // else the next launch check reports it again
@@ -90,9 +109,9 @@ std::tuple<Tensor, Tensor> nms_padded(Tensor boxes, Tensor scores, std::optional
   check(boxes, scores, idxs, iou_threshold);
   STD_TORCH_CHECK(max_keep >= 0, "nms_padded: max_keep must be >= 0, got ", max_keep);
   const Tensor indices = empty_like_device(boxes, {max_keep}, ScalarType::Long);
-  torch::stable::fill_(indices, -1);
-  const Tensor counts = keep_best(boxes, scores, idxs, iou_threshold, std::min(boxes.size(0), max_keep), indices);
-  return {indices, torch::stable::select(counts, 0, 1)};
+  const int64_t limit = std::min(boxes.size(0), max_keep);
+  const Tensor number = keep_best(boxes, scores, idxs, iou_threshold, limit, max_keep, indices);
+  return {indices, number};
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rpcnn, CUDA, m) {

@@ -10,13 +10,22 @@ struct alignas(4 * sizeof(T)) Corners {
   T x1, y1, x2, y2;
 };
 
+// Of numbers, never NaN: a GPU has one instruction for its own min and max, the comparison would take two.
 template <typename T>
 RPCNN_HOST_DEVICE T smaller(T a, T b) {
+#if defined(__CUDA_ARCH__)
+  return min(a, b);
+#else
   return b < a ? b : a;
+#endif
 }
 template <typename T>
 RPCNN_HOST_DEVICE T larger(T a, T b) {
+#if defined(__CUDA_ARCH__)
+  return max(a, b);
+#else
   return a < b ? b : a;
+#endif
 }
 template <typename T>
 RPCNN_HOST_DEVICE T area_of(const Corners<T>& box) {
@@ -72,6 +81,17 @@ RPCNN_HOST_DEVICE Overlap overlap(const Corners<T>& a, T a_area, const Corners<T
   const bool touching = (width > T(0)) & (height > T(0));
   // After an overflow neither comparison holds: one side is NaN, or both are infinite.
   return {bool(touching & (excess > margin)), bool(touching & !(excess > margin) & !(excess < -margin))};
+}
+
+// The cheapest necessary condition: false only if the rule certainly does not hold. Of two boxes apart in both
+// directions the product of the lengths is positive, of boxes apart in y alone it is negative: one test of the width is
+// enough.
+template <typename T>
+RPCNN_HOST_DEVICE bool may_overlap(const Corners<T>& a, T a_area, const Corners<T>& b, T b_area, T threshold) {
+  const T width = smaller(a.x2, b.x2) - larger(a.x1, b.x1), height = smaller(a.y2, b.y2) - larger(a.y1, b.y1);
+  const T inter = width * height, joined = a_area + b_area - inter;
+  const T excess = inter - threshold * joined, margin = Rounding<T>::margin * joined + Rounding<T>::least;
+  return (width > T(0)) & !(excess < -margin);
 }
 
 }  // namespace rpcnn

@@ -14,19 +14,27 @@ def clustered(count, spread=300.0):
     return torch.cat([center - size / 2, center + size / 2], 1), torch.rand(count)
 
 
-def emulated(boxes, scores, threshold, max_keep=None, idxs=None):
-    """The steps of csrc/cuda/nms.cu: sort keys, stable sort, bands."""
+def emulated(boxes, scores, threshold, max_keep=None, idxs=None, slots=0, band=8192):
+    """The steps of csrc/cuda/nms.cu: sort by scores, then by buckets of groups, both stable; launch.
+
+    Band: boxes whose mask is in memory at one time, a multiple of 256; small ones test the seams with few boxes.
+    """
     n = len(boxes)
-    keys = torch.empty(n, dtype=torch.int64)
+    keys = torch.empty(n, dtype=torch.int64 if scores.dtype == torch.float64 else torch.int32)
     emulator.call("nms_keys", scores.dtype, scores, scores.stride(0), n, keys)
-    order = keys.argsort(stable=True)
+    best, ranks, buckets = keys.argsort(stable=True), None, None
+    if idxs is not None:
+        buckets = torch.empty(n, dtype=torch.int16)
+        emulator.call("nms_buckets", idxs, idxs.stride(0), best, n, buckets)
+        buckets, ranks = buckets.sort(stable=True)
     limit = n if max_keep is None else min(n, max_keep)
-    indices, counts = torch.full((limit,), -1), torch.empty(2, dtype=torch.int64)
+    indices, number = torch.full((max(limit, slots),), -7), torch.empty((), dtype=torch.int64)
     level = torch.tensor([threshold], dtype=torch.float64)
-    strides = boxes.stride()
-    emulator.call("nms", boxes.dtype, boxes, *strides, idxs, order, n, level, limit, indices, counts)
-    assert (indices[counts[1] :] == -1).all()
-    return indices[: counts[1]]
+    step = 0 if idxs is None else idxs.stride(0)
+    shape = (*boxes.stride(), idxs, step, best, ranks, buckets, n, level, band, limit, slots)
+    emulator.call("nms", boxes.dtype, boxes, *shape, indices, number)
+    assert (indices[number:slots] == -1).all() and (indices[max(number, slots) :] == -7).all()
+    return indices[:number]
 
 
 @pytest.mark.parametrize("order", emulator.ORDERS, ids=lambda order: order[0])
@@ -48,13 +56,84 @@ def test_groups_and_strides(threshold, dtype):
     assert torch.equal(emulated(boxes, scores, threshold, None, idxs), want)
 
 
-def test_several_bands():
-    emulator.schedule(emulator.ORDERS[2])
-    boxes, scores = clustered(4700, spread=1500.0)
+@pytest.mark.parametrize("order", emulator.ORDERS[1:3], ids=lambda order: order[0])
+def test_several_bands(order):
+    emulator.schedule(order)
+    boxes, scores = clustered(1400)
     want = nms_reference(boxes, scores, 0.5)
-    assert torch.equal(emulated(boxes, scores, 0.5), want) and len(want) > 1000
-    for max_keep in (5, len(want) - 3):  # full in the first band, full in the last
-        assert torch.equal(emulated(boxes, scores, 0.5, max_keep), want[:max_keep])
+    for max_keep in (5, 200, len(want) - 3):  # full in the first band, the second, the last
+        assert torch.equal(emulated(boxes, scores, 0.5, max_keep, band=512), want[:max_keep])
+
+
+def groups_of(sizes):
+    """Groups of the given sizes, shuffled."""
+    idxs = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    return idxs[torch.randperm(len(idxs))]
+
+
+@pytest.mark.parametrize("order", emulator.ORDERS[1:3], ids=lambda order: order[0])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [900],
+        [1] * 300,
+        [3] * 150,
+        [64] * 8,
+        [128, 64, 256, 192],  # each ends with a tile, the second and the last with a band
+        [20, 700, 1, 1, 130, 400],  # through two bands; from the middle of a tile into the next
+        [255, 2, 255, 600],
+        [1, 511, 1],
+    ],
+    ids=lambda sizes: "-".join(map(str, sizes))[:24],
+)
+def test_groups_of_any_size(sizes, order):
+    emulator.schedule(order)
+    idxs = groups_of(sizes)
+    boxes, scores = clustered(len(idxs), spread=60.0)
+    want = nms_reference(boxes, scores, 0.5, None, idxs)
+    for max_keep in (None, 40):
+        assert torch.equal(emulated(boxes, scores, 0.5, max_keep, idxs, band=256), want[:max_keep])
+
+
+@pytest.mark.parametrize("band", [256, 8192])
+def test_groups_of_one_bucket_do_not_mix(band):
+    emulator.schedule(emulator.ORDERS[2])
+    idxs = torch.randint(0, 4, (600,))
+    idxs = idxs * 2**16 ^ idxs  # their 16-bit parts cancel
+    idxs[::7] = 2**48 + 2**32
+    boxes, scores = clustered(600, spread=60.0)
+    want = nms_reference(boxes, scores, 0.5, None, idxs)
+    assert torch.equal(emulated(boxes, scores, 0.5, None, idxs, band=band), want)
+
+
+@pytest.mark.parametrize(("count", "max_keep"), [(1, 1), (70, 300), (500, 20)])
+def test_slots_without_a_box_hold_minus_one(count, max_keep):
+    boxes, scores = clustered(count)
+    want = nms_reference(boxes, scores, 0.5, max_keep)
+    assert torch.equal(emulated(boxes, scores, 0.5, max_keep, slots=max_keep), want)
+
+
+def test_more_ranks_than_one_step_collects():
+    emulator.schedule(emulator.ORDERS[2])
+    boxes, scores = clustered(4500, spread=3000.0)
+    idxs = torch.randint(0, 100, (4500,))
+    want = nms_reference(boxes, scores, 0.5, None, idxs)
+    assert len(want) > 4200
+    assert torch.equal(emulated(boxes, scores, 0.5, 4150, idxs), want[:4150])
+
+
+def chain(count):
+    """Boxes side by side, each of which overlaps the next by more than half."""
+    left = torch.arange(float(count)) * 3
+    return torch.stack([left, torch.zeros(count), left + 10, torch.full((count,), 10.0)], 1)
+
+
+@pytest.mark.parametrize("band", [256, 8192])
+def test_chains_settle_from_best_to_worst(band):
+    count = 600
+    scores = torch.linspace(1, 0, count)
+    got = emulated(chain(count), scores, 0.5, band=band)
+    assert got.tolist() == list(range(0, count, 2))
 
 
 @pytest.mark.parametrize("max_keep", [1, 7, 64, 65, 10_000])

@@ -513,6 +513,9 @@ inline int __ffsll(long long x) {
 inline int __clz(int x) {
   return x ? __builtin_clz(x) : 32;
 }
+inline int __clzll(long long x) {
+  return x ? __builtin_clzll(x) : 64;
+}
 inline unsigned __activemask() {
   throw std::runtime_error("__activemask: not portable, pass the mask");
 }
