@@ -13,7 +13,7 @@ from measure import DEVICES, Case, Comparison, bench
 from rpcnn.ops import batched_nms, nms
 
 THRESHOLD = 0.7  # the RPN's
-BAND = 4096  # kBand in csrc/cuda/nms_kernel.cuh, the boxes of one band
+BAND = 8192  # kBand in csrc/cuda/nms_kernel.cuh, the boxes of one band
 
 
 def proposals(count, device):
@@ -78,11 +78,18 @@ CASES = [
 ]
 
 
-def nms_bytes(boxes) -> int:
-    """Count the bytes of the keys, their sorting (four passes over key and index), the sorted boxes and flags, and the
-    masks of all bands."""
-    n = len(boxes)
-    return n * (2 * 8 + 4 * 2 * 16 + 2 * 16 + 2) + 2 * (-(-n // BAND)) * min(n, BAND) ** 2 // 16
+def nms_cost(boxes, scores, idxs, *_):
+    """Count launches, bytes beyond arguments and results, and the wait for the size, from csrc/cuda/nms_kernel.cuh.
+
+    Bytes: each key with its index is read and written in four passes (eight of float64), each bucket in two; then the
+    sorted boxes and flags, and the mask words of pairs in one group.
+    """
+    n, bands = len(boxes), -(-len(boxes) // BAND)
+    key = scores.element_size() // 8 * 4 + 4
+    sizes = [n] if idxs is None else idxs.unique(return_counts=True)[1].tolist()
+    launches = 4 + 3 * bands - 1 + 2 * (idxs is not None)
+    moved = n * (2 * key + 2 * key * (key + 8) + 2 * 16 + 2) + (idxs is not None) * n * (2 * 2 + 2 * 2 * 10 + 2 * 12)
+    return launches, moved + sum(2 * size * min(size, BAND) // 16 for size in sizes), 1
 
 
 def baseline_nms(boxes, *_):
@@ -91,7 +98,7 @@ def baseline_nms(boxes, *_):
 
 
 COST = {  # see static.py
-    "rpcnn::nms": lambda boxes, *a: (2 + 3 * -(-len(boxes) // BAND) - 1 + 1, nms_bytes(boxes), 1),
+    "rpcnn::nms": nms_cost,
     "torchvision::nms": baseline_nms,
 }
 
