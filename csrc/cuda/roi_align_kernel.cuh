@@ -6,7 +6,8 @@
 //
 // A thread works on several channels of one place (channels.cuh), so that a sample's tap is computed once for all of
 // them.
-// Forward: a place is a cell; a block takes cells of one box, which one thread places on its level.
+// Forward: a place is a cell; a block takes up to 8 × 8 cells of one box. Half a warp lists the pixels that the tile's
+// rows and columns of cells read, with their weights: samples are separable, and those that hit one pixel are merged.
 // Backward: a place is a pixel; a block takes a tile of pixels, goes through the boxes kBlock at a time, lists those
 // that reach the tile (in order: a ballot per warp), tabulates their cells' weights on the tile's rows and columns, and
 // gathers: no atomics, no zero fill, every element written once, the same sum in the same order at every run. A first
@@ -62,54 +63,156 @@ RPCNN_HOST_DEVICE PlacedRoi<G> place_roi(const G* box, const RoiMaps<T>& maps, c
   return roi;
 }
 
-// Grid: boxes, pieces of a box's cells, pieces of the channels.
+constexpr int kCellTile = 8;     // rows and columns of cells of a forward block
+constexpr int kCellPixels = 64;  // pixels along an axis that a table holds for one cell
+constexpr int kStep = 4;         // of them along x that a thread reads before it adds them up
+
+// A pixel that a cell reads along one axis.
+template <typename A>
+struct PixelWeight {
+  unsigned offset;  // from the image's first pixel, in packs of V channels
+  A weight;
+};
+
+// Whether kCellPixels suffice for any cell: a sample reads two pixels, all of a cell's lie within one bin, and a pixel
+// counts once.
+template <typename G>
+RPCNN_HOST_DEVICE bool pixels_fit(const RoiAxis<G>& axis) {
+  return axis.samples <= kCellPixels / 2 || std::fabs(double(axis.bin)) + 4 <= kCellPixels;
+}
+
+// Lists the pixels that a cell's samples read along an axis, each once with its weight in the cell's mean, and returns
+// their number. Up to a multiple of kStep the first pixel is repeated with weight 0: a pixel that the cell does not
+// read may be NaN.
+template <typename A, typename G>
+RPCNN_HOST_DEVICE int list_pixels(const RoiAxis<G>& axis, int64_t cell, int64_t size, unsigned step,
+                                  PixelWeight<A>* list) {
+  int64_t first, last;
+  roi_samples_inside(axis, cell, size, &first, &last);
+  int count = 0;
+  const A share = A(1) / A(axis.samples > 0 ? axis.samples : 1);
+  for (int64_t k = first; k < last; ++k) {
+    const Tap<G> tap = roi_tap(axis.position(cell, k), size);
+    for (int side = 0; side < 2; ++side) {
+      const A weight = A(side ? tap.w_hi : tap.w_lo) * share;
+      if (weight == A(0)) continue;
+      const unsigned offset = static_cast<unsigned>(side ? tap.hi : tap.lo) * step;
+      // Samples run along the axis, so that a pixel hit before is among the last three.
+      int i = count - 1;
+      while (i >= 0 && i > count - 4 && list[i].offset != offset) --i;
+      if (i >= 0 && i > count - 4) {
+        list[i].weight += weight;
+      } else {
+        list[count++] = {offset, weight};
+      }
+    }
+  }
+  for (int i = count; i % kStep != 0; ++i) list[i] = {list[0].offset, A(0)};
+  return count;
+}
+
+// The mean of a cell's samples of V channels, without tables; image: the first of these channels.
+template <typename Own, int V, typename T, typename G, typename A>
+RPCNN_HOST_DEVICE void add_samples(const PlacedRoi<G>& roi, int p, int q, int64_t H, int64_t W, const T* image,
+                                   int64_t step, int64_t C, A* sum) {
+  int64_t y_first, y_last, x_first, x_last;
+  roi_samples_inside(roi.y, p, H, &y_first, &y_last);
+  roi_samples_inside(roi.x, q, W, &x_first, &x_last);
+  const A mean = A(1) / (A(roi.y.samples) * A(roi.x.samples));
+  for (int64_t a = y_first; a < y_last; ++a) {
+    const Tap<G> y = roi_tap(roi.y.position(p, a), H);
+    for (int64_t b = x_first; b < x_last; ++b) {
+      const Tap<G> x = roi_tap(roi.x.position(q, b), W);
+#pragma unroll 1
+      for (int tap = 0; tap < 4; ++tap) {
+        const A weight = A(tap & 2 ? y.w_hi : y.w_lo) * A(tap & 1 ? x.w_hi : x.w_lo) * mean;
+        if (weight == A(0)) continue;
+        A value[V];
+        Own::load(image + ((tap & 2 ? y.hi : y.lo) * W + (tap & 1 ? x.hi : x.lo)) * step, 0, H * W, 0, C, value);
+#pragma unroll
+        for (int k = 0; k < V; ++k) sum[k] += weight * value[k];
+      }
+    }
+  }
+}
+
+// Grid: boxes, tiles of a box's cells, pieces of the channels.
 template <typename T, typename G, int V, bool kInnermost>
 __global__ void __launch_bounds__(kBlock, resident_blocks<G>(kInnermost ? 3 : 2))
     roi_align_kernel(RoiMaps<T> maps, const G* boxes, RoiRule rule, T* out) {
   using A = device_accumulate_t<T>;
   using Own = Channels<T, V, kInnermost>;
   using L = WarpMapping<V, kInnermost>;
+  constexpr int kPack = kInnermost ? V : 1;
+  struct Pack {
+    T value[kPack];
+  };
   SIMT_SHARED(PlacedRoi<G>, placed, [1]);
-  const int width = int(rule.width), cells = int(rule.height) * width;
+  SIMT_SHARED(PixelWeight<A>, pixels, [2 * kCellTile][kCellPixels + 2]);  // padded: lists start in different banks
+  SIMT_SHARED(int, counts, [2 * kCellTile]);
+  SIMT_SHARED(bool, listed, [1]);
+  const int width = int(rule.width), height = int(rule.height), C = int(maps.C);
+  const int across = (width + kCellTile - 1) / kCellTile, tiles = across * ((height + kCellTile - 1) / kCellTile);
+  const int step = kInnermost ? C / kPack : 1;  // packs from a pixel to the next
   const int64_t r = blockIdx.x;
-  if (threadIdx.x == 0 && threadIdx.y == 0) placed[0] = place_roi(boxes + r * 5, maps, rule);
-  __syncthreads();
-  const PlacedRoi<G>& roi = placed[0];
-  const int64_t H = maps.H[roi.level], W = maps.W[roi.level], C = maps.C;
-  const T* image = maps.map[roi.level] + roi.image * C * H * W;
-  const A samples = A(roi.y.samples) * A(roi.x.samples), mean = samples > A(0) ? A(1) / samples : A(0);
-  for (int cell = int(blockIdx.y) * L::kPlaces + L::place(threadIdx); cell < cells;
-       cell += int(gridDim.y) * L::kPlaces) {
-    const int p = cell / width, q = cell - p * width;
-    int64_t y_first, y_last, x_first, x_last;
-    roi_samples_inside(roi.y, p, H, &y_first, &y_last);
-    roi_samples_inside(roi.x, q, W, &x_first, &x_last);
-    for (int64_t c = int64_t(blockIdx.z) * L::kChannels + L::channel(threadIdx); c < C;
-         c += int64_t(gridDim.z) * L::kChannels) {
-      A sum[V] = {};
-      for (int64_t a = y_first; a < y_last; ++a) {
-        const Tap<G> y = roi_tap(roi.y.position(p, a), H);
-        if (y.w_lo == G(0) && y.w_hi == G(0)) continue;
-        for (int64_t b = x_first; b < x_last; ++b) {
-          const Tap<G> x = roi_tap(roi.x.position(q, b), W);
-          if (x.w_lo == G(0) && x.w_hi == G(0)) continue;
-// Unrolled for planes, the 16 loads would spill registers.
-#pragma unroll(kInnermost ? 2 : 1)
-          for (int row = 0; row < 2; ++row) {
-            const int64_t start = (row ? y.hi : y.lo) * W;
-            const A weight = A(row ? y.w_hi : y.w_lo);
-            A left[V], right[V];
-            Own::load(image, start + x.lo, H * W, c, C, left);
-            Own::load(image, start + x.hi, H * W, c, C, right);
-#pragma unroll
-            for (int k = 0; k < V; ++k) sum[k] += weight * (A(x.w_lo) * left[k] + A(x.w_hi) * right[k]);
-          }
-        }
-      }
-#pragma unroll
-      for (int k = 0; k < V; ++k) sum[k] *= mean;
-      Own::store(out + r * C * cells, cell, cells, c, C, sum);
+  for (int tile = blockIdx.y; tile < tiles; tile += int(gridDim.y)) {
+    const int top = tile / across * kCellTile, left = tile % across * kCellTile;
+    // Half a warp places the box, each lane by itself, and lists the pixels of the tile's rows and columns.
+    if (threadIdx.y == 0 && threadIdx.x < 2 * kCellTile) {
+      const int own = threadIdx.x % kCellTile, thread = threadIdx.x;
+      const PlacedRoi<G> roi = place_roi(boxes + r * 5, maps, rule);
+      if (thread == 0) placed[0] = roi;
+      const bool rows = thread < kCellTile;
+      const RoiAxis<G> axis{rows ? roi.y.start : roi.x.start, rows ? roi.y.bin : roi.x.bin,
+                            rows ? roi.y.samples : roi.x.samples};
+      const int cell = (rows ? top : left) + own;
+      const int64_t size = rows ? maps.H[roi.level] : maps.W[roi.level];
+      const int64_t W = maps.W[roi.level], packs = maps.H[roi.level] * W * step;
+      const bool fit = pixels_fit(roi.y) && pixels_fit(roi.x) && packs <= UINT32_MAX;
+      if (thread == 0) listed[0] = fit;
+      counts[thread] = 0;
+      if (fit && cell < (rows ? height : width))
+        counts[thread] = list_pixels(axis, cell, size, unsigned((rows ? W : 1) * step), pixels[thread]);
     }
+    __syncthreads();
+    const PlacedRoi<G>& roi = placed[0];
+    const int64_t H = maps.H[roi.level], W = maps.W[roi.level], plane = H * W;
+    const bool in_tables = listed[0];
+    // With channels innermost a warp takes a column of cells; with planes four rows of eight cells.
+    const int q = kInnermost ? threadIdx.y : threadIdx.x % kCellTile;
+    const int rows = height - top < kCellTile ? height - top : kCellTile, columns = counts[kCellTile + q];
+    for (int piece = blockIdx.z; piece < L::pieces(C); piece += int(gridDim.z)) {
+      const unsigned c = unsigned(piece) * L::kChannels + L::channel(threadIdx);
+      if (c >= unsigned(C) || left + q >= width) break;
+      const T* image = maps.map[roi.level] + roi.image * C * plane + (kInnermost ? 0 : c * plane);
+      const Pack* packs = reinterpret_cast<const Pack*>(image);
+      const unsigned own = kInnermost ? c / V : 0;
+      for (int p = kInnermost ? 0 : threadIdx.x / kCellTile; p < rows; p += kInnermost ? 1 : 32 / kCellTile) {
+        A sum[V] = {};
+        if (in_tables) {
+          for (int j = 0; j < columns; j += kStep) {
+            const PixelWeight<A>* x = pixels[kCellTile + q] + j;
+            for (int i = 0; i < counts[p]; ++i) {
+              const PixelWeight<A> y = pixels[p][i];
+              A value[kStep][V], line[V] = {};
+#pragma unroll
+              for (int t = 0; t < kStep; ++t)
+                Own::load(packs[own + y.offset + x[t].offset].value, 0, plane, 0, C - c, value[t]);
+#pragma unroll
+              for (int t = 0; t < kStep; ++t)
+#pragma unroll
+                for (int k = 0; k < V; ++k) line[k] += x[t].weight * value[t][k];
+#pragma unroll
+              for (int k = 0; k < V; ++k) sum[k] += y.weight * line[k];
+            }
+          }
+        } else {
+          add_samples<Own, V>(roi, top + p, left + q, H, W, packs[own].value, int64_t(step) * kPack, C - c, sum);
+        }
+        Own::store(out + r * C * height * width, (top + p) * width + left + q, height * width, c, C, sum);
+      }
+    }
+    __syncthreads();
   }
 }
 
@@ -344,8 +447,8 @@ void launch_roi_align(const RoiMaps<T>& maps, const G* boxes, int64_t R, const R
     constexpr int V = decltype(v)::value;
     constexpr bool kInnermost = decltype(innermost)::value;
     using L = WarpMapping<V, kInnermost>;
-    const dim3 grid(static_cast<unsigned>(R), grid_size(rule.height * rule.width, L::kPlaces),
-                    grid_size(maps.C, L::kChannels));
+    const int64_t tiles = ((rule.height + kCellTile - 1) / kCellTile) * ((rule.width + kCellTile - 1) / kCellTile);
+    const dim3 grid(static_cast<unsigned>(R), grid_size(tiles), grid_size(maps.C, L::kChannels));
     SIMT_LAUNCH((roi_align_kernel<T, G, V, kInnermost>), grid, dim3(32, 8), 0, stream, maps, boxes, rule, out);
   });
 }

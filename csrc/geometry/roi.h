@@ -9,16 +9,43 @@
 
 namespace rpcnn {
 
+// a · b and a + b, each rounded: nvcc otherwise fuses a product and a sum into one operation that rounds once.
+template <typename T>
+RPCNN_HOST_DEVICE T rounded_product(T a, T b) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(T) == 8) {
+    return __dmul_rn(a, b);
+  } else {
+    return __fmul_rn(a, b);
+  }
+#else
+  return a * b;
+#endif
+}
+template <typename T>
+RPCNN_HOST_DEVICE T rounded_sum(T a, T b) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(T) == 8) {
+    return __dadd_rn(a, b);
+  } else {
+    return __fadd_rn(a, b);
+  }
+#else
+  return a + b;
+#endif
+}
+
 // One axis of one box: `cells` cells of `samples` samples each, `bin` map pixels per cell, from `start` on.
-// Positions are computed in one type and in this order of operations: rounding decides which side of a
-// pixel or of the map's border a sample falls on, and how many samples an adaptive cell takes.
+// Positions are computed in one type and in this order of operations, so that CPU and GPU agree to the bit: rounding
+// decides which side of a pixel or of the map's border a sample falls on, and how many samples an adaptive cell takes.
 template <typename T>
 struct RoiAxis {
   T start, bin;
   int64_t samples;
 
   RPCNN_HOST_DEVICE T position(int64_t cell, int64_t sample) const {
-    return start + T(cell) * bin + (T(sample) + T(0.5)) * bin / T(samples);
+    const T begin = rounded_sum(start, rounded_product(T(cell), bin));
+    return rounded_sum(begin, rounded_product(T(sample) + T(0.5), bin) / T(samples));
   }
 };
 
@@ -28,8 +55,8 @@ constexpr double kMostSamples = 1099511627776.0;
 template <typename T>
 RPCNN_HOST_DEVICE RoiAxis<T> roi_axis(T from, T to, T scale, int64_t cells, int64_t sampling_ratio, bool aligned) {
   const T shift = aligned ? T(0.5) : T(0);
-  const T start = from * scale - shift;
-  T length = to * scale - shift - start;
+  const T start = rounded_sum(rounded_product(from, scale), -shift);
+  T length = rounded_sum(rounded_product(to, scale), -shift) - start;
   if (!aligned && length < T(1)) length = T(1);
   const T bin = length / T(cells);
   if (sampling_ratio > 0) return {start, bin, sampling_ratio};

@@ -66,6 +66,55 @@ def test_several_packs_and_blocks_of_channels_and_boxes(channels, count, layout,
     torch.testing.assert_close(got, expected.to(dtype), **emulator.tolerance(dtype))
 
 
+def compare_with_reference(feature, boxes, size, ratio):
+    """Forward and backward on one level of scale 1/4."""
+    layout = LAYOUTS["channels_last" if feature.is_contiguous(memory_format=torch.channels_last) else "contiguous"]
+    images, channels, *sides = feature.shape
+    shape = (images, channels, 1, [sides[0]], [sides[1]], layout is LAYOUTS["channels_last"])
+    rule = (len(boxes), *size, ratio, True)
+    out = layout(torch.full((len(boxes), channels, *size), torch.nan, dtype=feature.dtype))
+    emulator.call("roi_align", feature.dtype, *shape, [feature], boxes, *rule, out)
+    x = feature.clone().requires_grad_()
+    want = multilevel_roi_align_reference([x], boxes, size, SCALES[:1], ratio, True, 32, 3)
+    torch.testing.assert_close(out, want.detach(), **emulator.tolerance(feature.dtype))
+    grad, got = layout(torch.randn_like(out)), torch.full_like(feature, torch.nan)
+    emulator.call("roi_align_backward", feature.dtype, *shape, [got], boxes, *rule, grad)
+    (expected,) = torch.autograd.grad(want, x, grad)
+    torch.testing.assert_close(got, expected, **emulator.tolerance(feature.dtype))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (17, 8), (32, 32), (3, 40)], ids=str)
+def test_output_sizes(size, layout):
+    emulator.schedule(emulator.ORDERS[2])
+    boxes = torch.tensor([[1, 9, 5, 61, 57], [0, -20, 40, 90, 81], [1, 30, 20, 24, 26]], dtype=torch.float32)
+    compare_with_reference(LAYOUTS[layout](torch.randn(2, 4, 19, 23)), boxes, size, 2)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("ratio", "size"), [(-1, (3, 2)), (-1, (1, 1)), (40, (3, 2)), (2, (3, 2))], ids=str)
+def test_samples_of_any_number_and_distance(ratio, size, dtype, layout):
+    emulator.schedule(emulator.ORDERS[0])
+    boxes = [[0, -400, -300, 600, 500], [0, 2, 3, 250, 90], [0, -1e6, -1e6, 1e6, 1e6], [0, 9, -1e6, 40, 1e6]]
+    compare_with_reference(
+        LAYOUTS[layout](torch.randn(1, 4, 9, 70, dtype=dtype)), torch.tensor(boxes).to(dtype), size, ratio
+    )
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_a_pixel_of_weight_0_is_not_read(layout):
+    # The samples lie on pixels 2 and 4, so that 3 and 5 have weight 0.
+    emulator.schedule(emulator.ORDERS[0])
+    feature = LAYOUTS[layout](torch.full((1, 4, 16, 16), torch.nan))
+    feature[:, :, 2:5:2, 2:5:2] = 1
+    out = LAYOUTS[layout](torch.full((1, 4, 2, 2), torch.nan))
+    boxes = torch.tensor([[0, 6.0, 6, 22, 22]])  # 1 .. 5 on the map, a sample in the middle of each of 2 × 2 cells
+    shape = (1, 4, 1, [16], [16], layout == "channels_last")
+    emulator.call("roi_align", torch.float32, *shape, [feature], boxes, 1, 2, 2, 1, True, out)
+    assert torch.equal(out, torch.ones_like(out))
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_a_non_finite_gradient_reaches_only_pixels_read(broken, layout):
