@@ -33,3 +33,18 @@ SIMT_EXPORT downsample_add_backward(int64_t dtype, void* grad_feature, int64_t N
         as<T>(grad_feature), H, W, table<T>(simt_levels(count, N, C, hs, ws, channels_last), nullptr, grads), nullptr);
   });
 }
+
+// Of a feature axis: whether the backward takes its readers from tables, and the most readers that a pixel has.
+SIMT_EXPORT downsample_add_readers(int64_t in, int64_t out, int64_t* pairs, int64_t* most) {
+  return simt_run([&] {
+    const float step = rpcnn::interpolation_step<float>(in, out, false);
+    *pairs = rpcnn::has_reader_pairs(in, out);
+    *most = 0;
+    for (int64_t i = 0; i < in; ++i) {
+      int64_t first, last, readers = 0;
+      rpcnn::interpolation_readers<float>(i, in, out, step, false, &first, &last);
+      for (; first < last; ++first) readers += rpcnn::interpolation_weight<float>(first, i, in, step, false) != 0;
+      *most = std::max(*most, readers);
+    }
+  });
+}
