@@ -14,7 +14,7 @@ COMMANDS = {
     "analyze": ("rpcnn.analyze", "the paper's analyses of finished runs"),
     "convert": ("rpcnn.convert", "the authors' checkpoints and ImageNet weights"),
     "info": ("rpcnn.info", "versions, devices, compiled kernels: for a bug report"),
-    "selfcheck": ("rpcnn.selfcheck", "check and time the kernels on this machine"),
+    "selfcheck": ("rpcnn.selfcheck.__main__", "check and time the kernels on this machine"),
 }
 
 
