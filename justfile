@@ -21,6 +21,11 @@ slow:
 nightly:
     pytest -m nightly
 
+# whether the compiled modules keep to torch's stable ABI and Python's limited API
+audit:
+    torch-abi-audit --check both ./rpcnn/*.abi3.so
+    abi3audit --strict --summary --assume-minimum-abi3 3.11 ./rpcnn/*.abi3.so
+
 # each op in turn with torchvision or the PyTorch composition
 bench:
     pytest benchmarks/ --benchmark-only

@@ -6,7 +6,8 @@ RPCNN_BUILD selects what is compiled (default auto); compiling needs no GPU:
   cuda  the CPU and CUDA kernels, or an error with the reason why the CUDA kernels cannot be built
   cpu   the CPU kernels only
   none  nothing; the ops run on their plain-PyTorch references
-TORCH_CUDA_ARCH_LIST sets the GPU architectures, MAX_JOBS the number of parallel compiler jobs.
+TORCH_CUDA_ARCH_LIST sets the GPU architectures (default: those of the visible GPUs, else those of ARCHITECTURES that
+nvcc knows), MAX_JOBS the number of parallel compiler jobs.
 """
 
 import glob
@@ -20,7 +21,8 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 MODES = ("auto", "cuda", "cpu", "none")
-ARCHITECTURES = "8.0;9.0;10.0;12.0+PTX"  # Ampere and Ada (8.x), Hopper, Blackwell, and what comes after
+# Turing (T4), Ampere and Ada (8.x), Hopper, Blackwell (10.x, 12.x): code for 8.0 runs on every 8.x, and so on.
+ARCHITECTURES = ("7.5", "8.0", "9.0", "10.0", "12.0")
 OPTIMIZE = ["-O3", "-std=c++20", "-fno-math-errno", "-fno-trapping-math"]
 # torch disables the conversions of float16 and bfloat16 by default, but the kernels use them.
 NVCC = [
@@ -74,12 +76,38 @@ def cuda_toolkit(mode, torch):
 
 
 def visible_architectures():
-    """Return the compute capabilities of the visible GPUs as an architecture list, or '' if there is no GPU."""
+    """Return the compute capabilities of the visible GPUs, such as {'8.0'}."""
     if not shutil.which("nvidia-smi"):
-        return ""
+        return set()
     query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     caps = subprocess.run(query, capture_output=True, text=True).stdout.split()
-    return ";".join(sorted({cap for cap in caps if re.fullmatch(r"\d+\.\d", cap)}))
+    return {cap for cap in caps if re.fullmatch(r"\d+\.\d", cap)}
+
+
+def known_architectures(root):
+    """Return the architectures that the toolkit's nvcc compiles for. Exits if it does not tell."""
+    command = [os.path.join(root, "bin", "nvcc"), "--list-gpu-arch"]
+    listed = subprocess.run(command, capture_output=True, text=True).stdout
+    if known := {f"{major}.{minor}" for major, minor in re.findall(r"^compute_(\d+)(\d)$", listed, re.M)}:
+        return known
+    sys.exit(f"rpcnn: `{' '.join(command)}` lists no architecture. Set TORCH_CUDA_ARCH_LIST, or RPCNN_BUILD=cpu.")
+
+
+def architectures(root):
+    """Return the architecture list for TORCH_CUDA_ARCH_LIST.
+
+    Without a GPU, or with one that nvcc does not know, all default architectures that it knows, with PTX of the first
+    and of the last: the driver compiles it for architectures between them and for later ones.
+    """
+    known, visible = known_architectures(root), visible_architectures()
+    if visible and visible <= known:
+        return ";".join(sorted(visible, key=float))
+    if unknown := visible - known:
+        say(f"nvcc does not know {', '.join(sorted(unknown, key=float))} of the visible GPUs; newer ones compile PTX")
+    chosen = [architecture for architecture in ARCHITECTURES if architecture in known]
+    if not chosen:
+        sys.exit(f"rpcnn: nvcc knows none of {', '.join(ARCHITECTURES)}. Set TORCH_CUDA_ARCH_LIST, or RPCNN_BUILD=cpu.")
+    return ";".join(a + ("+PTX" if a in (chosen[0], chosen[-1]) else "") for a in chosen)
 
 
 def extensions(mode):
@@ -92,7 +120,7 @@ def extensions(mode):
     if root:
         os.environ["CUDA_HOME"] = root  # torch.utils.cpp_extension reads it when it is imported
         if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
-            os.environ["TORCH_CUDA_ARCH_LIST"] = visible_architectures() or ARCHITECTURES
+            os.environ["TORCH_CUDA_ARCH_LIST"] = architectures(root)
         say(f"architectures: {os.environ['TORCH_CUDA_ARCH_LIST']} (TORCH_CUDA_ARCH_LIST)")
     os.environ.setdefault("MAX_JOBS", str(os.cpu_count() or 1))
     say(f"torch {torch.__version__} in {os.path.dirname(torch.__file__)}; MAX_JOBS={os.environ['MAX_JOBS']}")

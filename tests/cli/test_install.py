@@ -58,6 +58,67 @@ def test_a_cuda_home_without_nvcc_is_named(tmp_path, cpu_torch):
     assert done.returncode != 0 and "nowhere/bin/nvcc does not exist" in done.stderr
 
 
+@pytest.fixture
+def toolkit(tmp_path, cpu_torch):
+    """Make a toolkit whose nvcc is a script, a torch of the same version and an nvidia-smi; return setup's stderr."""
+
+    def build(version, known, gpus=(), **environment):
+        text = (cpu_torch / "torch" / "__init__.py").read_text().replace("None", f"'{version}'")
+        (cpu_torch / "torch" / "__init__.py").write_text(text)
+        home, tools = tmp_path / "cuda", tmp_path / "tools"
+        scripts = {
+            home / "bin" / "nvcc": [
+                f"--version) echo 'Cuda compilation tools, release {version}, V{version}.20';;",
+                f"--dryrun) echo '#$ TOP={home}' >&2;;",
+                f"--list-gpu-arch) for arch in {' '.join(map(str, known))}; do echo compute_$arch; done;;",
+            ],
+            tools / "nvidia-smi": [f"*) for gpu in {' '.join(gpus)}; do echo $gpu; done;;"],
+        }
+        for path, cases in scripts.items():
+            path.parent.mkdir(parents=True)
+            path.write_text("\n".join(["#!/bin/sh", "case $1 in", *cases, "esac"]) + "\n")
+            path.chmod(0o755)
+        (home / "include").mkdir()
+        (home / "include" / "cuda_runtime.h").touch()
+        path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+        variables = {"TORCH_CUDA_ARCH_LIST": "", "CUDA_HOME": str(home), "PATH": path, **environment}
+        return setup("cuda", cpu_torch, **variables).stderr
+
+    return build
+
+
+NVCC_12_6 = (50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90)
+NVCC_13_0 = (75, 80, 86, 87, 88, 89, 90, 100, 110, 103, 120, 121)
+
+
+@pytest.mark.parametrize(
+    ("version", "known", "gpus", "chosen"),
+    [
+        ("12.6", NVCC_12_6, (), "7.5+PTX;8.0;9.0+PTX"),
+        ("13.0", NVCC_13_0, (), "7.5+PTX;8.0;9.0;10.0;12.0+PTX"),
+        ("14.0", (90,), (), "9.0+PTX"),
+        ("13.0", NVCC_13_0, ("9.0", "8.6", "9.0"), "8.6;9.0"),
+        ("13.0", NVCC_13_0, ("12.0", "7.5"), "7.5;12.0"),
+    ],
+)
+def test_architectures_are_those_that_nvcc_knows(toolkit, version, known, gpus, chosen):
+    assert f"architectures: {chosen} (TORCH_CUDA_ARCH_LIST)" in toolkit(version, known, gpus)
+
+
+def test_a_gpu_newer_than_nvcc_gets_ptx_and_is_named(toolkit):
+    said = toolkit("12.6", NVCC_12_6, ("12.0", "9.0"))
+    assert "nvcc does not know 12.0 of the visible GPUs" in said and "architectures: 7.5+PTX;8.0;9.0+PTX" in said
+
+
+@pytest.mark.parametrize("known", [(), (130, 140)])
+def test_an_nvcc_without_a_default_architecture_is_an_error(toolkit, known):
+    assert "Set TORCH_CUDA_ARCH_LIST, or RPCNN_BUILD=cpu" in toolkit("14.0", known)
+
+
+def test_chosen_architectures_are_not_questioned(toolkit):
+    assert "architectures: 8.7 (TORCH" in toolkit("12.6", (), ("9.0",), TORCH_CUDA_ARCH_LIST="8.7")
+
+
 def test_without_torch_the_reason_is_named(tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
     done = setup("auto", tmp_path)
