@@ -1,6 +1,6 @@
 """What changed between two reports: ``rpcnn selfcheck --compare BEFORE.json AFTER.json``."""
 
-from .report import Report, table
+from .report import Report, number, table
 from .times import ratio_interval, verdict
 
 
@@ -18,9 +18,9 @@ def comparison(before: Report, after: Report) -> str:
             if first is None or second is None:
                 continue
             low, high = ratio_interval(first, second)
-            numbers = [f"{first.median:.4g}", f"{second.median:.4g}", f"{low:.3f} to {high:.3f}"]
+            numbers = [number(first.median), number(second.median), f"{low:.3f} to {high:.3f}"]
             rows.append([*key, cache, *numbers, verdict(first, second)])
-    header = ["op", "", "dtype", "cache", "before, µs", "after, µs", "after / before, 95 %", "verdict"]
+    header = ["op", "direction", "dtype", "cache", "before, µs", "after, µs", "after / before, 95 %", "verdict"]
     lines += ["", *table(header, rows)]
     for name, here, there in (("before", old, new), ("after", new, old)):
         if missing := [" ".join(key) for key in here if key not in there]:

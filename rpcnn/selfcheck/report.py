@@ -83,23 +83,28 @@ def table(header: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
+def number(value: float) -> str:
+    """The value with four digits, or all of them before the point."""
+    return f"{value:.4g}" if value < 1e4 else f"{value:.0f}"
+
+
 def spread(times: Times | None) -> list[str]:
     """Cells for median, quartiles and outliers."""
     if times is None:
         return ["–", "–", "–"]
     first, third = times.quartiles
-    return [f"{times.median:.4g}", f"{first:.4g} to {third:.4g}", f"{times.outliers} of {len(times.samples)}"]
+    return [number(times.median), f"{number(first)} to {number(third)}", f"{times.outliers} of {len(times.samples)}"]
 
 
 def timing_lines(report: Report) -> list[str]:
     """The table of times."""
-    header = ["op", "", "dtype", "cold, µs", "quartiles", "outliers", "warm, µs", "quartiles", "outliers"]
+    header = ["op", "direction", "dtype", "cold, µs", "quartiles", "outliers", "warm, µs", "quartiles", "outliers"]
     header += ["GB/s", "of copying", "timed by", "MHz", "commit", "command"]
     lines = []
     for row in report.rows:
         speed = row.moved / (row.cold or row.warm).median / 1e3
         share = f"{100 * speed / report.copying:.0f} %" if report.copying and row.cold else "–"
-        numbers = [*spread(row.cold), *spread(row.warm), f"{speed:.0f}", share]
+        numbers = [*spread(row.cold), *spread(row.warm), number(speed), share]
         clock = str(row.megahertz or "–")
         lines.append([*row.key, *numbers, row.timed_by, clock, row.commit or "–", f"`{row.command}`"])
     return table(header, lines)
@@ -114,7 +119,7 @@ def markdown(report: Report) -> str:
         lines += ["", *table(["op", *names], rows), ""]
         lines += [f"{report.failed} checks failed." if report.failed else "All checks passed."]
     if report.rows:
-        copying = f"Copying 256 MB: {report.copying:.0f} GB/s, read and write counted. " if report.copying else ""
+        copying = f"Copying 256 MB: {number(report.copying)} GB/s, read and write counted. " if report.copying else ""
         lines += [
             "",
             f"{copying}Cold: inputs in turn, more than the level-2 cache holds; warm: always the same inputs.",

@@ -85,6 +85,11 @@ def test_the_text_is_one_table_with_commit_and_command(report):
     assert len(widths) == 1
 
 
+def test_long_times_are_written_without_an_exponent(report):
+    report.rows[0].warm = Times((123456.7,))
+    assert "| 123457 | 123457 to 123457 |" in markdown(report)
+
+
 def test_small_inputs_have_no_cold_time(report):
     report.rows[0].cold = report.rows[0].megahertz = None
     assert "| float32 | – | – | – | 80 |" in markdown(report) and "| 2750 | – | graph | – |" in markdown(report)

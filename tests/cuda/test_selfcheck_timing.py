@@ -144,6 +144,39 @@ def test_events_time_batches_and_the_host_waits_once(monkeypatch):
     assert (gpu.waits, clock.cache, clock.megahertz) == (1, 50 << 20, 1755)
 
 
+def test_a_graph_is_captured_after_a_run_on_a_side_stream(monkeypatch):
+    seen = []
+
+    class Step:
+        """A context that notes when it is entered and left."""
+
+        def __init__(self, name):
+            self.name = name
+
+        def __enter__(self):
+            seen.append(self.name)
+
+        def __exit__(self, *error):
+            seen.append(f"end of {self.name}")
+
+        def wait_stream(self, other):
+            seen.append(f"{self.name} waits for {other.name}")
+
+        def replay(self):
+            seen.append("replay")
+
+    monkeypatch.setattr(torch.cuda, "device", lambda device: torch.no_grad())
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Step("side"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Step("current"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda side: side)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Step("graph"))
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: Step("capture"))
+    replay = clock_module.as_graph(lambda: seen.append("batch"), torch.device("cuda"))
+    replay()
+    warm_up = ["side waits for current", "side", "batch", "end of side", "current waits for side"]
+    assert seen == [*warm_up, "capture", "batch", "end of capture", "replay"]
+
+
 def test_a_driver_that_tells_no_clock_is_no_error(monkeypatch):
     FakeGPU().install(monkeypatch)
 
