@@ -24,7 +24,7 @@ class EdgeBoxes:
 
     def resize(self, boxes: Tensor, old_size: tuple[int, int], new_size: tuple[int, int]) -> Tensor:
         """Scale boxes [n, 4] of an image that is resized; sizes are (height, width), each axis has its own ratio."""
-        return boxes * _ratios(boxes, old_size, new_size)
+        return _scaled(boxes, old_size, new_size)
 
     def to_roi(self, boxes: Tensor) -> Tensor:
         """Convert boxes [n, 4] to the coordinates that RoIAlign takes."""
@@ -45,8 +45,8 @@ class PixelBoxes:
 
     def resize(self, boxes: Tensor, old_size: tuple[int, int], new_size: tuple[int, int]) -> Tensor:
         """As `EdgeBoxes.resize`, but the coordinates of the first and the last pixel are scaled."""
-        ends = boxes.new_tensor([0, 0, 1, 1])
-        return (boxes - ends) * _ratios(boxes, old_size, new_size) + ends
+        first, last = _scaled(last_pixels(boxes), old_size, new_size).split(2, dim=-1)
+        return torch.cat([first, last + 1], dim=-1)
 
     def to_roi(self, boxes: Tensor) -> Tensor:
         """Convert boxes [n, 4] to the coordinates that RoIAlign takes: x2 and y2 are those of the last pixel."""
@@ -57,9 +57,10 @@ EDGES, PIXELS = EdgeBoxes(), PixelBoxes()
 BoxConvention = EdgeBoxes | PixelBoxes
 
 
-def _ratios(boxes: Tensor, old_size: tuple[int, int], new_size: tuple[int, int]) -> Tensor:
+def _scaled(boxes: Tensor, old_size: tuple[int, int], new_size: tuple[int, int]) -> Tensor:
     ratio_y, ratio_x = (new / old for new, old in zip(new_size, old_size, strict=True))
-    return boxes.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
+    # Not one product with a tensor of four ratios: its upload would wait for the device.
+    return torch.stack([boxes[..., 0::2] * ratio_x, boxes[..., 1::2] * ratio_y], dim=-1).flatten(-2)
 
 
 def last_pixels(boxes: Tensor) -> Tensor:

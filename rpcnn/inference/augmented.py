@@ -154,6 +154,8 @@ class AugmentedInference:
         pyramid, logits, sizes = self.model.encode([resized])
         proposals = self.model.rpn.propose(*self.model.rpn(pyramid), sizes)
         boxes, scores, _ = self.model.box_head.candidates(*self.model.box_head(pyramid, proposals), proposals, sizes)
+        known = (scores > -torch.inf).nonzero()[:, 0]
+        boxes, scores = boxes[known], scores[known]
         one_pass = Pass(pyramid[0], sizes[0], mirrored=mirrored, convention=self.model.box_head.boxes)
         return one_pass, boxes, scores, None if logits is None else logits[0]
 

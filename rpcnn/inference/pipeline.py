@@ -94,7 +94,9 @@ class Pipeline:
         for group in same_padded_size(resized):
             for start in range(0, len(group), batch_size):
                 batch = group[start : start + batch_size]
-                detections |= zip(batch, self.model([resized[i].to(self.device) for i in batch]), strict=True)
+                detections |= zip(
+                    batch, self.model([resized[i].to(self.device, non_blocking=True) for i in batch]), strict=True
+                )
         return [detections[i] for i in range(len(images))]
 
     def finish(self, detections: Detections, image: Tensor, semantic_mode: str | None = None) -> ParsingResult:

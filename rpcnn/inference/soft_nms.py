@@ -7,7 +7,7 @@ Plain PyTorch is fast enough: they run once per image, after many passes of the 
 import torch
 from torch import Tensor
 
-from rpcnn.model.boxes import box_iou
+from rpcnn.model.boxes import box_iou, has_exact_sizes
 
 
 def soft_nms(
@@ -47,15 +47,16 @@ def soft_nms(
             "soft_nms: iou_threshold must lie in 0..1, sigma and min_score must be positive, "
             f"got {iou_threshold}, {sigma} and {min_score}"
         )
+    on_host = has_exact_sizes(boxes)
     remaining = scores.clone()
     taken, lowered = [], []
     for _ in range(len(boxes) if max_keep is None else min(max_keep, len(boxes))):
-        score, best = remaining.max(dim=0)  # the first of equal ones
-        if score < min_score:
+        score, best = remaining.max(dim=0, keepdim=True)  # the first of equal ones
+        if on_host and score < min_score:  # on an accelerator, reading every score would wait for the device
             break
         taken.append(best)
         lowered.append(score)
-        iou = box_iou(boxes[best][None], boxes)[0]
+        iou = box_iou(boxes[best], boxes)[0]
         if method == "linear":
             remaining = remaining * torch.where(iou > iou_threshold, 1 - iou, 1)
         else:
@@ -63,7 +64,11 @@ def soft_nms(
         remaining.index_fill_(0, best, 0)  # below min_score, which is positive
     if not taken:
         return torch.zeros(0, dtype=torch.int64, device=boxes.device), scores[:0]
-    return torch.stack(taken), torch.stack(lowered)
+    best, lowered = torch.cat(taken), torch.cat(lowered)
+    if on_host:
+        return best, lowered
+    count = int((lowered >= min_score).sum())  # they descend
+    return best[:count], lowered[:count]
 
 
 def box_voting(boxes: Tensor, candidates: Tensor, scores: Tensor, iou_threshold: float = 0.9) -> Tensor:

@@ -5,13 +5,15 @@ an image, A anchors, R RoIs.
 
 The number of boxes that a step keeps depends on the data. On the CPU, results have exactly that size. On an
 accelerator, reading that number would synchronize with the device, so results have a fixed size and are padded: with
-empty boxes (all coordinates 0) or with the index `IGNORED`; see `slots`.
+empty boxes (all coordinates 0), with the index `IGNORED` or with the score -inf; see `slots` and `suppress`.
 """
 
 import math
 
 import torch
 from torch import Tensor
+
+from rpcnn import ops
 
 BACKGROUND = -1  # matched index of a negative box: its IoU with every person is too low
 IGNORED = -2  # matched index of a box that is neither a positive nor a negative sample, or padding
@@ -136,6 +138,21 @@ def match_boxes(iou: Tensor, positive: float, negative: float, promote_best: boo
     return matched
 
 
+def has_exact_sizes(boxes: Tensor) -> bool:
+    """Whether results that depend on values have exactly their size (on the CPU), or a fixed one with padding."""
+    return boxes.device.type == "cpu"
+
+
+def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    """NMS within each group: int64 indices of the boxes [n, 4] that are kept, best first over all groups.
+
+    On an accelerator n indices, padded with -1.
+    """
+    if has_exact_sizes(boxes):
+        return ops.batched_nms(boxes, scores, idxs=groups, iou_threshold=iou_threshold)
+    return ops.nms_padded(boxes, scores, idxs=groups, iou_threshold=iou_threshold, max_keep=len(boxes))[0]
+
+
 def slots(keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Select the `count` smallest finite keys of [n]: their indices in ascending order of key, and a mask of validity.
 
@@ -144,7 +161,7 @@ def slots(keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     values, indices = keys.topk(min(count, len(keys)), largest=False)
     valid = values < torch.inf
-    return (indices, valid) if keys.device.type != "cpu" else (indices[valid], valid[valid])
+    return (indices[valid], valid[valid]) if has_exact_sizes(keys) else (indices, valid)
 
 
 def draw(candidates: Tensor, count: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

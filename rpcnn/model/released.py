@@ -117,8 +117,9 @@ def paste_rounded(person_probs: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """
     rows, columns = person_probs.shape[-2:]
     first, last = last_pixels(boxes.double()).split(2, dim=1)
-    growth = first.new_tensor([(columns + 2) / columns, (rows + 2) / rows])
-    center, half = (first + last) / 2, (last - first) / 2 * growth
+    x, y = ((last - first) / 2).unbind(dim=1)
+    half = torch.stack([x * ((columns + 2) / columns), y * ((rows + 2) / rows)], dim=1)
+    center = (first + last) / 2
     first, last = (center - half).trunc(), (center + half).trunc()
     windows = torch.cat([first, first + (last - first + 1).clamp(min=1)], dim=1).to(boxes.dtype)
     return F.pad(person_probs, (1, 1, 1, 1)), windows

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rpcnn import ops
 from rpcnn.box_convention import EDGES, BoxConvention
 
 from .boxes import (
@@ -19,6 +18,7 @@ from .boxes import (
     match_boxes,
     regression_targets,
     slots,
+    suppress,
 )
 from .layers import ConvReLU
 from .losses import Terms, masked_smooth_l1
@@ -117,11 +117,8 @@ class RPN(nn.Module):
         return proposals
 
     def suppress(self, boxes: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
-        """NMS within each group: indices of the boxes [n, 4] that are kept, best first; padded with -1 on CUDA."""
-        if boxes.device.type == "cpu":
-            return ops.batched_nms(boxes, scores, idxs=groups, iou_threshold=self.nms_threshold)
-        keep, _ = ops.nms_padded(boxes, scores, idxs=groups, iou_threshold=self.nms_threshold, max_keep=len(boxes))
-        return keep
+        """NMS within each level of each image; see `boxes.suppress`."""
+        return suppress(boxes, scores, groups, self.nms_threshold)
 
     def loss(self, objectness, deltas, anchors, image_sizes, targets, generators) -> Terms:
         """Binary cross entropy over the sampled anchors, smooth L1 (beta 1/9) over the positive ones.

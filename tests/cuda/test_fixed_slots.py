@@ -1,22 +1,18 @@
-"""Training with fixed-size (padded) results, as on a GPU, gives the same losses as without padding."""
+"""Fixed-size (padded) results, as on a GPU, give the same losses and detections as exact sizes."""
 
 import pytest
 import torch
-from helpers.models import box_head, scene, tiny, train
+from helpers.models import box_head, permissive, scene, tiny, train
 from helpers.released_variant import released
 
-from rpcnn import ops
+from rpcnn.box_convention import PIXELS
+from rpcnn.inference import soft_nms as soft_nms_module
+from rpcnn.model import box_head as box_head_module
 from rpcnn.model import boxes as boxes_module
-from rpcnn.model import rpn as rpn_module
 from rpcnn.model.box_head import SampledRoIs
 from rpcnn.model.boxes import BACKGROUND, IGNORED
 
 both = pytest.mark.parametrize("variant", [tiny, released], ids=["paper", "released"])
-
-
-def fixed(keys, count):
-    values, indices = keys.topk(min(count, len(keys)), largest=False)
-    return indices, values < torch.inf
 
 
 @pytest.fixture
@@ -24,10 +20,8 @@ def fixed_sizes(monkeypatch):
     """Make the CPU use fixed-size results, as an accelerator does."""
 
     def apply():
-        monkeypatch.setattr(boxes_module, "slots", fixed)
-        monkeypatch.setattr(rpn_module, "slots", fixed)
-        padded = lambda boxes, scores, **rest: ops.nms_padded(boxes, scores, max_keep=len(boxes), **rest)[0]
-        monkeypatch.setattr(ops, "batched_nms", padded)
+        for module in (boxes_module, box_head_module, soft_nms_module):
+            monkeypatch.setattr(module, "has_exact_sizes", lambda _: False)
 
     return apply
 
@@ -108,3 +102,42 @@ def test_a_whole_step_is_finite_and_counts_the_same_people(fixed_sizes, people, 
     assert all(loss.isfinite() for loss in losses.values())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
     assert any(people) == (losses["parsing"] > 0)
+
+
+@both
+@pytest.mark.parametrize("min_score", [0.0, 0.5, 1.0])
+def test_detections_are_equal_and_exact(fixed_sizes, variant, min_score):
+    model = permissive(variant)
+    model.box_head.min_score = min_score
+    images = [scene(seed, people=n)[0] for seed, n in enumerate((2, 0, 3))]
+    expected = model(images)
+    fixed_sizes()
+    assert any(len(found.boxes) for found in expected) == (min_score < 1)
+    for got, want in zip(model(images), expected, strict=True):
+        # Not bit-equal: matrix products of another number of RoIs sum in another order.
+        torch.testing.assert_close(got.boxes, want.boxes, rtol=0, atol=1e-3)
+        torch.testing.assert_close(got.scores, want.scores, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(got.person_probs, want.person_probs, rtol=1e-4, atol=1e-5)
+
+
+def test_empty_slots_are_never_detected(fixed_sizes):
+    """Also where clipping makes a pixel of an empty box, as in the released code."""
+    fixed_sizes()
+    head = box_head(boxes=PIXELS, min_score=0.0)
+    proposals = torch.cat([torch.tensor([[10.0, 10, 30, 40]]), torch.zeros(5, 4)])
+    logits, deltas = torch.tensor([[0.0, 1.0]] + [[0.0, 9.0]] * 5), torch.zeros(6, 2, 4)
+    ((boxes, scores),) = head.detect(logits, deltas, [proposals], [(64, 96)])
+    torch.testing.assert_close(boxes, proposals[:1])
+    assert len(scores) == 1
+
+
+@pytest.mark.parametrize("method", ["linear", "gaussian"])
+@pytest.mark.parametrize("max_keep", [None, 7])
+def test_soft_nms(fixed_sizes, method, max_keep):
+    corners = 60 * torch.rand(40, 2)
+    boxes, scores = torch.cat([corners, corners + 5 + 40 * torch.rand(40, 2)], dim=1), torch.rand(40)
+    select = lambda: soft_nms_module.soft_nms(boxes, scores, method=method, max_keep=max_keep, min_score=0.05)
+    expected = select()
+    fixed_sizes()
+    assert all(map(torch.equal, select(), expected))
+    assert 0 < len(expected[0]) < 40
