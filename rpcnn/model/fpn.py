@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import conv_gn
+from .layers import conv_gn, resize_nearest
 
 
 class FPN(nn.Module):
@@ -32,7 +32,7 @@ class FPN(nn.Module):
         """C2..C5 [N, C_l, H / 2^l, W / 2^l] to P2..P6 [N, channels, H / 2^l, W / 2^l]; P6 is P5 at stride 2."""
         merged: list[Tensor] = []  # from coarse to fine
         for (conv, norm), feature in zip(reversed(self.lateral), reversed(features), strict=True):
-            coarser = F.interpolate(merged[-1], size=feature.shape[-2:], mode="nearest") if merged else None
+            coarser = resize_nearest(merged[-1], feature.shape[-2:]) if merged else None
             merged.append(norm(conv(feature), residual=coarser))
         merged.reverse()
         pyramid = [output(feature) for output, feature in zip(self.output, merged, strict=True)]

@@ -10,6 +10,7 @@ over memory. Only the classes of modules change.
 """
 
 import itertools
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -17,8 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from rpcnn.runtime.precision import autocast_enabled
+
 from .frozen_norm import FrozenBatchNorm2d
-from .layers import ConvReLU
+from .layers import ConvReLU, spatial_mean
 from .parsing_head import ASPP, ParsingHead
 
 BLOCKS = (BasicBlock, Bottleneck)
@@ -50,15 +53,35 @@ def fold(conv: nn.Module, norm: nn.Module) -> None:
     if type(conv) is nn.Conv2d and conv.bias is None and type(norm) is FrozenBatchNorm2d:
         conv.__class__, norm.__class__ = FoldedConv2d, FoldedNorm
         conv.norm = (norm,)  # a tuple is not registered: the parameters keep their keys at the norm
+        conv.kept = Kept(), Kept()  # of the weight and of the bias
 
 
 class FoldedConv2d(nn.Conv2d):
     """A convolution without bias that also applies the frozen norm after it."""
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """The weight and bias of convolution and norm together."""
+        """The weight and bias of convolution and norm together, in the dtype of autocast where it is on.
+
+        What needs no gradient, such as the weights of frozen stages, is computed once and kept until it changes.
+        """
         (norm,) = self.norm
-        return self.weight * norm.weight[:, None, None, None], norm.bias
+        scale, bias = norm.weight[:, None, None, None], norm.bias
+        if torch.compiler.is_compiling():
+            return self.weight * scale, bias
+        dtype = cast_to(self.weight)
+        kept_weight, kept_bias = self.kept
+        if needs_gradient(norm.weight, bias):
+            return self.weight * scale, bias
+        bias = kept_bias(lambda: bias.to(dtype), [bias], dtype)
+        if needs_gradient(self.weight):
+            return scaled(self.weight, scale, dtype), bias
+        return kept_weight(lambda: scaled(self.weight, scale, dtype), [self.weight, norm.weight], dtype), bias
+
+    def train(self, mode: bool = True):
+        """Set the mode, and forget what was kept: a caller may have written to the weights by `.data`."""
+        for kept in self.kept:
+            kept.state = kept.result = None
+        return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, *self.folded())
@@ -69,6 +92,59 @@ class FoldedNorm(FrozenBatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return x
+
+
+class Kept:
+    """The last result of a function of tensors, computed again when one of them has changed.
+
+    In-place ops, which optimizers and load_state_dict use, give a tensor a new version; Module.to and `p.data = q` give
+    it another storage. Writes to `.data` in place leave no trace.
+    """
+
+    state, result = None, None
+
+    def __call__(self, compute: Callable[[], Tensor], tensors: list[Tensor], dtype: torch.dtype) -> Tensor:
+        if not all(isinstance(t, nn.Parameter) and not t.is_inference() for t in tensors):
+            return compute()  # such tensors have no version, or no storage of their own under torch.func
+        state = dtype, *((t.untyped_storage()._cdata, t._version) for t in tensors)
+        if state != self.state:
+            with torch.inference_mode(False), torch.no_grad():  # a later training step may use the result
+                self.state, self.result = state, compute()
+        return self.result
+
+    def __getstate__(self):
+        return None  # copies and files do without the result
+
+
+def needs_gradient(*tensors: Tensor) -> bool:
+    """Whether a result of these tensors takes part in the backward pass."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def cast_to(weight: Tensor) -> torch.dtype:
+    """The dtype to which autocast converts a weight, if it is on; else that of the weight."""
+    if weight.dtype == torch.float64 or not autocast_enabled(weight.device):
+        return weight.dtype
+    return torch.get_autocast_dtype(weight.device.type)
+
+
+def scaled(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """weight * scale, converted to dtype in the same pass."""
+    return weight * scale if dtype == weight.dtype else ScaledWeight.apply(weight, scale, dtype)
+
+
+class ScaledWeight(torch.autograd.Function):
+    """The product of a weight and a scale without gradient, in a lower precision: one launch, and one backward."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(scale)
+        return torch.mul(weight, scale, out=torch.empty_like(weight, dtype=dtype))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (scale,) = ctx.saved_tensors
+        return grad * scale, None, None  # in the dtype of the scale
 
 
 # --- ReLU and shortcuts inside oneDNN's convolutions -----------------------------------------------------------------
@@ -157,7 +233,7 @@ class SplitASPP(ASPP):
     """Returns the pooled branch [R, channels, 1, 1] apart from the other branches [R, rest, h, w]."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        pooled = self.pooled(x.mean(dim=(2, 3), keepdim=True))
+        pooled = self.pooled(spatial_mean(x)[:, :, None, None])
         return pooled, torch.cat([branch(x) for branch in self.branches], dim=1)
 
 

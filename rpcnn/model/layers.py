@@ -1,9 +1,11 @@
 """Building blocks of the heads: convolution, normalization and ReLU."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rpcnn import ops
+from rpcnn.runtime.precision import autocast_enabled
 
 
 class GroupNorm(nn.GroupNorm):
@@ -51,6 +53,23 @@ def channel_softmax(logits: Tensor) -> Tensor:
     return (
         logits.float().movedim(1, -1).softmax(-1).movedim(-1, 1) if logits.stride(1) == 1 else logits.float().softmax(1)
     )
+
+
+def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """F.interpolate with mode "nearest", in the dtype of x: it copies values, but autocast would do that in float32."""
+    if not autocast_enabled(x.device):
+        return F.interpolate(x, size=size, mode="nearest")
+    with torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(x, size=size, mode="nearest")
+
+
+def spatial_mean(x: Tensor) -> Tensor:
+    """Mean [N, C] over the positions of maps [N, C, H, W]; the gradient has the memory format of the maps.
+
+    x.mean((2, 3)) computes the same numbers, but its gradient is never channels_last.
+    """
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return x.movedim(1, -1).flatten(1, 2).mean(1) if last else x.mean(dim=(2, 3))
 
 
 def linear(in_features: int, out_features: int, std: float | None = None) -> nn.Linear:

@@ -11,7 +11,7 @@ from rpcnn.box_convention import EDGES, BoxConvention
 from rpcnn.labels import IGNORE
 
 from .boxes import draw
-from .layers import GroupNorm, conv_gn
+from .layers import GroupNorm, conv_gn, spatial_mean
 from .parsing_targets import crop_parsing
 
 
@@ -32,7 +32,7 @@ class ASPP(nn.Module):
         self.out_channels = channels * (1 + len(self.branches))
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = self.pooled(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
+        pooled = self.pooled(spatial_mean(x)[:, :, None, None]).expand(-1, -1, *x.shape[2:])
         return torch.cat([pooled, *(branch(x) for branch in self.branches)], dim=1)
 
 
@@ -49,10 +49,11 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = F.max_pool2d(x, 2)
-        query = self.query(x).flatten(2).transpose(1, 2)  # [R, H W, C]
-        key, value = (conv(pooled).flatten(2).transpose(1, 2) for conv in (self.key, self.value))  # [R, H W / 4, C]
+        # [R, 1 head, H W or H W / 4, C]: fused kernels take 4 dimensions; PyTorch's memory-efficient one takes C = 512.
+        rows = lambda maps: maps.flatten(2).transpose(1, 2)[:, None]
+        query, key, value = rows(self.query(x)), rows(self.key(pooled)), rows(self.value(pooled))
         attended = F.scaled_dot_product_attention(query, key, value)  # scaled by 1 / sqrt(C)
-        attended = attended.transpose(1, 2).unflatten(2, x.shape[-2:])
+        attended = attended[:, 0].transpose(1, 2).unflatten(2, x.shape[-2:])
         return self.norm(self.out(attended), residual=x)
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import ConvReLU, channel_softmax, linear
+from .layers import ConvReLU, channel_softmax, linear, spatial_mean
 
 
 class PRSN(nn.Module):
@@ -62,7 +62,7 @@ class PRSN(nn.Module):
         if feature.is_contiguous(memory_format=torch.channels_last):  # cat would copy the feature to the other layout
             maps = maps.contiguous(memory_format=torch.channels_last)
         x = self.conv2(self.conv1(torch.cat([feature, maps], dim=1)))
-        x = x.mean(dim=(2, 3))
+        x = spatial_mean(x)
         for fc in (self.fc1, self.fc2):
             x = F.relu(fc(x), inplace=True)
         return self.iou(x)[:, 0].float()

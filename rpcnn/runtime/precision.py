@@ -14,6 +14,11 @@ def autocast_dtype(precision: str, device: torch.device, training: bool) -> torc
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
+def autocast_enabled(device: torch.device) -> bool:
+    """Whether autocast is on for this type of device; False for types without autocast, such as meta."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     """The autocast context for this dtype; disabled if it is None."""
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)

@@ -98,6 +98,88 @@ def test_a_copy_applies_its_own_norms():
     assert torch.equal(fused(x), before)
 
 
+def frozen_pair():
+    """A convolution without gradient and its norm, after a first call."""
+    pair = fuse(randomized(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1, bias=False), FrozenBatchNorm2d(4))))
+    pair.requires_grad_(False)(torch.ones(1, 3, 2, 2))
+    return pair
+
+
+def plain_output(pair, x):
+    conv, norm = pair
+    return FrozenBatchNorm2d.forward(norm, torch.nn.functional.conv2d(x, conv.weight))
+
+
+def test_what_is_frozen_is_folded_once():
+    conv = frozen_pair()[0]
+    weight, bias = conv.folded()
+    assert conv.folded()[0] is weight and conv.folded()[1] is bias
+    with torch.inference_mode():
+        assert conv.folded()[0] is weight
+
+
+CHANGES = {
+    "load_state_dict": lambda pair: pair.load_state_dict({k: 2 * v for k, v in pair.state_dict().items()}),
+    "assign": lambda pair: pair.load_state_dict({k: 2 * v for k, v in pair.state_dict().items()}, assign=True),
+    "in place": lambda pair: torch.nn.init.constant_(pair[0].weight, 3.0),
+    "norm": lambda pair: torch.nn.init.constant_(pair[1].weight, 3.0),
+    "shift": lambda pair: torch.nn.init.constant_(pair[1].bias, 3.0),
+    "data": lambda pair: setattr(pair[0].weight, "data", 3 * pair[0].weight.data),
+    "data in place": lambda pair: (pair[0].weight.data.mul_(3), pair.eval()),
+    "to": lambda pair: pair.double().float().to(memory_format=torch.channels_last),
+    "replace": lambda pair: setattr(pair[0], "weight", torch.nn.Parameter(3 * pair[0].weight.detach())),
+    "copy": lambda pair: torch.nn.init.constant_(copy.deepcopy(pair)[0].weight, 3.0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_weights_is_noticed(change):
+    pair, x = frozen_pair(), torch.randn(1, 3, 5, 5)
+    CHANGES[change](pair)
+    torch.testing.assert_close(pair(x), plain_output(pair, x))
+
+
+def test_an_optimizer_step_between_predictions_is_noticed():
+    pair, x = frozen_pair(), torch.randn(1, 3, 5, 5)
+    pair[0].requires_grad_(True)
+    optimizer = torch.optim.SGD([pair[0].weight], lr=1.0)
+    for _ in range(2):
+        with torch.no_grad():
+            torch.testing.assert_close(pair(x), plain_output(pair, x))
+        pair(x).sum().backward()
+        optimizer.step()
+
+
+def test_weights_of_a_function_call_are_not_kept():
+    pair, x = frozen_pair(), torch.randn(1, 3, 5, 5)
+    others = {name: 2 * value for name, value in pair.named_parameters()}
+    assert not torch.equal(torch.func.functional_call(pair, others, (x,)), pair(x))
+    torch.testing.assert_close(pair(x), plain_output(pair, x))
+
+
+def test_what_is_kept_is_neither_saved_nor_copied(tmp_path):
+    pair = frozen_pair()
+    torch.save(pair, tmp_path / "pair.pt")
+    for other in (copy.deepcopy(pair), torch.load(tmp_path / "pair.pt", weights_only=False)):
+        assert all(kept.result is None for kept in other[0].kept)
+
+
+@pytest.mark.parametrize("trained", [(), ("0.weight",), ("1.weight",), ("0.weight", "1.bias")], ids=str)
+def test_folding_under_autocast_rounds_once(trained):
+    pair, x = frozen_pair(), torch.randn(2, 3, 5, 5)
+    for name in trained:
+        pair.get_parameter(name).requires_grad_(True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = pair(x)
+        weight = pair[0].weight * pair[1].weight[:, None, None, None]
+        expected = torch.nn.functional.conv2d(x, weight, pair[1].bias)
+    assert y.dtype == torch.bfloat16 and torch.equal(y, expected)
+    parameters = [pair.get_parameter(name) for name in trained]
+    if trained:
+        got, want = (torch.autograd.grad(out.float().square().sum(), parameters) for out in (y, expected))
+        assert all(g.dtype == torch.float32 for g in got) and all(map(torch.equal, got, want))
+
+
 @pytest.mark.parametrize("place", ["1", "0.downsample"])
 def test_a_hook_keeps_the_map_that_it_saw(place):
     stage = fuse(backbone("resnet50", width=0.25)).eval().body.layer1
