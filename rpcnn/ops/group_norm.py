@@ -124,8 +124,8 @@ def _double_backward(ctx, *grads):
 
 def _example(small: bool) -> Example:
     level, ramp = pyramid(small)[0], torch.linspace(-0.5, 0.5, 32 if small else 256)
-    arguments = {"input": level, "num_groups": 32, "weight": 1 + ramp, "bias": ramp, "relu": True}
-    arguments["residual"] = level.flip(3)
+    arguments = {"input": level, "num_groups": 32, "weight": 1 + ramp, "bias": ramp, "eps": 1e-5}
+    arguments |= {"relu": True, "residual": level.flip(3)}
     return Example(group_norm, group_norm_reference, arguments, maps=("input", "residual"))
 
 
