@@ -2,7 +2,7 @@
 #include <cstdint>
 
 #include "common.h"
-#include "roi_align_kernel.cuh"
+#include "roi_align_backward_kernel.cuh"
 
 namespace rpcnn {
 namespace {
@@ -22,7 +22,7 @@ void check(const char* op, const Tensor& boxes, const Scales& scales, const RoiR
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 5 && boxes.is_cuda() &&
                       (boxes.scalar_type() == ScalarType::Float || boxes.scalar_type() == ScalarType::Double),
                   op, ": boxes must be float32 or float64 [R, 5] on the GPU");
-  constexpr int64_t kMostBoxes = INT32_MAX - kBlock;
+  constexpr int64_t kMostBoxes = INT32_MAX - kSearch;
   STD_TORCH_CHECK(boxes.size(0) <= kMostBoxes, op, ": at most ", kMostBoxes, " boxes are wanted, got ", boxes.size(0));
   STD_TORCH_CHECK(rule.height > 0 && rule.width > 0 && rule.height <= 32767 && rule.width <= 32767, op,
                   ": output height and width must lie in 1..32767");
@@ -104,6 +104,8 @@ std::vector<Tensor> unpool(const char* op, const Tensor& grad, const Tensor& box
   for (size_t l = 0; l < heights.size(); ++l)
     tiles += batch * (heights[l] / kTileRows + 1) * (widths[l] / kTileColumns + 1);
   STD_TORCH_CHECK(tiles * (grad.size(1) / 32 + 1) <= INT32_MAX, op, ": maps are too large for one launch");
+  const int64_t box = grad.size(1) * rule.height * rule.width;
+  STD_TORCH_CHECK(box <= UINT32_MAX, op, ": a box's output must have fewer than 2^32 numbers, got ", box);
   OnDeviceOf device(grad);
   std::vector<Tensor> outputs;
   for (size_t l = 0; l < heights.size(); ++l)
@@ -114,7 +116,7 @@ std::vector<Tensor> unpool(const char* op, const Tensor& grad, const Tensor& box
   dispatch(op, grad.scalar_type(), boxes.scalar_type(), [&](auto type, auto geometry) {
     using T = decltype(type);
     using G = decltype(geometry);
-    Tensor scratch = empty_like_device(grad, {RoiReaches<G>::bytes(R)}, ScalarType::Byte);
+    Tensor scratch = empty_like_device(grad, {RoiReaches<T, G>::bytes(R, rule)}, ScalarType::Byte);
     launch_roi_align_backward<T, G>(map_table<T>(outputs, scales, channels_last), data<G>(rows), R, rule,
                                     data<T>(source), scratch.mutable_data_ptr(), device.stream);
   });

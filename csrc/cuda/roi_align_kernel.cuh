@@ -1,26 +1,33 @@
-// roi_align and multilevel_roi_align: the mean of bilinear samples in each cell of a grid over each box, and its
-// adjoint.
+// roi_align and multilevel_roi_align: the mean of bilinear samples in each cell of a grid over each box.
 //
-// Fewest bytes: the touched part of the maps read once and the output written once; backward: the gradient read once,
-// every map gradient written once. All levels are one launch; each box finds its level by itself.
+// Fewest bytes: the touched part of the maps read once and the output written once. All levels are one launch; each box
+// finds its level by itself.
 //
-// A thread works on several channels of one place (channels.cuh), so that a sample's tap is computed once for all of
-// them.
-// Forward: a place is a cell; a block takes up to 8 × 8 cells of one box. Half a warp lists the pixels that the tile's
-// rows and columns of cells read, with their weights: samples are separable, and those that hit one pixel are merged.
-// Backward: a place is a pixel; a block takes a tile of pixels, goes through the boxes kBlock at a time, lists those
-// that reach the tile (in order: a ballot per warp), tabulates their cells' weights on the tile's rows and columns, and
-// gathers: no atomics, no zero fill, every element written once, the same sum in the same order at every run. A first
-// small kernel places the boxes.
+// A block takes up to 8 × 8 cells of one box, so that a 7 × 7 box is one block for each piece of the channels. Samples
+// are separable: half a warp lists for each row and column of cells the pixels that it reads and their weights, samples
+// that hit one pixel merged. Then each thread sums several channels (channels.cuh) of a cell over its rows and columns
+// of pixels, four columns at a time. A cell that reads more than 64 pixels along an axis (adaptive sampling of a large
+// box) does not fit the tables: its samples are computed one by one.
+//
+// Ladder, instructions of a warp on sm_90 from SASS, for 16-byte packs with channels innermost. Estimates are for an
+// H100 at four instructions a cycle, none is measured. 7 × 7 cells of 2 × 2 samples:
+//   each thread computes its samples' taps     120 a sample, 194 in bfloat16; 770 and 1,090 a cell
+//   tables, 64-bit offsets of elements          49 for the four pixels of one sample, 106
+//   32-bit offsets of packs                     38, 106; the packs' address as an element's: the compiler added 3 more
+//                                               64-bit sums to each load
+//   as compiled now (two or four rows at once)  35, 90; a cell of 16 pixels 207 and 430, a cell of 9 about 170 and 340
+// Four blocks a multiprocessor instead of three spilled registers. Issue, before and now, against the bytes from L2:
+//   512 boxes, P2 of two 800 × 1216 images, 256 channels, float32    42, 13 us    60 to 75 us (DRAM 45)
+//   the same in bfloat16                                             30, 13 us    38 us (DRAM 22)
+//   1,024 boxes on five levels, float32                              84, 24 us    70 to 90 us (DRAM 65)
+//   32 boxes of 32 × 32 cells on P2, float32                         55, 13 us    47 us (DRAM)
+// Now the caches limit; before, float32 waited for both and bfloat16 for issue.
 #pragma once
 
 #include "../geometry/roi.h"
 #include "channels.cuh"
 
 namespace rpcnn {
-
-constexpr int kTileRows = 8;     // pixel rows of a backward tile, one per warp
-constexpr int kTileColumns = 4;  // pixels of a thread there, where channels are innermost
 
 template <typename T>
 struct RoiMaps {
@@ -69,7 +76,7 @@ constexpr int kStep = 4;         // of them along x that a thread reads before i
 
 // A pixel that a cell reads along one axis.
 template <typename A>
-struct PixelWeight {
+struct alignas(2 * sizeof(A)) PixelWeight {
   unsigned offset;  // from the image's first pixel, in packs of V channels
   A weight;
 };
@@ -216,222 +223,6 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<G>(kInnermost ? 3 : 2)
   }
 }
 
-// For every box its placement on its level, its map (level × N + image) and the pixels [top, bottom) × [left, right)
-// that it reads. Every block of the backward tests every box; with separate arrays a test reads 4 to 20 bytes.
-template <typename G>
-struct RoiReaches {
-  PlacedRoi<G>* placed;
-  int *map, *top, *bottom, *left, *right;
-
-  static int64_t bytes(int64_t R) { return R * int64_t(sizeof(PlacedRoi<G>) + 5 * sizeof(int)); }
-  RoiReaches(void* scratch, int64_t R)
-      : placed(static_cast<PlacedRoi<G>*>(scratch)),
-        map(reinterpret_cast<int*>(placed + R)),
-        top(map + R),
-        bottom(top + R),
-        left(bottom + R),
-        right(left + R) {}
-};
-
-template <typename G>
-RPCNN_HOST_DEVICE void axis_reach(const RoiAxis<G>& axis, int64_t cells, int64_t size, int* low, int* high) {
-  *low = *high = 0;
-  if (axis.samples == 0) return;
-  double a = double(axis.start), b = double(axis.start) + double(axis.bin) * double(cells);
-  if (a > b) {
-    const double c = a;
-    a = b, b = c;
-  }
-  a = std::floor(a) - 1.0, b = std::ceil(b) + 2.0;  // a sample reads two pixels; 1 more for rounding
-  const double limit = double(size);
-  *low = static_cast<int>(a < 0 ? 0.0 : (a > limit ? limit : a));
-  *high = static_cast<int>(b < 0 ? 0.0 : (b > limit ? limit : b));
-}
-
-template <typename T, typename G>
-__global__ void roi_reach_kernel(RoiMaps<T> maps, const G* boxes, int64_t R, RoiRule rule, RoiReaches<G> reaches) {
-  const int64_t stride = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t r = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; r < R; r += stride) {
-    const PlacedRoi<G> roi = place_roi(boxes + r * 5, maps, rule);
-    axis_reach(roi.y, rule.height, maps.H[roi.level], &reaches.top[r], &reaches.bottom[r]);
-    axis_reach(roi.x, rule.width, maps.W[roi.level], &reaches.left[r], &reaches.right[r]);
-    reaches.map[r] = static_cast<int>(roi.level * maps.N + roi.image);
-    reaches.placed[r] = roi;
-  }
-}
-
-constexpr int kFewSamples = 8;  // up to this number, test each sample: the search needs divisions in double
-
-// The sum of the weights that a cell's samples give a pixel; 0 beyond the last cell.
-template <typename G>
-RPCNN_HOST_DEVICE G cell_weight(const RoiAxis<G>& axis, int64_t cell, int64_t cells, int64_t pixel, int64_t size) {
-  if (cell >= cells) return G(0);
-  int64_t first = 0, last = axis.samples;
-  if (axis.samples > kFewSamples) {
-    roi_samples_at(axis, cells, pixel, size, &first, &last);
-    const int64_t begin = cell * axis.samples;
-    first = first > begin ? first - begin : 0;
-    last = last - begin < axis.samples ? last - begin : axis.samples;
-  }
-  G sum = 0;
-  for (int64_t k = first; k < last; ++k) {
-    const Tap<G> t = roi_tap(axis.position(cell, k), size);
-    sum += (t.lo == pixel ? t.w_lo : G(0)) + (t.hi == pixel ? t.w_hi : G(0));
-  }
-  return sum;
-}
-
-constexpr int kGroup = 4;   // boxes whose weights a block tabulates at once
-constexpr int kCells = 32;  // of their cells along an axis at a time
-
-// The weights of a box's cells on the rows and columns of a tile: samples are separable.
-template <typename A, int kColumns>
-struct RoiWeights {
-  A rows[kTileRows][kCells + 1], columns[kColumns][kCells + 1];  // padded by one: no two lanes use one bank
-};
-
-// Tiles of all images of all levels, level by level.
-struct RoiTiles {
-  int64_t begin[kMaxLevels + 1], columns[kMaxLevels], rows[kMaxLevels];
-};
-
-// One of them.
-struct RoiTile {
-  int64_t image;
-  int level, map, top, left;
-};
-
-RPCNN_HOST_DEVICE RoiTile tile_of(const RoiTiles& tiles, int64_t images, int64_t index, int width) {
-  RoiTile tile{};
-  while (index >= tiles.begin[tile.level + 1]) ++tile.level;
-  index -= tiles.begin[tile.level];
-  const int64_t row = index / tiles.columns[tile.level];
-  tile.left = static_cast<int>(index - row * tiles.columns[tile.level]) * width;
-  tile.image = row / tiles.rows[tile.level];
-  tile.map = static_cast<int>(tile.level * images + tile.image);
-  tile.top = static_cast<int>(row - tile.image * tiles.rows[tile.level]) * kTileRows;
-  return tile;
-}
-
-// Resident blocks of the backward with 16-byte packs; compiled for three on Blackwell, nvcc spills registers.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr int kResidentPacks = 2;
-#else
-constexpr int kResidentPacks = 3;
-#endif
-
-// Grid: tiles × pieces of the channels.
-template <typename T, typename G, int V, bool kInnermost>
-__global__ void __launch_bounds__(kBlock, resident_blocks<G>((kInnermost && (V == 2 || V == 4)) ? kResidentPacks : 2))
-    roi_align_backward_kernel(RoiMaps<T> maps, RoiTiles tiles, RoiReaches<G> reaches, int R, RoiRule rule,
-                              const T* grad) {
-  using A = device_accumulate_t<T>;
-  using Own = Channels<T, V, kInnermost>;
-  using L = WarpMapping<V, kInnermost>;
-  constexpr int kPixels = kInnermost ? kTileColumns : 1, kColumns = kInnermost ? kTileColumns : 32;
-  using Weights = RoiWeights<A, kColumns>;
-  SIMT_SHARED(Weights, weights, [kGroup]);
-  SIMT_SHARED(int, listed, [kBlock]);
-  SIMT_SHARED(int, counts, [kBlock / 32]);
-  SIMT_SHARED(RoiTile, own_tile, [1]);  // in shared memory to save registers
-  const int lane = threadIdx.x, warp = threadIdx.y;
-  const int height = int(rule.height), width = int(rule.width), cells = height * width;
-  const int C = static_cast<int>(maps.C);
-  if (threadIdx.x == 0 && threadIdx.y == 0) own_tile[0] = tile_of(tiles, maps.N, blockIdx.x / L::pieces(C), kColumns);
-  __syncthreads();
-  const RoiTile& tile = own_tile[0];
-  // With channels innermost each warp takes one row of the tile; with planes every thread takes all rows in turn.
-  const int c = static_cast<int>(blockIdx.x % L::pieces(C)) * L::kChannels + L::channel(threadIdx);
-  constexpr int kTurns = kInnermost ? 1 : kTileRows;
-  A sum[kTurns][kPixels][V] = {};
-  for (int base = 0; base < R; base += kBlock) {
-    const int mine = base + warp * 32 + lane;
-    const bool hit = mine < R && reaches.map[mine] == tile.map && reaches.top[mine] < tile.top + kTileRows &&
-                     reaches.bottom[mine] > tile.top && reaches.left[mine] < tile.left + kColumns &&
-                     reaches.right[mine] > tile.left;
-    const unsigned hits = __ballot_sync(~0u, hit);
-    if (lane == 0) counts[warp] = __popc(hits);
-    __syncthreads();
-    int offset = 0, total = 0;
-    for (int w = 0; w < kBlock / 32; ++w) {
-      if (w < warp) offset += counts[w];
-      total += counts[w];
-    }
-    if (hit) listed[offset + __popc(hits & ((1u << lane) - 1))] = mine;
-    __syncthreads();
-    for (int first = 0; first < total; first += kGroup)
-      for (int p0 = 0; p0 < height; p0 += kCells)
-        for (int q0 = 0; q0 < width; q0 += kCells) {
-          const int members = total - first < kGroup ? total - first : kGroup;
-          const int share = kBlock / kGroup, thread = warp * 32 + lane, own = thread / share;
-          if (own < members) {
-            const PlacedRoi<G>& roi = reaches.placed[listed[first + own]];
-            const G mean = G(1) / (G(roi.y.samples) * G(roi.x.samples));
-            for (int i = thread % share; i < (kTileRows + kColumns) * kCells; i += share) {
-              const int line = i / kCells, k = i % kCells;
-              if (line < kTileRows) {
-                weights[own].rows[line][k] =
-                    A(cell_weight(roi.y, p0 + k, height, tile.top + line, maps.H[tile.level]) * mean);
-              } else {
-                const int x = line - kTileRows;
-                weights[own].columns[x][k] = A(cell_weight(roi.x, q0 + k, width, tile.left + x, maps.W[tile.level]));
-              }
-            }
-          }
-          __syncthreads();
-          for (int m = 0; c < C && m < members; ++m) {
-            const T* source = grad + int64_t(listed[first + m]) * C * cells;
-            const int p_end = height - p0 < kCells ? height - p0 : kCells;
-            const int q_end = width - q0 < kCells ? width - q0 : kCells;
-            for (int p = 0; p < p_end; ++p) {
-              A wy[kTurns];
-              bool any = false;
-#pragma unroll
-              for (int turn = 0; turn < kTurns; ++turn) {
-                wy[turn] = weights[m].rows[kInnermost ? warp : turn][p];
-                any = any || wy[turn] != A(0);
-              }
-              if (!any) continue;
-              for (int q = 0; q < q_end; ++q) {
-                A wx[kPixels];
-                bool some = false;
-#pragma unroll
-                for (int j = 0; j < kPixels; ++j) {
-                  wx[j] = weights[m].columns[kInnermost ? j : lane][q];
-                  some = some || wx[j] != A(0);
-                }
-                if (!some) continue;
-                A value[V];
-                Own::load(source, (p0 + p) * width + q0 + q, cells, c, C, value);
-#pragma unroll
-                for (int turn = 0; turn < kTurns; ++turn)
-#pragma unroll
-                  for (int j = 0; j < kPixels; ++j) {
-                    const A w = wy[turn] * wx[j];
-                    if (w == A(0)) continue;  // 0 · NaN and 0 · ∞ are NaN
-#pragma unroll
-                    for (int k = 0; k < V; ++k) sum[turn][j][k] += w * value[k];
-                  }
-              }
-            }
-          }
-          __syncthreads();
-        }
-  }
-  if (c >= C) return;
-  const int64_t H = maps.H[tile.level], W = maps.W[tile.level];
-  T* image = maps.map[tile.level] + tile.image * C * H * W;
-#pragma unroll
-  for (int turn = 0; turn < kTurns; ++turn) {
-    const int64_t y = tile.top + (kInnermost ? warp : turn);
-#pragma unroll
-    for (int j = 0; j < kPixels; ++j) {
-      const int64_t x = tile.left + (kInnermost ? j : lane);
-      if (y < H && x < W) Own::store(image, y * W + x, H * W, c, C, sum[turn][j]);
-    }
-  }
-}
-
 template <typename T>
 bool packs_whole(const RoiMaps<T>& maps, const void* pooled) {
   bool whole = packs_divide<T>(maps.C) && starts_pack(pooled);
@@ -450,29 +241,6 @@ void launch_roi_align(const RoiMaps<T>& maps, const G* boxes, int64_t R, const R
     const int64_t tiles = ((rule.height + kCellTile - 1) / kCellTile) * ((rule.width + kCellTile - 1) / kCellTile);
     const dim3 grid(static_cast<unsigned>(R), grid_size(tiles), grid_size(maps.C, L::kChannels));
     SIMT_LAUNCH((roi_align_kernel<T, G, V, kInnermost>), grid, dim3(32, 8), 0, stream, maps, boxes, rule, out);
-  });
-}
-
-// scratch: RoiReaches<G>::bytes(R), aligned as PlacedRoi is. R below 2³¹ − kBlock: threads step past it.
-template <typename T, typename G>
-void launch_roi_align_backward(const RoiMaps<T>& maps, const G* boxes, int64_t R, const RoiRule& rule, const T* grad,
-                               void* scratch, Stream stream) {
-  const RoiReaches<G> reaches(scratch, R);
-  if (R) SIMT_LAUNCH((roi_reach_kernel<T, G>), blocks_for(R), kBlock, 0, stream, maps, boxes, R, rule, reaches);
-  choose_channels<T>(maps.channels_last, packs_whole(maps, grad), [&](auto v, auto innermost) {
-    constexpr int V = decltype(v)::value;
-    constexpr bool kInnermost = decltype(innermost)::value;
-    constexpr int64_t kColumns = kInnermost ? kTileColumns : 32;
-    RoiTiles tiles{};
-    for (int l = 0; l < maps.levels; ++l) {
-      tiles.columns[l] = (maps.W[l] + kColumns - 1) / kColumns;
-      tiles.rows[l] = (maps.H[l] + kTileRows - 1) / kTileRows;
-      tiles.begin[l + 1] = tiles.begin[l] + maps.N * tiles.rows[l] * tiles.columns[l];
-    }
-    const int64_t blocks = tiles.begin[maps.levels] * WarpMapping<V, kInnermost>::pieces(maps.C);
-    if (blocks)
-      SIMT_LAUNCH((roi_align_backward_kernel<T, G, V, kInnermost>), static_cast<unsigned>(blocks), dim3(32, 8), 0,
-                  stream, maps, tiles, reaches, static_cast<int>(R), rule, grad);
   });
 }
 

@@ -90,16 +90,16 @@ RPCNN_HOST_DEVICE void roi_samples_inside(const RoiAxis<T>& axis, int64_t cell, 
   if (*last < *first) *last = *first;
 }
 
-// The samples [first, last) of the whole axis, counted over all its cells, that can read a pixel: those within one
-// pixel of it, or clamped to it from outside the map. A few more at both ends; roi_tap gives their weight on it,
-// perhaps 0.
+// The samples [first, last) of the whole axis, counted over all its cells, that can read the pixels [begin, end): those
+// within one pixel of them, or clamped to them from outside the map. A few more at both ends; roi_tap gives their
+// weights, perhaps 0.
 template <typename T>
-RPCNN_HOST_DEVICE void roi_samples_at(const RoiAxis<T>& axis, int64_t cells, int64_t pixel, int64_t size,
+RPCNN_HOST_DEVICE void roi_samples_at(const RoiAxis<T>& axis, int64_t cells, int64_t begin, int64_t end, int64_t size,
                                       int64_t* first, int64_t* last) {
   const double count = double(cells) * double(axis.samples);
   *first = *last = 0;
   if (!(count > 0)) return;
-  double low = pixel == 0 ? -1.0 : double(pixel) - 1.0, high = pixel == size - 1 ? double(size) : double(pixel) + 1.0;
+  const double low = double(begin) - 1.0, high = double(end < size ? end : size);
   const double pitch = double(axis.bin) / double(axis.samples);
   if (pitch == 0) {  // every sample lies at the start
     if (double(axis.start) >= low && double(axis.start) <= high) *last = static_cast<int64_t>(count);

@@ -41,30 +41,50 @@ class Mutant:
         path.write_text(head + self.new + tail)
 
 
-ROI, NMS, MIOU = "cuda/roi_align_kernel.cuh", "cuda/nms_kernel.cuh", "cuda/parsing_miou_kernel.cuh"
+ROI, ROI_BACK = "cuda/roi_align_kernel.cuh", "cuda/roi_align_backward_kernel.cuh"
+NMS, MIOU = "cuda/nms_kernel.cuh", "cuda/parsing_miou_kernel.cuh"
 PASTE, GSE, SUM = "cuda/paste_parsing_kernel.cuh", "cuda/gse_fuse_kernel.cuh", "cuda/pyramid_sum_kernel.cuh"
 NORM = "cuda/group_norm_kernel.cuh"
 DOWN, CHANNELS = "cuda/downsample_add_kernel.cuh", "cuda/channels.cuh"
 AXIS, BOX = "geometry/interpolate.h", "geometry/boxes.h"
 MUTANTS = [
-    *(Mutant("roi_align", f"barrier {i + 1} dropped", ROI, BARRIER, NOTHING, i) for i in range(6)),
+    *(Mutant("roi_align", f"barrier {i + 1} dropped", ROI, BARRIER, NOTHING, i) for i in range(2)),
+    Mutant("roi_align", "level 0 for every box", ROI, "if (maps.levels > 1)", "if (maps.levels > 9)"),
+    Mutant(
+        "roi_align", "tables for any number of pixels", ROI, "return axis.samples <= kCellPixels / 2", "return true"
+    ),
+    Mutant("roi_align", "pixels of weight 0 listed", ROI, "if (weight == A(0)) continue;", ""),
     Mutant(
         "roi_align",
-        "half of a tile not reached",
+        "lists filled up with another pixel",
         ROI,
-        "reaches.top[mine] < tile.top + kTileRows",
-        "reaches.top[mine] < tile.top + 4",
+        "{list[0].offset, A(0)}",
+        "{list[0].offset + step, A(0)}",
     ),
-    Mutant("roi_align", "list of boxes too short", ROI, "listed, [kBlock]", "listed, [kBlock / 8]"),
-    Mutant("roi_align", "rank in the list off by one", ROI, "(1u << lane) - 1", "(2u << lane) - 1"),
-    Mutant("roi_align", "weights table one row short", ROI, "A rows[kTileRows]", "A rows[kTileRows - 1]"),
-    Mutant("roi_align", "level 0 for every box", ROI, "if (maps.levels > 1)", "if (maps.levels > 9)"),
-    Mutant("roi_align", "taps exchanged", ROI, "start + x.hi", "start + x.lo"),
-    Mutant("roi_align", "weight 0 times NaN added", ROI, "if (w == A(0)) continue;", ""),
-    Mutant("roi_align", "mean left out", ROI, "sum[k] *= mean", "sum[k] *= A(1)"),
+    Mutant("roi_align", "first channels for every lane", ROI, "packs[own + y.offset", "packs[y.offset"),
+    Mutant("roi_align", "first column of tiles", ROI, "tile % across * kCellTile", "0"),
+    Mutant("roi_align", "mean left out", ROI, "A(axis.samples > 0 ? axis.samples : 1)", "A(1)"),
+    Mutant("roi_align", "taps exchanged without tables", ROI, "tap & 1 ? x.hi : x.lo", "tap & 1 ? x.lo : x.hi"),
+    *(Mutant("roi_align", f"backward: barrier {i + 1} dropped", ROI_BACK, BARRIER, NOTHING, i) for i in range(5)),
+    Mutant("roi_align", "last of a box's tiles not reached", ROI_BACK, "side - *first + 1", "side - *first"),
+    Mutant("roi_align", "list of boxes too short", ROI_BACK, "listed, [kSearch]", "listed, [kSearch / 64]"),
+    Mutant("roi_align", "rank in the list off by one", ROI_BACK, "at = end - __popc(hits)", "at = end"),
+    Mutant("roi_align", "weights table one row short", ROI_BACK, "A rows[kTileRows]", "A rows[kTileRows - 1]"),
+    Mutant("roi_align", "too many samples listed", ROI_BACK, "axis.samples <= kStep / 2", "axis.samples <= kStep"),
+    Mutant("roi_align", "cells of another axis", ROI_BACK, ">> (lane - k)", ">> 0"),
+    Mutant("roi_align", "rows of another map", ROI_BACK, "tiles.first_row[l] + rows", "tiles.first_row[l]"),
+    Mutant("roi_align", "last cell left out", ROI_BACK, "i_last = 32 - __clz(inner)", "i_last = 31 - __clz(inner)"),
+    *(
+        Mutant("roi_align", f"weight 0 times NaN added, {axis} axis", ROI_BACK, "if (w == A(0)) continue;", "", i)
+        for i, axis in enumerate(("inner", "outer"))
+    ),
     Mutant("roi_align", "channels beyond the last read", CHANNELS, "c + k < C ? A", "c + k < C + V ? A"),
     Mutant("roi_align", "16 bytes moved where C forbids it", CHANNELS, "% 16 == 0;", "% 1 == 0;"),
-    Mutant("roi_align", "sample half a step off", "geometry/roi.h", "(T(sample) + T(0.5))", "(T(sample) + T(1))"),
+    Mutant("roi_align", "halves of a word exchanged", CHANNELS, "word = k % 2 ?", "word = k % 2 == 0 ?"),
+    Mutant("roi_align", "sample half a step off", "geometry/roi.h", "T(sample) + T(0.5)", "T(sample) + T(1)"),
+    Mutant(
+        "roi_align", "samples before a pixel left out", "geometry/roi.h", "double(begin) - 1.0", "double(begin) + 3.0"
+    ),
     *(Mutant("nms", f"barrier {i + 1} dropped", NMS, BARRIER, NOTHING, i) for i in range(5)),
     Mutant("nms", "next box not tested", NMS, "? threadIdx.x + 1 : 0", "? threadIdx.x + 2 : 0"),
     Mutant("nms", "limit ignored", NMS, "alive && room; --room", "alive; --room"),

@@ -1,4 +1,4 @@
-#include "roi_align_kernel.cuh"
+#include "roi_align_backward_kernel.cuh"
 
 #include <vector>
 
@@ -38,7 +38,7 @@ SIMT_EXPORT roi_align_backward(int64_t dtype, int64_t N, int64_t C, int64_t leve
   return simt_run_as(dtype, [&](auto type) {
     using T = decltype(type);
     using G = rpcnn::device_accumulate_t<T>;
-    std::vector<double> scratch((rpcnn::RoiReaches<G>::bytes(R) + 7) / 8);
+    std::vector<double> scratch((rpcnn::RoiReaches<T, G>::bytes(R, rule(height, width, ratio, aligned)) + 7) / 8);
     rpcnn::launch_roi_align_backward<T, G>(table<T>(N, C, int(levels), hs, ws, channels_last, maps), as<G>(boxes), R,
                                            rule(height, width, ratio, aligned), as<T>(grad), scratch.data(), nullptr);
   });
