@@ -15,6 +15,29 @@ namespace rpcnn {
 
 constexpr int kPlanes = 4;  // channels of a thread where channels are planes
 
+template <typename T>
+constexpr bool kIsBfloat16 = false;
+#if __has_include(<cuda_bf16.h>)
+template <>
+constexpr bool kIsBfloat16<__nv_bfloat16> = true;
+#endif
+
+// Number k of a pack. A bfloat16 is the upper half of its float: nvcc takes two instructions for the upper half of a
+// word instead of one mask.
+template <typename A, typename T>
+RPCNN_HOST_DEVICE A widened(const T* pack, int k) {
+  if constexpr (kIsBfloat16<T>) {
+    uint32_t word;
+    memcpy(&word, pack + k / 2 * 2, 4);
+    word = k % 2 ? word & 0xffff0000u : word << 16;
+    A value;
+    memcpy(&value, &word, 4);
+    return value;
+  } else {
+    return A(pack[k]);
+  }
+}
+
 // V channels of one place. Innermost: V neighbors in memory, moved in packs of 16 bytes; C is a multiple of V. Planes:
 // those that exist.
 template <typename T, int V, bool kInnermost>
@@ -40,7 +63,7 @@ struct Channels {
         memcpy(reinterpret_cast<char*>(read) + 16 * i, &pack, 16);
       }
 #pragma unroll
-      for (int k = 0; k < V; ++k) value[k] = A(read[k]);
+      for (int k = 0; k < V; ++k) value[k] = widened<A>(read, k);
     } else if constexpr (kInnermost) {
       value[0] = A(image[place * C + c]);
     } else {
