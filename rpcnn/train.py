@@ -146,17 +146,18 @@ def train(config: Config, name: str, device: torch.device) -> pathlib.Path:
         ids = [device.index] if device.type == "cuda" else None
         parallel = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
     parallel.train()
-    loader = make_train_loader(
-        dataset,
-        transform,
-        batch // settings.accumulate,
-        seed=run.seed,
-        start_iteration=iteration * settings.accumulate,
-        num_workers=config.data.workers,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-        pin_memory=device.type == "cuda",
-    )
+    with user_errors():  # a class of the user's may load its images only now
+        loader = make_train_loader(
+            dataset,
+            transform,
+            batch // settings.accumulate,
+            seed=run.seed,
+            start_iteration=iteration * settings.accumulate,
+            num_workers=config.data.workers,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            pin_memory=device.type == "cuda",
+        )
     batches = iter(loader)
     while iteration < settings.iterations:
         iteration += 1

@@ -12,6 +12,7 @@ from rpcnn.config import Options
 
 from .check import check_folder
 from .datasets import detect_dataset, open_split
+from .files import DataFault
 from .loader import make_train_loader
 from .painted.scene import write_cihp
 from .show import contact_sheet
@@ -28,7 +29,7 @@ def check(
 ) -> int:
     """Name every fault of a data set and print its statistics.
 
-    Ends with status 1 if an image has to be left out, 0 otherwise.
+    Ends with status 1 if an image has to be left out or a split has nothing to train on, 0 otherwise.
 
     Args:
         root: Folder of the data set (docs/datasets.md says what it holds).
@@ -44,9 +45,13 @@ def check(
         except FileNotFoundError as missing:
             print(f"{name}: {missing}\n")
             continue
+        except DataFault as fault:
+            print(f"{name}: fault: {fault}\n")
+            checked, faults = checked + 1, faults + 1
+            continue
         print(report.text(), end="\n\n")
         checked += 1
-        faults += len(report.faults)
+        faults += len(report.faults) + bool(report.unusable)
     if not checked:
         raise ValueError(f"{root} holds none of the splits {', '.join(split)}")
     return int(faults > 0)

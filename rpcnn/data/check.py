@@ -1,5 +1,6 @@
 """Checks a data set: lists every fault, and computes statistics of people and parts."""
 
+import logging
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from rpcnn.labels import IGNORE, LabelSet
 
 from .dataset import PeopleDataset
-from .datasets import detect_dataset, open_split
+from .datasets import detect_dataset, make_split
 from .files import DataFault
 
 
@@ -19,14 +20,16 @@ from .files import DataFault
 class Report:
     """The findings on one split.
 
-    `faults` (id, message) are the reasons why images are left out, `notes` (id, message) are suspicious findings on
-    images that are used. `people` counts images by their number of people, `pixels` int64 [K] pixels per class over all
-    person maps, and `images_with` int64 [K] the images in which a class occurs.
+    `faults` (id, message) are the reasons why images are left out, `notes` (id, message) suspicious findings on
+    everything else, and `unusable` says why the split as a whole cannot be trained on. `people` counts images by their
+    number of people, `pixels` int64 [K] pixels per class over all person maps, and `images_with` int64 [K] the images
+    in which a class occurs.
     """
 
     name: str
     labels: LabelSet
     images: int = 0
+    unusable: str = ""
     faults: list[tuple[str, str]] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
     people: Counter = field(default_factory=Counter)
@@ -42,9 +45,10 @@ class Report:
         """Format the report: the findings, then people per image and pixels per class."""
         bad = len({name for name, _ in self.faults})
         lines = [f"{self.name}: {self.images} images, {self.images - bad} usable, {bad} left out"]
+        lines += [f"\nfault: {self.unusable}"] if self.unusable else []
         for title, findings in (
             ("faults: the image is left out", self.faults),
-            ("notes: the image is used", self.notes),
+            ("notes: no image is left out", self.notes),
         ):
             lines += [f"\n{title} ({len(findings)})"] if findings else []
             lines += [f"  {name}: {message}" for name, message in findings]
@@ -86,13 +90,19 @@ def check_folder(root, split: str = "train", name: str = "", options: dict | Non
     pixels of a part without a person and people who may be annotated twice.
 
     Args:
-        root, split, name, options: see :func:`rpcnn.data.datasets.open_split`.
+        root, split, name, options: see :func:`rpcnn.data.datasets.make_split`.
 
     Raises:
-        OSError, ValueError: as `open_split`.
+        OSError, ValueError: as `make_split`.
     """
     name = name or detect_dataset(root)
-    return check_dataset(open_split(root, split, name=name, options=options), f"{name} {split} ({root})")
+    data_log = logging.getLogger("rpcnn.data")
+    level = data_log.level
+    data_log.setLevel(logging.ERROR)  # what a data set warns of is in the report
+    try:
+        return check_dataset(make_split(root, split, name=name, options=options), f"{name} {split} ({root})")
+    finally:
+        data_log.setLevel(level)
 
 
 def check_dataset(dataset: PeopleDataset, title: str) -> Report:
@@ -118,6 +128,12 @@ def check_dataset(dataset: PeopleDataset, title: str) -> Report:
             report.sizes.append(found.size)
             report.pixels += found.pixels
             report.images_with += found.pixels > 0
+    if not report.images:
+        report.unusable = "there are no images"
+    elif not report.sizes:
+        report.unusable = "no image can be used"
+    elif dataset.annotated and not any(report.people):
+        report.unusable = "no image has a person"
     return report
 
 

@@ -27,7 +27,7 @@ class CocoFile:
         ignore: category_id of ignored pixels.
 
     Raises:
-        ValueError: the file is invalid. The message has the file, the key, the expected and the given value.
+        DataFault: the file is invalid. The message has the file, the key, the expected and the given value.
     """
 
     def __init__(self, path: Path, labels: LabelSet, ignore: int):
@@ -35,7 +35,7 @@ class CocoFile:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path}: is not JSON: {error}") from None
+            raise DataFault(f"{path}: is not JSON: {error}") from None
         kinds = {
             "images": {"id": int | str, "file_name": str, "height": int, "width": int},
             "annotations": {"image_id": int | str, "parts": list | None},
@@ -43,29 +43,34 @@ class CocoFile:
         for key, expected in kinds.items():
             entries = record.get(key) if isinstance(record, dict) else None
             if not isinstance(entries, list):
-                raise ValueError(f"{path}: must be an object with a list {key!r}")
+                raise DataFault(f"{path}: must be an object with a list {key!r}")
             for number, entry in enumerate(entries):
                 for name, kind in expected.items():
                     value = entry.get(name) if isinstance(entry, dict) else None
                     if not isinstance(value, kind):
                         kind = getattr(kind, "__name__", kind)
-                        raise ValueError(f"{path}: {key}[{number}].{name} must be {kind}, got {value!r}")
+                        raise DataFault(f"{path}: {key}[{number}].{name} must be {kind}, got {value!r}")
         for category in record.get("categories", []):
             number, name = category.get("id"), category.get("name")
             known = isinstance(number, int) and 0 <= number < self.num_classes
             if number != ignore and (not known or labels.names[number] != name):
                 is_there = repr(labels.names[number]) if known else f"{self.num_classes} names, from 0"
-                raise ValueError(f"{path}: category {number!r} is {name!r}, labels.toml has {is_there}")
+                raise DataFault(f"{path}: category {number!r} is {name!r}, labels.toml has {is_there}")
         self.images = {Path(image["file_name"]).stem: image for image in record["images"]}
         if len(self.images) != len(record["images"]):
-            raise ValueError(f"{path}: file_name without its suffix must be unique for every image")
+            raise DataFault(f"{path}: file_name without its suffix must be unique for every image")
         stems = {image["id"]: stem for stem, image in self.images.items()}
         self.people: dict[str, list] = {stem: [] for stem in self.images}
         """Stem of each image to (annotation number, parts) of each of its people."""
         for number, person in enumerate(record["annotations"]):
             if person["image_id"] not in stems:
-                raise ValueError(f"{path}: annotations[{number}].image_id {person['image_id']!r} is no image's id")
+                raise DataFault(f"{path}: annotations[{number}].image_id {person['image_id']!r} is no image's id")
             self.people[stems[person["image_id"]]].append((number, person.get("parts") or []))
+        if record["annotations"] and not any(parts for people in self.people.values() for _, parts in people):
+            raise DataFault(
+                f"{path}: no annotation has parts, the list of a person's {{category_id, segmentation}}; "
+                "a segmentation of the whole person is not enough"
+            )
 
     def read(self, stem: str, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
         """Make the label map uint8 [H, W] and the person maps uint8 [n, H, W] of an image. Raises DataFault."""

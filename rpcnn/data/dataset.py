@@ -34,9 +34,10 @@ class PeopleDataset(torch.utils.data.Dataset, ABC):
         `rpcnn.data.sample.make_sample` makes it from arrays. Raises :class:`rpcnn.data.files.DataFault` for files that
         cannot be used: training then uses the next image, and evaluation skips the image.
 
-    Everything else has a default that a subclass may override: `splits`, :meth:`detect`, `ids`, `sizes`, `faults`,
-    :meth:`notes`, :meth:`stray` and :meth:`truth`. The defaults of `ids`, `sizes` and `faults` load every image once;
-    override them if that is slow. Each loader process has a copy, so an instance must be small and picklable.
+    Everything else has a default that a subclass may override: `splits`, `annotated`, :meth:`detect`, `ids`, `sizes`,
+    `faults`, :meth:`notes`, :meth:`stray` and :meth:`truth`. The defaults of `ids`, `sizes` and `faults` load every
+    image once; override them if that is slow. Each loader process has a copy, so an instance must be small and
+    picklable.
     """
 
     labels: LabelSet
@@ -44,6 +45,8 @@ class PeopleDataset(torch.utils.data.Dataset, ABC):
     """The names of the splits. Training uses "train", evaluation data.eval_split."""
     layout: str = ""
     """Describes the files that :meth:`detect` looks for."""
+    annotated: bool = True
+    """False for a split whose ground truth is withheld, so that no image has people."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -70,15 +73,18 @@ class PeopleDataset(torch.utils.data.Dataset, ABC):
 
     @functools.cached_property
     def _looked_through(self) -> tuple[list[str], np.ndarray, dict[str, str]]:
-        ids, sizes, faults = [], np.ones((len(self), 2), np.int32), {}
+        ids, sizes, faults, people = [], np.ones((len(self), 2), np.int32), {}, 0
         for index in range(len(self)):
             try:
                 sample = self.load(index)
                 ids.append(sample["id"])
                 sizes[index] = sample["image"].shape[1:]
+                people += len(sample["boxes"])
             except DataFault as fault:
                 ids.append(f"#{index}")
                 faults[ids[-1]] = str(fault)
+        if self.annotated and not people:
+            log.warning("%s: no image has a person", self.labels.name)
         return ids, sizes, faults
 
     @functools.cached_property

@@ -9,6 +9,7 @@ from rpcnn.labels import LabelSet
 
 from .cihp import CIHP
 from .dataset import PeopleDataset
+from .files import DataFault
 from .folder import Folder
 from .lip import LIP
 from .mhp import MHPv2
@@ -51,7 +52,21 @@ def dataset_class(name: str) -> type[PeopleDataset]:
 
 
 def open_split(root: str | Path, split: str, name: str = "", options: dict | None = None, seed: int = 0):
-    """Open a split of a data set.
+    """Open a split of a data set that has images; see :func:`make_split`.
+
+    Raises:
+        DataFault: no image can be used.
+        OSError, ValueError: as `make_split`.
+    """
+    dataset = make_split(root, split, name, options, seed)
+    if not len(dataset):
+        why = f"none of {len(dataset.faults)} images can be used" if dataset.faults else "there are no images"
+        raise DataFault(f"{type(dataset).__name__}: {why} in the split {split} of {root}")
+    return dataset
+
+
+def make_split(root: str | Path, split: str, name: str = "", options: dict | None = None, seed: int = 0):
+    """Make the data set of a split, which may be empty.
 
     Args:
         root: the folder of the data set.

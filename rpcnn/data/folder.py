@@ -7,7 +7,7 @@ import numpy as np
 from rpcnn.labels import LabelSet
 
 from .coco import CocoFile
-from .files import images_in, read_part_and_person_map
+from .files import DataFault, images_in, read_part_and_person_map
 from .index import fingerprint
 from .indexed import IndexedDataset, PersonMaps, notes_on_numbers
 from .labels_file import read_labels_file
@@ -37,8 +37,9 @@ class Folder(IndexedDataset):
         split: train, val or test.
 
     Raises:
-        FileNotFoundError: the images, the annotations or labels.toml are missing.
-        ValueError: unknown split, invalid labels.toml or JSON, or both a JSON and parts/.
+        FileNotFoundError: the images or labels.toml are missing.
+        DataFault: the annotations are missing, an invalid JSON, or both a JSON and parts/.
+        ValueError: unknown split, or invalid labels.toml.
     """
 
     splits = ("train", "val", "test")
@@ -54,7 +55,7 @@ class Folder(IndexedDataset):
             raise FileNotFoundError(f"Folder: no folder {pictures}; root must be the folder that holds {split}/images")
         if json.is_file() == self.parts.is_dir():
             problem = "must not both be there" if json.is_file() else "are both missing"
-            raise (ValueError if json.is_file() else FileNotFoundError)(f"Folder: {self.parts} and {json} {problem}")
+            raise DataFault(f"Folder: {self.parts} and {json} {problem}")
         images = images_in(pictures)
         self.coco = CocoFile(json, labels, self.ignore) if json.is_file() else None
         self.people = people if people.is_dir() else None

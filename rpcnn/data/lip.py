@@ -7,7 +7,7 @@ import numpy as np
 from rpcnn.labelmaps.people import NumberedPersonMaps
 from rpcnn.labels import LIP as LIP_LABELS
 
-from .files import images_in, read_id_list, read_part_and_person_map
+from .files import DataFault, images_in, read_id_list, read_part_and_person_map
 from .index import fingerprint
 from .indexed import IndexedDataset
 
@@ -26,7 +26,8 @@ class LIP(IndexedDataset):
         split: train or val.
 
     Raises:
-        FileNotFoundError: the folders are missing.
+        FileNotFoundError: the images are missing.
+        DataFault: the maps are missing.
         ValueError: unknown split.
     """
 
@@ -38,9 +39,9 @@ class LIP(IndexedDataset):
         root = Path(root)
         self.pictures = _unpacked(root, "TrainVal_images", f"{split}_images")
         self.maps = _unpacked(root, "TrainVal_parsing_annotations", f"{split}_segmentations")
-        for folder in (self.pictures, self.maps):
+        for folder, error in ((self.pictures, FileNotFoundError), (self.maps, DataFault)):
             if not folder.is_dir():
-                raise FileNotFoundError(
+                raise error(
                     f"LIP: no folder {folder}; root must be the folder that holds TrainVal_images and "
                     "TrainVal_parsing_annotations"
                 )

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -78,6 +79,16 @@ def test_a_missing_evaluation_split_is_named_before_training(own, tmp_path):
     with pytest.raises(SystemExit, match=r"rpcnn: Folder: no folder .*test/images"):
         train(["painted", *SMALL, *arguments, "--output", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
+
+
+def test_training_on_no_images_ends_in_one_line(own, tmp_path):
+    shutil.copytree(own, tmp_path / "own")
+    for path in (tmp_path / "own/train/images").iterdir():
+        path.unlink()
+    arguments = ["--data.dataset", "folder", "--data-root", str(tmp_path / "own"), "--output", str(tmp_path / "run")]
+    with pytest.raises(SystemExit, match=r"rpcnn: Folder: there are no images in the split train of .*own") as stop:
+        train(["painted", *SMALL, *arguments])
+    assert stop.value.code == 2
 
 
 def test_a_custom_class_trains_evaluates_and_predicts(tmp_path):

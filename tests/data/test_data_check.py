@@ -2,12 +2,13 @@ import re
 
 import numpy as np
 import pytest
-from helpers.data_trees import cihp_maps, write_cihp_image, write_mhp_image, write_png
+from helpers.data_trees import cihp_maps, write_cihp_image, write_folder_image, write_mhp_image, write_png
 from PIL import Image
 
 from rpcnn.data.__main__ import main
 from rpcnn.data.check import check_folder
 from rpcnn.data.cihp import CIHP
+from rpcnn.data.datasets import open_split
 
 
 @pytest.fixture(autouse=True)
@@ -137,3 +138,41 @@ def test_the_real_sample_is_sound(sample_data):
     for split, images in (("train", 16), ("val", 4)):
         report = check_folder(sample_data / "cihp_sample", split)
         assert report.images == images and not report.faults and not report.notes
+
+
+@pytest.fixture
+def own(tmp_path):
+    for stem in ("a", "b"):
+        write_folder_image(tmp_path / "own", stem, {1: (1, 5, 5, 20, 30)})
+    return tmp_path / "own"
+
+
+def test_a_split_without_annotations_has_status_one(own, capsys):
+    (own / "train/parts").rename(own / "train/masks")
+    assert main(["check", str(own)]) == 1
+    assert re.search(r"^train: fault: Folder: .*parts and .*train.json are both missing", capsys.readouterr().out)
+
+
+def test_a_split_without_images_has_status_one(own, capsys):
+    for path in (own / "train/images").iterdir():
+        path.unlink()
+    assert main(["check", str(own)]) == 1
+    assert "\nfault: there are no images\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=f"^rpcnn: Folder: there are no images in the split train of {own}$"):
+        main(["show", str(own)])
+
+
+def test_a_split_without_people_warns_and_has_status_one(own, capsys, caplog):
+    for path in (own / "train/parts").iterdir():
+        write_png(path, np.zeros((40, 60)))
+    assert main(["check", str(own)]) == 1
+    assert "\nfault: no image has a person\n" in capsys.readouterr().out and not caplog.text
+    open_split(own, "train")
+    assert caplog.text.count("no image in") == 1
+
+
+def test_what_check_lists_is_not_logged_as_well(own, caplog):
+    (own / "train/parts/a.png").unlink()
+    assert main(["check", str(own)]) == 1 and not caplog.text
+    open_split(own, "train")
+    assert "1 of 2 images cannot be used" in caplog.text

@@ -8,7 +8,9 @@ import pytest
 from helpers.data_trees import LABELS_TOML, write_folder_image, write_png
 from pycocotools import mask as codes
 
+from rpcnn.data.__main__ import main
 from rpcnn.data.check import check_folder
+from rpcnn.data.files import DataFault
 from rpcnn.data.folder import Folder
 from rpcnn.data.labels_file import read_labels_file
 from rpcnn.data.transforms import flip_sample
@@ -127,7 +129,7 @@ def test_missing_parts_of_a_folder_are_errors(tree):
         Folder(tree)
     (tree / "train.json").unlink()
     (tree / "train/parts").rename(tree / "train/labels")
-    with pytest.raises(FileNotFoundError, match=r"parts and .*train.json are both missing"):
+    with pytest.raises(DataFault, match=r"parts and .*train.json are both missing"):
         Folder(tree)
     (tree / "labels.toml").unlink()
     with pytest.raises(FileNotFoundError, match=r"labels.toml: does not exist"):
@@ -240,6 +242,16 @@ def test_an_invalid_coco_file_raises(path, value, message, coco_tree):
     (coco_tree / "train.json").write_text(json.dumps(broken(path, value)))
     with pytest.raises(ValueError, match=f"train.json: .*{message}"):
         Folder(coco_tree)
+
+
+def test_people_of_plain_coco_are_no_people_with_parts(coco_tree, capsys):
+    record = coco()
+    for person in record["annotations"]:
+        person.pop("parts", None)
+        person["segmentation"] = [[8, 8, 16, 8, 16, 16]]
+    (coco_tree / "train.json").write_text(json.dumps(record))
+    assert main(["check", str(coco_tree)]) == 1
+    assert f"train: fault: {coco_tree / 'train.json'}: no annotation has parts" in capsys.readouterr().out
 
 
 def test_a_coco_file_that_is_not_json_raises(coco_tree):
