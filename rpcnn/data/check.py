@@ -138,7 +138,7 @@ def check_dataset(dataset: PeopleDataset, title: str) -> Report:
 
 
 def _examine(dataset: PeopleDataset, index: int) -> _Image:
-    sample = dataset.load(index)
+    sample = dataset.checked_load(index)
     person_maps, label_map = sample["person_maps"].numpy(), sample["label_map"].numpy()
     count = lambda labels: np.bincount(labels.ravel(), minlength=256)[: dataset.labels.num_classes].astype(np.int64)
     layers = np.zeros(label_map.shape, np.int32)

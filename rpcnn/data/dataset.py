@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from pathlib import Path
@@ -71,17 +72,35 @@ class PeopleDataset(torch.utils.data.Dataset, ABC):
         if split not in cls.splits:
             raise ValueError(f"{cls.__name__}: split must be one of {', '.join(cls.splits)}, got {split!r}")
 
+    def _name(self, index: int) -> str:
+        """The id of an image without loading it, or #index where the class gives no ids."""
+        has_ids = "ids" in vars(self) or type(self).ids is not PeopleDataset.ids
+        return self.ids[index] if has_ids else f"#{index}"
+
+    def checked_load(self, index: int) -> Sample:
+        """Load the sample at `index`; a bug of :meth:`load` is a ValueError that names the class, image and line."""
+        try:
+            return self.load(index)
+        except DataFault:
+            raise
+        except Exception as error:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            raise ValueError(
+                f"{type(self).__name__}.load: image {self._name(index)}: {type(error).__name__}: {error} "
+                f"({Path(at.filename).name}, line {at.lineno})"
+            ) from error
+
     @functools.cached_property
     def _looked_through(self) -> tuple[list[str], np.ndarray, dict[str, str]]:
         ids, sizes, faults, people = [], np.ones((len(self), 2), np.int32), {}, 0
         for index in range(len(self)):
             try:
-                sample = self.load(index)
+                sample = self.checked_load(index)
                 ids.append(sample["id"])
                 sizes[index] = sample["image"].shape[1:]
                 people += len(sample["boxes"])
             except DataFault as fault:
-                ids.append(f"#{index}")
+                ids.append(self._name(index))
                 faults[ids[-1]] = str(fault)
         if self.annotated and not people:
             log.warning("%s: no image has a person", self.labels.name)
@@ -99,7 +118,7 @@ class PeopleDataset(torch.utils.data.Dataset, ABC):
 
     @functools.cached_property
     def faults(self) -> dict[str, str]:
-        """{id: reason} of images that cannot be used. They may be in `ids` or left out of it."""
+        """{id: reason} of images that cannot be used, #index without an id. They may be in `ids` or left out of it."""
         return self._looked_through[2]
 
     def notes(self, index: int) -> list[str]:
@@ -128,7 +147,7 @@ class PeopleDataset(torch.utils.data.Dataset, ABC):
         for step in range(len(self)):
             here = (index + step) % len(self)
             try:
-                return self.load(here)
+                return self.checked_load(here)
             except DataFault as fault:
                 name = self.ids[here]
                 if name not in warned:

@@ -88,13 +88,21 @@ def make_split(root: str | Path, split: str, name: str = "", options: dict | Non
         signature.bind(root, split, **options)
     except TypeError as error:
         raise ValueError(f"data.options: {cls.__name__}(root, split, …): {error}") from None
-    return cls(Path(root), split, **options)
+    dataset = cls(Path(root), split, **options)
+    _require_label_set(cls, getattr(dataset, "labels", None))
+    return dataset
 
 
 def label_set_of(root: str | Path, name: str, options: dict) -> LabelSet:
     """Return the labels of a data set without reading its images. Raises OSError and ValueError as `open_split`."""
     cls = dataset_class(name)
-    return cls.label_set(Path(root), **check_options(cls, options))
+    return _require_label_set(cls, cls.label_set(Path(root), **check_options(cls, options)))
+
+
+def _require_label_set(cls: type[PeopleDataset], labels) -> LabelSet:
+    if not isinstance(labels, LabelSet):
+        raise ValueError(f"{cls.__name__}: labels must be an rpcnn.labels.LabelSet, got {labels!r}")
+    return labels
 
 
 def check_options(cls: type[PeopleDataset], options: dict) -> dict:

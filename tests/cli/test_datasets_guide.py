@@ -84,6 +84,7 @@ def test_the_class_of_the_guide_names_faults(here):
     write_png(here / "mine/train/0002_parts.png", np.zeros((4, 4)))
     report = check_folder(here / "mine", "train", "my_people:MyPeople")
     assert report.images == 2 and report.people == {2: 1}
+    assert report.faults[0][0] == "0002"
     assert "0002_parts.png: is 4 x 4 pixels, its image 128 x 96" in report.faults[0][1]
     assert len(snippets("python")[0].splitlines()) <= 28
 

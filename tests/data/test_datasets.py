@@ -1,5 +1,7 @@
 """Data sets by name, dotted name and files; their options; and what the base class provides to custom classes."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from rpcnn.config import Config, load_config
 from rpcnn.data.__main__ import main
 from rpcnn.data.check import check_folder
 from rpcnn.data.dataset import PeopleDataset
-from rpcnn.data.datasets import DATASETS, dataset_class, detect_dataset, open_split
+from rpcnn.data.datasets import DATASETS, dataset_class, detect_dataset, label_set_of, open_split
 from rpcnn.data.open import label_set, open_dataset
 from rpcnn.data.painted.dataset import Painted
 from rpcnn.data.sample import make_sample
@@ -137,6 +139,28 @@ def test_missing_painted_data_are_painted(tmp_path):
     stamps = [path.stat().st_mtime_ns for path in images]
     assert len(open_dataset(config, "eval")) == 1
     assert [path.stat().st_mtime_ns for path in images] == stamps
+
+
+@pytest.mark.parametrize("labels", [None, ["Background", "Top"]])
+def test_labels_of_a_class_must_be_a_label_set(labels, tmp_path, monkeypatch):
+    monkeypatch.setattr(Blocks, "labels", labels)
+    message = rf"Blocks: labels must be an rpcnn\.labels\.LabelSet, got {re.escape(repr(labels))}"
+    with pytest.raises(ValueError, match=message):
+        open_split(tmp_path, "train", BLOCKS)
+    with pytest.raises(ValueError, match=message):
+        label_set_of(tmp_path, BLOCKS, {})
+
+
+def test_a_bug_in_load_is_named_with_class_and_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(Blocks, "load", lambda self, index: {}["parts"])
+    with pytest.raises(SystemExit, match=r"^rpcnn: Blocks.load: image #0: KeyError: 'parts' \(test_datasets.py, line"):
+        main(["check", str(tmp_path), "--dataset", BLOCKS])
+
+
+def test_faults_of_a_class_have_the_ids_it_gives(tmp_path):
+    blocks = Blocks(tmp_path, "train", count=3, broken=1)
+    blocks.ids = ["first", "second", "third"]
+    assert blocks.faults == {"second": "block 1 is broken"}
 
 
 def test_a_custom_class_gets_ids_sizes_faults_and_truth(tmp_path, caplog):
