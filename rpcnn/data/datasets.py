@@ -123,17 +123,23 @@ def detect_dataset(root: str | Path) -> str:
     """Detect the data set in `root` by its files and return its name in DATASETS.
 
     Raises:
-        FileNotFoundError: no data set matches. If a folder in `root` has one, the message names the folder.
+        NotADirectoryError: `root` is not a folder.
+        FileNotFoundError: `root` does not exist, or no data set matches. If a folder in `root` has one, the message
+            names the folder.
         ValueError: several data sets match.
     """
     root = Path(root)
+    if not root.exists():
+        raise FileNotFoundError(f"{root} does not exist")
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root} is not a folder")
     found = _detected(root)
     if len(found) > 1:
         raise ValueError(f"{root}: may be {' or '.join(found)}; choose with --dataset")
     if found:
         return found[0]
     looked_for = "; ".join(f"{name}: {cls.layout}" for name, cls in DATASETS.items() if cls.layout)
-    inner = sorted(path for path in root.iterdir() if path.is_dir() and _detected(path)) if root.is_dir() else []
+    inner = sorted(path for path in root.iterdir() if path.is_dir() and _detected(path))
     raise FileNotFoundError(
         f"{root}: holds no data set that is recognized ({looked_for})" + (f"; {inner[0]} does" if inner else "")
     )

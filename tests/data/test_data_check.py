@@ -119,6 +119,14 @@ def test_an_empty_folder_raises(tmp_path):
         main(["show", str(tmp_path)])
 
 
+def test_a_root_that_is_no_folder_is_named_alone(tmp_path):
+    with pytest.raises(SystemExit, match=f"^rpcnn: {tmp_path / 'nope'} does not exist$"):
+        main(["check", str(tmp_path / "nope")])
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=f"^rpcnn: {tmp_path / 'file'} is not a folder$"):
+        main(["show", str(tmp_path / "file")])
+
+
 def test_the_folder_above_a_data_set_names_it(tree):
     with pytest.raises(SystemExit, match=f"; {re.escape(str(tree))} does"):
         main(["show", str(tree.parent)])
