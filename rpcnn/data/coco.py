@@ -1,6 +1,7 @@
 """People and their parts in one JSON file in COCO's style."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,39 +37,38 @@ class CocoFile:
             record = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise DataFault(f"{path}: is not JSON: {error}") from None
-        kinds = {
-            "images": {"id": int | str, "file_name": str, "height": int, "width": int},
-            "annotations": {"image_id": int | str, "parts": list | None},
-        }
-        for key, expected in kinds.items():
-            entries = record.get(key) if isinstance(record, dict) else None
-            if not isinstance(entries, list):
-                raise DataFault(f"{path}: must be an object with a list {key!r}")
-            for number, entry in enumerate(entries):
-                for name, kind in expected.items():
-                    value = entry.get(name) if isinstance(entry, dict) else None
-                    if not isinstance(value, kind):
-                        kind = getattr(kind, "__name__", kind)
-                        raise DataFault(f"{path}: {key}[{number}].{name} must be {kind}, got {value!r}")
-        for category in record.get("categories", []):
-            number, name = category.get("id"), category.get("name")
-            known = isinstance(number, int) and 0 <= number < self.num_classes
-            if number != ignore and (not known or labels.names[number] != name):
-                is_there = repr(labels.names[number]) if known else f"{self.num_classes} names, from 0"
-                raise DataFault(f"{path}: category {number!r} is {name!r}, labels.toml has {is_there}")
+        _require_none(path, _faults_of_form(record))
+        _require_none(path, self._faults_of_values(record, labels))
         self.images = {Path(image["file_name"]).stem: image for image in record["images"]}
-        if len(self.images) != len(record["images"]):
-            raise DataFault(f"{path}: file_name without its suffix must be unique for every image")
         stems = {image["id"]: stem for stem, image in self.images.items()}
         self.people: dict[str, list] = {stem: [] for stem in self.images}
         """Stem of each image to (annotation number, parts) of each of its people."""
         for number, person in enumerate(record["annotations"]):
-            if person["image_id"] not in stems:
-                raise DataFault(f"{path}: annotations[{number}].image_id {person['image_id']!r} is no image's id")
             self.people[stems[person["image_id"]]].append((number, person.get("parts") or []))
-        if record["annotations"] and not any(parts for people in self.people.values() for _, parts in people):
-            raise DataFault(
-                f"{path}: no annotation has parts, the list of a person's {{category_id, segmentation}}; "
+
+    def _faults_of_values(self, record: dict, labels: LabelSet) -> Iterator[str]:
+        for category in record.get("categories") or ():
+            number, name = category.get("id"), category.get("name")
+            known = isinstance(number, int) and 0 <= number < self.num_classes
+            if number != self.ignore and (not known or labels.names[number] != name):
+                is_there = repr(labels.names[number]) if known else f"{self.num_classes} names, from 0"
+                yield f"category {number!r} is {name!r}, labels.toml has {is_there}"
+        ids, stems = set(), set()
+        for number, image in enumerate(record["images"]):
+            stem = Path(image["file_name"]).stem
+            if image["id"] in ids:
+                yield f"images[{number}].id {image['id']!r} occurs twice"
+            if stem in stems:
+                yield f"images[{number}].file_name {image['file_name']!r} occurs twice, apart from its suffix"
+            ids.add(image["id"])
+            stems.add(stem)
+        people = record["annotations"]
+        for number, person in enumerate(people):
+            if person["image_id"] not in ids:
+                yield f"annotations[{number}].image_id {person['image_id']!r} is no image's id"
+        if people and not any(person.get("parts") for person in people):
+            yield (
+                "no annotation has parts, the list of a person's {category_id, segmentation}; "
                 "a segmentation of the whole person is not enough"
             )
 
@@ -124,3 +124,29 @@ class CocoFile:
             paint_runs(columns, counts, IGNORE if label == self.ignore else label)
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataFault(f"{place}.segmentation: must be polygons or run lengths ({error})") from None
+
+
+def _faults_of_form(record) -> Iterator[str]:
+    """Yield what is missing or of a wrong type."""
+    kinds = {
+        "images": {"id": int | str, "file_name": str, "height": int, "width": int},
+        "annotations": {"image_id": int | str, "parts": list | None},
+    }
+    for key, expected in kinds.items():
+        entries = record.get(key) if isinstance(record, dict) else None
+        if not isinstance(entries, list):
+            yield f"must be an object with a list {key!r}"
+            continue
+        for number, entry in enumerate(entries):
+            for name, kind in expected.items():
+                value = entry.get(name) if isinstance(entry, dict) else None
+                if not isinstance(value, kind):
+                    yield f"{key}[{number}].{name} must be {getattr(kind, '__name__', kind)}, got {value!r}"
+
+
+def _require_none(path: Path, faults: Iterator[str], most: int = 5) -> None:
+    """Raise DataFault with the first faults, if there are any."""
+    listed = list(faults)
+    if listed:
+        more = f"; and {len(listed) - most} more" if len(listed) > most else ""
+        raise DataFault(f"{path}: {'; '.join(listed[:most])}{more}")

@@ -60,6 +60,8 @@ def read_image(path: Path, pixels: bool = True) -> tuple[np.ndarray | None, tupl
                 image.load()
                 return None, size
             return np.array(image.convert("RGB")), size
+    except FileNotFoundError:
+        raise DataFault(f"{path} is missing") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DataFault(f"{path}: cannot be read as an image ({error})") from error
 
@@ -85,6 +87,8 @@ def read_labels(path: Path, channel: int | None = None) -> np.ndarray:
             if channel is not None and image.mode not in ("L", "P", "1", "I;16", "I"):
                 image = image.convert("RGB").getchannel(channel)
             values = np.array(image)
+    except FileNotFoundError:
+        raise DataFault(f"{path} is missing") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DataFault(f"{path}: cannot be read as a label map ({error})") from error
     if values.ndim != 2:

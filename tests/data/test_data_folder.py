@@ -112,8 +112,7 @@ def test_every_fault_of_a_folder_is_named_with_its_path(tree):
     faults, notes = dict(report.faults), dict(report.notes)
     assert report.images == 6 and set(faults) == {"a", "b", "d", "e"} == set(Folder(tree).faults)
     assert f"{tree / 'train/people/a.png'}: is 61 x 40 pixels, its image 60 x 40" in faults["a"]
-    assert f"{tree / 'train/parts/b.png'}: cannot be read" in faults["b"]
-    assert f"{tree / 'train/people/b.png'}: cannot be read" in faults["b"]
+    assert faults["b"] == f"{tree / 'train/parts/b.png'} is missing; {tree / 'train/people/b.png'} is missing"
     assert f"{tree / 'train/parts/d.png'}: label values must be below 5 or 9, got [5]" in faults["d"]
     assert f"{tree / 'train/images/e.jpg'}: cannot be read" in faults["e"]
     assert "person 3 has 2400 pixels and no part" in notes["f"] and "belongs to no image" in notes["z"]
@@ -232,7 +231,10 @@ def test_a_fault_in_a_coco_file_is_named(path, value, message, coco_tree):
     [
         (("images",), {}, "must be an object with a list 'images'"),
         (("images", 1, "height"), "40", r"images\[1\]\.height must be int, got '40'"),
-        (("images", 1, "file_name"), "b.png", "file_name without its suffix must be unique"),
+        (("images", 1, "file_name"), "b.png", r"images\[1\]\.file_name 'b.png' occurs twice, apart"),
+        (("images", 1, "id"), 5, r"images\[1\]\.id 5 occurs twice"),
+        (("images", 0, "id"), 7, r"\[0\]\.image_id 5 is no .*\[1\]\.image_id 5 is no .*\[2\]\.image_id 5 is no"),
+        (("annotations",), 9 * [{"image_id": "?"}], r"annotations\[4\]\.image_id '\?' is no image's id; and 5 more$"),
         (("annotations", 0, "image_id"), 4, r"annotations\[0\]\.image_id 4 is no image's id"),
         (("categories", 0, "name"), "Had", "category 1 is 'Had', labels.toml has 'Head'"),
         (("categories", 0, "id"), 8, "category 8 is 'Head', labels.toml has 5 names, from 0"),
