@@ -79,6 +79,13 @@ class LabelSet:
         palette = tuple(tuple(color) for color in values.get("palette", ()))
         return cls(values["name"], tuple(values["names"]), pairs, palette)
 
+    def unpaired_sides(self) -> list[tuple[str, str]]:
+        """(left, right) names that differ in these two words only, in any case, and are in no pair."""
+        paired = {label for pair in self.pairs for label in pair}
+        free = {name.lower(): name for label, name in enumerate(self.names) if label and label not in paired}
+        mirrored = {name: name.replace("left", "right") for name in free if "left" in name}
+        return [(free[left], free[right]) for left, right in mirrored.items() if right in free]
+
     def flip_table(self) -> np.ndarray:
         """Lookup table uint8 [256] of labels in a mirror image; unpaired values, 255 included, map to themselves."""
         table = np.arange(256, dtype=np.uint8)

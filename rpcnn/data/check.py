@@ -107,7 +107,11 @@ def check_folder(root, split: str = "train", name: str = "", options: dict | Non
 
 def check_dataset(dataset: PeopleDataset, title: str) -> Report:
     """Check every image of a data set, in several threads."""
-    report = Report(title, dataset.labels, faults=list(dataset.faults.items()), notes=list(dataset.stray()))
+    sides = [
+        ("pairs", f"{left} and {right} are in no pair: mirror images do not exchange them")
+        for left, right in dataset.labels.unpaired_sides()
+    ]
+    report = Report(title, dataset.labels, faults=list(dataset.faults.items()), notes=[*sides, *dataset.stray()])
     usable = [index for index, name in enumerate(dataset.ids) if name not in dataset.faults]
     report.images = len(usable) + len(dataset.faults)
 

@@ -145,8 +145,13 @@ def read_id_list(path: Path) -> list[str] | None:
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """List the images of a folder: stem to path, in the order of their names."""
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
+    """List the images of a folder: stem to path, in the order of their names; the last one of equal stems."""
+    return {path.stem: path for path in image_files(folder)}
+
+
+def image_files(folder: Path) -> list[Path]:
+    """List the files of a folder that are images by their suffix, in the order of their names."""
+    return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def check_values(values: np.ndarray, num_classes: int, path: Path, ignore: int = IGNORE) -> None:

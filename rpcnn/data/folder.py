@@ -90,4 +90,6 @@ class Folder(IndexedDataset):
         return notes_on_numbers(label_map, people.numbers)
 
     def stray(self) -> list[tuple[str, str]]:
-        return super().stray() + self.without_image(self.parts, self.folder / "people")
+        people = self.folder / "people"
+        alone = [] if self.people or self.coco else [("people", f"{people} is missing: every picture is one person")]
+        return alone + super().stray() + self.without_image(self.parts, people)

@@ -13,7 +13,7 @@ from rpcnn.labelmaps.people import NumberedPersonMaps
 from rpcnn.labels import LabelSet
 
 from .dataset import PeopleDataset
-from .files import DataFault, all_faults, check_size, read_image
+from .files import DataFault, all_faults, check_size, image_files, read_image
 from .index import Entry, load_index
 from .sample import Sample, Target, Truth
 
@@ -124,6 +124,10 @@ class IndexedDataset(PeopleDataset):
 
     def stray(self) -> list[tuple[str, str]]:
         stray = [(stem, f"listed {times} times") for stem, times in self.repeated.items()]
+        folders = sorted({path.parent for path in self.images.values()})
+        files = [path for folder in folders for path in image_files(folder)]
+        twins = [path for path in files if self.images.get(path.stem, path) != path]
+        stray += [(path.stem, f"{path} is not used: {self.images[path.stem].name} has its name") for path in twins]
         used = {*self.ids, *self.faults}
         unlisted = [stem for stem in self.images if stem not in used]
         if unlisted:

@@ -5,6 +5,8 @@ resize="opencv". Label maps are resized by nearest neighbor: pixel i of the new 
 old one. Boxes are multiplied by the ratio of the sizes.
 """
 
+import logging
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +17,8 @@ from rpcnn.box_convention import EDGES, BoxConvention, mirror_boxes
 from rpcnn.labels import LabelSet
 
 from .sample import Sample
+
+log = logging.getLogger(__name__)
 
 
 def resized_shape(height: int, width: int, short_side: int, max_size: int) -> tuple[int, int]:
@@ -137,6 +141,9 @@ class TrainTransform:
             )
         if flip_prob and labels is None:
             raise ValueError("TrainTransform: labels must be given where flip_prob > 0: left and right are exchanged")
+        if flip_prob and (sides_of := labels.unpaired_sides()):
+            log.warning("%s: mirror images do not exchange %s: they are in no pair", labels.name,
+                        ", ".join(f"{left} and {right}" for left, right in sides_of))  # fmt: skip
         self.sides, self.is_range, self.max_size, self.flip_prob = sides, is_range, max_size, flip_prob
         self.labels, self.boxes = labels, boxes
 

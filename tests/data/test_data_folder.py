@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from helpers.data_trees import LABELS_TOML, write_folder_image, write_png
+from helpers.data_trees import LABELS_TOML, write_folder_image, write_picture, write_png
 from pycocotools import mask as codes
 
 from rpcnn.data.__main__ import main
@@ -13,7 +13,7 @@ from rpcnn.data.check import check_folder
 from rpcnn.data.files import DataFault
 from rpcnn.data.folder import Folder
 from rpcnn.data.labels_file import read_labels_file
-from rpcnn.data.transforms import flip_sample
+from rpcnn.data.transforms import TrainTransform, flip_sample
 
 PEOPLE = {1: (1, 4, 6, 20, 30), 7: (3, 30, 10, 50, 39)}
 
@@ -83,6 +83,26 @@ def test_without_person_maps_an_image_is_one_person(tmp_path):
     write_folder_image(tmp_path, "b", {}, person_map=False)
     dataset = Folder(tmp_path)
     assert dataset[0]["boxes"].tolist() == [[4, 6, 50, 39]] and len(dataset[1]["boxes"]) == 0
+
+
+def test_check_notes_a_missing_people_folder_and_twin_pictures(tmp_path):
+    write_folder_image(tmp_path, "a", PEOPLE, person_map=False)
+    write_picture(tmp_path / "train/images/a.png")
+    assert check_folder(tmp_path).notes == [
+        ("people", f"{tmp_path / 'train/people'} is missing: every picture is one person"),
+        ("a", f"{tmp_path / 'train/images/a.jpg'} is not used: a.png has its name"),
+    ]
+
+
+def test_left_and_right_without_a_pair_are_named(tree, caplog):
+    (tree / "labels.toml").write_text('names = ["Background", "Head", "Torso", "Left-limb", "right-Limb"]\nignore = 9')
+    message = "Left-limb and right-Limb are in no pair: mirror images do not exchange them"
+    assert ("pairs", message) in check_folder(tree).notes
+    labels = Folder(tree).labels
+    TrainTransform(64, 64, labels, flip_prob=0)
+    assert "mirror" not in caplog.text
+    TrainTransform(64, 64, labels)
+    assert caplog.text.count("own: mirror images do not exchange Left-limb and right-Limb") == 1
 
 
 def test_ignored_values_become_255_and_add_no_person(tree):
