@@ -158,6 +158,15 @@ def test_only_a_complete_matching_set_is_reused(tmp_path):
 
 
 def test_foreign_data_are_never_overwritten(tmp_path):
-    (tmp_path / "Training").mkdir()
-    with pytest.raises(ValueError, match="not painted here"):
+    (tmp_path / "labels.toml").touch()
+    with pytest.raises(ValueError, match=f"^{tmp_path} holds labels.toml, which was not painted here; choose a new"):
         write_cihp(tmp_path, train=1, val=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.toml"]
+
+
+def test_foreign_files_beside_a_painted_set_stop_repainting(tmp_path):
+    write_cihp(tmp_path, train=1, val=1, size=(48, 60), workers=1)
+    (tmp_path / "notes.txt").touch()
+    write_cihp(tmp_path, train=1, val=1, size=(48, 60), workers=1)
+    with pytest.raises(ValueError, match=r"holds notes\.txt, which was not painted"):
+        write_cihp(tmp_path, train=2, val=1, size=(48, 60), workers=1)

@@ -175,19 +175,21 @@ def write_cihp(
         The folder.
 
     Raises:
-        ValueError: `root` holds a data set that this function did not paint.
+        ValueError: `root` holds something that this function did not write.
     """
     root = Path(root)
     settings = {"generator": GENERATOR_VERSION, "train": train, "val": val, "size": list(size), "seed": seed,
                 "difficulty": difficulty}  # fmt: skip
     mark = root / _MARK
-    if mark.exists():
-        if json.loads(mark.read_text()) == {**settings, "finished": True}:
-            return root
-        for split in ("Training", "Validation"):
-            shutil.rmtree(root / split, ignore_errors=True)
-    elif (root / "Training").exists() or (root / "Validation").exists():
-        raise ValueError(f"write_cihp: {root} holds a data set that was not painted here; choose another folder")
+    painted = mark.exists()
+    if painted and json.loads(mark.read_text()) == {**settings, "finished": True}:
+        return root
+    own = {mark.name, mark.with_suffix(".tmp").name, "Training", "Validation"} if painted else set()
+    foreign = sorted(path.name for path in root.iterdir() if path.name not in own) if root.exists() else []
+    if foreign:
+        raise ValueError(f"{root} holds {foreign[0]}, which was not painted here; choose a new or empty folder")
+    for split in ("Training", "Validation"):
+        shutil.rmtree(root / split, ignore_errors=True)
     root.mkdir(parents=True, exist_ok=True)
     mark.write_text(json.dumps({**settings, "finished": False}))
 
