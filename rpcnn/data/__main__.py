@@ -83,6 +83,10 @@ def show(
         dataset: Name or package.module:Class as in data.dataset; without, it is recognized by its files.
         options: Options of the data set as in data.options.
     """
+    _require(count >= 1, "--count", "at least 1", count)
+    _require(seed >= 0, "--seed", "at least 0", seed)
+    _require_sizes(short_side)
+    _require(long_side_max >= 1, "--long-side-max", "at least 1", long_side_max)
     samples = open_split(root, split, name=dataset, options=options)
     transform = TrainTransform(short_side, long_side_max, labels=samples.labels, flip_prob=0.5 if flip else 0.0)
     images, targets = next(make_train_loader(samples, transform, batch_size_global=min(count, len(samples)), seed=seed))
@@ -104,7 +108,7 @@ def paint(
     """Paint people and write them as a data set in the official CIHP layout.
 
     Args:
-        root: Folder to write; a set painted there before with other settings is replaced, foreign data never.
+        root: Folder to write, new or empty; a set painted there before with other settings is replaced.
         train: Scenes for training.
         val: Scenes for validation.
         short_side: Range of the short side of a scene in pixels; the long side is 4/3 of it.
@@ -112,9 +116,25 @@ def paint(
         seed: Decides every scene.
         workers: Processes (default: one per core, 8 at most).
     """
+    _require(train >= 0, "--train", "at least 0", train)
+    _require(val >= 0, "--val", "at least 0", val)
+    _require_sizes(short_side, least=32)
+    _require(0 <= difficulty <= 1, "--difficulty", "in 0..1", difficulty)
+    _require(seed >= 0, "--seed", "at least 0", seed)
+    _require(workers is None or workers >= 0, "--workers", "at least 0", workers)
     write_cihp(root, train=train, val=val, size=short_side, seed=seed, difficulty=difficulty, workers=workers)
     print(f"{train} + {val} scenes: {root}")
     return 0
+
+
+def _require(condition: bool, option: str, wanted: str, got: object) -> None:
+    if not condition:
+        raise ValueError(f"{option} must be {wanted}, got {got}")
+
+
+def _require_sizes(short_side: tuple[int, int], least: int = 1) -> None:
+    low, high = short_side
+    _require(least <= low <= high, "--short-side", f"LOW HIGH with {least} <= LOW <= HIGH", f"{low} {high}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -133,7 +133,8 @@ class TrainTransform:
         is_range = isinstance(short_side, tuple)
         if not sides or min(sides) < 1 or (is_range and (len(sides) != 2 or sides[0] > sides[1])):
             raise ValueError(
-                f"TrainTransform: short_side must be an integer, a range (low, high) or a list, got {short_side!r}"
+                "TrainTransform: short_side must be a positive integer, a range (low, high) with 1 <= low <= high or a "
+                f"list, got {short_side!r}"
             )
         if max_size < 1 or not 0 <= flip_prob <= 1:
             raise ValueError(

@@ -132,6 +132,24 @@ def test_the_folder_above_a_data_set_names_it(tree):
         main(["show", str(tree.parent)])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("show --count 0", "--count must be at least 1, got 0"),
+        ("show --short-side 300 100", "--short-side must be LOW HIGH with 1 <= LOW <= HIGH, got 300 100"),
+        ("show --long-side-max 0", "--long-side-max must be at least 1, got 0"),
+        ("paint --short-side 16 40", "--short-side must be LOW HIGH with 32 <= LOW <= HIGH, got 16 40"),
+        ("paint --difficulty 2", "--difficulty must be in 0..1, got 2.0"),
+        ("paint --train -1", "--train must be at least 0, got -1"),
+    ],
+)
+def test_an_option_out_of_range_is_named(arguments, message, tmp_path):
+    command, *options = arguments.split()
+    with pytest.raises(SystemExit, match=f"^rpcnn: {re.escape(message)}$") as stop:
+        main([command, str(tmp_path / "data"), *options])
+    assert stop.value.code == 2 and not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize("command", ["check", "show", "paint"])
 def test_help_explains_every_flag(command, capsys):
     with pytest.raises(SystemExit) as stop:
