@@ -102,7 +102,7 @@ class PeopleDataset(torch.utils.data.Dataset, ABC):
             except DataFault as fault:
                 ids.append(self._name(index))
                 faults[ids[-1]] = str(fault)
-        if self.annotated and not people:
+        if self.annotated and len(faults) < len(ids) and not people:
             log.warning("%s: no image has a person", self.labels.name)
         return ids, sizes, faults
 

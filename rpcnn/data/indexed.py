@@ -50,7 +50,7 @@ class IndexedDataset(PeopleDataset):
             some = "; ".join(list(self.faults.values())[:3])
             log.warning("%s: %d of %d images cannot be used and are skipped: %s%s", labels.name, len(self.faults),
                         len(stems), some, "; ..." if len(self.faults) > 3 else "")  # fmt: skip
-        if self.annotated and not any(entry.people for entry in self.entries):
+        if self.annotated and self.entries and not any(entry.people for entry in self.entries):
             log.warning("%s: no image in %s has a person", labels.name, folder)
 
     @abstractmethod

@@ -179,13 +179,14 @@ def test_a_split_without_annotations_has_status_one(own, capsys):
     assert re.search(r"^train: fault: Folder: .*parts and .*train.json are both missing", capsys.readouterr().out)
 
 
-def test_a_split_without_images_has_status_one(own, capsys):
+def test_a_split_without_images_has_status_one(own, capsys, caplog):
     for path in (own / "train/images").iterdir():
         path.unlink()
     assert main(["check", str(own)]) == 1
     assert "\nfault: there are no images\n" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=f"^rpcnn: Folder: there are no images in the split train of {own}$"):
         main(["show", str(own)])
+    assert not caplog.text
 
 
 def test_a_split_without_people_warns_and_has_status_one(own, capsys, caplog):
