@@ -20,11 +20,13 @@
 
 namespace rpcnn {
 
-// Whether no pixel of an axis has more than two readers: the pixels of a level that read it. Those of weight > 0 lie
-// less than a pixel away, so that two fit where readers lie a pixel or more apart: out ≤ in, and rounding (at most
-// in / 2^24 a source, in float) does not bring them closer. The limit also keeps a grid's rows below 65536.
+// Whether no pixel of an axis has more than two readers, the pixels of a level that read it: those of weight > 0 lie
+// less than a pixel away from it, and a pixel or more from each other where out ≤ in. Rounding does not squeeze a third
+// one in: with sources rounded to multiples of u, whole numbers among them, three inside (i − 1, i + 1) span at most
+// 2 − 2u, but two true steps of at least 1, rounded by u / 2 at each end, at least 2 − u. The limit makes u < 1 / 2,
+// and a grid's rows fewer than 65536.
 inline bool has_reader_pairs(int64_t in, int64_t out) {
-  return in < 1 << 17 && (in == out || (in - out) << 22 >= in * out);
+  return out <= in && in < 1 << 17;
 }
 
 template <typename T>

@@ -46,14 +46,10 @@ def readers(size: int, level: int) -> tuple[bool, int]:
     return bool(pairs), int(most)
 
 
-def test_tables_serve_the_sizes_of_a_pyramid():
-    assert all(readers(size, -(-size // k))[0] for size in (1, 200, 304, 1333) for k in (1, 2, 4, 8, 16, 32))
-
-
 def test_tables_of_two_readers_are_used_where_no_pixel_has_more():
     generator = torch.Generator().manual_seed(0)
-    near = [(n + k, n) for n in (1, 2, 63, 512, 1023, 2047, 2048, 4095, 8191, 30000) for k in (0, 1, 2, 3)]
+    near = [(n + k, n) for n in (1, 2, 63, 512, 1023, 2047, 4095, 8191, 30000, 131000) for k in (0, 1, 2, 3)]
     drawn = [tuple(torch.randint(1, 5000, (2,), generator=generator).tolist()) for _ in range(100)]
-    found = {(size, level): readers(size, level) for size, level in near + drawn}
-    assert [sizes for sizes, (pairs, most) in found.items() if pairs and most > 2] == []
-    assert sum(pairs for pairs, _ in found.values()) > 50
+    for size, level in near + drawn:
+        pairs, most = readers(size, level)
+        assert pairs == (level <= size) and (most <= 2 or not pairs), (size, level, most)

@@ -191,7 +191,7 @@ MUTANTS = [
     Mutant("downsample_add", "first candidate taken for a reader", DOWN, "if (weight != A(0)) break;", "break;"),
     Mutant("downsample_add", "first level's rows for all", DOWN, "row = rows[l][j]", "row = rows[0][j]"),
     Mutant("downsample_add", "rows below the last written", DOWN, "if (top + j < height) Own", "Own"),
-    Mutant("downsample_add", "tables where a pixel has three readers", DOWN, "<< 22 >=", "<< 30 >="),
+    Mutant("downsample_add", "tables where a pixel has three readers", DOWN, "return out <= in &&", "return"),
     Mutant("downsample_add", "row for column", DOWN, "a * w + b", "a * w + x_first"),
     Mutant("downsample_add", "half a pixel off", AXIS, "- T(0.5)", "- T(0.25)"),
 ]
