@@ -11,7 +11,7 @@
 //                                                                        float    bfloat16
 //   readers searched by each thread, weights of the candidates computed   2,581       2,658   (4 divisions a level)
 //   table of the block's columns and of one row, one pixel a thread         440               (a prototype)
-//   four rows a block and thread, offsets within an image of 32 bits        162         181   (64, 72 registers)
+//   four rows a block and thread, offsets within an image of 32 bits        162         172   (64, 72 registers)
 // Of the 162, 20 make the tables, 29 place the thread, 12 store. Issue takes less time now than the bytes (a third to a
 // half of it on an H100). With tables the first rows of 64-bit offsets took 72 registers and spilled when held to 64.
 #pragma once
