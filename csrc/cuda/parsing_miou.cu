@@ -33,17 +33,19 @@ Tensor parsing_miou(Tensor logits_or_labels, Tensor target, int64_t num_classes,
   const Tensor out = empty_like_device(target, {N}, ScalarType::Float);
   OnDeviceOf device(target);
   const int K = static_cast<int>(num_classes);
+  const Tensor scratch = empty_like_device(target, {parsing_miou_rows(N, K, H, W)}, ScalarType::Int);
+  uint32_t* rows = static_cast<uint32_t*>(scratch.mutable_data_ptr());
   float* mious = mutable_data<float>(out);
   if (logits) {
     const Tensor& t = logits_or_labels;
     const PixelStrides strides{t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
     dispatch_floating("parsing_miou", t.scalar_type(), [&](auto type) {
-      launch_parsing_miou_of_logits(data<decltype(type)>(t), strides, labels_of(target), N, K, H, W, ignore_index,
+      launch_parsing_miou_of_logits(data<decltype(type)>(t), strides, labels_of(target), N, K, H, W, ignore_index, rows,
                                     mious, device.stream);
     });
   } else {
-    launch_parsing_miou(GivenLabel{labels_of(logits_or_labels)}, labels_of(target), N, K, H, W, ignore_index, mious,
-                        device.stream);
+    launch_parsing_miou(GivenLabel{labels_of(logits_or_labels)}, labels_of(target), N, K, H, W, ignore_index, rows,
+                        mious, device.stream);
   }
   check_launch("parsing_miou");
   return out;

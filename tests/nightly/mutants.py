@@ -43,6 +43,7 @@ class Mutant:
 
 ROI, ROI_BACK = "cuda/roi_align_kernel.cuh", "cuda/roi_align_backward_kernel.cuh"
 NMS, MIOU = "cuda/nms_kernel.cuh", "cuda/parsing_miou_kernel.cuh"
+COUNTS = "cuda/class_counts.cuh"
 PASTE, GSE, SUM = "cuda/paste_parsing_kernel.cuh", "cuda/gse_fuse_kernel.cuh", "cuda/pyramid_sum_kernel.cuh"
 NORM = "cuda/group_norm_kernel.cuh"
 DOWN, CHANNELS = "cuda/downsample_add_kernel.cuh", "cuda/channels.cuh"
@@ -97,9 +98,11 @@ MUTANTS = [
     Mutant("nms", "keys ascend", NMS, "(bits < 0 ? bits & INT64_MAX : ~bits)", "bits"),
     Mutant("nms", "union without the intersection", BOX, "- inter", "+ inter"),
     *(Mutant("parsing_miou", f"barrier {i + 1} dropped", MIOU, BARRIER, NOTHING, i) for i in range(2)),
-    Mutant("parsing_miou", "counts not atomic", MIOU, "atomicAdd(&counts[", "counts_plus(&counts["),
+    *(Mutant("parsing_miou", f"barrier {i + 1} of the mean dropped", COUNTS, BARRIER, NOTHING, i) for i in range(2)),
+    Mutant("parsing_miou", "counts not atomic", COUNTS, "atomicAdd(&counts[(", "counts_plus(&counts[("),
+    Mutant("parsing_miou", "sums not atomic", COUNTS, "atomicAdd(&counts[i %", "counts_plus(&counts[i %"),
     Mutant("parsing_miou", "ignored pixels counted", MIOU, "|| truth == ignored", ""),
-    Mutant("parsing_miou", "wrong labels not counted", MIOU, "count(2, label)", "count(2, truth)"),
+    Mutant("parsing_miou", "wrong labels not counted", COUNTS, "kWrong, static_cast<int>(label)", "kWrong, truth"),
     Mutant("parsing_miou", "class of a pack's start", MIOU, "best ? first + k", "best ? first"),
     Mutant("parsing_miou", "16 bytes read where a row forbids it", MIOU, "strides.row % V == 0 &&", ""),
     Mutant(
@@ -110,14 +113,29 @@ MUTANTS = [
         "logits",
     ),
     Mutant(
-        "parsing_miou", "counts of one class short", MIOU, "3 * K * copies * sizeof", "(3 * K - 1) * copies * sizeof"
+        "parsing_miou", "counts of one class short", COUNTS, "3 * K * copies * sizeof", "(3 * K - 1) * copies * sizeof"
     ),
     Mutant(
         "parsing_miou",
         "absent classes in the mean",
-        MIOU,
+        COUNTS,
         "__ballot_sync(~0u, joined > 0)",
         "__ballot_sync(~0u, k < K)",
+    ),
+    Mutant("parsing_miou", "all pieces in one row", MIOU, "(roi * gridDim.y + blockIdx.y)", "(roi * gridDim.y)"),
+    Mutant(
+        "parsing_miou",
+        "pixels beyond the last counted",
+        MIOU,
+        "begin + piece < H * W ? begin + piece : H * W",
+        "begin + piece",
+    ),
+    Mutant(
+        "parsing_miou",
+        "scratch a piece short",
+        MIOU,
+        "return rois * Pieces(H * W, K).count",
+        "return rois * (Pieces(H * W, K).count - 1)",
     ),
     *(Mutant("paste_parsing", f"barrier {i + 1} dropped", PASTE, BARRIER, NOTHING, i) for i in range(2)),
     Mutant("paste_parsing", "last person on top", PASTE, "&& number == 0", ""),

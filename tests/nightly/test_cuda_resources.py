@@ -20,7 +20,7 @@ TABLE = pathlib.Path(__file__).parent / "cuda_resources.tsv"
 ARCHITECTURE = "sm_90"
 COLUMNS = ("registers", "shared", "occupancy")
 # Threads a block; every other kernel has kBlock = 256.
-THREADS = {"nms_mask_kernel": 64, "nms_sweep_kernel": 1024, "nms_collect_kernel": 1024, "parsing_miou_kernel": 1024}
+THREADS = {"nms_mask_kernel": 64, "nms_sweep_kernel": 1024, "nms_collect_kernel": 1024}
 # An sm_90 multiprocessor.
 REGISTERS, WARPS, BLOCKS, SHARED = 65536, 64, 32, 228 * 1024
 
