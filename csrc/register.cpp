@@ -41,6 +41,12 @@ STABLE_TORCH_LIBRARY(rpcnn, m) {
   m.def("downsample_add_backward(Tensor[] grads, SymInt height, SymInt width) -> Tensor");
   m.def("parsing_miou(Tensor logits_or_labels, Tensor target, int num_classes, int ignore_index) -> Tensor");
   m.def(
+      "parsing_loss(Tensor logits, Tensor target, int pool, bool pool_logits, int ignore_index) -> "
+      "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "parsing_loss_backward(Tensor? grad_loss, Tensor? grad_pooled, Tensor logits, Tensor target, Tensor log_sum, "
+      "Tensor largest, int pool, bool pool_logits, int ignore_index) -> Tensor");
+  m.def(
       "paste_parsing(Tensor probabilities, Tensor boxes, Tensor painted, Tensor? semantic, float semantic_height, "
       "float semantic_width, SymInt height, SymInt width, float semantic_weight, float semantic_gate, "
       "bool paint_labels, bool with_people) -> (Tensor, Tensor, Tensor)");

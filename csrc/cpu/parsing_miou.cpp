@@ -9,11 +9,7 @@
 //   planes         31 to 38 / 38 to 43: half of the copying speed; the rest is counting, three increments a pixel
 //   channels last  2.4 / 2.8 pixel by pixel; 6.5 / 8.7 transposed. The baseline is 4 times as fast there as on planes:
 //                  reading the logits at copying speed would be 14 to 17 times as fast
-#include <array>
-#include <limits>
-
-#include "common.h"
-#include "vectors.h"
+#include "class_maps.h"
 
 namespace rpcnn {
 namespace {
@@ -21,49 +17,15 @@ namespace {
 constexpr int64_t kPixels = 1024;
 constexpr int64_t kMostClasses = 4096;  // the most that the CUDA kernel can count in shared memory
 
-// label[i] = first class with the largest logit; NaN loses to every number. Planes are `stride` apart.
-template <typename T, typename A>
-RPCNN_CLONES void argmax_planes(const T* logits, int64_t K, int64_t stride, int64_t count, int32_t* label) {
-  A best[kPixels];
-  for (int64_t i = 0; i < count; ++i) best[i] = -std::numeric_limits<A>::infinity(), label[i] = 0;
-  for (int64_t k = 0; k < K; ++k) {
-    const T* plane = logits + k * stride;
-    for (int64_t i = 0; i < count; ++i) {
-      const A value = A(plane[i]);
-      const bool more = value > best[i];
-      label[i] = more ? int32_t(k) : label[i];
-      best[i] = more ? value : best[i];
-    }
-  }
-}
-
-// planes [K][count] from pixels [count][K], by blocks of eight.
-template <typename T, typename A>
-RPCNN_CLONES void planes_of(const T* pixels, int64_t K, int64_t count, A* planes) {
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    int64_t k = 0;
-    if constexpr (std::is_same_v<T, A>)
-      for (; k < K && K >= kLanes; k += kLanes) {
-        const int64_t at = std::min(k, K - kLanes);  // the last block may overlap the one before
-        transpose<A>(pixels + i * K + at, K, planes + at * count + i, count);
-      }
-    for (; k < K; ++k)
-      for (int64_t lane = 0; lane < kLanes; ++lane) planes[k * count + i + lane] = A(pixels[(i + lane) * K + k]);
-  }
-  for (; i < count; ++i)
-    for (int64_t k = 0; k < K; ++k) planes[k * count + i] = A(pixels[i * K + k]);
-}
-
-// The same where a pixel's logits lie together: few pixels at a time become planes that stay in the L1 cache.
+// label[i] = the first class of the largest logit where a pixel's logits lie together: by few pixels, made planes.
 template <typename T, typename A>
 void argmax_pixels(const T* logits, int64_t K, int64_t count, int32_t* label) {
-  const int64_t piece = std::max<int64_t>(kLanes, 4096 / K / kLanes * kLanes);
-  std::vector<A> planes(K * piece);
+  const int64_t piece = std::min(count, pixels_in_cache(K));
+  std::vector<A> planes(K * piece), best(piece);
   for (int64_t i = 0; i < count; i += piece) {
     const int64_t some = std::min(piece, count - i);
-    planes_of<T, A>(logits + i * K, K, some, planes.data());
-    argmax_planes<A, A>(planes.data(), K, some, some, label + i);
+    planes_of<T, A>(logits + i * K, K, K, some, planes.data(), some);
+    argmax_planes<A, A>(planes.data(), K, some, some, best.data(), label + i);
   }
 }
 
@@ -96,41 +58,6 @@ void load(const Tensor& labels, int64_t offset, int64_t count, int64_t K, int64_
   }
   STD_TORCH_CHECK(false, "parsing_miou: labels must be integers");
 }
-
-// Counts per class; four copies, so that equal neighbors do not wait for each other's increments.
-class Counts {
- public:
-  explicit Counts(int64_t K) : K_(K), stride_(K + 1), values_(4 * 3 * (K + 1), 0) {}
-
-  void add(const int32_t* prediction, const int32_t* target, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) {
-      if (target[i] < 0) continue;
-      int64_t* copy = values_.data() + (i & 3) * 3 * stride_;
-      ++copy[target[i]];
-      ++copy[stride_ + prediction[i]];
-      copy[2 * stride_ + target[i]] += prediction[i] == target[i];
-    }
-  }
-
-  float mean_iou() const {
-    double total = 0;
-    int64_t present = 0;
-    for (int64_t k = 0; k < K_; ++k) {
-      std::array<int64_t, 3> sums{};
-      for (int64_t copy = 0; copy < 4; ++copy)
-        for (int64_t which = 0; which < 3; ++which) sums[which] += values_[(copy * 3 + which) * stride_ + k];
-      const int64_t joined = sums[0] + sums[1] - sums[2];
-      if (joined == 0) continue;
-      total += double(sums[2]) / double(joined);
-      ++present;
-    }
-    return present ? float(total / double(present)) : 0.0f;
-  }
-
- private:
-  int64_t K_, stride_;
-  std::vector<int64_t> values_;
-};
 
 template <typename Predict>
 void score(const Tensor& target, int64_t K, int64_t ignored, float* out, const Predict& predict) {
@@ -185,7 +112,8 @@ Tensor parsing_miou(Tensor logits_or_labels, Tensor target, int64_t num_classes,
       if (channels_last) {
         argmax_pixels<T, A>(data + (n * pixels + start) * K, K, count, prediction);
       } else {
-        argmax_planes<T, A>(data + n * K * pixels + start, K, pixels, count, prediction);
+        std::array<A, kPixels> best;
+        argmax_planes<T, A>(data + n * K * pixels + start, K, pixels, count, best.data(), prediction);
       }
     });
   });

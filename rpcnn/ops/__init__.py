@@ -10,6 +10,7 @@ from .gse_fuse import gse_fuse, gse_fuse_reference
 from .group_norm import group_norm, group_norm_reference
 from .downsample_add import downsample_add, downsample_add_reference
 from .parsing_miou import parsing_miou, parsing_miou_reference
+from .parsing_loss import parsing_loss, parsing_loss_reference
 from .paste_parsing import paste_parsing, paste_parsing_reference
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "nms_padded",
     "nms_padded_reference",
     "nms_reference",
+    "parsing_loss",
+    "parsing_loss_reference",
     "parsing_miou",
     "parsing_miou_reference",
     "paste_parsing",

@@ -43,7 +43,7 @@ class Mutant:
 
 ROI, ROI_BACK = "cuda/roi_align_kernel.cuh", "cuda/roi_align_backward_kernel.cuh"
 NMS, MIOU = "cuda/nms_kernel.cuh", "cuda/parsing_miou_kernel.cuh"
-COUNTS = "cuda/class_counts.cuh"
+COUNTS, LOSS = "cuda/class_counts.cuh", "cuda/parsing_loss_kernel.cuh"
 PASTE, GSE, SUM = "cuda/paste_parsing_kernel.cuh", "cuda/gse_fuse_kernel.cuh", "cuda/pyramid_sum_kernel.cuh"
 NORM = "cuda/group_norm_kernel.cuh"
 DOWN, CHANNELS = "cuda/downsample_add_kernel.cuh", "cuda/channels.cuh"
@@ -136,6 +136,33 @@ MUTANTS = [
         MIOU,
         "return rois * Pieces(H * W, K).count",
         "return rois * (Pieces(H * W, K).count - 1)",
+    ),
+    *(Mutant("parsing_loss", f"barrier {i + 1} dropped", LOSS, BARRIER, NOTHING, i) for i in range(5)),
+    Mutant("parsing_loss", "sum not rescaled", LOSS, "sum *= exponential(before - base);", ""),
+    Mutant("parsing_loss", "one warp's losses only", LOSS, "loss += sums[warp]", "loss += 0 * sums[warp]"),
+    Mutant("parsing_loss", "last tile's losses left out", LOSS, "i < rois * tiles;", "i < rois * tiles - 1;"),
+    Mutant("parsing_loss", "counts of the first RoI for all", LOSS, "rows + roi * tiles * 3 * K", "rows"),
+    Mutant("parsing_loss", "all counts in one row", LOSS, "rows + int64_t(blockIdx.x) * 3 * K", "rows"),
+    Mutant("parsing_loss", "NaN not pooled", LOSS, "|| value[v] != value[v]", ""),
+    Mutant("parsing_loss", "last maximum of a cell", LOSS, "value[v] > best[v] ||", "value[v] >= best[v] ||"),
+    Mutant("parsing_loss", "tile beyond the row", LOSS, "columns - int(start) < tile ? columns - int(start) :", ""),
+    Mutant("parsing_loss", "ignored pixels count", LOSS, "&& label != ignored", ""),
+    Mutant("parsing_loss", "cell of a column", LOSS, "(65536 + pool - 1)", "65536"),
+    Mutant(
+        "parsing_loss",
+        "classes beyond the last are 0",
+        LOSS,
+        ": -A(INFINITY);\n  }\n  static",
+        ": A(0);\n  }\n  static",
+    ),
+    Mutant("parsing_loss", "classes beyond the last written", LOSS, "if (v < left) to[", "if (v <= left) to["),
+    Mutant("parsing_loss", "8 bytes moved where K forbids it", LOSS, "maps.K * int(sizeof(T)) % bytes == 0 &&", ""),
+    Mutant("parsing_loss", "place of a pack's first class", LOSS, ">> 8 * (v % sizeof(Word))", ""),
+    Mutant("parsing_loss", "sign of the softmax's sum", LOSS, "scale -= own.hits[at]", "scale += own.hits[at]"),
+    Mutant("parsing_loss", "gradient of the label left out", LOSS, "if (k + v == truth) value[v] -= weight;", ""),
+    Mutant("parsing_loss", "gradient of ignored pixels", LOSS, "< 0 ? A(0) : weight", "< -1 ? A(0) : weight"),
+    Mutant(
+        "parsing_loss", "shared memory of a cell short", LOSS, "return cells * (size_t", "return (cells - 1) * (size_t"
     ),
     *(Mutant("paste_parsing", f"barrier {i + 1} dropped", PASTE, BARRIER, NOTHING, i) for i in range(2)),
     Mutant("paste_parsing", "last person on top", PASTE, "&& number == 0", ""),
