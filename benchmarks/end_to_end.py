@@ -25,7 +25,7 @@ import torchvision
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from bench_gse_fuse import composition as up_sampled_branch
-from bench_parsing_miou import composition as miou_by_bincount
+from bench_parsing_loss import composition as parsing_loss_by_ops
 from measure import retain_memory, seconds
 
 from rpcnn import ops
@@ -94,7 +94,7 @@ def baseline_ops():
         (ops, "roi_align"): baseline_roi_align,
         (ops, "multilevel_roi_align"): baseline_multilevel,
         (ops, "batched_nms"): torchvision.ops.batched_nms,
-        (ops, "parsing_miou"): lambda logits, target, ignore_index=255: miou_by_bincount(logits, target),
+        (ops, "parsing_loss"): lambda *a, ignore_index, **k: parsing_loss_by_ops(*a, **k),
         (GSEFPN, "forward"): baseline_gse,
         (GroupNorm, "forward"): baseline_group_norm,
     }

@@ -58,7 +58,11 @@ class PRSN(nn.Module):
         maps = logits
         if self.input == "probabilities":
             maps = channel_softmax(logits) if probabilities is None else probabilities
-        maps = F.max_pool2d(maps, maps.shape[-1] // feature.shape[-1]).to(feature.dtype)
+        return self.score(feature, F.max_pool2d(maps, maps.shape[-1] // feature.shape[-1]))
+
+    def score(self, feature: Tensor, pooled: Tensor) -> Tensor:
+        """Predict as `forward` from the feature [R, C, h, w] and the map that is already max-pooled, [R, K, h, w]."""
+        maps = pooled.to(feature.dtype)
         if feature.is_contiguous(memory_format=torch.channels_last):  # cat would copy the feature to the other layout
             maps = maps.contiguous(memory_format=torch.channels_last)
         x = self.conv2(self.conv1(torch.cat([feature, maps], dim=1)))

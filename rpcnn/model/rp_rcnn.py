@@ -137,16 +137,25 @@ class RPRCNN(nn.Module):
 
         boxes, labels = self.parsing_head.sample(rois, image_sizes, targets, generators)
         parsing_feature, parsing_logits = self.parsing_head(self.parsing_head.roi_features(pyramid[0], boxes))
-        terms["parsing"] = label_cross_entropy(parsing_logits, labels)
+        if self.prsn:
+            # All that training needs of the logits in one pass; PRSN reads the pooled map and learns the mIoU.
+            total, valid, iou, pooled = ops.parsing_loss(
+                parsing_logits,
+                labels,
+                pool=parsing_logits.shape[-1] // parsing_feature.shape[-1],
+                pool_logits=self.prsn.input == "logits",
+                ignore_index=IGNORE,
+            )
+            terms["parsing"] = total, valid.sum()
+        else:
+            terms["parsing"] = label_cross_entropy(parsing_logits, labels)
         if self.gse:
             size = (4 * semantic_logits.shape[-2], 4 * semantic_logits.shape[-1])
             truth = semantic_target(targets, size, self.PADDING_LABEL)
             terms["semantic"] = label_cross_entropy(semantic_logits, truth)
         if self.prsn:
-            iou = ops.parsing_miou(parsing_logits.detach(), labels, ignore_index=IGNORE)
-            known = (labels < self.num_classes).flatten(1).any(dim=1)
-            predicted = self.prsn(parsing_feature, parsing_logits)
-            terms["rescoring"] = self.rescoring_error(predicted, iou, known)
+            predicted = self.prsn.score(parsing_feature, pooled)
+            terms["rescoring"] = self.rescoring_error(predicted, iou, valid > 0)
         return self.normalize_terms(terms)
 
     def rescoring_error(self, predicted: Tensor, iou: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

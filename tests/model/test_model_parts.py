@@ -248,6 +248,20 @@ def test_prsn_pools_the_map_to_the_feature():
         torch.testing.assert_close(prsn(feature, logits), expected)
 
 
+@pytest.mark.parametrize("kind", ["probabilities", "logits"])
+def test_one_pass_over_the_logits_is_the_terms_and_prsn_apart(kind):
+    prsn = PRSN(4, 3, channels=8, hidden=8, input=kind)
+    feature, logits = torch.randn(2, 4, 8, 8), torch.randn(2, 3, 32, 32, requires_grad=True)
+    target = torch.randint(0, 4, (2, 32, 32), dtype=torch.uint8)
+    total, valid, iou, pooled = ops.parsing_loss(logits, target, 4, kind == "logits")
+    apart = *label_cross_entropy(logits, target), ops.parsing_miou(logits, target), prsn(feature, logits)
+    together = total, valid.sum(), iou, prsn.score(feature, pooled)
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one, other)
+    grads = [torch.autograd.grad(0.01 * terms[0] + terms[3].sum(), logits)[0] for terms in (together, apart)]
+    torch.testing.assert_close(*grads)
+
+
 def test_prsn_targets():
     target = torch.tensor([[[1, 1], [2, 0]], [[0, 0], [0, 0]], [[1, 1], [1, 1]], [[1, 1], [0, 0]]])
     predicted = torch.tensor([[[1, 1], [2, 0]], [[0, 0], [0, 0]], [[2, 2], [2, 2]], [[1, 0], [0, 0]]])
