@@ -8,15 +8,17 @@
 // order at every run. A first small kernel places the boxes and lists the pixels of their cells.
 //
 // Ladder, millions of warp instructions (SASS of sm_90 × trip counts of the loops replayed for typical boxes), float32,
-// 256 channels, two 800 × 1216 images: search + tables + gather + writing, and their time on an H100 at four
-// instructions a cycle. None is measured; 1.4 times as long is usual.
-//                                                  1,024 boxes, 5 levels     512 boxes, P2            32 boxes of 32 ×
-//                                                  32
-//   tables of 32 cells, every cell tested          34 + 111 + 102, 267 us    12 + 285 + 185, 521 us   6 + 14 + 69, 96
-//   us cells of boxes densely on lanes, ranges by a ballot of each warp, positions of each tile  13 + 8 + 54 9 + 26 +
-//   51 pixels listed once a box, cells that read a line as a word of bits, (row, column) terms    13 + 6 + 32 + 7, 62
-//   us     9 + 14 + 38 + 6, 72 us   9 + 3 + 11 + 6, 31 us as now: sums along one axis first              13 + 6 + 35 +
-//   7, 66 us     9 + 14 + 40 + 6, 75 us   9 + 3 + 12 + 6, 31 us
+// 256 channels, two 800 × 1216 images, and their time on an H100 at four instructions a cycle. None is measured; 1.4
+// times as long is usual. Each: search + tables + gather + writing.
+//   1,024 boxes, 5 levels
+//     34 + 111 + 102      267 us  tables of 32 cells, every cell tested
+//     13 + 8 + 54                 cells of boxes densely on lanes, ranges by a ballot of each warp
+//     13 + 6 + 32 + 7      62 us  pixels listed once a box, the cells of a line as bits, one term a cell
+//     13 + 6 + 35 + 7      66 us  as now: sums along one axis first
+//   512 boxes, P2
+//     12 + 285 + 185, 9 + 26 + 51, 9 + 14 + 38 + 6, 9 + 14 + 40 + 6;  521 us before, 75 us now
+//   32 boxes of 32 × 32 cells
+//     6 + 14 + 69, 9 + 3 + 11 + 6, 9 + 3 + 12 + 6;  96 us before, 31 us now
 // The last costs 14 instead of 31 instructions a cell that a row reads and 15 more a column of cells: less where cells
 // are small (a tile under a box of 32 × 32 cells: 63 instead of 89 thousand), slightly more elsewhere. In bfloat16,
 // with one piece of the channels instead of two, search and tables halve. The hottest tile of the five levels (53
