@@ -182,13 +182,20 @@ MUTANTS = [
         "gse_fuse", "mask left out where sizes agree", GSE, "passes_gradient(before[k]) ? value[k] : A(0)", "value[k]"
     ),
     Mutant("gse_fuse", "gamma of planes beyond the last", CHANNELS, "c + k < C ? c + k : C - 1", "true ? c + k : C"),
-    Mutant("gse_fuse", "first channel's group for all", SUM, "++g, next += affine.group;", "next += affine.group;"),
+    Mutant("gse_fuse", "first channel's group for all", SUM, "++g, next += int(affine.group);", "next += int(affine.group);"),
     *(Mutant("group_norm", f"barrier {i + 1} dropped", NORM, BARRIER, NOTHING, i) for i in range(3)),
     Mutant("group_norm", "only the first stretch", NORM, "i < group * norm.stretches", "i < group"),
     Mutant(
         "group_norm", "channels about one shift", NORM, "const double apart = double", "const double apart = 0 * double"
     ),
-    Mutant("group_norm", "pixels in flight lost", NORM, "i < kInFlight; ++i", "i < kInFlight - 1; ++i", 1),
+    Mutant(
+        "group_norm",
+        "pixels in flight lost",
+        NORM,
+        "i < kInFlight<kBackward>; ++i",
+        "i < kInFlight<kBackward> - 1; ++i",
+        1,
+    ),
     Mutant(
         "group_norm",
         "stretches overlap",
@@ -206,7 +213,10 @@ MUTANTS = [
         "term[0][g - first_group], second",
         "term[0][0], second",
     ),
-    Mutant("upsample_sum", "taps exchanged", SUM, "start + tx.hi", "start + tx.lo"),
+    *(Mutant("upsample_sum", f"barrier {i + 1} dropped", SUM, BARRIER, NOTHING, i) for i in range(2)),
+    Mutant("upsample_sum", "taps exchanged", SUM, "top, tx.hi, right", "top, tx.lo, right"),
+    Mutant("upsample_sum", "row's taps those of a column", SUM, "row ? levels.H[l] :", "false ? levels.H[l] :"),
+    Mutant("gse_fuse", "mask's taps exchanged", SUM, "start + tx.hi", "start + tx.lo"),
     Mutant("upsample_sum", "mask inverted", SUM, "|| passes_gradient", "|| !passes_gradient"),
     Mutant("upsample_sum", "maps between the passes overlap", SUM, "pyramid.H * levels.W[l];", "levels.W[l];"),
     Mutant("upsample_sum", "a stretch ends too early", SUM, "(stretch + 1) * w /", "(stretch + 1) * (w - 1) /"),
