@@ -106,6 +106,13 @@ def test_groups_of_one_bucket_do_not_mix(band):
     assert torch.equal(emulated(boxes, scores, 0.5, None, idxs, band=band), want)
 
 
+def test_a_group_is_full_by_its_own_boxes_alone():
+    left = torch.arange(140.0) * 20
+    boxes = torch.stack([left, left, left + 10, left + 10], 1)  # none overlaps another
+    idxs = torch.tensor([0] * 40 + [1] * 100)  # the first tile holds both groups; the second has the best scores
+    assert emulated(boxes, torch.arange(140.0), 0.5, 60, idxs).tolist() == list(range(139, 79, -1))
+
+
 @pytest.mark.parametrize(("count", "max_keep"), [(1, 1), (70, 300), (500, 20)])
 def test_slots_without_a_box_hold_minus_one(count, max_keep):
     boxes, scores = clustered(count)

@@ -48,7 +48,7 @@ PASTE, GSE, SUM = "cuda/paste_parsing_kernel.cuh", "cuda/gse_fuse_kernel.cuh", "
 NORM = "cuda/group_norm_kernel.cuh"
 DOWN, CHANNELS = "cuda/downsample_add_kernel.cuh", "cuda/channels.cuh"
 AXIS, BOX = "geometry/interpolate.h", "geometry/boxes.h"
-MUTANTS = [
+ALL = [
     *(Mutant("roi_align", f"barrier {i + 1} dropped", ROI, BARRIER, NOTHING, i) for i in range(2)),
     Mutant("roi_align", "level 0 for every box", ROI, "if (maps.levels > 1)", "if (maps.levels > 9)"),
     Mutant(
@@ -86,16 +86,24 @@ MUTANTS = [
     Mutant(
         "roi_align", "samples before a pixel left out", "geometry/roi.h", "double(begin) - 1.0", "double(begin) + 3.0"
     ),
-    *(Mutant("nms", f"barrier {i + 1} dropped", NMS, BARRIER, NOTHING, i) for i in range(5)),
-    Mutant("nms", "next box not tested", NMS, "? threadIdx.x + 1 : 0", "? threadIdx.x + 2 : 0"),
-    Mutant("nms", "limit ignored", NMS, "alive && room; --room", "alive; --room"),
+    *(Mutant("nms", f"barrier {i + 1} dropped", NMS, BARRIER, NOTHING, i) for i in range(7)),
+    Mutant("nms", "box suppresses itself", NMS, "(uint64_t(1) << threadIdx.x) - 1", "(uint64_t(2) << threadIdx.x) - 1"),
+    Mutant("nms", "limit ignored", NMS, " && slot < kept.limit", ""),
+    Mutant("nms", "all runs of a tile counted", NMS, "take >> (63 - __clzll(starting))", "take"),
     Mutant("nms", "groups ignored", NMS, "if (groups[slot] != group) return false;", ""),
     Mutant("nms", "mirrored row off by one", NMS, "row_tile = tiles - 1 - row_tile", "row_tile = tiles - row_tile"),
-    Mutant("nms", "position of a kept box", NMS, "(uint64_t(1) << j) - 1", "(uint64_t(2) << j) - 1"),
+    Mutant("nms", "filter rejects what double decides", BOX, "& !(excess < -margin)", "& (excess > margin)"),
+    Mutant("nms", "suppressed boxes suppress", NMS, "take = alive & ~boxes_struck", "take = take & ~boxes_struck"),
+    Mutant("nms", "next tile not dropped from", NMS, "dropped = boxes_struck(next, take)", "dropped = 0"),
+    Mutant("nms", "step before last read", NMS, "chosen[(t - 1) & 1]", "chosen[t & 1]"),
+    Mutant("nms", "run that goes on left out", NMS, "if (!starting && first > 0) return;", "if (!starting) return;"),
+    Mutant("nms", "slot of a kept box", NMS, "(uint64_t(1) << bit) - 1", "(uint64_t(2) << bit) - 1"),
     Mutant(
         "nms", "later bands not suppressed", NMS, "const int64_t rest = all.n - begin - size", "const int64_t rest = 0"
     ),
-    Mutant("nms", "keys ascend", NMS, "(bits < 0 ? bits & INT64_MAX : ~bits)", "bits"),
+    Mutant("nms", "keys ascend", NMS, "(bits < 0 ? bits & kLast : ~bits)", "bits"),
+    Mutant("nms", "rank for position", NMS, "if (places) at[q] = places[at[q]];", ""),
+    Mutant("nms", "counts of two steps in one place", NMS, "parity ^= 1", "parity ^= 0"),
     Mutant("nms", "union without the intersection", BOX, "- inter", "+ inter"),
     *(Mutant("parsing_miou", f"barrier {i + 1} dropped", MIOU, BARRIER, NOTHING, i) for i in range(2)),
     *(Mutant("parsing_miou", f"barrier {i + 1} of the mean dropped", COUNTS, BARRIER, NOTHING, i) for i in range(2)),
@@ -182,7 +190,13 @@ MUTANTS = [
         "gse_fuse", "mask left out where sizes agree", GSE, "passes_gradient(before[k]) ? value[k] : A(0)", "value[k]"
     ),
     Mutant("gse_fuse", "gamma of planes beyond the last", CHANNELS, "c + k < C ? c + k : C - 1", "true ? c + k : C"),
-    Mutant("gse_fuse", "first channel's group for all", SUM, "++g, next += int(affine.group);", "next += int(affine.group);"),
+    Mutant(
+        "gse_fuse",
+        "first channel's group for all",
+        SUM,
+        "++g, next += int(affine.group);",
+        "next += int(affine.group);",
+    ),
     *(Mutant("group_norm", f"barrier {i + 1} dropped", NORM, BARRIER, NOTHING, i) for i in range(3)),
     Mutant("group_norm", "only the first stretch", NORM, "i < group * norm.stretches", "i < group"),
     Mutant(
@@ -216,7 +230,6 @@ MUTANTS = [
     *(Mutant("upsample_sum", f"barrier {i + 1} dropped", SUM, BARRIER, NOTHING, i) for i in range(2)),
     Mutant("upsample_sum", "taps exchanged", SUM, "top, tx.hi, right", "top, tx.lo, right"),
     Mutant("upsample_sum", "row's taps those of a column", SUM, "row ? levels.H[l] :", "false ? levels.H[l] :"),
-    Mutant("gse_fuse", "mask's taps exchanged", SUM, "start + tx.hi", "start + tx.lo"),
     Mutant("upsample_sum", "mask inverted", SUM, "|| passes_gradient", "|| !passes_gradient"),
     Mutant("upsample_sum", "maps between the passes overlap", SUM, "pyramid.H * levels.W[l];", "levels.W[l];"),
     Mutant("upsample_sum", "a stretch ends too early", SUM, "(stretch + 1) * w /", "(stretch + 1) * (w - 1) /"),
@@ -250,6 +263,10 @@ MUTANTS = [
     Mutant("downsample_add", "row for column", DOWN, "a * w + b", "a * w + x_first"),
     Mutant("downsample_add", "half a pixel off", AXIS, "- T(0.5)", "- T(0.25)"),
 ]
+UNTRIED = ("group_norm", "nms", "parsing_loss", "parsing_miou", "roi_align", "upsample_sum")
+"""Ops whose kernels have changed since their mutants were last run: `--only OP` runs them, on a machine with nothing else
+to do, as a test that runs out of time counts as failed. Then their rows go into the table, and the op leaves this list."""
+MUTANTS = [mutant for mutant in ALL if mutant.op not in UNTRIED]
 COUNTS_PLUS = "inline void counts_plus(uint32_t* at, uint32_t more) { *at += more; }\n"
 
 
@@ -281,7 +298,7 @@ def fails(folder: pathlib.Path, *arguments: str) -> bool:
         code = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=LIMIT).returncode
     except subprocess.TimeoutExpired:
         return True
-    assert code in (0, 1, -6, -11), f"pytest ended with {code} in {folder}"
+    assert code in (0, 1, -6, -7, -11), f"pytest ended with {code} in {folder}"
     return code != 0
 
 
@@ -308,7 +325,7 @@ def main():
     parser.add_argument("--only", default="", help="mutants of this op")
     parser.add_argument("--output", default=str(ROOT / "tests" / "nightly" / "MUTANTS.md"))
     options = parser.parse_args()
-    chosen = [m for m in MUTANTS if options.only in m.op]
+    chosen = [m for m in ALL if options.only in m.op]
     for op in sorted({m.op for m in chosen}):
         assert not (found := caught_by(None, op)), f"{op} fails without a mutant: {found}"
     output, others = pathlib.Path(options.output), []
