@@ -264,8 +264,9 @@ ALL = [
     Mutant("downsample_add", "half a pixel off", AXIS, "- T(0.5)", "- T(0.25)"),
 ]
 UNTRIED = ("group_norm", "nms", "parsing_loss", "parsing_miou", "roi_align", "upsample_sum")
-"""Ops whose kernels have changed since their mutants were last run: `--only OP` runs them, on a machine with nothing else
-to do, as a test that runs out of time counts as failed. Then their rows go into the table, and the op leaves this list."""
+"""Ops whose kernels have changed since their mutants were last run. `--only OP` runs them, on a machine with nothing
+else to do, as a test that runs out of time counts as failed. Then their rows go into the table, and the op leaves this
+list."""
 MUTANTS = [mutant for mutant in ALL if mutant.op not in UNTRIED]
 COUNTS_PLUS = "inline void counts_plus(uint32_t* at, uint32_t more) { *at += more; }\n"
 
