@@ -372,10 +372,15 @@ struct Fresh {
   void* p;
   unsigned serial;
 };
-inline Fresh shared_arrays[256];
+constexpr size_t kSharedArrays = 4096;  // of all kernels together
+inline Fresh shared_arrays[kSharedArrays];
 SIMT_INTERNAL inline void fresh(void* p, size_t bytes) {
-  Fresh* f = shared_arrays;
-  while (f->p && f->p != p) ++f;
+  size_t at = (reinterpret_cast<uintptr_t>(p) >> 5) % kSharedArrays, tried = 0;
+  while (shared_arrays[at].p && shared_arrays[at].p != p) {
+    if (++tried == kSharedArrays) throw std::runtime_error("too many shared arrays for simt::shared_arrays");
+    at = (at + 1) % kSharedArrays;
+  }
+  Fresh* f = shared_arrays + at;
   f->p = p;
   if (f->serial == m.serial) return;
   f->serial = m.serial;
