@@ -20,8 +20,9 @@
 // Instructions of the sum for 16 bytes of a pixel and a level of another size / of the output's size (sm_90's SASS,
 // with the affine; counted, not timed):
 //   fp32 400, bf16 565 / 334  every thread its own taps, divisions and conversions, 64-bit indices, affine by numbers
-//   fp32 112, bf16 231 / 82   taps once a block in shared memory, affine in packs, four pixels a thread. Five levels of
-//                             two such images: 130 µs of issue on an H100 (353 before) where the bytes take 68
+//   fp32 112, bf16 270 / 110  taps once a block in shared memory, affine in packs, four pixels a thread, two of eight
+//                             channels (four: 231, but spilled registers on sm_120). Five levels of two such images:
+//                             155 µs of issue on an H100 (353 before) where the bytes take 68
 #pragma once
 
 #include "channels.cuh"
@@ -146,14 +147,14 @@ struct ShortTap {
   A w_hi;
 };
 
-constexpr int kSumColumns = 32;  // of a block
+// Pixels of a thread: with channels innermost neighbors, which mostly read the same coarse pixels; taps and affine are
+// loaded once for all of them. Four pixels of eight channels spill registers on sm_120.
+template <int V, bool kInnermost>
+constexpr int kSumPixels = kInnermost ? (V < 8 ? 4 : 2) : 1;
+template <int V, bool kInnermost>
+constexpr int kSumColumns = WarpMapping<V, kInnermost>::kPlaces * kSumPixels<V, kInnermost>;  // of a block
 
-// Pixels of a thread: with channels innermost four neighbors, which mostly read the same coarse pixels; taps and affine
-// are loaded once for all of them.
-template <bool kInnermost>
-constexpr int kSumPixels = kInnermost ? 4 : 1;
-
-// Grid: stretches of kSumColumns columns, rows, images × pieces of the channels. The taps of a row's stretch lie in
+// Grid: stretches of kColumns columns, rows, images × pieces of the channels. The taps of a row's stretch lie in
 // shared memory: each costs two divisions and conversions that 256 threads would repeat.
 template <typename T, int V, bool kInnermost, bool kRelu, bool kAffine>
 __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(2))
@@ -161,18 +162,17 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
   using A = device_accumulate_t<T>;
   using L = WarpMapping<V, kInnermost>;
   using Own = Channels<T, V, kInnermost>;
-  constexpr int kPixels = kSumPixels<kInnermost>;
-  static_assert(L::kPlaces * kPixels == kSumColumns, "a block has its columns once");
-  SIMT_SHARED(ShortTap<A>, taps, [kMaxLevels][kSumColumns + 1]);
+  constexpr int kPixels = kSumPixels<V, kInnermost>, kColumns = kSumColumns<V, kInnermost>;
+  SIMT_SHARED(ShortTap<A>, taps, [kMaxLevels][kColumns + 1]);
   const Levels& levels = pyramid.levels;
   const int64_t C = levels.C, H = pyramid.H, W = pyramid.W, pieces = L::pieces(C);
-  const int64_t first = int64_t(blockIdx.x) * kSumColumns;
+  const int64_t first = int64_t(blockIdx.x) * kColumns;
   const int place = L::place(threadIdx) * kPixels;
   for (int64_t y = blockIdx.y; y < H; y += gridDim.y) {
     __syncthreads();
-    for (int i = int(threadIdx.y * 32 + threadIdx.x); i < levels.count * (kSumColumns + 1); i += kBlock) {
-      const int l = i / (kSumColumns + 1), column = i - l * (kSumColumns + 1);
-      const bool row = column == kSumColumns;
+    for (int i = int(threadIdx.y * 32 + threadIdx.x); i < levels.count * (kColumns + 1); i += kBlock) {
+      const int l = i / (kColumns + 1), column = i - l * (kColumns + 1);
+      const bool row = column == kColumns;
       const int64_t x = first + column < W ? first + column : W - 1;
       const Tap<A> tap = interpolation_tap<A>(row ? y : x, row ? levels.H[l] : levels.W[l],
                                               row ? pyramid.step_y(l) : pyramid.step_x(l), pyramid.align_corners);
@@ -189,7 +189,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
         const int64_t h = levels.H[l], w = levels.W[l];
         const T* image = pyramid.map[l] + n * C * h * w + (kInnermost ? c : 0);
         const bool same = pyramid.same_size(l);
-        const ShortTap<A> ty = taps[l][kSumColumns];
+        const ShortTap<A> ty = taps[l][kColumns];
         const int64_t width = kInnermost ? w * C : w;
         const T *top = image + ty.lo * width, *bottom = image + ty.hi * width;
         const auto load = [&](const T* row, int offset, A* value) {
@@ -336,7 +336,8 @@ void launch_pyramid_sum(const Pyramid<T>& pyramid, T* out, Stream stream) {
     constexpr int V = decltype(v)::value;
     constexpr bool kInnermost = decltype(innermost)::value;
     using L = WarpMapping<V, kInnermost>;
-    const dim3 grid(unsigned((pyramid.W + kSumColumns - 1) / kSumColumns), grid_size(pyramid.H),
+    constexpr int kColumns = kSumColumns<V, kInnermost>;
+    const dim3 grid(unsigned((pyramid.W + kColumns - 1) / kColumns), grid_size(pyramid.H),
                     grid_size(levels.N * L::pieces(levels.C)));
     SIMT_LAUNCH((pyramid_sum_kernel<T, V, kInnermost, kRelu, kAffine>), grid, dim3(32, 8), 0, stream, pyramid, out);
   });
