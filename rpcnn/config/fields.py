@@ -56,8 +56,6 @@ class ModelConfig:
     """Groups of every GroupNorm outside the backbone."""
     gse: bool = True
     """Use the global semantic branch of GSE-FPN; false: plain FPN as in Parsing R-CNN."""
-    gse_convs: int = 4
-    """Number of 3x3 convolutions of the global semantic feature (Sec. 3.3)."""
     anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
     """Anchor sides in pixels, one per level."""
     canonical_size: int = 224
@@ -70,19 +68,11 @@ class ModelConfig:
     """Side of the parsing maps in pixels (Sec. 3.4)."""
     parsing_channels: int = 512
     """Channels of the parsing branch."""
-    parsing_convs: int = 4
-    """Number of 3x3 convolutions after the non-local block."""
-    aspp_channels: int = 256
-    """Channels of each ASPP branch."""
     prsn: bool = True
     """Use the parsing re-scoring network (Sec. 3.4)."""
-    prsn_channels: int = 128
-    """Channels of its convolutions."""
-    prsn_hidden: int = 256
-    """Channels of its fully connected layers."""
     parts: Options = field(default_factory=dict)
-    """Further arguments of the parts' constructors, for example rpn.samples=128 box_head.resolution=14: whatever fpn,
-    gse, rpn, box_head, parsing_head and prsn take and no other field sets."""
+    """Further arguments of the parts' constructors, for example rpn.samples=128 gse.num_convs=2: whatever fpn, gse, rpn,
+    box_head, parsing_head and prsn take and no other field sets."""
 
 
 @dataclass
@@ -176,6 +166,12 @@ class TrainConfig:
     """Applied to weights, not to biases and norm weights. Biases have twice the learning rate."""
     clip_gradient_norm: float = 0.0
     """Largest gradient norm; 0: no clipping (the paper)."""
+    ema_decay: float = 0.0
+    """Also keep a moving average of the weights (ema.safetensors) that keeps this part of itself in each step, such as
+    0.999; 0: none (the paper)."""
+    max_skips: int = 5
+    """Steps with a gradient that is not finite are skipped. After more than this many in a row, training goes back to
+    the last snapshot with half the learning rate; after three such returns it stops."""
 
 
 @dataclass
@@ -203,6 +199,12 @@ class RunConfig:
     """Iterations between snapshots (the last two are kept)."""
     evaluate: bool = True
     """Evaluate after the last iteration."""
+    evaluate_every: int = 0
+    """Iterations between evaluations while training, which keep the best weights in best.safetensors; 0: none."""
+    best_metric: str = "miou"
+    """The metric, as in results.json, by which the best weights are chosen."""
+    patience: int = 0
+    """End training after this many evaluations in a row without a better best_metric; 0: never."""
     pictures: int = 12
     """Number of pictures of input, ground truth and prediction that an evaluation writes."""
     save_predictions: Literal["", "instances", "people", "coco", "cihp", "mhp"] = ""

@@ -195,12 +195,20 @@ def validate(config: Config) -> None:
         (config.run.log_every > 0 and config.run.save_every > 0, "run.log_every and run.save_every must be at least 1"),
         *(
             (getattr(model, name) % max(model.num_groups, 1) == 0, f"model.{name} must be a multiple of num_groups")
-            for name in ("fpn_channels", "parsing_channels", "aspp_channels")
+            for name in ("fpn_channels", "parsing_channels")
         ),
         (model.num_groups > 0, "model.num_groups must be at least 1"),
         (train.iterations > 0, "train.iterations must be at least 1"),
         (train.batch_size > 0 and train.accumulate > 0, "train.batch_size and train.accumulate must be at least 1"),
         (train.learning_rate > 0, "train.learning_rate must be positive"),
+        (0 <= train.ema_decay < 1, "train.ema_decay must be at least 0 and less than 1"),
+        (train.max_skips >= 0, "train.max_skips must be 0 or more"),
+        (config.run.evaluate_every >= 0, "run.evaluate_every must be 0 or more"),
+        (config.run.patience >= 0, "run.patience must be 0 or more"),
+        (
+            not config.run.patience or config.run.evaluate_every,
+            "run.patience counts the evaluations of run.evaluate_every, which is 0",
+        ),
         (list(train.steps) == sorted(train.steps), "train.steps must ascend"),
         (inference.test_short_side > 0, "inference.test_short_side must be at least 1"),
         (inference.test_long_side_max > 0, "inference.test_long_side_max must be at least 1"),

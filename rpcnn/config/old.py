@@ -45,6 +45,11 @@ PARTS = {
     "rpn_samples": ("rpn", "samples", 256),
     "box_resolution": ("box_head", "resolution", 7),
     "box_positive_fraction": ("box_head", "positive_fraction", 0.25),
+    "gse_convs": ("gse", "num_convs", 4),
+    "parsing_convs": ("parsing_head", "num_convs", 4),
+    "aspp_channels": ("parsing_head", "aspp_channels", 256),
+    "prsn_channels": ("prsn", "channels", 128),
+    "prsn_hidden": ("prsn", "hidden", 256),
     "aspp_dilations": ("parsing_head", "aspp_dilations", [6, 12, 18]),
 }
 """Fields of [model], the arguments that they have become, and their defaults; other values go into model.parts."""

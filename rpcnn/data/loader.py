@@ -1,7 +1,9 @@
 """Loads batches that depend on the seed only, not on the number of processes or workers or on resuming a run."""
 
 import logging
+import signal
 from collections.abc import Iterator
+from types import FrameType
 
 import numpy as np
 import torch
@@ -132,6 +134,15 @@ def collate(samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:
 
 def _start_worker(worker_id: int) -> None:
     torch.set_num_threads(1)  # the workers run in parallel; a thread pool in each would compete for the cores
+    # Ctrl-C and schedulers signal every process of a job. The main process finishes its step, for which it needs the
+    # workers, and ends them afterwards; a worker whose parent has died ends by torch's own watchdog.
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_at_the_second_signal)
+
+
+def _end_at_the_second_signal(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
 
 
 class TrainLoader:

@@ -25,6 +25,7 @@ from .released import PerBatchRPN, VariantRPRCNN, crop_parsing_rounded
 from .rp_rcnn import RPRCNN, STRIDES
 from .rpn import RPN
 
+PARTS = ["fpn", "gse", "rpn", "box_head", "parsing_head", "prsn"]
 Part = typing.TypeVar("Part")
 
 
@@ -56,8 +57,7 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
     model, sampling, inference, variant = config.model, config.sampling, config.inference, config.variant
     boxes = PIXELS if variant.inclusive_boxes else EDGES
     levels = variant.pyramid_levels
-    names = ["fpn", *["gse"] * model.gse, "rpn", "box_head", "parsing_head", *["prsn"] * model.prsn]
-    check_keys(model.parts, names, "model.parts")
+    check_keys(model.parts, PARTS, "model.parts")
     make = functools.partial(_make, model.parts)
     if backbone is None:
         backbone = make_backbone(
@@ -78,7 +78,6 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
             model.fpn_channels,
             num_classes,
             num_groups=model.num_groups,
-            num_convs=model.gse_convs,
             levels=levels,
             embedding=variant.gse_embedding,
         )
@@ -113,8 +112,6 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
         model.fpn_channels,
         model.parsing_channels,
         num_classes,
-        aspp_channels=model.aspp_channels,
-        num_convs=model.parsing_convs,
         resolution=model.parsing_resolution,
         output_size=model.parsing_output,
         samples=sampling.parsing_samples,
@@ -130,8 +127,6 @@ def build_model(config: Config, num_classes: int | None = None, backbone: nn.Mod
             PRSN,
             model.parsing_channels,
             num_classes,
-            channels=model.prsn_channels,
-            hidden=model.prsn_hidden,
             input=variant.prsn_input,
             second_stride=variant.prsn_stride,
         )

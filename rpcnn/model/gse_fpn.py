@@ -25,7 +25,7 @@ class GSEFPN(nn.Module):
         num_classes: int,
         *,
         num_groups: int,
-        num_convs: int,
+        num_convs: int = 4,
         levels: int = 5,
         embedding: bool = False,
     ):

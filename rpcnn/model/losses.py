@@ -16,7 +16,14 @@ from rpcnn.runtime.distributed import all_reduce_sum, world_size
 Terms = dict[str, tuple[Tensor, Tensor]]
 
 
-def normalize(terms: Terms, weights: dict[str, float], per_process: bool = False) -> dict[str, Tensor]:
+def sample_counts(terms: Terms) -> Tensor:
+    """The numbers of samples of the terms, float32 [terms]."""
+    return torch.stack([count.float() for _, count in terms.values()])
+
+
+def normalize(
+    terms: Terms, weights: dict[str, float], per_process: bool = False, counts: Tensor | None = None
+) -> dict[str, Tensor]:
     """Weighted means of the terms, one scalar each, in the same order.
 
     By default a sum is divided by the mean count over the processes (one all-reduce). DistributedDataParallel averages
@@ -25,8 +32,9 @@ def normalize(terms: Terms, weights: dict[str, float], per_process: bool = False
     Args:
         weights: factors by name, 1 if missing.
         per_process: divide by this process's own counts (released code).
+        counts: `sample_counts` of this process, if the terms are those of a part of its batch.
     """
-    counts = torch.stack([count.float() for _, count in terms.values()])
+    counts = sample_counts(terms) if counts is None else counts
     if not per_process and world_size() > 1:
         counts = all_reduce_sum(counts) / world_size()
     counts = torch.where(counts > 0, counts, 1)

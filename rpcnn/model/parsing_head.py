@@ -64,12 +64,12 @@ class ParsingHead(nn.Module):
         in_channels: of the feature maps.
         channels: of the branch.
         num_classes: K, background included.
-        aspp_channels: of each branch of the ASPP.
-        num_convs: number of 3x3 convolutions after the non-local block.
         resolution: cells per side of the RoI features.
         output_size: side of the parsing map.
         samples: people per image in training.
         num_groups: of each GroupNorm.
+        aspp_channels: of each branch of the ASPP.
+        num_convs: number of 3x3 convolutions after the non-local block.
         aspp_dilations: of the 3x3 convolutions of the ASPP.
         stride: of the finest level, in pixels.
         aligned: RoIAlign with the half-pixel shift.
@@ -86,12 +86,12 @@ class ParsingHead(nn.Module):
         channels: int,
         num_classes: int,
         *,
-        aspp_channels: int,
-        num_convs: int,
         resolution: int,
         output_size: int,
         samples: int,
         num_groups: int,
+        aspp_channels: int = 256,
+        num_convs: int = 4,
         aspp_dilations: Sequence[int] = (6, 12, 18),
         stride: int = 4,
         aligned: bool = True,

@@ -27,8 +27,8 @@ class PRSN(nn.Module):
         parsing_channels: int,
         num_classes: int,
         *,
-        channels: int,
-        hidden: int,
+        channels: int = 128,
+        hidden: int = 256,
         input: str = "probabilities",
         second_stride: int = 1,
     ):

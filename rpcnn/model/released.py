@@ -11,7 +11,7 @@ from torch import Tensor
 from rpcnn.box_convention import last_pixels
 from rpcnn.variant import Variant
 
-from .losses import normalize, squared_error
+from .losses import Terms, normalize, squared_error
 from .parsing_targets import pixels_at
 from .rp_rcnn import RPRCNN
 from .rpn import RPN
@@ -55,9 +55,9 @@ class VariantRPRCNN(RPRCNN):
             return super().rescoring_error(predicted, iou, known)
         return half_positive_error(predicted, iou, known)
 
-    def normalize_terms(self, terms) -> dict[str, Tensor]:
+    def normalize_terms(self, terms: Terms, counts: Tensor | None) -> dict[str, Tensor]:
         """With normalize_per_process, means over the samples of this process only."""
-        return normalize(terms, self.loss_weights, per_process=self.variant.normalize_per_process)
+        return normalize(terms, self.loss_weights, per_process=self.variant.normalize_per_process, counts=counts)
 
     def label_probabilities(self, logits: Tensor, image_size: tuple[int, int]):
         """Without crop_semantic, padding is not cut off, and the whole map is resized to the image."""

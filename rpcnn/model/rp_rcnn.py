@@ -19,7 +19,7 @@ from .detections import Detections
 from .fpn import FPN
 from .gse_fpn import GSEFPN
 from .layers import channel_softmax
-from .losses import label_cross_entropy, normalize, semantic_target, squared_error
+from .losses import Terms, label_cross_entropy, normalize, sample_counts, semantic_target, squared_error
 from .parsing_head import ParsingHead
 from .prsn import PRSN
 from .rpn import RPN
@@ -72,13 +72,15 @@ class RPRCNN(nn.Module):
         for name, values in (("pixel_mean", self.PIXEL_MEAN), ("pixel_std", self.PIXEL_STD)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
-    def forward(self, images: list[Tensor], targets: list[Target] | None = None):
+    def forward(self, images: list[Tensor], targets: list[Target] | None = None, counts: Tensor | None = None):
         """Compute losses (training mode) or `Detections` (eval mode) of a list of images.
 
         Args:
             images: uint8 [3, h, w] RGB, of any sizes.
             targets: in training, one `rpcnn.data.sample.Target` per image; boxes, person_maps and label_map are
                 required.
+            counts: in training, for a part of a batch: the sum of `counts` over its parts, by which the losses are
+                divided instead of this part's own. The losses of the parts then add up to those of the batch.
 
         Returns:
             In training mode, a dict of weighted scalar losses whose sum is Eq. 1: rpn_objectness, rpn_box, box_class,
@@ -90,13 +92,23 @@ class RPRCNN(nn.Module):
         """
         check_inputs(images, targets, self.training)
         if self.training:
-            return self.losses(*self.encode(images, targets), targets)
+            return self.normalize_terms(self.terms(*self.encode(images, targets), targets), counts)
         # GroupNorm includes the padding in its statistics. Only images of one padded size share a batch, so that the
         # detections of an image do not depend on the others.
         detections = {}
         for group in same_padded_size(images):
             detections |= zip(group, self.detect(*self.encode([images[i] for i in group])), strict=True)
         return [detections[i] for i in range(len(images))]
+
+    @torch.no_grad()
+    def counts(self, images: list[Tensor], targets: list[Target]) -> Tensor:
+        """How many samples each loss of a batch has, float32 [terms], without any trace in the model."""
+        check_inputs(images, targets, training=True)
+        before = [buffer.clone() for buffer in self.buffers()]  # running statistics
+        terms = self.terms(*self.encode(images, targets), targets)
+        for buffer, value in zip(self.buffers(), before, strict=True):
+            buffer.copy_(value)
+        return sample_counts(terms)
 
     def encode(self, images: list[Tensor], targets: list[Target] | None = None):
         """Images to S2..S6, the semantic logits (None without GSE-FPN) and each image's (height, width)."""
@@ -124,8 +136,8 @@ class RPRCNN(nn.Module):
         """Normalize RGB pixels [3, h, w] in 0..255 for the backbone."""
         return (image / 255 - self.pixel_mean) / self.pixel_std
 
-    def losses(self, pyramid, semantic_logits, image_sizes, targets: list[Target]) -> dict[str, Tensor]:
-        """Eq. 1, term by term."""
+    def terms(self, pyramid, semantic_logits, image_sizes, targets: list[Target]) -> Terms:
+        """Eq. 1, term by term: the summed error of each, and its number of samples."""
         generators = [seeded_generator(target) for target in targets]
         anchors = self.rpn(pyramid)
         proposals = self.rpn.propose(*anchors, image_sizes)
@@ -156,15 +168,15 @@ class RPRCNN(nn.Module):
         if self.prsn:
             predicted = self.prsn.score(parsing_feature, pooled)
             terms["rescoring"] = self.rescoring_error(predicted, iou, valid > 0)
-        return self.normalize_terms(terms)
+        return terms
 
     def rescoring_error(self, predicted: Tensor, iou: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         """Loss of predicted [R] against true mIoU [R] over the RoIs with ground truth (`known` [R]): (sum, count)."""
         return squared_error(predicted, iou, known)
 
-    def normalize_terms(self, terms) -> dict[str, Tensor]:
-        """Weighted means of the terms over the samples of all processes."""
-        return normalize(terms, self.loss_weights)
+    def normalize_terms(self, terms: Terms, counts: Tensor | None) -> dict[str, Tensor]:
+        """Weighted means of the terms over the samples of all processes; `counts` replaces those of this process."""
+        return normalize(terms, self.loss_weights, counts=counts)
 
     def detect(self, pyramid, semantic_logits, image_sizes) -> list[Detections]:
         """People, their parsing maps and scores (Sec. 3.5), in the pixels of the images given."""

@@ -1,11 +1,16 @@
 """The collective operations of training and evaluation; without a process group they work on one process."""
 
 import contextlib
+import datetime
 import os
 from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed as dist
+
+TIMEOUT = datetime.timedelta(hours=2)
+"""Of collective operations. One process may paint or index a data set while the others wait; torchrun notices a dead
+process by itself, within seconds."""
 
 
 def is_initialized() -> bool:
@@ -34,6 +39,19 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     if is_initialized():
         dist.all_reduce(tensor)
     return tensor
+
+
+def all_reduce_max(tensor: torch.Tensor) -> torch.Tensor:
+    """The element-wise maximum of the tensor over all processes, as a new tensor."""
+    tensor = tensor.detach().clone()
+    if is_initialized():
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return tensor
+
+
+def largest_number(number: int) -> int:
+    """The largest of the numbers of all processes. It passes between the hosts and does not wait for a GPU."""
+    return int(all_reduce_max(torch.tensor(number))) if is_initialized() else number
 
 
 def gather_objects(value) -> list:
@@ -110,7 +128,9 @@ def pick_device(device: str) -> torch.device:
 
 
 def start(device: str) -> torch.device:
-    """Choose the device of this rank and, under torchrun, initialize the process group: NCCL on CUDA, gloo on the CPU.
+    """Choose the device of this rank and, under torchrun, initialize the process group.
+
+    Tensors on a GPU pass through NCCL, tensors on the CPU through gloo.
 
     Args:
         device: see `pick_device`; "cuda" takes the device of the local rank.
@@ -121,7 +141,8 @@ def start(device: str) -> torch.device:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT)
     return chosen
 
 

@@ -22,7 +22,7 @@ from rpcnn.train import main as train
 TINY = [
     *("--data.options", "train=1", "val=4", "short_side=[80, 96]"),
     *("--inference.test-short-side", "80", "--data.workers", "0", "--model.backbone-width", "0.25"),
-    *("--model.fpn-channels", "16", "--model.parsing-channels", "16", "--model.aspp-channels", "16"),
+    *("--model.fpn-channels", "16", "--model.parsing-channels", "16", "--model.parts", "parsing_head.aspp_channels=16"),
     *(
         "--model.box-channels",
         "32",

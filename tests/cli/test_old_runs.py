@@ -15,7 +15,12 @@ OLD = pathlib.Path(__file__).parent / "run_of_version_0_1"
 def test_its_configuration_is_read_as_what_it_is_now():
     config = load_config(OLD / "config.toml")
     assert isinstance(config, Config) and config.model.backbone_width == 0.0625
-    assert config.model.parts == {"box_head": {"resolution": 4}}
+    assert config.model.parts == {
+        "gse": {"num_convs": 1},
+        "parsing_head": {"num_convs": 1, "aspp_channels": 8},
+        "prsn": {"channels": 4, "hidden": 8},
+        "box_head": {"resolution": 4},
+    }
     loaded = load_weights(OLD)
     assert loaded.label_set.name == "CIHP" and loaded.config.model == config.model
 

@@ -21,7 +21,6 @@ TINY = {
     "freeze_at": 0,
     "fpn_channels": 16,
     "num_groups": 4,
-    "gse_convs": 1,
     "anchor_sizes": (16, 32, 64, 128, 256),
     "rpn_top_train": 60,
     "rpn_top_test": 30,
@@ -29,13 +28,14 @@ TINY = {
     "box_samples": 32,
     "canonical_size": 56,
     "parsing_channels": 16,
-    "parsing_convs": 1,
-    "aspp_channels": 8,
     "parsing_resolution": 8,
     "parsing_output": 32,
     "parsing_samples": 4,
-    "prsn_channels": 8,
-    "prsn_hidden": 8,
+    "parts": {
+        "gse": {"num_convs": 1},
+        "parsing_head": {"num_convs": 1, "aspp_channels": 8},
+        "prsn": {"channels": 8, "hidden": 8},
+    },
 }
 NUM_CLASSES = 6
 
@@ -52,8 +52,13 @@ def configured(config: Config, **changes) -> Config:
     return config
 
 
-def tiny(num_classes: int = NUM_CLASSES, **changes) -> RPRCNN:
+def tiny(num_classes: int = NUM_CLASSES, parts: dict | None = None, **changes) -> RPRCNN:
     torch.manual_seed(0)
+    for part, given in (parts or {}).items():
+        own = TINY["parts"].get(part, {})
+        changes["parts"] = changes.get("parts", TINY["parts"]) | {
+            part: own | given if isinstance(given, dict) else given
+        }
     return build_model(configured(Config(), **TINY | changes), num_classes)
 
 

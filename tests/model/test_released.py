@@ -130,7 +130,7 @@ def test_the_fifth_gse_block_feeds_the_pyramid_only():
 def test_losses_of_the_release(monkeypatch):
     seen = {}
 
-    def capture(terms, weights, per_process):
+    def capture(terms, weights, per_process, counts):
         seen.update(terms, per_process=per_process)
         return {name: total for name, (total, _) in terms.items()}
 
@@ -202,7 +202,7 @@ def test_the_commands_train_evaluate_and_predict(tmp_path, monkeypatch):
         *("--inference.test-short-side", "100", "--inference.rpn-top-test", "20", "--model.backbone", "resnet18"),
         *("--model.backbone-norm", "gn", "--model.backbone-width", "0.25", "--model.fpn-channels", "32"),
         *("--model.box-channels", "32", "--sampling.box-samples", "32", "--model.parsing-channels", "32"),
-        *("--model.aspp-channels", "32", "--sampling.rpn-top-train", "60"),
+        *("--model.parts", "parsing_head.aspp_channels=32", "--sampling.rpn-top-train", "60"),
         *("--batch-size", "2", "--iterations", "2", "--device", "cpu", "--run.pictures", "0"),
     ]
     preset = str(tmp_path / "small.toml")

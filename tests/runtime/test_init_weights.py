@@ -73,7 +73,7 @@ def test_parts_that_only_one_side_has_are_named():
 
 
 def test_weights_of_another_network_are_a_warning_and_few_lines():
-    lines = init_from(tiny(), trained(fpn_channels=32, parsing_channels=32, aspp_channels=16, box_channels=64), SIX)
+    lines = init_from(tiny(), trained(fpn_channels=32, parsing_channels=32, box_channels=64), SIX)
     assert "most do not fit" in lines[1] and lines[-1].startswith("… and ") and len(lines) < 25
 
 
