@@ -71,8 +71,8 @@ class ModelConfig:
     prsn: bool = True
     """Use the parsing re-scoring network (Sec. 3.4)."""
     parts: Options = field(default_factory=dict)
-    """Further arguments of the parts' constructors, for example rpn.samples=128 gse.num_convs=2: whatever fpn, gse, rpn,
-    box_head, parsing_head and prsn take and no other field sets."""
+    """Further arguments of the parts' constructors, for example rpn.samples=128 gse.num_convs=2: whatever fpn, gse,
+    rpn, box_head, parsing_head and prsn take and no other field sets."""
 
 
 @dataclass

@@ -34,28 +34,30 @@ def resized_shape(height: int, width: int, short_side: int, max_size: int) -> tu
     return (short_side, long_side) if height <= width else (long_side, short_side)
 
 
-def rounded_shape(height: int, width: int, short_side: int, max_size: int) -> tuple[int, int]:
-    """Compute the size as the released code does at test time: one scale for both sides, rounded (at least 1).
+def released_scale(height: int, width: int, short_side: int, max_size: int) -> float:
+    """The factor by which the released code resizes a picture at test time, both sides alike.
 
-    The scale is short_side / short, or max_size / long if the rounded long side would exceed max_size.
+    It is short_side / short, or max_size / long if the rounded long side would exceed max_size.
     """
     short, long = min(height, width), max(height, width)
     scale = short_side / short
-    if round(scale * long) > max_size:
-        scale = max_size / long
-    return max(round(height * scale), 1), max(round(width * scale), 1)
+    return max_size / long if round(scale * long) > max_size else scale
 
 
-def resize_image(image: Tensor, size: tuple[int, int], antialias: bool = True) -> Tensor:
-    """Resize an image bilinearly, uint8 [3, H, W] -> uint8 [3, h, w].
+def resize_by_factor(image: Tensor, scale: float) -> Tensor:
+    """Resize an image as OpenCV does by a factor, uint8 [3, H, W] -> float32 [3, h, w] in 0..255, not rounded.
 
-    Antialiasing applies to reductions. Without it the result is that of OpenCV's bilinear interpolation.
+    Bilinear without antialiasing. The sides are rounded (at least 1); pixels are sampled in steps of 1 / scale, not of
+    the ratio of the rounded sides.
     """
+    size = [max(round(side * scale), 1) for side in image.shape[-2:]]
+    return torch.ops.aten.upsample_bilinear2d(image[None].float(), size, False, scale, scale)[0]
+
+
+def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize an image bilinearly, with antialiasing where it shrinks, uint8 [3, H, W] -> uint8 [3, h, w]."""
     if tuple(image.shape[-2:]) == tuple(size):
         return image
-    if not antialias:
-        resized = torch.nn.functional.interpolate(image[None].float(), size=list(size), mode="bilinear")
-        return resized[0].round().to(torch.uint8)
     return F.resize_image(image, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
 
 
@@ -174,8 +176,8 @@ class TestTransform:
     Args:
         short_side: the short side in pixels.
         max_size: the largest long side in pixels.
-        resize: "antialias", as in training, or "opencv", as in the released code: with the size of `rounded_shape` and
-            without antialiasing.
+        resize: "antialias", as in training, or "opencv", as in the released code: `resize_by_factor`, which returns
+            float32.
 
     Raises:
         ValueError: a size is not positive, or resize is another string.
@@ -193,5 +195,7 @@ class TestTransform:
     def __call__(self, image: Tensor | Sample) -> Tensor | Sample:
         if isinstance(image, dict):
             return image | {"image": self(image["image"])}
-        shape = resized_shape if self.antialias else rounded_shape
-        return resize_image(image, shape(*image.shape[-2:], self.short_side, self.max_size), self.antialias)
+        height, width = image.shape[-2:]
+        if self.antialias:
+            return resize_image(image, resized_shape(height, width, self.short_side, self.max_size))
+        return resize_by_factor(image, released_scale(height, width, self.short_side, self.max_size))

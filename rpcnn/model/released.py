@@ -89,13 +89,15 @@ def crop_parsing_rounded(person_maps: Tensor, people: Tensor, boxes: Tensor, siz
     """As `crop_parsing`, but of a rounded box that ends one pixel early.
 
     The corners of `last_pixels` are rounded (half to even) and clamped to >= 0. The crop excludes the last pixel. Row i
-    of the result is row floor(i h / size) of the crop, not the nearest one; columns likewise. An empty crop, which
-    makes the released code fail, is extended to one pixel.
+    of the result is row floor(i h / size) of the crop, not the nearest one; columns likewise. A crop ends with the map.
+    An empty one, which makes the released code fail, is extended to one pixel.
     """
     # In float64 and in this order of operations, as OpenCV's nearest neighbor: other orders may floor differently.
     corners = boxes.to(person_maps.device)
     first, end = last_pixels(corners).double().round().clamp(min=0).split(2, dim=1)
-    scale = 1 / (size / (end - first).clamp(min=1))
+    height, width = person_maps.shape[-2:]
+    side = (torch.minimum(end, end.new_tensor([width, height])) - first).clamp(min=1)
+    scale = 1 / (torch.full_like(side, size) / side)  # `size / side` would be a reciprocal and a product, rounded twice
     steps = torch.arange(size, device=person_maps.device, dtype=torch.float64)
     points = first[:, :, None] + (scale[:, :, None] * steps).floor()
     return pixels_at(person_maps, people, points).to(boxes.device)

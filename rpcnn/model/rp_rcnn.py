@@ -76,7 +76,7 @@ class RPRCNN(nn.Module):
         """Compute losses (training mode) or `Detections` (eval mode) of a list of images.
 
         Args:
-            images: uint8 [3, h, w] RGB, of any sizes.
+            images: uint8, or float32 in 0..255, [3, h, w] RGB, of any sizes.
             targets: in training, one `rpcnn.data.sample.Target` per image; boxes, person_maps and label_map are
                 required.
             counts: in training, for a part of a batch: the sum of `counts` over its parts, by which the losses are
@@ -263,8 +263,11 @@ def check_inputs(images: list[Tensor], targets: list[Target] | None, training: b
     if len(images) == 0:
         raise ValueError("RPRCNN: images must hold at least one image")
     for i, image in enumerate(images):
-        if image.dim() != 3 or image.shape[0] != 3 or image.dtype != torch.uint8 or 0 in image.shape:
-            raise ValueError(f"RPRCNN: images[{i}] must be uint8 [3, H, W], got {image.dtype} {list(image.shape)}")
+        known = image.dtype in (torch.uint8, torch.float32)
+        if image.dim() != 3 or image.shape[0] != 3 or not known or 0 in image.shape:
+            raise ValueError(
+                f"RPRCNN: images[{i}] must be uint8 or float32 [3, H, W], got {image.dtype} {list(image.shape)}"
+            )
     if not training:
         return
     if targets is None or len(targets) != len(images):

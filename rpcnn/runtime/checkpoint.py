@@ -141,7 +141,9 @@ def checksum(state: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for key in sorted(state):
         digest.update(key.encode())
-        digest.update(state[key].contiguous().flatten().view(torch.uint8).numpy())
+        flat = state[key].contiguous().flatten()
+        flat = flat.as_strided(flat.shape, (1,))  # a single element may have stride 0
+        digest.update(flat.view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

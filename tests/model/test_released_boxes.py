@@ -298,11 +298,20 @@ def test_a_crop_without_pixels_has_one():
     assert [crop.unique().tolist() for crop in crops] == [[43], [99], [0, 10]]
 
 
-@pytest.mark.parametrize("width", [186, 198, 490])
-def test_nearest_pixels_match_opencv_in_double(width):
-    """At these widths i * width / 128 is an integer for some i, yet OpenCV takes the pixel before it."""
-    parsing = (torch.arange(700) % 251).to(torch.uint8).expand(1, 4, 700)
-    box = torch.tensor([[0.0, 0, width + 1, 4]])
-    row = crop_parsing_rounded(parsing, torch.tensor([0]), box, 128)[0, 0].tolist()
-    assert row == [math.floor(i * (1 / (128 / width))) % 251 for i in range(128)]
-    assert row != [i * width // 128 % 251 for i in range(128)]
+def test_nearest_pixels_match_opencv_in_double():
+    """For some widths, i * width / size is an integer, yet OpenCV takes the pixel before it, and `size / tensor` is
+    rounded twice in PyTorch."""
+    widths = range(1, 1400)
+    parsing = (torch.arange(1400) % 251).to(torch.uint8).expand(1, 2, 1400)
+    boxes = torch.tensor([[0.0, 0, width + 1, 2] for width in widths])
+    for size in (48, 96, 128):
+        rows = crop_parsing_rounded(parsing, torch.zeros(len(boxes), dtype=torch.long), boxes, size)[:, 0].tolist()
+        for width, row in zip(widths, rows, strict=True):
+            scale = 1 / (size / width)
+            assert row == [min(math.floor(i * scale), width - 1) % 251 for i in range(size)], width
+
+
+def test_a_crop_ends_with_the_map():
+    parsing = torch.arange(10, dtype=torch.uint8).expand(1, 10, 10)
+    crop = crop_parsing_rounded(parsing, torch.tensor([0]), torch.tensor([[6.0, 0, 30, 11]]), 8)
+    assert crop[0, 0].tolist() == [6, 6, 7, 7, 8, 8, 9, 9]

@@ -13,7 +13,7 @@ from helpers.released_variant import CONFIG, released
 
 from rpcnn.box_convention import EDGES, PIXELS
 from rpcnn.config import load_config
-from rpcnn.data.transforms import TestTransform, rounded_shape
+from rpcnn.data.transforms import TestTransform, released_scale, resize_by_factor
 from rpcnn.inference.pipeline import Pipeline
 from rpcnn.labels import CIHP, LabelSet
 from rpcnn.metrics import ParsingEvaluator
@@ -52,16 +52,15 @@ def test_input_is_bgr_minus_mean_padded_black_at_test(training):
     ],
 )
 def test_both_sides_are_rounded_at_test(size, expected):
-    assert rounded_shape(*size, 800, 1333) == expected
     image = torch.zeros(3, *size, dtype=torch.uint8)
     assert tuple(Pipeline(released(), CONFIG, CIHP).transform(image).shape[1:]) == expected
 
 
-def opencv_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize [H, W, ...] bilinearly in float at pixel centers, with border replication and without antialiasing."""
+def opencv_bilinear(image: np.ndarray, height: int, width: int, scale: float | None = None) -> np.ndarray:
+    """Resize [H, W, ...] bilinearly by a factor or to a size: pixel centers, replicated borders, no antialiasing."""
     for axis, new in ((0, height), (1, width)):
         old = image.shape[axis]
-        position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        position = np.clip((np.arange(new) + 0.5) / (scale or new / old) - 0.5, 0, old - 1)
         low = np.floor(position).astype(int)
         weight = (position - low).reshape([-1 if i == axis else 1 for i in range(image.ndim)])
         high = np.minimum(low + 1, old - 1)
@@ -69,15 +68,30 @@ def opencv_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return image
 
 
-@pytest.mark.parametrize("size", [(60, 90), (330, 240)])
-def test_pictures_are_resized_without_antialiasing_at_test(size):
+@pytest.mark.parametrize("size", [(60, 90), (61, 97), (330, 240)])
+def test_pictures_are_resized_by_the_factor_without_antialiasing_or_rounding(size):
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
-    transform = TestTransform(120, 200, CONFIG.variant.test_resize)
-    got = transform(image)
-    expected = opencv_bilinear(image.permute(1, 2, 0).double().numpy(), *got.shape[1:])
-    assert np.abs(got.permute(1, 2, 0).numpy() - expected).max() < 0.51
+    got = TestTransform(120, 200, CONFIG.variant.test_resize)(image)
+    scale = released_scale(*size, 120, 200)
+    expected = opencv_bilinear(image.permute(1, 2, 0).double().numpy(), *got.shape[1:], scale)
+    assert got.dtype == torch.float32
+    np.testing.assert_allclose(got.permute(1, 2, 0).numpy(), expected, atol=2e-3)
     if size[0] > 120:
-        assert (got.float() - TestTransform(120, 200)(image)[:, : got.shape[1], : got.shape[2]]).abs().max() > 20
+        assert (got - TestTransform(120, 200)(image)[:, : got.shape[1], : got.shape[2]]).abs().max() > 20
+
+
+def test_the_factor_and_the_ratio_of_the_sizes_differ():
+    image = torch.arange(97, dtype=torch.uint8).expand(3, 61, 97)
+    by_factor = resize_by_factor(image, 120 / 61)
+    by_ratio = torch.nn.functional.interpolate(image[None].float(), size=by_factor.shape[1:], mode="bilinear")[0]
+    assert 0.05 < (by_factor - by_ratio).abs().max() < 0.5
+
+
+def test_the_network_takes_pictures_that_are_not_rounded():
+    model, image = released().eval(), scene(1, height=60, width=90)[0]
+    batch, _ = model.normalize_and_pad([image.float() + 0.25])
+    torch.testing.assert_close(batch[0, :, :60, :90], image[[2, 1, 0]].float() + 0.25 - BGR_MEAN)
+    assert len(model([image.float() + 0.25])) == 1
 
 
 def test_augmented_passes_are_resized_alike():
