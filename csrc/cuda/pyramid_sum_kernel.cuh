@@ -230,7 +230,13 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
       }
 #pragma unroll
       for (int j = 0; j < kPixels; ++j)
-        if (first + place + j < W) Own::store(out + n * C * H * W, y * W + first + place + j, H * W, c, C, sum[j]);
+        if (first + place + j < W) {
+          // One address and small offsets: sm_100 spilled four of them.
+          if constexpr (kInnermost)
+            Own::store(out + ((n * H + y) * W + first + place) * C + c + j * int(C), 0, 0, 0, 0, sum[j]);
+          else
+            Own::store(out + n * C * H * W, y * W + first + place + j, H * W, c, C, sum[j]);
+        }
     }
   }
 }
