@@ -4,23 +4,31 @@
     modes     RUN [BASELINE]  Table 6: label maps from the global segmentation, from people, from both
     scores    RUN             Fig. 5: true mIoU against box score and parsing score, with correlations
     gallery   RUN             Fig. 6: input, ground truth and prediction of --run.pictures images on one sheet
+    curves    RUN [RUN …]     learning curves side by side, and what differs between the runs
     ablation  RUN RUN …       Tables 3-5, 7, 8: mean and standard deviation over seeds, changes beside the paper's
 
 A run is a folder of rpcnn.train or a model.safetensors. Each command prints a table and writes it with a plot to
-analysis/ in the run folder (ablation: to ablation/ here), or to --output. `python -m rpcnn.analyze COMMAND --help`
-explains one and its options.
+analysis/ in the run folder (ablation and curves: to ablation/ and curves/ here), or to --output. `python -m
+rpcnn.analyze COMMAND --help` explains one and its options.
 """
 
 import pathlib
 
 import tyro
 
-from rpcnn.analysis import ablation, bounds, gallery, modes, scores
+from rpcnn.analysis import ablation, bounds, curves, gallery, modes, scores
 from rpcnn.analysis.report import new_figure
 from rpcnn.commands import UserError, user_errors, wants_help, words_and_options
 from rpcnn.config import Config
 
-COMMANDS = {"bounds": bounds, "modes": modes, "scores": scores, "gallery": gallery, "ablation": ablation}
+COMMANDS = {
+    "bounds": bounds,
+    "modes": modes,
+    "scores": scores,
+    "gallery": gallery,
+    "curves": curves,
+    "ablation": ablation,
+}
 
 
 def main(arguments: list[str] | None = None):

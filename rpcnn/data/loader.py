@@ -1,6 +1,8 @@
 """Loads batches that depend on the seed only, not on the number of processes or workers or on resuming a run."""
 
+import contextlib
 import logging
+import resource
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -11,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .files import DataFault
+from .packing import Batch, PackedBatch, pack, unpack
 from .sample import Sample, Target
 
 log = logging.getLogger(__name__)
@@ -127,9 +130,9 @@ def augmentation(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed ^ 1)
 
 
-def collate(samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:
-    """Split samples into a list of images, which may differ in size, and a list of targets."""
-    return [s["image"] for s in samples], [{k: v for k, v in s.items() if k != "image"} for s in samples]
+def collate(samples: list[Sample]) -> PackedBatch | Batch:
+    """Split samples into a list of images, which may differ in size, and a list of targets; pack them in a worker."""
+    return pack(([s["image"] for s in samples], [{k: v for k, v in s.items() if k != "image"} for s in samples]))
 
 
 def _start_worker(worker_id: int) -> None:
@@ -173,6 +176,7 @@ class TrainLoader:
     def __next__(self) -> tuple[list[Tensor], list[Target]]:
         if self._batches is None:
             self.sampler.start_iteration = self.iteration
+            allow_open_files()
             self._batches = iter(
                 DataLoader(
                     self.dataset,
@@ -186,7 +190,7 @@ class TrainLoader:
             )
         batch = next(self._batches)
         self.iteration += 1
-        return batch
+        return unpack(batch)
 
     def state_dict(self) -> dict:
         return {"iteration": self.iteration, "seed": self.sampler.seed, "batch_size": self.sampler.batch_size}
@@ -249,14 +253,36 @@ class _Loadable(Dataset):
         return sample if self.transform is None else self.transform(sample)
 
 
-def _collate_loadable(samples: list[Sample | None]) -> tuple[list[Tensor], list[Target]]:
+def _collate_loadable(samples: list[Sample | None]) -> PackedBatch | Batch:
     return collate([sample for sample in samples if sample is not None])
+
+
+class EvalLoader:
+    """Iterates over the batches (images, targets) of a DataLoader."""
+
+    def __init__(self, loader: DataLoader):
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        allow_open_files()
+        return map(unpack, self.loader)
+
+
+def allow_open_files() -> None:
+    """Raise this process's limit of open files to the most that it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def make_eval_loader(
     dataset, transform=None, batch_size: int = 1, num_workers: int = 0, rank: int = 0, world_size: int = 1,
     limit: int | None = None,
-) -> DataLoader:  # fmt: skip
+) -> EvalLoader:  # fmt: skip
     """Make a loader of (images, targets) over a data set, once and in order, each image in exactly one process.
 
     An image that cannot be used is logged and skipped, so a batch may be shorter than `batch_size`, or empty.
@@ -271,10 +297,12 @@ def make_eval_loader(
         limit: use the first `limit` images only; None uses all.
     """
     count = len(dataset) if limit is None else min(limit, len(dataset))
-    return DataLoader(
-        _Loadable(dataset, transform, range(rank, count, world_size)),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=_collate_loadable,
-        worker_init_fn=_start_worker,
+    return EvalLoader(
+        DataLoader(
+            _Loadable(dataset, transform, range(rank, count, world_size)),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            collate_fn=_collate_loadable,
+            worker_init_fn=_start_worker,
+        )
     )

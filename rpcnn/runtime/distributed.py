@@ -11,6 +11,11 @@ import torch.distributed as dist
 TIMEOUT = datetime.timedelta(hours=2)
 """Of collective operations. One process may paint or index a data set while the others wait; torchrun notices a dead
 process by itself, within seconds."""
+CONNECTING = datetime.timedelta(minutes=10)
+"""Until all processes have started."""
+CONNECTING_AGAIN = datetime.timedelta(seconds=45)
+"""The same after a restart by torchrun. With its static rendezvous, processes sometimes wait for the address of a dead
+one; another attempt then connects."""
 
 
 def is_initialized() -> bool:
@@ -142,7 +147,9 @@ def start(device: str) -> torch.device:
         torch.cuda.set_device(chosen)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not is_initialized():
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+        dist.init_process_group(backend, timeout=CONNECTING_AGAIN if again else CONNECTING)
+        dist.distributed_c10d._set_pg_timeout(TIMEOUT, dist.group.WORLD)
     return chosen
 
 

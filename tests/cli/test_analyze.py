@@ -298,3 +298,25 @@ def test_changes_of_a_variant_without_a_row_are_unknown():
     found = ablation.summarize(runs.group(finished), runs.group(finished)[0])
     assert set(found["variants"]["x"]["paper_change"].values()) == {None}
     assert np.isfinite(found["variants"]["x"]["mean"]["miou"]) and dataclasses.is_dataclass(config)
+
+
+def test_curves_of_two_runs(data, tmp_path):
+    folders = []
+    for rate in ("0.01", "0.02"):
+        folder = make_run(tmp_path / rate, data, "--train.learning-rate", rate)
+        lines = [{"iteration": i, "loss": 5.0 / i, "gradient_norm": 1.0, "learning_rate": 0.1} for i in (1, 2)]
+        lines += [{"iteration": 2, "miou": 20.0}, {"iteration": 3, "miou": 10.0}, {"iteration": 4, "loss": None}]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"torn')
+        folders.append(folder)
+    results = main(["curves", *map(str, folders), "--output", str(tmp_path / "out")])
+    first = results[str(folders[0])]
+    assert (first["loss"], first["last_miou"], first["best_miou"], first["best_iteration"]) == (2.5, 10.0, 20.0, 2)
+    text = (tmp_path / "out" / "curves.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| train.learning_rate"))
+    assert [cell.strip() for cell in row.strip("|").split("|")] == ["train.learning_rate", "0.01", "0.02"]
+    assert min(Image.open(tmp_path / "out" / "curves.png").size) > 400
+
+
+def test_curves_need_a_run(tmp_path):
+    with pytest.raises(SystemExit, match=r"has no metrics\.jsonl; give the folder of a run"):
+        main(["curves", str(tmp_path)])

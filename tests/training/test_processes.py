@@ -1,0 +1,126 @@
+"""Several processes: one that dies ends or restarts the job, and another number of processes continues it."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers.commands import TINY
+
+from rpcnn.runtime.checkpoint import load_snapshot
+from rpcnn.train import main as train
+
+pytestmark = pytest.mark.slow
+RENDEZVOUS = {
+    "standalone": ["--standalone"],
+    "static": ["--rdzv-backend=static", "--master-addr=127.0.0.1", "--master-port=29517"],
+    "c10d": ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:29518", "--rdzv-id=42"],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("painted"))
+
+
+def options(data, *extra):
+    alike = ["--model.backbone-norm", "gn"]  # batch statistics are each process's own
+    return ["painted", *TINY, *alike, "--run.no-evaluate", "--run.log-every", "1", "--data-root", data, *extra]
+
+
+def start(folder, arguments, *launcher):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *launcher, "-m", "rpcnn.train"]
+    return subprocess.Popen(
+        [*command, *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def kill_rank(job, rank):
+    """Kill a process of the job by its LOCAL_RANK."""
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        try:
+            environment = pathlib.Path(f"/proc/{pid}/environ").read_text().split("\0")
+            parent = int(re.search(r"PPid:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text()).group(1))
+        except OSError:
+            continue
+        if parent == job.pid and f"LOCAL_RANK={rank}" in environment:
+            os.kill(pid, signal.SIGKILL)
+            return
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def wait_for(job, text, lines):
+    for line in job.stdout:
+        lines.append(line)
+        if text in line:
+            return
+    raise AssertionError("".join(lines))
+
+
+def records(folder):
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in found if "loss" in record]
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """The losses of one process without any fault."""
+    folder = train(options(data, "--iterations", "8", "--output", str(tmp_path_factory.mktemp("runs") / "whole")))
+    return [record["loss"] for record in records(folder)]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rendezvous", RENDEZVOUS)
+def test_a_killed_process_restarts_and_the_run_continues(rendezvous, rank, data, whole, tmp_path):
+    job = start(tmp_path, options(data, "--iterations", "8"), *RENDEZVOUS[rendezvous], "--max-restarts=3")
+    lines = []
+    wait_for(job, "3/8", lines)
+    kill_rank(job, rank)
+    out, _ = job.communicate(timeout=200)
+    assert job.returncode == 0, "".join(lines) + out
+    folder = tmp_path / "runs" / "painted"
+    assert [path.name for path in folder.parent.iterdir()] == ["painted"]
+    assert [record["iteration"] for record in records(folder)] == list(range(1, 9))
+    assert [record["loss"] for record in records(folder)] == pytest.approx(whole, rel=1e-3)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rendezvous", RENDEZVOUS)
+def test_without_restarts_the_job_ends_within_a_minute(rendezvous, rank, data, tmp_path):
+    job = start(tmp_path, options(data, "--iterations", "1000"), *RENDEZVOUS[rendezvous])
+    wait_for(job, "2/1000", [])
+    kill_rank(job, rank)
+    began = time.monotonic()
+    job.communicate(timeout=100)
+    assert job.returncode != 0 and time.monotonic() - began < 60
+
+
+def test_a_signal_to_torchrun_writes_a_snapshot(data, tmp_path):
+    job = start(tmp_path, options(data, "--iterations", "1000", "--run.save-every", "500"), "--standalone")
+    wait_for(job, "3/1000", [])
+    job.terminate()
+    out, _ = job.communicate(timeout=100)
+    assert "SIGTERM: snapshot of iteration" in out and "3/1000" not in out
+    assert load_snapshot(tmp_path / "runs" / "painted")["iteration"] >= 3
+
+
+def test_another_number_of_processes_continues_the_run(data, whole, tmp_path):
+    folder = tmp_path / "run"
+    train(options(data, "--iterations", "4", "--output", str(folder)))
+    arguments = options(data, "--iterations", "8", "--output", str(folder), "--resume", "auto")
+    job = start(tmp_path, arguments, "--standalone")
+    out, _ = job.communicate(timeout=200)
+    assert job.returncode == 0, out
+    # No losses are compared: the first four steps belonged to a shorter cosine.
+    assert [record["iteration"] for record in records(folder)] == list(range(1, 9))
+    assert load_snapshot(folder)["iteration"] == 8
