@@ -9,9 +9,8 @@ import logging
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from rpcnn.box_convention import EDGES, BoxConvention, mirror_boxes
 from rpcnn.labels import LabelSet
@@ -58,7 +57,17 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize an image bilinearly, with antialiasing where it shrinks, uint8 [3, H, W] -> uint8 [3, h, w]."""
     if tuple(image.shape[-2:]) == tuple(size):
         return image
-    return F.resize_image(image, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
+    batch = image[None]
+    if batch.is_contiguous(
+        memory_format=torch.channels_last
+    ):  # pictures from files; with the strides of one, it is fast
+        height, width = image.shape[-2:]
+        batch = batch.as_strided(batch.shape, (3 * height * width, 1, 3 * width, 3))
+    native = (
+        "AVX" in torch.backends.cpu.get_cpu_capability()
+    )  # elsewhere torch truncates bytes instead of rounding them
+    resized = F.interpolate(batch if native else batch.float(), size=tuple(size), mode="bilinear", antialias=True)[0]
+    return resized if native else resized.round().to(torch.uint8)
 
 
 def resize_labels_floor(labels: Tensor, size: tuple[int, int]) -> Tensor:

@@ -16,13 +16,13 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from rpcnn.runtime.precision import autocast_enabled
 
 from .frozen_norm import FrozenBatchNorm2d
 from .layers import ConvReLU, spatial_mean
 from .parsing_head import ASPP, ParsingHead
+from .residual import BasicBlock, Bottleneck
 
 BLOCKS = (BasicBlock, Bottleneck)
 Module = TypeVar("Module", bound=nn.Module)
@@ -177,7 +177,7 @@ class FusedStage(nn.Sequential):
 
 
 def is_folded_block(module: nn.Module) -> bool:
-    """Whether the module is a residual block of torchvision with ReLU, all of whose norms are folded."""
+    """Whether the module is a residual block with ReLU, all of whose norms are folded."""
     if type(module) not in BLOCKS or type(module.relu) is not nn.ReLU:
         return False
     return not any(type(child) is nn.Conv2d for child in module.children())

@@ -1,15 +1,13 @@
 """Loading ImageNet weights: the state dict of a classifier becomes that of a backbone's body."""
 
 import pathlib
-from functools import partial
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from rpcnn.runtime.unpickle import read_state_dict
 
-from .mobilenet import MobileNetV2
+from .mobilenet import MobileNetV2, conv_norm, rounded
 from .resnet import ResNet
 
 
@@ -42,14 +40,9 @@ def imagenet_weights(name: str, width: float, state: dict[str, Tensor], path: st
     Raises:
         ValueError: the tensors match neither by name nor by order.
     """
-    build = getattr(torchvision.models, name)
-    if name == MobileNetV2.name:
-        build = partial(build, width_mult=width)
-    elif width != 1:
+    if name != MobileNetV2.name and width != 1:
         raise ValueError(f"backbone weights: {name} has weights for width 1 only, got width {width}")
-    with torch.device("meta"):
-        classifier = build(weights=None)
-    expected = {k: v.shape for k, v in classifier.state_dict().items() if not k.startswith(("fc.", "classifier."))}
+    expected = tensors_of_classifier(name, width)
     if name == MobileNetV2.name:
         state = {k if k.startswith(("features.", "classifier.")) else f"features.{k}": v for k, v in state.items()}
     features = {k: v for k, v in state.items() if not k.startswith(("fc.", "classifier."))}
@@ -72,3 +65,15 @@ def imagenet_weights(name: str, width: float, state: dict[str, Tensor], path: st
     # Some files lack num_batches_tracked; it is not used here.
     used |= {k: torch.tensor(0) for k in expected if k.endswith("num_batches_tracked") and k not in features}
     return {k.removeprefix("features."): v for k, v in used.items() if not k.startswith("features.18.")}
+
+
+def tensors_of_classifier(name: str, width: float) -> dict[str, torch.Size]:
+    """Names and shapes of the tensors of torchvision's classifier, in its order, without the last linear layer."""
+    with torch.device("meta"):
+        if name != MobileNetV2.name:
+            body = ResNet(name, norm="bn", freeze_at=0, width=width, stride_in_1x1=False).body
+            return {key: value.shape for key, value in body.state_dict().items()}
+        backbone = MobileNetV2(norm="bn", freeze_at=0, width=width)
+        last = conv_norm(backbone.channels[-1], rounded(1280 * max(width, 1.0)), nn.BatchNorm2d, kernel=1)
+        whole = nn.Sequential(*backbone.body, last)
+        return {f"features.{key}": value.shape for key, value in whole.state_dict().items()}

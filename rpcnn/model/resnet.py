@@ -1,13 +1,13 @@
-"""ResNet-18, -50 and -101, made of torchvision's blocks."""
+"""ResNet-18, -50 and -101."""
 
 from collections import OrderedDict
 from collections.abc import Callable
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from .freeze import FreezableBackbone
 from .frozen_norm import norm_layer
+from .residual import BasicBlock, Bottleneck
 
 RESNETS = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -87,4 +87,4 @@ def _stage(
     if stride != 1 or in_channels != channels:
         shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), new_norm(channels))
     first = block(in_channels, planes, stride, shortcut, norm_layer=new_norm)
-    return nn.Sequential(first, *(block(channels, planes, norm_layer=new_norm) for _ in range(depth - 1)))
+    return nn.Sequential(first, *(block(channels, planes, 1, None, norm_layer=new_norm) for _ in range(depth - 1)))

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 
 import pytest
 
@@ -201,6 +202,24 @@ def test_a_wheel_holds_every_preset_and_package(tmp_path):
     assert "configs/ablations/cihp_gse.toml" in wanted and wanted | {"py.typed"} <= packed
     done = run(tmp_path, "import rpcnn; print(rpcnn.load_config('ablations/cihp_gse').model.prsn, rpcnn.__file__)")
     assert done.stdout.split()[0] == "False" and str(tmp_path) in done.stdout, done.stderr
+
+
+def test_a_source_distribution_holds_all_that_the_build_reads(tmp_path):
+    done = setup("none", arguments=("sdist", "--dist-dir", str(tmp_path)))
+    assert done.returncode == 0, done.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        packed = {name.partition("/")[2] for name in file.getnames()}
+    sources = [path for folder in ("csrc", "_build", "configs", "rpcnn") for path in (ROOT / folder).rglob("*")]
+    kinds = {".h", ".cuh", ".cpp", ".cu", ".py", ".toml"}
+    wanted = {path.relative_to(ROOT).as_posix() for path in sources if path.suffix in kinds} - {"rpcnn/_built.py"}
+    assert len(wanted) > 250 and wanted <= packed | {"rpcnn/_built.py"}, wanted - packed
+
+
+def test_the_library_imports_without_torchvision_and_dynamo():
+    code = "import rpcnn.predict, rpcnn.train, sys; print({'torchvision', 'torch._dynamo', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stdout + done.stderr
 
 
 def test_info_lists_every_op_and_module():

@@ -9,6 +9,7 @@ from helpers.models import backbone, randomized
 from safetensors.torch import save_file
 
 from rpcnn.model.frozen_norm import FrozenBatchNorm2d
+from rpcnn.model.imagenet import tensors_of_classifier
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,20 @@ def test_mobilenet_equals_torchvision_s_with_its_weights(tmp_path):
     with torch.no_grad():
         expected = model.features[:18](x)
         torch.testing.assert_close(ours(x)[3], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [0.5, 0.75, 1.0, 1.4])
+def test_mobilenet_has_torchvisions_tensors_at_every_width(width):
+    theirs = torchvision.models.mobilenet_v2(weights=None, width_mult=width).state_dict()
+    expected = {key: value.shape for key, value in theirs.items() if not key.startswith("classifier.")}
+    assert list(tensors_of_classifier("mobilenet_v2", width).items()) == list(expected.items())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet101"])
+def test_resnets_have_torchvisions_tensors_in_its_order(name):
+    theirs = getattr(torchvision.models, name)(weights=None).state_dict()
+    expected = {key: value.shape for key, value in theirs.items() if not key.startswith("fc.")}
+    assert list(tensors_of_classifier(name, 1.0).items()) == list(expected.items())
 
 
 def test_weights_match_by_order_where_names_differ(resnet18, tmp_path):
