@@ -10,12 +10,16 @@ TORCH_CUDA_ARCH_LIST sets the GPU architectures (default: those of the visible G
 nvcc knows), MAX_JOBS the number of parallel compiler jobs.
 """
 
+import atexit
 import glob
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tempfile
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
@@ -110,7 +114,57 @@ def architectures(root):
     return ";".join(a + ("+PTX" if a in (chosen[0], chosen[-1]) else "") for a in chosen)
 
 
+def jobs():
+    """Return the number of compiler jobs: the processors that this process may use, and 2 GB of memory for each."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            free = int(re.search(r"MemAvailable:\s+(\d+)", file.read()).group(1)) // (2 << 20)  # KiB
+        for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+            if os.path.exists(path):
+                with open(path, encoding="ascii") as file:
+                    text = file.read().strip()
+                free = min(free, int(text) >> 31) if text.isdigit() else free
+    except (OSError, AttributeError, ValueError):
+        free = processors
+    return max(min(processors, free), 1)
+
+
+def find_compiler():
+    """Exit with what is missing if there is no C++ compiler, or one without C++20."""
+    words = shlex.split(os.environ.get("CXX", "") or sysconfig.get_config_var("CXX") or "c++")
+    compiler = next((word for word in words if os.path.basename(word) not in ("ccache", "sccache")), "c++")
+    if not shutil.which(compiler):
+        sys.exit(f"rpcnn: the kernels need a C++ compiler, and {compiler} is not on PATH. Install g++ 11 or newer "
+                 "(Debian, Ubuntu: apt install g++), set CXX, or build no kernels: RPCNN_BUILD=none.")  # fmt: skip
+    probe = [*words, "-std=c++20", "-x", "c++", "-fsyntax-only", "-"]
+    code = "#include <bit>\n#include <concepts>\nint main() { return std::has_single_bit(4u); }\n"
+    done = subprocess.run(probe, input=code, capture_output=True, text=True)
+    if done.returncode:
+        reason = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
+        sys.exit(f"rpcnn: {' '.join(words)} has no C++20 ({reason}). Use g++ 11, clang 16 or newer (set CXX), or "
+                 "install without kernels: RPCNN_BUILD=none.")  # fmt: skip
+    # torch takes CXX for the name of one program; ccache and sccache take the compiler from a link with its name.
+    if len(words) > 1:
+        folder = tempfile.mkdtemp(prefix="rpcnn-compiler-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        script = os.path.join(folder, os.path.basename(compiler))
+        with open(script, "w", encoding="utf-8") as file:
+            file.write(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        os.chmod(script, 0o755)
+        os.environ["CXX"] = script
+
+
+def remove_stale(mode):
+    """Remove modules beside the sources that an earlier build left and this one does not make."""
+    for path in glob.glob({"none": "rpcnn/_*.so", "cpu": "rpcnn/_C_cuda*.so"}.get(mode, "")):
+        say(f"removing {path}, which an earlier build left (RPCNN_BUILD={mode})")
+        os.remove(path)
+
+
 def extensions(mode):
+    find_compiler()
     try:
         import torch
     except ImportError:
@@ -122,7 +176,7 @@ def extensions(mode):
         if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
             os.environ["TORCH_CUDA_ARCH_LIST"] = architectures(root)
         say(f"architectures: {os.environ['TORCH_CUDA_ARCH_LIST']} (TORCH_CUDA_ARCH_LIST)")
-    os.environ.setdefault("MAX_JOBS", str(os.cpu_count() or 1))
+    os.environ.setdefault("MAX_JOBS", str(jobs()))
     say(f"torch {torch.__version__} in {os.path.dirname(torch.__file__)}; MAX_JOBS={os.environ['MAX_JOBS']}")
 
     import pybind11
@@ -132,13 +186,14 @@ def extensions(mode):
     cpp = OPTIMIZE + STABLE_ABI
     # Python's own flags ask for debug symbols, four fifths of the modules' size.
     link = ["-s"] if sys.platform == "linux" else []
+    limited = not sysconfig.get_config_var("Py_GIL_DISABLED")  # a free-threaded Python has no limited API yet
     modules = [
         CppExtension(
             "rpcnn._C",
             ["csrc/register.cpp", *sorted(glob.glob("csrc/cpu/*.cpp"))],
             extra_compile_args={"cxx": cpp},
             extra_link_args=link,
-            py_limited_api=True,
+            py_limited_api=limited,
         ),
     ]
     modules += [
@@ -162,7 +217,7 @@ def extensions(mode):
                     "nvcc": [*NVCC, *STABLE_ABI],
                 },
                 extra_link_args=link,
-                py_limited_api=True,
+                py_limited_api=limited,
             )
         )
 
@@ -171,8 +226,9 @@ def extensions(mode):
             try:
                 super().run()
             except Exception as error:
-                sys.exit(f"rpcnn: the kernels did not compile: {error}\nrpcnn: RPCNN_BUILD=cpu leaves the CUDA "
-                         "kernels out, RPCNN_BUILD=none installs without kernels.")  # fmt: skip
+                less = "RPCNN_BUILD=cpu leaves the CUDA kernels out, " if root else ""
+                sys.exit(f"rpcnn: the kernels did not compile ({error}); the compiler's messages are above. {less}"
+                         "RPCNN_BUILD=none installs without kernels.")  # fmt: skip
 
     return {"ext_modules": modules, "cmdclass": {"build_ext": Build, "build_py": BuildPython}}
 
@@ -192,6 +248,8 @@ def main():
     if mode not in MODES:
         sys.exit(f"rpcnn: RPCNN_BUILD must be one of {', '.join(MODES)}, got {mode!r}")
     compiles = {"build_ext", "bdist_wheel", "editable_wheel", "develop", "install"} & set(sys.argv)
+    if {"editable_wheel", "develop", "build_ext"} & set(sys.argv) and "--dry-run" not in sys.argv:
+        remove_stale(mode)
     if mode == "none":
         say("RPCNN_BUILD=none: no kernels; the ops run on their plain-PyTorch references")
     setup(**(extensions(mode) if compiles and mode != "none" else {"cmdclass": {"build_py": BuildPython}}))

@@ -29,6 +29,13 @@ def _expose_torch() -> bool:
 def _with_torch(requires):
     if os.environ.get("RPCNN_BUILD") == "none" or _expose_torch():
         return requires
+    if "UV_INTERNAL__BUILD_DIR" in os.environ:
+        # uv builds in an environment of its own that does not tell the one it builds for.
+        sys.exit(
+            "rpcnn: uv hides the environment's torch from the build and would download another. Install with\n"
+            "  uv pip install setuptools ninja pybind11 && uv pip install --no-build-isolation -e .\n"
+            "or without kernels: RPCNN_BUILD=none"
+        )
     return [*requires, "torch>=2.11", "numpy"]
 
 

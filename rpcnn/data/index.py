@@ -48,13 +48,16 @@ def fingerprint(folders: Iterable[Path], files: Iterable[Path] = ()) -> str:
 
 
 def _cache_paths(folder: Path, name: str) -> list[Path]:
-    """List the possible paths of the index, best first: in the data folder, then in the user's cache folder.
+    """List the possible paths of the index, best first: in the data folder, then in the user's cache folder, if any.
 
     A folder without a write bit is never written to, not even by root, who could.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rpcnn"
     key = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
     beside = [folder / f".rpcnn-index-{name}.json"] if folder.stat().st_mode & 0o222 else []
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rpcnn"
+    except RuntimeError:  # a user without a name, as in a container, has no home
+        return beside
     return [*beside, cache / f"index-{name}-{key}.json"]
 
 

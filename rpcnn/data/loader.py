@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import resource
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -139,8 +138,9 @@ def _start_worker(worker_id: int) -> None:
     torch.set_num_threads(1)  # the workers run in parallel; a thread pool in each would compete for the cores
     # Ctrl-C and schedulers signal every process of a job. The main process finishes its step, for which it needs the
     # workers, and ends them afterwards; a worker whose parent has died ends by torch's own watchdog.
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGUSR1", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has one of them
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_at_the_second_signal)
 
 
@@ -273,6 +273,10 @@ class EvalLoader:
 
 def allow_open_files() -> None:
     """Raise this process's limit of open files to the most that it may have."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):

@@ -14,8 +14,7 @@ process by itself, within seconds."""
 CONNECTING = datetime.timedelta(minutes=10)
 """Until all processes have started."""
 CONNECTING_AGAIN = datetime.timedelta(seconds=45)
-"""The same after a restart by torchrun. With its static rendezvous, processes sometimes wait for the address of a dead
-one; another attempt then connects."""
+"""The same after a restart by torchrun, which may fail; another attempt then follows."""
 
 
 def is_initialized() -> bool:
@@ -147,9 +146,16 @@ def start(device: str) -> torch.device:
         torch.cuda.set_device(chosen)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not is_initialized():
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-        again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-        dist.init_process_group(backend, timeout=CONNECTING_AGAIN if again else CONNECTING)
-        dist.distributed_c10d._set_pg_timeout(TIMEOUT, dist.group.WORLD)
+        attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+        limit = CONNECTING_AGAIN if attempt else CONNECTING
+        store, own, size = next(dist.rendezvous("env://", timeout=limit))
+        # torchrun keeps its store over restarts (torch 2.14): without a prefix, processes would read the addresses of
+        # dead ones.
+        store = dist.PrefixStore(f"rpcnn/{attempt}", store)
+        dist.init_process_group(backend, store=store, rank=own, world_size=size, timeout=limit)
+        # Public since torch 2.14.
+        set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+        set_timeout(TIMEOUT, dist.group.WORLD)
     return chosen
 
 

@@ -1,11 +1,15 @@
 """One process at a time trains in a run folder."""
 
-import fcntl
 import logging
 import os
 import pathlib
 import time
 from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 PATIENCE = 20.0
@@ -27,7 +31,7 @@ class FolderLock:
         self.path = folder / ".lock"
         self.file: IO[str] | None = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115  (open for the whole run)
         end = time.monotonic() + patience
-        while True:
+        while fcntl:
             try:
                 # Of the process, unlike flock: loader workers that outlive their parent do not hold it.
                 fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)

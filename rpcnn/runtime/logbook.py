@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import pathlib
-import resource
 import sys
 import time
 from typing import Any
@@ -172,6 +171,10 @@ def memory_gib() -> float:
     """Peak memory in GiB, of the GPU if one is used, else of this process."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 

@@ -116,6 +116,56 @@ def test_an_nvcc_without_a_default_architecture_is_an_error(toolkit, known):
     assert "Set TORCH_CUDA_ARCH_LIST, or RPCNN_BUILD=cpu" in toolkit("14.0", known)
 
 
+def test_jobs_are_those_of_the_processors_that_may_be_used(tmp_path):
+    command = ["taskset", "-c", "0", sys.executable, "setup.py", "build_ext", "--dry-run"]
+    environment = {**os.environ, "RPCNN_BUILD": "cpu"}
+    environment.pop("MAX_JOBS", None)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "MAX_JOBS=1\n" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("compiler", "message"),
+    [
+        ("g++-4.2", "the kernels need a C++ compiler, and g++-4.2 is not on PATH. Install g++ 11 or newer"),
+        ("OLD", "has no C++20 (error: unrecognized command-line option '-std=c++20'). Use g++ 11"),
+    ],
+)
+def test_an_unusable_compiler_is_one_line(compiler, message, tmp_path):
+    if compiler == "OLD":
+        compiler = str(tmp_path / "old")
+        text = "#!/bin/sh\necho \"error: unrecognized command-line option '-std=c++20'\" >&2\nexit 1\n"
+        (tmp_path / "old").write_text(text)
+        (tmp_path / "old").chmod(0o755)
+    done = setup("cpu", CXX=compiler)
+    assert done.returncode != 0 and message in done.stderr.strip().splitlines()[-1]
+    assert "RPCNN_BUILD=none" in done.stderr and len(done.stderr.strip().splitlines()) <= 3
+
+
+def test_a_compiler_behind_ccache_becomes_one_program(tmp_path):
+    for name in ("ccache", "g++"):
+        (tmp_path / name).write_text('#!/bin/sh\n[ "$1" = g++ ] && shift\nexec /usr/bin/c++ "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = setup("cpu", CXX="ccache g++", PATH=path)
+    assert "MAX_JOBS=" in done.stderr and "C++" not in done.stderr, done.stderr
+
+
+def test_no_module_of_an_earlier_build_is_left(tmp_path):
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "rpcnn").mkdir()
+    shutil.copy(ROOT / "rpcnn" / "__init__.py", tmp_path / "rpcnn")
+    modules = [tmp_path / "rpcnn" / f"{name}.so" for name in ("_C.abi3", "_C_cuda.abi3", "_metrics.cpython-311")]
+    for module in modules:
+        module.write_bytes(b"")
+    environment = {**os.environ, "RPCNN_BUILD": "none"}
+    command = [sys.executable, "setup.py", "build_ext"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stderr.count("which an earlier build left") == 3, done.stderr
+    assert not any(module.exists() for module in modules)
+
+
 def test_chosen_architectures_are_not_questioned(toolkit):
     assert "architectures: 8.7 (TORCH" in toolkit("12.6", (), ("9.0",), TORCH_CUDA_ARCH_LIST="8.7")
 
@@ -217,7 +267,8 @@ def test_a_source_distribution_holds_all_that_the_build_reads(tmp_path):
 
 
 def test_the_library_imports_without_torchvision_and_dynamo():
-    code = "import rpcnn.predict, rpcnn.train, sys; print({'torchvision', 'torch._dynamo', 'matplotlib'} & set(sys.modules))"
+    code = "import rpcnn.predict, rpcnn.train, sys\n"
+    code += "print({'torchvision', 'torch._dynamo', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stdout + done.stderr
 

@@ -1,5 +1,6 @@
 """Several processes: one that dies ends or restarts the job, and another number of processes continues it."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -33,16 +34,30 @@ def options(data, *extra):
     return ["painted", *TINY, *alike, "--run.no-evaluate", "--run.log-every", "1", "--data-root", data, *extra]
 
 
-def start(folder, arguments, *launcher):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *launcher, "-m", "rpcnn.train"]
-    return subprocess.Popen(
-        [*command, *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def start():
+    """A function that starts two processes; what is left of them at the end of the test is killed."""
+    jobs = []
+
+    def start(folder, arguments, *launcher):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *launcher, "-m", "rpcnn.train"]
+        job = subprocess.Popen(
+            [*command, *arguments],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        jobs.append(job)
+        return job
+
+    yield start
+    for job in jobs:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
 
 
 def kill_rank(job, rank):
@@ -81,7 +96,7 @@ def whole(data, tmp_path_factory):
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("rendezvous", RENDEZVOUS)
-def test_a_killed_process_restarts_and_the_run_continues(rendezvous, rank, data, whole, tmp_path):
+def test_a_killed_process_restarts_and_the_run_continues(start, rendezvous, rank, data, whole, tmp_path):
     job = start(tmp_path, options(data, "--iterations", "8"), *RENDEZVOUS[rendezvous], "--max-restarts=3")
     lines = []
     wait_for(job, "3/8", lines)
@@ -96,7 +111,7 @@ def test_a_killed_process_restarts_and_the_run_continues(rendezvous, rank, data,
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("rendezvous", RENDEZVOUS)
-def test_without_restarts_the_job_ends_within_a_minute(rendezvous, rank, data, tmp_path):
+def test_without_restarts_the_job_ends_within_a_minute(start, rendezvous, rank, data, tmp_path):
     job = start(tmp_path, options(data, "--iterations", "1000"), *RENDEZVOUS[rendezvous])
     wait_for(job, "2/1000", [])
     kill_rank(job, rank)
@@ -105,7 +120,7 @@ def test_without_restarts_the_job_ends_within_a_minute(rendezvous, rank, data, t
     assert job.returncode != 0 and time.monotonic() - began < 60
 
 
-def test_a_signal_to_torchrun_writes_a_snapshot(data, tmp_path):
+def test_a_signal_to_torchrun_writes_a_snapshot(start, data, tmp_path):
     job = start(tmp_path, options(data, "--iterations", "1000", "--run.save-every", "500"), "--standalone")
     wait_for(job, "3/1000", [])
     job.terminate()
@@ -114,7 +129,7 @@ def test_a_signal_to_torchrun_writes_a_snapshot(data, tmp_path):
     assert load_snapshot(tmp_path / "runs" / "painted")["iteration"] >= 3
 
 
-def test_another_number_of_processes_continues_the_run(data, whole, tmp_path):
+def test_another_number_of_processes_continues_the_run(start, data, whole, tmp_path):
     folder = tmp_path / "run"
     train(options(data, "--iterations", "4", "--output", str(folder)))
     arguments = options(data, "--iterations", "8", "--output", str(folder), "--resume", "auto")
