@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 import torch
 import torch.distributed as dist
 
+from .rendezvous import fresh_store
+
 TIMEOUT = datetime.timedelta(hours=2)
 """Of collective operations. One process may paint or index a data set while the others wait; torchrun notices a dead
 process by itself, within seconds."""
@@ -148,10 +150,7 @@ def start(device: str) -> torch.device:
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
         limit = CONNECTING_AGAIN if attempt else CONNECTING
-        store, own, size = next(dist.rendezvous("env://", timeout=limit))
-        # torchrun keeps its store over restarts (torch 2.14): without a prefix, processes would read the addresses of
-        # dead ones.
-        store = dist.PrefixStore(f"rpcnn/{attempt}", store)
+        store, own, size = fresh_store(limit)
         dist.init_process_group(backend, store=store, rank=own, world_size=size, timeout=limit)
         # Public since torch 2.14.
         set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout

@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +120,67 @@ def test_without_restarts_the_job_ends_within_a_minute(start, rendezvous, rank, 
     began = time.monotonic()
     job.communicate(timeout=100)
     assert job.returncode != 0 and time.monotonic() - began < 60
+
+
+@pytest.fixture
+def hosts():
+    """Two hosts, network namespaces with a cable between them: functions that start and kill one of them."""
+    if os.geteuid() or not shutil.which("ip") or subprocess.run(["ip", "netns", "add", "rpcnn0"]).returncode:
+        pytest.skip("needs root and network namespaces")
+    subprocess.run(["ip", "netns", "add", "rpcnn1"], check=True)
+    subprocess.run(shlex.split("ip link add cable0 netns rpcnn0 type veth peer name cable0 netns rpcnn1"), check=True)
+    for host in (0, 1):
+        inside = f"ip -n rpcnn{host}".split()
+        subprocess.run([*inside, *f"addr add 10.77.0.{host + 1}/24 dev cable0".split()], check=True)
+        for device in ("lo", "cable0"):
+            subprocess.run([*inside, *f"link set {device} up".split()], check=True)
+    running = []
+
+    def start(host, folder, arguments):
+        launcher = shlex.split("--nnodes=2 --nproc-per-node=1 --max-restarts=3 --rdzv-backend=c10d --rdzv-id=7")
+        launcher += ["--rdzv-endpoint=10.77.0.1:29519", f"--local-addr=10.77.0.{host + 1}"]
+        command = ["ip", "netns", "exec", f"rpcnn{host}", sys.executable, "-m", "torch.distributed.run", *launcher]
+        job = subprocess.Popen(
+            [*command, "-m", "rpcnn.train", *arguments],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "cable0"},
+            stdout=open(folder / f"host{host}.log", "a"),  # noqa: SIM115  (of the process)
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        running.append(job)
+        return job
+
+    yield start
+    for job in running:
+        kill_host(job)
+    for host in (0, 1):
+        subprocess.run(["ip", "netns", "del", f"rpcnn{host}"])
+
+
+def kill_host(job):
+    """Kill torchrun and, with it, its processes, as a power cut does."""
+    children = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True).stdout.split()
+    for pid in [job.pid, *map(int, children)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    job.wait()
+
+
+def test_a_host_that_dies_and_comes_back_continues_the_run(hosts, data, whole, tmp_path):
+    arguments = options(data, "--iterations", "8", "--output", str(tmp_path / "run"))
+    first, second = (hosts(host, tmp_path, arguments) for host in (0, 1))
+    end = time.monotonic() + 120
+    while "3/8" not in (log := (tmp_path / "host0.log").read_text() + (tmp_path / "host1.log").read_text()):
+        assert time.monotonic() < end, log
+        time.sleep(0.2)
+    kill_host(second)
+    time.sleep(5)
+    second = hosts(1, tmp_path, [*arguments, "--resume", "auto"])
+    log = lambda: (tmp_path / "host0.log").read_text() + (tmp_path / "host1.log").read_text()
+    assert first.wait(timeout=200) == 0 and second.wait(timeout=60) == 0, log()
+    assert [record["iteration"] for record in records(tmp_path / "run")] == list(range(1, 9))
+    assert [record["loss"] for record in records(tmp_path / "run")] == pytest.approx(whole, rel=1e-3)
 
 
 def test_a_signal_to_torchrun_writes_a_snapshot(start, data, tmp_path):
