@@ -23,6 +23,13 @@ STABLE_TORCH_LIBRARY(rpcnn, m) {
   m.def(
       "nms_padded(Tensor boxes, Tensor scores, Tensor? idxs, float iou_threshold, SymInt max_keep) -> "
       "(Tensor, Tensor)");
+  m.def("grid_anchors(Tensor cells, SymInt[] strides, SymInt[] heights, SymInt[] widths) -> Tensor");
+  m.def(
+      "decode_proposals(Tensor[] deltas, Tensor[] best, Tensor anchors, SymInt[] heights, SymInt[] widths, "
+      "int min_size) -> (Tensor, Tensor)");
+  m.def(
+      "match_boxes(Tensor boxes, Tensor gt_boxes, float positive, float negative, bool promote_best, SymInt height, "
+      "SymInt width) -> Tensor");
   m.def("upsample_sum(Tensor[] features, bool align_corners, bool relu) -> Tensor");
   m.def("upsample_sum_backward(Tensor grad, Tensor[] features, bool align_corners, bool relu) -> Tensor[]");
   m.def(

@@ -14,6 +14,8 @@ class EdgeBoxes:
 
     area_offset = 0
     """Argument of `ops.multilevel_roi_align`: added to width and height of a RoI when it is assigned to a level."""
+    min_size = 0
+    """Argument of `ops.decode_proposals`: least width and height in pixels of a clipped box."""
 
     def clip(self, boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
         """Clip boxes [..., 4] to an image of (height, width) pixels."""
@@ -35,6 +37,7 @@ class PixelBoxes:
     """Convention of the released code: a box extends from its first to its last pixel, x1 to x2 - 1."""
 
     area_offset = 1
+    min_size = 1
 
     def clip(self, boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
         """As `EdgeBoxes.clip`, but the first and the last pixel are clamped to the image, so that no box is empty."""

@@ -64,6 +64,13 @@ inline Levels levels_of(const std::vector<Tensor>& maps, bool channels_last) {
   return levels;
 }
 
+// Boxes [n, 4] as rows of four corners that one instruction loads: dense, and their start on a multiple of a row.
+inline Tensor whole_corners(const Tensor& boxes) {
+  const Tensor rows = dense(boxes, false);
+  const auto start = reinterpret_cast<uintptr_t>(rows.const_data_ptr());
+  return start % (4 * rows.element_size()) == 0 ? rows : torch::stable::clone(rows);
+}
+
 template <typename T>
 const T* data(const Tensor& t) {
   return static_cast<const T*>(t.const_data_ptr());

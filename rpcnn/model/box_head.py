@@ -13,13 +13,11 @@ from rpcnn.labels import IGNORE
 
 from .boxes import (
     IGNORED,
-    box_iou,
     decode_boxes,
     draw_samples,
+    first_of_each_image,
     has_exact_sizes,
-    match_boxes,
     regression_targets,
-    slots,
     suppress,
 )
 from .layers import linear
@@ -101,8 +99,7 @@ class BoxHead(nn.Module):
         sampled = []
         for boxes, target, generator in zip(proposals, targets, generators, strict=True):
             boxes = torch.cat([boxes, target["boxes"]])
-            people = match_boxes(box_iou(target["boxes"], boxes), positive=0.5, negative=0.5)
-            people = torch.where((boxes[:, 2:] > boxes[:, :2]).all(dim=1), people, IGNORED)
+            people = ops.match_boxes(boxes, target["boxes"], positive=0.5, negative=0.5)
             chosen, valid = draw_samples(
                 people, self.samples, positive_fraction=self.positive_fraction, generator=generator
             )
@@ -159,10 +156,7 @@ class BoxHead(nn.Module):
         keep = suppress(boxes, scores, images, self.nms_threshold)
         boxes, scores, images = boxes[keep], scores[keep], images[keep]
         known = (keep >= 0) & (scores > -torch.inf)
-        rank = torch.arange(len(keep), device=keep.device, dtype=torch.float32)
-        best = [
-            slots(torch.where(known & (images == i), rank, torch.inf), self.max_detections)
-            for i in range(len(image_sizes))
-        ]
-        counts = torch.stack([valid.sum() for _, valid in best]).tolist()
-        return [(boxes[chosen[:n]], scores[chosen[:n]]) for (chosen, _), n in zip(best, counts, strict=True)]
+        images = torch.where(known, images, -1)
+        chosen, valid = first_of_each_image(images, len(image_sizes), self.max_detections)
+        counts = valid.sum(dim=1).tolist()
+        return [(boxes[places[:n]], scores[places[:n]]) for places, n in zip(chosen, counts, strict=True)]

@@ -1,4 +1,4 @@
-"""Boxes of the detector (Sec. 3.2): overlap, box coder, anchors, matching and seeded sampling.
+"""Boxes of the detector (Sec. 3.2): box coder, anchors and seeded sampling.
 
 Boxes are float32 [n, 4], x1 y1 x2 y2 in pixels with exclusive ends: width = x2 - x1. Letters: G ground-truth boxes of
 an image, A anchors, R RoIs.
@@ -14,26 +14,11 @@ import torch
 from torch import Tensor
 
 from rpcnn import ops
+from rpcnn.ops.decode_proposals import decode_boxes
+from rpcnn.ops.match_boxes import BACKGROUND, IGNORED, box_area, box_iou
 
-BACKGROUND = -1  # matched index of a negative box: its IoU with every person is too low
-IGNORED = -2  # matched index of a box that is neither a positive nor a negative sample, or padding
-
-# Limit of dw and dh: a box grows by a factor of at most 1000/16. Larger values come from a diverging regressor.
-MAX_LOG_SCALE = math.log(1000 / 16)
-
-
-def box_area(boxes: Tensor) -> Tensor:
-    """Areas [n] in square pixels; 0 where x2 < x1 or y2 < y1."""
-    return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
-
-
-def box_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
-    """Pairwise intersection over union [len(a), len(b)] in [0, 1]; 0 where both boxes are empty."""
-    top_left = torch.maximum(boxes_a[:, None, :2], boxes_b[None, :, :2])
-    bottom_right = torch.minimum(boxes_a[:, None, 2:], boxes_b[None, :, 2:])
-    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=2)
-    union = box_area(boxes_a)[:, None] + box_area(boxes_b)[None] - intersection
-    return torch.where(union > 0, intersection / union, 0)
+# Those that are not defined here.
+__all__ = ["BACKGROUND", "IGNORED", "box_area", "box_iou", "decode_boxes"]
 
 
 def _center_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,7 +29,8 @@ def _center_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
 def encode_boxes(boxes: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tensor:
     """Encode boxes [n, 4] relative to reference boxes [n, 4] as regression targets (dx, dy, dw, dh) [n, 4].
 
-    dx, dy are shifts of the center in units of the reference's size; dw, dh are logarithms of the size ratio.
+    The inverse of `decode_boxes`: dx, dy are shifts of the center in units of the reference's size; dw, dh are
+    logarithms of the size ratio.
 
     Args:
         weights: factors on (dx, dy) and on (dw, dh).
@@ -61,7 +47,7 @@ def regression_targets(gt_boxes: Tensor, matched: Tensor, references: Tensor, we
 
     Args:
         gt_boxes: [G, 4].
-        matched: int64 [n], as from `match_boxes`.
+        matched: int64 [n], as from `ops.match_boxes`.
         references: [n, 4], anchors or proposals.
         weights: see `encode_boxes`.
     """
@@ -69,15 +55,6 @@ def regression_targets(gt_boxes: Tensor, matched: Tensor, references: Tensor, we
         return torch.zeros_like(references)
     targets = encode_boxes(gt_boxes[matched.clamp(min=0)], references, weights)
     return torch.where((matched >= 0)[:, None], targets, 0)
-
-
-def decode_boxes(deltas: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tensor:
-    """Apply predicted deltas [..., 4] to reference boxes [..., 4]; the inverse of `encode_boxes`."""
-    shift, log_scale = deltas[..., :2] / weights[0], deltas[..., 2:] / weights[1]
-    reference_center, reference_size = _center_and_size(references)
-    center = reference_center + shift * reference_size
-    half_size = 0.5 * reference_size * torch.exp(log_scale.clamp(max=MAX_LOG_SCALE))
-    return torch.cat([center - half_size, center + half_size], dim=-1)
 
 
 def cell_anchors(size: float, stride: int, ratios=(0.5, 1.0, 2.0)) -> Tensor:
@@ -99,43 +76,6 @@ def cell_anchors(size: float, stride: int, ratios=(0.5, 1.0, 2.0)) -> Tensor:
         center = 0.5 * stride
         anchors.append([center - half_width, center - half_height, center + half_width, center + half_height])
     return torch.tensor(anchors, dtype=torch.float32)
-
-
-def grid_anchors(cell: Tensor, height: int, width: int, stride: int) -> Tensor:
-    """Anchors of all cells of a feature map, [height * width * len(cell), 4], ordered by row, column, ratio.
-
-    Args:
-        cell: anchors of the top left cell, from `cell_anchors`.
-    """
-    x = torch.arange(width, device=cell.device, dtype=cell.dtype) * stride
-    y = torch.arange(height, device=cell.device, dtype=cell.dtype) * stride
-    y, x = torch.meshgrid(y, x, indexing="ij")
-    shifts = torch.stack([x, y, x, y], dim=-1)
-    return (shifts[:, :, None] + cell).reshape(-1, 4)
-
-
-def match_boxes(iou: Tensor, positive: float, negative: float, promote_best: bool = False) -> Tensor:
-    """Match each box to a ground-truth person: int64 [n] of person indices, `BACKGROUND` or `IGNORED`.
-
-    A box whose largest IoU is >= `positive` is matched to the person of that IoU; below `negative` it is background;
-    in between it is ignored.
-
-    Args:
-        iou: [G, n] of ground-truth boxes and boxes.
-        positive, negative: IoU thresholds.
-        promote_best: also match, for every person, the boxes with the highest IoU with that person (ties included),
-            whatever this IoU is. Such a box is matched to the person with which its own IoU is largest.
-    """
-    if iou.shape[0] == 0:
-        return torch.full((iou.shape[1],), BACKGROUND, dtype=torch.int64, device=iou.device)
-    overlap, person = iou.max(dim=0)
-    matched = torch.where(overlap < negative, BACKGROUND, torch.where(overlap < positive, IGNORED, person))
-    if promote_best and iou.shape[1] > 0:
-        best = iou.amax(dim=1, keepdim=True)
-        # A person that no box overlaps has a best IoU of 0 with every box: none of them is promoted.
-        promoted = ((iou == best) & (best > 0)).any(dim=0)
-        matched = torch.where(promoted, person, matched)
-    return matched
 
 
 def has_exact_sizes(boxes: Tensor) -> bool:
@@ -164,6 +104,18 @@ def slots(keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return (indices[valid], valid[valid]) if has_exact_sizes(keys) else (indices, valid)
 
 
+def first_of_each_image(images: Tensor, num_images: int, count: int) -> tuple[Tensor, Tensor]:
+    """Select the first `count` places of each image in a list of image indices [n].
+
+    Returns:
+        Places int64 [num_images, min(count, n)] in ascending order, and a mask of validity; false for padding.
+    """
+    places = torch.arange(len(images), device=images.device, dtype=torch.float32)
+    own = images == torch.arange(num_images, device=images.device)[:, None]
+    keys, chosen = torch.where(own, places, torch.inf).topk(min(count, len(images)), dim=1, largest=False)
+    return chosen, keys < torch.inf
+
+
 def draw(candidates: Tensor, count: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """Draw at most `count` true entries of a mask [n] without replacement; returns indices and validity as `slots`."""
     keys = torch.rand(len(candidates), generator=generator, device=candidates.device)
@@ -178,7 +130,7 @@ def draw_samples(
     At most `positive_fraction` of `count` are positive. Negatives fill the rest, as far as there are enough of them.
 
     Args:
-        matched: int64 [n], as from `match_boxes`.
+        matched: int64 [n], as from `ops.match_boxes`.
     """
     keys = torch.rand(len(matched), generator=generator, device=matched.device)
     positives, valid = slots(torch.where(matched >= 0, keys, torch.inf), int(count * positive_fraction))

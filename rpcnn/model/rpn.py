@@ -6,18 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rpcnn import ops
 from rpcnn.box_convention import EDGES, BoxConvention
 
 from .boxes import (
-    IGNORED,
-    box_iou,
     cell_anchors,
-    decode_boxes,
     draw_samples,
-    grid_anchors,
-    match_boxes,
+    first_of_each_image,
+    has_exact_sizes,
     regression_targets,
-    slots,
     suppress,
 )
 from .layers import ConvReLU
@@ -75,18 +72,18 @@ class RPN(nn.Module):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)
 
-    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Per level of features [N, C, H_l, W_l]: objectness logits [N, A_l], deltas [N, A_l, 4], anchors [A_l, 4].
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Per level of features [N, C, H_l, W_l] objectness logits [N, A_l] and deltas [N, A_l, 4]; all anchors [A, 4].
 
-        Anchors are ordered by row, column, ratio.
+        Anchors are ordered by level, row, column, ratio.
         """
-        objectness, deltas, anchors = [], [], []
-        for feature, cell, stride in zip(features, self.cells, self.strides, strict=True):
+        objectness, deltas = [], []
+        for feature in features:
             hidden = self.conv(feature)
-            objectness.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1).float())
-            deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4).float())
-            anchors.append(grid_anchors(cell.float(), *feature.shape[-2:], stride))
-        return objectness, deltas, anchors
+            objectness.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
+            deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4))
+        sizes = [feature.shape[-2:] for feature in features]
+        return objectness, deltas, ops.grid_anchors(self.cells.float(), self.strides, sizes)
 
     @torch.no_grad()
     def propose(self, objectness, deltas, anchors, image_sizes) -> list[Tensor]:
@@ -95,26 +92,17 @@ class RPN(nn.Module):
         On an accelerator [top, 4], padded with empty boxes at 0.
         """
         top = self.top_train if self.training else self.top_test
-        scores, boxes, levels = [], [], []
-        for level, (logits, delta, anchor) in enumerate(zip(objectness, deltas, anchors, strict=True)):
-            logits, best = logits.topk(min(top, logits.shape[1]), dim=1)
-            delta = delta.gather(1, best[:, :, None].expand(-1, -1, 4))
-            scores.append(logits)
-            boxes.append(decode_boxes(delta, anchor[best]))
-            levels.append(torch.full_like(best, level))
-        scores, boxes, levels = torch.cat(scores, 1), torch.cat(boxes, 1), torch.cat(levels, 1)  # [N, n], [N, n, 4]
-        boxes = torch.stack([self.boxes.clip(b, size) for b, size in zip(boxes, image_sizes, strict=True)])
-        images = torch.arange(len(boxes), device=boxes.device)[:, None].expand_as(levels).flatten()
+        best = [logits.topk(min(top, logits.shape[1]), dim=1) for logits in objectness]
+        indices, scores = [b.indices for b in best], torch.cat([b.values for b in best], 1)  # scores [N, n]
+        boxes, groups = ops.decode_proposals(deltas, indices, anchors, image_sizes, min_size=self.boxes.min_size)
         boxes = boxes.flatten(0, 1)
         # NMS within each level of each image, all groups in one call.
-        groups = images * len(self.strides) + levels.flatten()
-        keep = self.suppress(boxes, scores.flatten(), groups)
-        rank = torch.arange(len(keep), device=keep.device, dtype=torch.float32)
-        proposals = []
-        for i in range(len(image_sizes)):
-            selected, valid = slots(torch.where((keep >= 0) & (images[keep] == i), rank, torch.inf), top)
-            proposals.append(torch.where(valid[:, None], boxes[keep[selected]], 0))
-        return proposals
+        keep = self.suppress(boxes, scores.flatten(), groups.flatten())
+        images = keep.div(scores.shape[1], rounding_mode="floor")  # -1 for padding
+        chosen, valid = first_of_each_image(images, len(image_sizes), top)
+        if has_exact_sizes(boxes):
+            return [boxes[keep[places[known]]] for places, known in zip(chosen, valid, strict=True)]
+        return list(torch.where(valid[:, :, None], boxes[keep[chosen]], 0))
 
     def suppress(self, boxes: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
         """NMS within each level of each image; see `boxes.suppress`."""
@@ -126,14 +114,14 @@ class RPN(nn.Module):
         Both are normalized by the number of sampled anchors. Positive are anchors with IoU >= 0.7 and the best anchors
         of each person; negative are those with IoU < 0.3.
         """
-        objectness, deltas, anchors = torch.cat(objectness, 1), torch.cat(deltas, 1), torch.cat(anchors)
+        objectness, deltas = torch.cat(objectness, 1).float(), torch.cat(deltas, 1).float()
         objectness_sum, box_sum, counts = objectness.new_zeros(()), objectness.new_zeros(()), []
         for i, (target, size, generator) in enumerate(zip(targets, image_sizes, generators, strict=True)):
             gt_boxes = target["boxes"]
-            matched = match_boxes(box_iou(gt_boxes, anchors), positive=0.7, negative=0.3, promote_best=True)
-            if self.ignore_border_anchors:
-                inside = (anchors == self.boxes.clip(anchors, size)).all(dim=1)
-                matched = torch.where(inside, matched, IGNORED)
+            within = size if self.ignore_border_anchors else None
+            matched = ops.match_boxes(
+                anchors, gt_boxes, positive=0.7, negative=0.3, promote_best=True, image_size=within
+            )
             samples, valid = draw_samples(matched, self.samples, positive_fraction=0.5, generator=generator)
             positive = valid & (matched[samples] >= 0)
             logits = objectness[i, samples]

@@ -5,6 +5,9 @@
 from .roi_align import roi_align, roi_align_reference
 from .multilevel_roi_align import multilevel_roi_align, multilevel_roi_align_reference, roi_levels
 from .nms import batched_nms, batched_nms_reference, nms, nms_padded, nms_padded_reference, nms_reference
+from .grid_anchors import grid_anchors, grid_anchors_reference
+from .decode_proposals import decode_proposals, decode_proposals_reference
+from .match_boxes import match_boxes, match_boxes_reference
 from .upsample_sum import upsample_sum, upsample_sum_reference
 from .gse_fuse import gse_fuse, gse_fuse_reference
 from .group_norm import group_norm, group_norm_reference
@@ -16,12 +19,18 @@ from .paste_parsing import paste_parsing, paste_parsing_reference
 __all__ = [
     "batched_nms",
     "batched_nms_reference",
+    "decode_proposals",
+    "decode_proposals_reference",
     "downsample_add",
     "downsample_add_reference",
+    "grid_anchors",
+    "grid_anchors_reference",
     "group_norm",
     "group_norm_reference",
     "gse_fuse",
     "gse_fuse_reference",
+    "match_boxes",
+    "match_boxes_reference",
     "multilevel_roi_align",
     "multilevel_roi_align_reference",
     "nms",

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 from rpcnn.config import load_config
 from rpcnn.convert import change_pixels, convert_imagenet, convert_released, main
 from rpcnn.model import RPRCNN
-from rpcnn.model.boxes import decode_boxes, grid_anchors
+from rpcnn.model.boxes import decode_boxes
 from rpcnn.model.build import build_model
 from rpcnn.model.released import PIXEL_STATISTICS
+from rpcnn.ops import grid_anchors
 from rpcnn.runtime.checkpoint import load_weights
 
 
@@ -150,12 +151,13 @@ def test_semantic_head(model, released):
 def test_rpn(model, released):
     features = [torch.randn(2, 256, 24 // s, 32 // s) for s in (1, 2, 4, 8)]
     with torch.no_grad():
-        for level, (logits, deltas, anchors) in enumerate(zip(*model.rpn(features), strict=True)):
+        objectness, all_deltas, anchors = model.rpn(features)
+        for level, (logits, deltas) in enumerate(zip(objectness, all_deltas, strict=True)):
             expected_logits, expected_deltas = released.rpn(features[level])
             close(logits, expected_logits.permute(0, 2, 3, 1).flatten(1))
             close(deltas, expected_deltas.permute(0, 3, 4, 1, 2).reshape(2, -1, 4))
-            first = torch.tensor(ANCHORS[level], dtype=torch.float32) + torch.tensor([0, 0, 1, 1])
-            assert torch.equal(anchors, grid_anchors(first, *features[level].shape[-2:], 4 * 2**level))
+        first = torch.tensor(ANCHORS[:4], dtype=torch.float32) + torch.tensor([0, 0, 1, 1])
+        assert torch.equal(anchors, grid_anchors(first, (4, 8, 16, 32), [f.shape[-2:] for f in features]))
 
 
 def test_box_head(model, released):

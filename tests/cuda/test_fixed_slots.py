@@ -9,6 +9,7 @@ from rpcnn.box_convention import PIXELS
 from rpcnn.inference import soft_nms as soft_nms_module
 from rpcnn.model import box_head as box_head_module
 from rpcnn.model import boxes as boxes_module
+from rpcnn.model import rpn as rpn_module
 from rpcnn.model.box_head import SampledRoIs
 from rpcnn.model.boxes import BACKGROUND, IGNORED
 
@@ -20,7 +21,7 @@ def fixed_sizes(monkeypatch):
     """Make the CPU use fixed-size results, as an accelerator does."""
 
     def apply():
-        for module in (boxes_module, box_head_module, soft_nms_module):
+        for module in (boxes_module, rpn_module, box_head_module, soft_nms_module):
             monkeypatch.setattr(module, "has_exact_sizes", lambda _: False)
 
     return apply

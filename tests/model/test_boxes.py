@@ -1,4 +1,4 @@
-"""Boxes of the detector: overlap, coder, anchors, matching, sampling."""
+"""Boxes of the detector: overlap, coder, anchors, sampling."""
 
 import torch
 
@@ -11,8 +11,6 @@ from rpcnn.model.boxes import (
     decode_boxes,
     draw_samples,
     encode_boxes,
-    grid_anchors,
-    match_boxes,
 )
 
 
@@ -32,15 +30,6 @@ def test_anchors_of_the_first_cell():
     }
     for (stride, size), boxes in expected.items():
         assert cell_anchors(size, stride).tolist() == [list(box) for box in boxes]
-
-
-def test_anchors_run_over_rows_columns_ratios():
-    cell = cell_anchors(32, 4)
-    anchors = grid_anchors(cell, height=2, width=3, stride=4)
-    shift = torch.tensor([8.0, 4.0, 8.0, 4.0])  # row 1, column 2
-    assert anchors.shape == (18, 4)
-    assert torch.equal(anchors[:3], cell)
-    assert torch.equal(anchors[15:], cell + shift)
 
 
 def test_decode_inverts_encode():
@@ -70,28 +59,6 @@ def test_iou_by_hand():
 def test_clip_cuts_to_the_image():
     clipped = EDGES.clip(torch.tensor([[-5.0, 3, 30, 40], [25, 25, 28, 30]]), (20, 24))
     assert clipped.tolist() == [[0, 3, 24, 20], [24, 20, 24, 20]]
-
-
-def test_iou_at_upper_threshold_matches_at_lower_does_not():
-    iou = torch.tensor([[0.7, 0.69, 0.3, 0.29], [0.1, 0.0, 0.2, 0.28]])
-    assert match_boxes(iou, positive=0.7, negative=0.3).tolist() == [0, IGNORED, IGNORED, BACKGROUND]
-
-
-def test_each_person_keeps_its_best_anchors_with_ties():
-    iou = torch.tensor([[0.9, 0.2, 0.2, 0.1], [0.5, 0.25, 0.25, 0.0]])
-    # Person 1's best anchor is anchor 0, which overlaps person 0 more and stays matched to it.
-    assert match_boxes(iou, 0.7, 0.3, promote_best=True).tolist() == [0, BACKGROUND, BACKGROUND, BACKGROUND]
-    # Two anchors share the best overlap of the only person: both are taken.
-    assert match_boxes(iou[1:, 1:], 0.7, 0.3, promote_best=True).tolist() == [0, 0, BACKGROUND]
-
-
-def test_a_person_without_overlapping_anchors_matches_none():
-    iou = torch.zeros(1, 5)
-    assert match_boxes(iou, 0.7, 0.3, promote_best=True).tolist() == [BACKGROUND] * 5
-
-
-def test_without_people_all_is_background():
-    assert match_boxes(torch.zeros(0, 3), 0.7, 0.3, promote_best=True).tolist() == [BACKGROUND] * 3
 
 
 def test_sampling_counts_and_kinds():

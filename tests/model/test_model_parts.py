@@ -99,13 +99,11 @@ def test_rpn_loss_excludes_undecided_and_border_anchors():
     people = {"boxes": torch.tensor([[30.0, 30, 62, 62]])}
     network = rpn(samples=10_000)
     objectness, deltas, anchors = network(maps)
-    total = sum(len(a) for a in anchors)
-    every = torch.cat(anchors)
-    inside = ((every >= 0) & (every <= torch.tensor([128.0, 96, 128, 96]))).all(1)
-    ious = box_iou(people["boxes"], every)[0]
+    inside = ((anchors >= 0) & (anchors <= torch.tensor([128.0, 96, 128, 96]))).all(1)
+    ious = box_iou(people["boxes"], anchors)[0]
     undecided = (ious >= 0.3) & (ious < 0.7) & (ious < ious.max())
     terms = network.loss(objectness, deltas, anchors, sizes, [people], [None])
-    assert terms["rpn_objectness"][1] == int((inside & ~undecided).sum()) < total
+    assert terms["rpn_objectness"][1] == int((inside & ~undecided).sum()) < len(anchors)
     network.ignore_border_anchors = False
     terms = network.loss(objectness, deltas, anchors, sizes, [people], [None])
     assert terms["rpn_objectness"][1] == int((~undecided).sum())
@@ -116,10 +114,10 @@ def test_perfect_rpn_has_no_loss():
     maps, sizes = pyramid(images=1), [(96, 128)]
     network = rpn()
     _, deltas, anchors = network(maps)
-    every = torch.cat(anchors)
-    box = anchors[1][len(anchors[1]) // 2][None]  # the person is an anchor of the second level
-    ious = box_iou(box, every)[0]
-    logits = torch.where(ious == ious.max(), 50.0, -50.0).split([len(a) for a in anchors])
+    counts = [d.shape[1] for d in deltas]
+    box = anchors[counts[0] + counts[1] // 2][None]  # the person is an anchor of the second level
+    ious = box_iou(box, anchors)[0]
+    logits = torch.where(ious == ious.max(), 50.0, -50.0).split(counts)
     zero = [torch.zeros_like(d) for d in deltas]
     terms = network.loss([x[None] for x in logits], zero, anchors, sizes, [{"boxes": box}], [None])
     assert terms["rpn_objectness"][0] < 1e-6

@@ -137,7 +137,7 @@ def test_anchors_across_the_border(monkeypatch):
     maps = [torch.randn(1, 16, 24 // 2**i, 32 // 2**i) for i in range(4)]
     objectness, deltas, anchors = model.rpn(maps)
     height, width = 90, 125
-    inside = [x1 >= 0 and y1 >= 0 and x2 < width and y2 < height for x1, y1, x2, y2 in as_floats(torch.cat(anchors))]
+    inside = [x1 >= 0 and y1 >= 0 and x2 < width and y2 < height for x1, y1, x2, y2 in as_floats(anchors)]
     nobody = {"boxes": torch.zeros(0, 4)}
     terms = model.rpn.loss(objectness, deltas, anchors, [(height, width)], [nobody], [None])
     assert int(terms["rpn_objectness"][1]) == sum(inside) > 0
@@ -184,7 +184,7 @@ def test_a_box_beyond_the_border_keeps_a_pixel():
     logits, deltas = torch.zeros(1, 2), torch.zeros(1, 2, 4)
     boxes, _, _ = model.box_head.candidates(logits, deltas, [beyond], [(90, 125)])
     assert boxes.tolist() == [[124, 10, 125, 40]]
-    proposals = model.rpn.propose([torch.zeros(1, 1)], [torch.zeros(1, 1, 4)], [beyond], [(90, 125)])
+    proposals = model.rpn.propose([torch.zeros(1, 1)], [torch.zeros(1, 1, 4)], beyond, [(90, 125)])
     assert proposals[0].tolist() == [[124, 10, 125, 40]]
 
 
@@ -245,7 +245,8 @@ def count_proposals(model) -> list[int]:
     anchors = [torch.cat([a, a + 5 + torch.rand(300, 2)], dim=1) for a in anchors]
     objectness = [torch.stack([torch.rand(300) + 1, torch.rand(300)]) for _ in range(4)]
     deltas = [torch.zeros(2, 300, 4) for _ in range(4)]
-    return [len(boxes) for boxes in model.rpn.propose(objectness, deltas, anchors, [(600, 600)] * 2)]
+    proposals = model.rpn.propose(objectness, deltas, torch.cat(anchors), [(600, 600)] * 2)
+    return [len(boxes) for boxes in proposals]
 
 
 def test_training_keeps_top_proposals_over_the_batch():

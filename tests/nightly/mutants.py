@@ -47,6 +47,8 @@ COUNTS, LOSS = "cuda/class_counts.cuh", "cuda/parsing_loss_kernel.cuh"
 PASTE, GSE, SUM = "cuda/paste_parsing_kernel.cuh", "cuda/gse_fuse_kernel.cuh", "cuda/pyramid_sum_kernel.cuh"
 NORM = "cuda/group_norm_kernel.cuh"
 DOWN, CHANNELS = "cuda/downsample_add_kernel.cuh", "cuda/channels.cuh"
+MATCH, MATCH_IOU = "cuda/match_boxes_kernel.cuh", "geometry/match.h"
+ANCHORS, DECODE = "geometry/anchors.h", "cuda/decode_proposals_kernel.cuh"
 AXIS, BOX = "geometry/interpolate.h", "geometry/boxes.h"
 ALL = [
     *(Mutant("roi_align", f"barrier {i + 1} dropped", ROI, BARRIER, NOTHING, i) for i in range(2)),
@@ -105,6 +107,32 @@ ALL = [
     Mutant("nms", "rank for position", NMS, "if (places) at[q] = places[at[q]];", ""),
     Mutant("nms", "counts of two steps in one place", NMS, "parity ^= 1", "parity ^= 0"),
     Mutant("nms", "union without the intersection", BOX, "- inter", "+ inter"),
+    Mutant("grid_anchors", "level of an anchor", ANCHORS, "anchor >= first[level + 1]", "anchor > first[level + 1]"),
+    Mutant("grid_anchors", "first level's cells", ANCHORS, "int64_t(level) * ratios + ratio", "ratio"),
+    Mutant("grid_anchors", "row for column", ANCHORS, "place - row * widths[level]", "row"),
+    Mutant("grid_anchors", "another level's stride", ANCHORS, "y = T(row * strides[level])", "y = T(row * strides[0])"),
+    Mutant("decode_proposals", "level of a proposal", DECODE, "rank >= from.proposals", "rank > from.proposals"),
+    Mutant("decode_proposals", "first image's deltas", DECODE, "4 * (image * A + index)", "4 * index"),
+    Mutant("decode_proposals", "first level's anchors", DECODE, "4 * (from.anchors[l] + index)", "4 * index"),
+    Mutant("decode_proposals", "images beyond a launch", DECODE, "image = sizes.first + own", "image = own"),
+    Mutant("decode_proposals", "sizes of the first launch", DECODE, "heights[sizes.first + i]", "heights[i]"),
+    Mutant("decode_proposals", "any index read", DECODE, "if (index >= 0 && index < A) {", "{"),
+    Mutant("decode_proposals", "group of the level alone", DECODE, "image * from.levels + l;", "l;"),
+    Mutant("decode_proposals", "growth without a limit", ANCHORS, "exp(dw > limit ? limit : dw)", "exp(dw)"),
+    Mutant("decode_proposals", "boxes that clip to nothing", ANCHORS, "width - least), clamped", "width), clamped"),
+    *(Mutant("match_boxes", f"barrier {i + 1} dropped", MATCH, BARRIER, NOTHING, i) for i in range(3)),
+    Mutant("match_boxes", "first piece's maximum", MATCH, "p < pieces; p += 32", "p < 1; p += 32"),
+    Mutant("match_boxes", "half of the lanes' maxima", MATCH, "half = 16; half > 0", "half = 8; half > 0"),
+    Mutant("match_boxes", "half of the pieces' maxima", MATCH, "half = 16; half > 0", "half = 8; half > 0", 1),
+    Mutant("match_boxes", "first warp's maximum", MATCH, "warp < kBlock / 32; ++warp", "warp < 1; ++warp"),
+    Mutant("match_boxes", "first ground-truth boxes only", MATCH, "first + threadIdx.x >= G", "blockIdx.y > 0"),
+    Mutant("match_boxes", "last of equal overlaps", MATCH, "iou > overlap", "iou >= overlap"),
+    Mutant("match_boxes", "index within 32", MATCH, "index = first + k", "index = k"),
+    Mutant("match_boxes", "an overlap of 0 promotes", MATCH, "most > T(0) ? most : T(2)", "most"),
+    Mutant("match_boxes", "boxes without area match", MATCH_IOU, "if (!has_area(box)) return kIgnored;", ""),
+    Mutant("match_boxes", "window left out", MATCH_IOU, "if (windowed &&", "if (false &&"),
+    Mutant("match_boxes", "union without the overlap", MATCH_IOU, "b.area - inter", "b.area + inter"),
+    Mutant("match_boxes", "positive threshold excluded", MATCH_IOU, "overlap < positive", "overlap <= positive"),
     *(Mutant("parsing_miou", f"barrier {i + 1} dropped", MIOU, BARRIER, NOTHING, i) for i in range(2)),
     *(Mutant("parsing_miou", f"barrier {i + 1} of the mean dropped", COUNTS, BARRIER, NOTHING, i) for i in range(2)),
     Mutant("parsing_miou", "counts not atomic", COUNTS, "atomicAdd(&counts[(", "counts_plus(&counts[("),
@@ -263,7 +291,16 @@ ALL = [
     Mutant("downsample_add", "row for column", DOWN, "a * w + b", "a * w + x_first"),
     Mutant("downsample_add", "half a pixel off", AXIS, "- T(0.5)", "- T(0.25)"),
 ]
-UNTRIED = ("group_norm", "parsing_loss", "parsing_miou", "roi_align", "upsample_sum")
+UNTRIED = (
+    "decode_proposals",
+    "grid_anchors",
+    "group_norm",
+    "match_boxes",
+    "parsing_loss",
+    "parsing_miou",
+    "roi_align",
+    "upsample_sum",
+)
 """Ops whose kernels have changed since their mutants were last run. `--only OP` runs them, on a machine with nothing
 else to do, as a test that runs out of time counts as failed. Then their rows go into the table, and the op leaves this
 list."""
