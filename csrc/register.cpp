@@ -30,6 +30,12 @@ STABLE_TORCH_LIBRARY(rpcnn, m) {
   m.def(
       "match_boxes(Tensor boxes, Tensor gt_boxes, float positive, float negative, bool promote_best, SymInt height, "
       "SymInt width) -> Tensor");
+  m.def(
+      "draw_samples(Tensor matched, Tensor keys, SymInt count, SymInt max_positive, bool negatives) -> "
+      "(Tensor, Tensor)");
+  m.def(
+      "encode_boxes(Tensor gt_boxes, Tensor references, Tensor matched, float center_weight, float size_weight) -> "
+      "Tensor");
   m.def("upsample_sum(Tensor[] features, bool align_corners, bool relu) -> Tensor");
   m.def("upsample_sum_backward(Tensor grad, Tensor[] features, bool align_corners, bool relu) -> Tensor[]");
   m.def(

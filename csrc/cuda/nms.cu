@@ -1,25 +1,13 @@
 #include <algorithm>
-#include <array>
 #include <optional>
 #include <tuple>
 
 #include "common.h"
 #include "nms_kernel.cuh"
+#include "sort.h"
 
 namespace rpcnn {
 namespace {
-
-struct Sorted {
-  Tensor keys, indices;
-};
-// The keys in ascending order, equal keys in input order.
-Sorted stable_sort(const Tensor& keys) {
-  std::array<StableIValue, 4> stack{torch::stable::detail::from(keys),
-                                    torch::stable::detail::from(std::optional<bool>(true)),
-                                    torch::stable::detail::from(int64_t(0)), torch::stable::detail::from(false)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
-  return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};  // takes ownership
-}
 
 void check(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& idxs, double threshold) {
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4 && boxes.is_cuda(), "nms: boxes must be [R, 4] on the GPU");

@@ -17,7 +17,6 @@ from .boxes import (
     draw_samples,
     first_of_each_image,
     has_exact_sizes,
-    regression_targets,
     suppress,
 )
 from .layers import linear
@@ -100,17 +99,15 @@ class BoxHead(nn.Module):
         for boxes, target, generator in zip(proposals, targets, generators, strict=True):
             boxes = torch.cat([boxes, target["boxes"]])
             people = ops.match_boxes(boxes, target["boxes"], positive=0.5, negative=0.5)
-            chosen, valid = draw_samples(
-                people, self.samples, positive_fraction=self.positive_fraction, generator=generator
-            )
-            sampled.append(SampledRoIs(boxes[chosen], torch.where(valid, people[chosen], IGNORED)))
+            chosen, people = draw_samples(people, self.samples, self.positive_fraction, generator)
+            sampled.append(SampledRoIs(boxes[chosen], people))
         return sampled
 
     def loss(self, class_logits: Tensor, deltas: Tensor, rois: list[SampledRoIs], targets) -> Terms:
         """Cross entropy over the RoIs, smooth L1 (beta 1) over the positive ones; both normalized by the RoI count."""
         people = torch.cat([r.people for r in rois])
         box_targets = [
-            regression_targets(t["boxes"], r.people, references=r.boxes, weights=CODER_WEIGHTS)
+            ops.encode_boxes(t["boxes"], references=r.boxes, matched=r.people, weights=CODER_WEIGHTS)
             for r, t in zip(rois, targets, strict=True)
         ]
         positive, valid = people >= 0, people != IGNORED

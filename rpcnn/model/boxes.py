@@ -1,11 +1,11 @@
-"""Boxes of the detector (Sec. 3.2): box coder, anchors and seeded sampling.
+"""Boxes of the detector (Sec. 3.2): anchors, suppression and seeded sampling.
 
 Boxes are float32 [n, 4], x1 y1 x2 y2 in pixels with exclusive ends: width = x2 - x1. Letters: G ground-truth boxes of
 an image, A anchors, R RoIs.
 
 The number of boxes that a step keeps depends on the data. On the CPU, results have exactly that size. On an
 accelerator, reading that number would synchronize with the device, so results have a fixed size and are padded: with
-empty boxes (all coordinates 0), with the index `IGNORED` or with the score -inf; see `slots` and `suppress`.
+empty boxes (all coordinates 0), with the index `IGNORED` or with the score -inf; see `draw_samples` and `suppress`.
 """
 
 import math
@@ -19,42 +19,6 @@ from rpcnn.ops.match_boxes import BACKGROUND, IGNORED, box_area, box_iou
 
 # Those that are not defined here.
 __all__ = ["BACKGROUND", "IGNORED", "box_area", "box_iou", "decode_boxes"]
-
-
-def _center_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    size = boxes[..., 2:] - boxes[..., :2]
-    return boxes[..., :2] + 0.5 * size, size
-
-
-def encode_boxes(boxes: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tensor:
-    """Encode boxes [n, 4] relative to reference boxes [n, 4] as regression targets (dx, dy, dw, dh) [n, 4].
-
-    The inverse of `decode_boxes`: dx, dy are shifts of the center in units of the reference's size; dw, dh are
-    logarithms of the size ratio.
-
-    Args:
-        weights: factors on (dx, dy) and on (dw, dh).
-    """
-    center, size = _center_and_size(boxes)
-    reference_center, reference_size = _center_and_size(references)
-    shift = (center - reference_center) / reference_size
-    scale = torch.log(size / reference_size)
-    return torch.cat([shift * weights[0], scale * weights[1]], dim=-1)
-
-
-def regression_targets(gt_boxes: Tensor, matched: Tensor, references: Tensor, weights=(1.0, 1.0)) -> Tensor:
-    """Regression targets [n, 4] from reference boxes to their matched ground-truth boxes; 0 for unmatched references.
-
-    Args:
-        gt_boxes: [G, 4].
-        matched: int64 [n], as from `ops.match_boxes`.
-        references: [n, 4], anchors or proposals.
-        weights: see `encode_boxes`.
-    """
-    if len(gt_boxes) == 0:
-        return torch.zeros_like(references)
-    targets = encode_boxes(gt_boxes[matched.clamp(min=0)], references, weights)
-    return torch.where((matched >= 0)[:, None], targets, 0)
 
 
 def cell_anchors(size: float, stride: int, ratios=(0.5, 1.0, 2.0)) -> Tensor:
@@ -93,17 +57,6 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float
     return ops.nms_padded(boxes, scores, idxs=groups, iou_threshold=iou_threshold, max_keep=len(boxes))[0]
 
 
-def slots(keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Select the `count` smallest finite keys of [n]: their indices in ascending order of key, and a mask of validity.
-
-    On the CPU both results hold the finite keys only, and the mask is true everywhere. On an accelerator both have
-    min(count, n) entries, which needs no synchronization; the mask is false for padding (keys that are infinite).
-    """
-    values, indices = keys.topk(min(count, len(keys)), largest=False)
-    valid = values < torch.inf
-    return (indices[valid], valid[valid]) if has_exact_sizes(keys) else (indices, valid)
-
-
 def first_of_each_image(images: Tensor, num_images: int, count: int) -> tuple[Tensor, Tensor]:
     """Select the first `count` places of each image in a list of image indices [n].
 
@@ -116,23 +69,21 @@ def first_of_each_image(images: Tensor, num_images: int, count: int) -> tuple[Te
     return chosen, keys < torch.inf
 
 
-def draw(candidates: Tensor, count: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Draw at most `count` true entries of a mask [n] without replacement; returns indices and validity as `slots`."""
-    keys = torch.rand(len(candidates), generator=generator, device=candidates.device)
-    return slots(torch.where(candidates, keys, torch.inf), count)
-
-
 def draw_samples(
-    matched: Tensor, count: int, positive_fraction: float, generator: torch.Generator | None
+    matched: Tensor, count: int, positive_fraction: float, generator: torch.Generator | None, negatives: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Draw at most `count` boxes, positives first; returns indices and validity as `slots`.
+    """Draw at most `count` boxes at random, positives first: their indices and their entries of `matched`.
 
-    At most `positive_fraction` of `count` are positive. Negatives fill the rest, as far as there are enough of them.
+    At most `positive_fraction` of `count` are positive. Negatives fill the rest, as far as there are enough of them. On
+    an accelerator both results have min(count, n) entries, padded with index 0 and `IGNORED`.
 
     Args:
         matched: int64 [n], as from `ops.match_boxes`.
+        negatives: draw negatives, too.
     """
     keys = torch.rand(len(matched), generator=generator, device=matched.device)
-    positives, valid = slots(torch.where(matched >= 0, keys, torch.inf), int(count * positive_fraction))
-    chosen = torch.zeros_like(matched, dtype=torch.bool).scatter(0, positives, valid)
-    return slots(torch.where(chosen, keys, torch.where(matched == BACKGROUND, 1 + keys, torch.inf)), count)
+    samples, people = ops.draw_samples(matched, keys, count, int(count * positive_fraction), negatives)
+    if has_exact_sizes(matched):
+        drawn = people != IGNORED
+        return samples[drawn], people[drawn]
+    return samples, people

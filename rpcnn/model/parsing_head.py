@@ -10,7 +10,7 @@ from rpcnn import ops
 from rpcnn.box_convention import EDGES, BoxConvention
 from rpcnn.labels import IGNORE
 
-from .boxes import draw
+from .boxes import draw_samples
 from .layers import GroupNorm, conv_gn, spatial_mean
 from .parsing_targets import crop_parsing
 
@@ -147,14 +147,13 @@ class ParsingHead(nn.Module):
         """
         boxes, labels = [], []
         for roi, target, generator in zip(rois, targets, generators, strict=True):
-            chosen, valid = draw(roi.people >= 0, self.samples, generator)
+            chosen, people = draw_samples(roi.people, self.samples, 1.0, generator, negatives=False)
             if len(target["boxes"]) == 0:
-                chosen, valid = chosen[:0], valid[:0]
+                chosen, people = chosen[:0], people[:0]
             boxes.append(roi.boxes[chosen])
             if len(chosen):
-                people = roi.people[chosen].clamp(min=0)
-                crops = self.crop(target["person_maps"], people, boxes[-1], self.output_size)
-                labels.append(torch.where(valid[:, None, None], crops, IGNORE))
+                crops = self.crop(target["person_maps"], people.clamp(min=0), boxes[-1], self.output_size)
+                labels.append(torch.where((people >= 0)[:, None, None], crops, IGNORE))
         if not labels:
             height, width = image_sizes[0]
             boxes[0] = boxes[0].new_zeros(1, 4)

@@ -9,14 +9,7 @@ from torch import Tensor, nn
 from rpcnn import ops
 from rpcnn.box_convention import EDGES, BoxConvention
 
-from .boxes import (
-    cell_anchors,
-    draw_samples,
-    first_of_each_image,
-    has_exact_sizes,
-    regression_targets,
-    suppress,
-)
+from .boxes import IGNORED, cell_anchors, draw_samples, first_of_each_image, has_exact_sizes, suppress
 from .layers import ConvReLU
 from .losses import Terms, masked_smooth_l1
 
@@ -114,21 +107,22 @@ class RPN(nn.Module):
         Both are normalized by the number of sampled anchors. Positive are anchors with IoU >= 0.7 and the best anchors
         of each person; negative are those with IoU < 0.3.
         """
-        objectness, deltas = torch.cat(objectness, 1).float(), torch.cat(deltas, 1).float()
-        objectness_sum, box_sum, counts = objectness.new_zeros(()), objectness.new_zeros(()), []
+        objectness, deltas = torch.cat(objectness, 1), torch.cat(deltas, 1)
+        places, matches, box_targets = [], [], []
         for i, (target, size, generator) in enumerate(zip(targets, image_sizes, generators, strict=True)):
-            gt_boxes = target["boxes"]
-            within = size if self.ignore_border_anchors else None
+            gt_boxes, within = target["boxes"], size if self.ignore_border_anchors else None
             matched = ops.match_boxes(
                 anchors, gt_boxes, positive=0.7, negative=0.3, promote_best=True, image_size=within
             )
-            samples, valid = draw_samples(matched, self.samples, positive_fraction=0.5, generator=generator)
-            positive = valid & (matched[samples] >= 0)
-            logits = objectness[i, samples]
-            errors = F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), reduction="none")
-            objectness_sum = objectness_sum + torch.where(valid, errors, 0).sum()
-            box_targets = regression_targets(gt_boxes, matched[samples], anchors[samples])
-            box_sum = box_sum + masked_smooth_l1(deltas[i, samples], box_targets, positive, beta=1 / 9)
-            counts.append(valid.sum())
-        count = sum(counts)
-        return {"rpn_objectness": (objectness_sum, count), "rpn_box": (box_sum, count)}
+            samples, people = draw_samples(matched, self.samples, positive_fraction=0.5, generator=generator)
+            places.append(i * len(anchors) + samples)
+            matches.append(people)
+            box_targets.append(ops.encode_boxes(gt_boxes, anchors[samples], people))
+        place, matched = torch.cat(places), torch.cat(matches)
+        positive, valid = matched >= 0, matched != IGNORED
+        logits = objectness.flatten()[place].float()
+        errors = F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), reduction="none")
+        sampled_deltas = deltas.flatten(0, 1)[place].float()
+        box_sum = masked_smooth_l1(sampled_deltas, torch.cat(box_targets), positive, beta=1 / 9)
+        count = valid.sum()
+        return {"rpn_objectness": (torch.where(valid, errors, 0).sum(), count), "rpn_box": (box_sum, count)}

@@ -8,6 +8,8 @@ from .nms import batched_nms, batched_nms_reference, nms, nms_padded, nms_padded
 from .grid_anchors import grid_anchors, grid_anchors_reference
 from .decode_proposals import decode_proposals, decode_proposals_reference
 from .match_boxes import match_boxes, match_boxes_reference
+from .draw_samples import draw_samples, draw_samples_reference
+from .encode_boxes import encode_boxes, encode_boxes_reference
 from .upsample_sum import upsample_sum, upsample_sum_reference
 from .gse_fuse import gse_fuse, gse_fuse_reference
 from .group_norm import group_norm, group_norm_reference
@@ -23,6 +25,10 @@ __all__ = [
     "decode_proposals_reference",
     "downsample_add",
     "downsample_add_reference",
+    "draw_samples",
+    "draw_samples_reference",
+    "encode_boxes",
+    "encode_boxes_reference",
     "grid_anchors",
     "grid_anchors_reference",
     "group_norm",

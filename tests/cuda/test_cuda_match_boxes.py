@@ -47,6 +47,12 @@ def test_more_boxes_than_the_first_launch_has_threads():
     assert torch.equal(got, match_boxes_reference(boxes, gt_boxes, 0.9, 0.3, True)) and got[39_990] == 1
 
 
+def test_overlaps_at_the_thresholds():
+    boxes = torch.tensor([[0.0, 0, 10, 7], [0, 0, 10, 6.9], [0, 0, 10, 3], [0, 0, 10, 2.9]])
+    got = emulated(boxes, torch.tensor([[0.0, 0, 10, 10]]), 0.7, 0.3)
+    assert got.tolist() == [0, IGNORED, IGNORED, BACKGROUND]
+
+
 def test_without_ground_truth_all_is_background():
     assert emulated(random_boxes(3), torch.zeros(0, 4), 0.5, 0.0).tolist() == [BACKGROUND] * 3
 

@@ -10,8 +10,8 @@ from rpcnn.model.boxes import (
     cell_anchors,
     decode_boxes,
     draw_samples,
-    encode_boxes,
 )
+from rpcnn.ops import encode_boxes
 
 
 def random_boxes(n: int, size: float = 200) -> torch.Tensor:
@@ -35,14 +35,8 @@ def test_anchors_of_the_first_cell():
 def test_decode_inverts_encode():
     boxes, references = random_boxes(50), random_boxes(50)
     for weights in ((1.0, 1.0), (10.0, 5.0)):
-        deltas = encode_boxes(boxes, references, weights)
+        deltas = encode_boxes(boxes, references, torch.arange(50), weights)
         torch.testing.assert_close(decode_boxes(deltas, references, weights), boxes, rtol=1e-5, atol=1e-3)
-
-
-def test_deltas_by_hand():
-    # Reference 10 x 20 centered at (5, 10); box 20 x 20 centered at (10, 15).
-    deltas = encode_boxes(torch.tensor([[0.0, 5, 20, 25]]), torch.tensor([[0.0, 0, 10, 20]]), (10, 5))
-    torch.testing.assert_close(deltas, torch.tensor([[5.0, 2.5, 5 * 0.6931472, 0.0]]))
 
 
 def test_decode_limits_growth():
@@ -63,8 +57,8 @@ def test_clip_cuts_to_the_image():
 
 def test_sampling_counts_and_kinds():
     matched = torch.tensor([0] * 30 + [BACKGROUND] * 100 + [IGNORED] * 50 + [2] * 10)
-    samples, valid = draw_samples(matched, 40, 0.25, None)
-    assert valid.all() and len(samples.unique()) == 40
+    samples, people = draw_samples(matched, 40, 0.25, None)
+    assert torch.equal(people, matched[samples]) and len(samples.unique()) == 40
     assert (matched[samples[:10]] >= 0).all() and (matched[samples[10:]] == BACKGROUND).all()
     # Too few positives: negatives fill up.
     samples, _ = draw_samples(matched[28:100], 40, 0.5, None)
@@ -73,8 +67,9 @@ def test_sampling_counts_and_kinds():
 
 def test_too_few_boxes_leave_samples_out():
     matched = torch.tensor([IGNORED, 3, BACKGROUND, IGNORED, BACKGROUND])
-    samples, valid = draw_samples(matched, 4, 0.5, None)
-    assert samples[0] == 1 and samples[1:].sort().values.tolist() == [2, 4] and valid.tolist() == [True] * 3
+    samples, people = draw_samples(matched, 4, 0.5, None)
+    assert samples[0] == 1 and samples[1:].sort().values.tolist() == [2, 4]
+    assert people.tolist() == [3, BACKGROUND, BACKGROUND]
 
 
 def test_samples_are_drawn_evenly():

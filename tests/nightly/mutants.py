@@ -49,6 +49,8 @@ NORM = "cuda/group_norm_kernel.cuh"
 DOWN, CHANNELS = "cuda/downsample_add_kernel.cuh", "cuda/channels.cuh"
 MATCH, MATCH_IOU = "cuda/match_boxes_kernel.cuh", "geometry/match.h"
 ANCHORS, DECODE = "geometry/anchors.h", "cuda/decode_proposals_kernel.cuh"
+DRAW, SAMPLES = "cuda/draw_samples_kernel.cuh", "geometry/samples.h"
+ENCODE, TARGETS = "cuda/encode_boxes_kernel.cuh", "geometry/encode.h"
 AXIS, BOX = "geometry/interpolate.h", "geometry/boxes.h"
 ALL = [
     *(Mutant("roi_align", f"barrier {i + 1} dropped", ROI, BARRIER, NOTHING, i) for i in range(2)),
@@ -133,6 +135,38 @@ ALL = [
     Mutant("match_boxes", "window left out", MATCH_IOU, "if (windowed &&", "if (false &&"),
     Mutant("match_boxes", "union without the overlap", MATCH_IOU, "b.area - inter", "b.area + inter"),
     Mutant("match_boxes", "positive threshold excluded", MATCH_IOU, "overlap < positive", "overlap <= positive"),
+    Mutant("draw_samples", "bisection one short", DRAW, "high = n;", "high = n - 1;"),
+    Mutant("draw_samples", "equal keys counted", DRAW, "sorted[middle] < limit", "sorted[middle] <= limit"),
+    Mutant("draw_samples", "all that is not positive is negative", DRAW, "keys_below(sorted, n, kNotDrawn)", "n"),
+    Mutant("draw_samples", "place for index", DRAW, "matched[indices[place]]", "matched[place]"),
+    Mutant("draw_samples", "negatives in any case", SAMPLES, "matched == kBackground && !negatives", "false"),
+    Mutant(
+        "draw_samples",
+        "positives without a limit",
+        SAMPLES,
+        "positives < max_positive ? positives : max_positive",
+        "positives",
+    ),
+    Mutant("draw_samples", "positives left over are negatives", SAMPLES, "positives + i - drawn", "i"),
+    Mutant("draw_samples", "keys below 0", SAMPLES, "(key > 0.0f ? key : 0.0f)", "key"),
+    Mutant(
+        "draw_samples",
+        "keys above 1",
+        SAMPLES,
+        "key < 1.0f ? (key > 0.0f ? key : 0.0f) : 1.0f",
+        "key > 0.0f ? key : 0.0f",
+    ),
+    Mutant("encode_boxes", "first ground-truth box for all", ENCODE, "gt_boxes + 4 * g", "gt_boxes"),
+    Mutant("encode_boxes", "any match read", ENCODE, "g >= 0 && g < G", "g >= 0"),
+    Mutant("encode_boxes", "matches of nobody read", ENCODE, "g >= 0 && g < G", "g < G"),
+    Mutant("encode_boxes", "corner for center", TARGETS, "reference[1] + T(0.5)", "reference[1] + T(0)"),
+    Mutant(
+        "encode_boxes",
+        "weight of the center for the size",
+        TARGETS,
+        "own_height) * size_weight",
+        "own_height) * center_weight",
+    ),
     *(Mutant("parsing_miou", f"barrier {i + 1} dropped", MIOU, BARRIER, NOTHING, i) for i in range(2)),
     *(Mutant("parsing_miou", f"barrier {i + 1} of the mean dropped", COUNTS, BARRIER, NOTHING, i) for i in range(2)),
     Mutant("parsing_miou", "counts not atomic", COUNTS, "atomicAdd(&counts[(", "counts_plus(&counts[("),
@@ -293,6 +327,8 @@ ALL = [
 ]
 UNTRIED = (
     "decode_proposals",
+    "draw_samples",
+    "encode_boxes",
     "grid_anchors",
     "group_norm",
     "match_boxes",
