@@ -308,7 +308,7 @@ def training_step(dtype: torch.dtype | None, config: Config | None = None) -> Tr
             "box loss": (model.box_head, "loss"),
             "targets": (model.parsing_head, "sample"),
             "parse": (model.parsing_head, "forward"),
-            "losses": (model, "losses"),
+            "losses": (model, "terms"),
         }
 
         def step():
