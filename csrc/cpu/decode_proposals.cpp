@@ -21,22 +21,26 @@ std::tuple<Tensor, Tensor> decode_proposals(std::vector<Tensor> deltas, std::vec
   dispatch_floating("decode_proposals", deltas[0].scalar_type(), [&](auto type) {
     using D = decltype(type);
     using T = accumulate_t<D>;
+    T* corners = boxes.mutable_data_ptr<T>();
+    int64_t* group = groups.mutable_data_ptr<int64_t>();
     int64_t first = 0, start = 0;  // of the level's anchors, and of its proposals within an image
     for (int64_t l = 0; l < levels; ++l) {
       const int64_t A = deltas[l].size(1), k = best[l].size(1);
       const Tensor delta = dense(deltas[l], false), chosen = dense(best[l], false);
       const T* anchor = all_anchors.const_data_ptr<T>() + 4 * first;
+      const int64_t* indices = chosen.const_data_ptr<int64_t>();
+      const D* from = delta.const_data_ptr<D>();
       for (int64_t i = 0; i < N * k; ++i) {
-        const int64_t image = i / k, index = chosen.const_data_ptr<int64_t>()[i], to = image * count + start + i % k;
+        const int64_t image = i / k, index = indices[i], to = image * count + start + i % k;
         STD_TORCH_CHECK(index >= 0 && index < A, "decode_proposals: best[", l, "] must lie in 0..", A - 1, ", got ",
                         index);
-        const D* d = delta.const_data_ptr<D>() + 4 * (image * A + index);
+        const D* d = from + 4 * (image * A + index);
         const T* a = anchor + 4 * index;
         const Corners<T> box = clipped(decoded(Corners<T>{a[0], a[1], a[2], a[3]}, T(d[0]), T(d[1]), T(d[2]), T(d[3])),
                                        T(heights[image]), T(widths[image]), T(min_size));
-        T* out = boxes.mutable_data_ptr<T>() + 4 * to;
+        T* out = corners + 4 * to;
         out[0] = box.x1, out[1] = box.y1, out[2] = box.x2, out[3] = box.y2;
-        groups.mutable_data_ptr<int64_t>()[to] = image * levels + l;
+        group[to] = image * levels + l;
       }
       first += A, start += k;
     }

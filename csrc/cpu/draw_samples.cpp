@@ -29,9 +29,11 @@ std::tuple<Tensor, Tensor> draw_samples(Tensor matched, Tensor keys, int64_t cou
   STD_TORCH_CHECK(count >= 0 && max_positive >= 0, "draw_samples: count and max_positive must be >= 0");
   const Tensor truth = dense(matched, false), random = dense(keys, false);
   const int64_t* of = truth.const_data_ptr<int64_t>();
+  const float* numbers = random.const_data_ptr<float>();
   std::vector<uint64_t> positive, negative;  // sort key and index
+  negative.reserve(negatives ? n : 0);
   for (int64_t i = 0; i < n; ++i) {
-    const int32_t key = sample_key(of[i], random.const_data_ptr<float>()[i], negatives);
+    const int32_t key = sample_key(of[i], numbers[i], negatives);
     if (key != kNotDrawn) (of[i] < 0 ? negative : positive).push_back(uint64_t(key) << 32 | uint64_t(i));
   }
   const int64_t size = std::min(count, n);

@@ -22,14 +22,14 @@ Tensor encode_boxes(Tensor gt_boxes, Tensor references, Tensor matched, double c
   Tensor out = empty_cpu({n, 4}, dtype);
   const auto run = [&](auto type) {
     using T = decltype(type);
+    const T *boxes = truth.const_data_ptr<T>(), *reference = from.const_data_ptr<T>();
+    const int64_t* index = of.const_data_ptr<int64_t>();
     T* to = out.mutable_data_ptr<T>();
     for (int64_t i = 0; i < n; ++i, to += 4) {
-      const int64_t g = of.const_data_ptr<int64_t>()[i];
+      const int64_t g = index[i];
       STD_TORCH_CHECK(g < G, "encode_boxes: matched must be less than ", G, ", got ", g);
       Targets<T> target{};
-      if (g >= 0)
-        target = encoded(truth.const_data_ptr<T>() + 4 * g, from.const_data_ptr<T>() + 4 * i, T(center_weight),
-                         T(size_weight));
+      if (g >= 0) target = encoded(boxes + 4 * g, reference + 4 * i, T(center_weight), T(size_weight));
       to[0] = target.dx, to[1] = target.dy, to[2] = target.dw, to[3] = target.dh;
     }
   };

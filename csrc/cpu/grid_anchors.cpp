@@ -20,12 +20,19 @@ Tensor grid_anchors(Tensor cells, std::vector<int64_t> strides, std::vector<int6
     using T = decltype(type);
     const T* from = source.const_data_ptr<T>();
     T* to = out.mutable_data_ptr<T>();
-    parallel(grid.first[levels], 16384, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const Corners<T> anchor = grid.at(i, from);
-        to[4 * i] = anchor.x1, to[4 * i + 1] = anchor.y1, to[4 * i + 2] = anchor.x2, to[4 * i + 3] = anchor.y2;
-      }
-    });
+    for (int l = 0; l < grid.levels; ++l) {
+      const int64_t stride = grid.strides[l], ratios = grid.ratios;
+      parallel(heights[l], 1 + 16384 / widths[l], [&](int64_t begin, int64_t end) {
+        T* out = to + 4 * (grid.first[l] + begin * widths[l] * ratios);
+        for (int64_t row = begin; row < end; ++row)
+          for (int64_t column = 0; column < widths[l]; ++column)
+            for (int64_t r = 0; r < ratios; ++r, out += 4) {
+              const T* cell = from + 4 * (l * ratios + r);
+              const Corners<T> anchor = AnchorGrid::shifted(cell, T(column * stride), T(row * stride));
+              out[0] = anchor.x1, out[1] = anchor.y1, out[2] = anchor.x2, out[3] = anchor.y2;
+            }
+      });
+    }
   };
   dtype == ScalarType::Double ? run(double{}) : run(float{});
   return out;

@@ -21,6 +21,18 @@ namespace {
 
 constexpr int64_t kPiece = 1024, kStep = 16;
 
+// iou = IoU of each box with a ground-truth box, for whole steps. Returns the largest.
+template <typename T>
+RPCNN_UNFUSED_CLONES T overlaps(const T* __restrict x1, const T* __restrict y1, const T* __restrict x2,
+                                const T* __restrict y2, const T* __restrict area, int64_t count, Truth<T> truth,
+                                T* __restrict iou) {
+  for (int64_t i = 0; i < count; ++i) iou[i] = match_iou(x1[i], y1[i], x2[i], y2[i], area[i], truth);
+  T best[kStep] = {};
+  for (int64_t i = 0; i < count; i += kStep)
+    for (int64_t k = 0; k < kStep; ++k) best[k] = larger(best[k], iou[i + k]);
+  return *std::max_element(best, best + kStep);
+}
+
 template <typename T>
 struct Piece {
   const T* boxes;
@@ -35,22 +47,9 @@ struct Piece {
       x1[i] = own.box.x1, y1[i] = own.box.y1, x2[i] = own.box.x2, y2[i] = own.box.y2, area[i] = own.area;
     }
   }
+  T overlaps_with(const Truth<T>& truth) { return overlaps(x1, y1, x2, y2, area, padded, truth, iou); }
   Corners<T> corners(int64_t i) const { return {boxes[4 * i], boxes[4 * i + 1], boxes[4 * i + 2], boxes[4 * i + 3]}; }
 };
-
-// piece.iou = IoU of each box with a ground-truth box. Returns the largest.
-template <typename T>
-RPCNN_UNFUSED_CLONES T overlaps_with(Piece<T>& piece, const Truth<T>& truth) {
-  T best[kStep] = {};
-  for (int64_t i = 0; i < piece.padded; i += kStep)
-    for (int64_t k = 0; k < kStep; ++k) {
-      const int64_t at = i + k;
-      const Truth<T> own{{piece.x1[at], piece.y1[at], piece.x2[at], piece.y2[at]}, piece.area[at]};
-      piece.iou[at] = match_iou(own, truth);
-      best[k] = larger(best[k], piece.iou[at]);
-    }
-  return *std::max_element(best, best + kStep);
-}
 
 template <typename T>
 RPCNN_UNFUSED_CLONES void take_better(const T* __restrict iou, int64_t count, int32_t index, T best,
@@ -72,7 +71,7 @@ void match(const T* boxes, int64_t n, const std::vector<Truth<T>>& truths, const
     parallel(pieces, 1, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
         Piece<T> piece(boxes, n, p);
-        for (int64_t g = 0; g < G; ++g) best_of_pieces[p * G + g] = overlaps_with(piece, truths[g]);
+        for (int64_t g = 0; g < G; ++g) best_of_pieces[p * G + g] = piece.overlaps_with(truths[g]);
       }
     });
     for (int64_t g = 0; g < G; ++g) {
@@ -88,7 +87,7 @@ void match(const T* boxes, int64_t n, const std::vector<Truth<T>>& truths, const
       int32_t person[kPiece], promoted[kPiece] = {};
       std::fill(person, person + kPiece, G > 0 ? 0 : -1);
       for (int64_t g = 0; g < G; ++g) {
-        overlaps_with(piece, truths[g]);
+        piece.overlaps_with(truths[g]);
         take_better(piece.iou, piece.count, int32_t(g), best[g], overlap, person, promoted);
       }
       for (int64_t i = 0; i < piece.count; ++i)

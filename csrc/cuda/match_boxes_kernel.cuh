@@ -46,7 +46,8 @@ __global__ void match_best_kernel(const Corners<T>* boxes, int64_t n, const Corn
   for (int64_t i = int64_t(blockIdx.x) * kBlock + threadIdx.x; i < n; i += int64_t(gridDim.x) * kBlock) {
     const Truth<T> box = truth_of(boxes[i]);
 #pragma unroll
-    for (int k = 0; k < kHeldTruths; ++k) most[k] = larger(most[k], match_iou(box, truths[k]));
+    for (int k = 0; k < kHeldTruths; ++k)
+      most[k] = larger(most[k], match_iou(box.box.x1, box.box.y1, box.box.x2, box.box.y2, box.area, truths[k]));
   }
 #pragma unroll
   for (int k = 0; k < kHeldTruths; ++k) {
@@ -90,7 +91,7 @@ __global__ void match_boxes_kernel(const Corners<T>* boxes, int64_t n, const Cor
       }
       __syncthreads();
       for (int k = 0; k < count; ++k) {
-        const T iou = match_iou(box, truths[k]);
+        const T iou = match_iou(box.box.x1, box.box.y1, box.box.x2, box.box.y2, box.area, truths[k]);
         if (iou > overlap) overlap = iou, index = first + k;
         promoted |= iou == best_of[k];
       }

@@ -30,8 +30,10 @@ struct AnchorGrid {
     const int level = level_of(anchor);
     const int64_t own = anchor - first[level], place = own / ratios, ratio = own - place * ratios;
     const int64_t row = place / widths[level], column = place - row * widths[level];
-    const T x = T(column * strides[level]), y = T(row * strides[level]);
-    const T* cell = cells + 4 * (int64_t(level) * ratios + ratio);
+    return shifted(cells + 4 * (int64_t(level) * ratios + ratio), T(column * strides[level]), T(row * strides[level]));
+  }
+  template <typename T>
+  RPCNN_HOST_DEVICE static Corners<T> shifted(const T* cell, T x, T y) {
     return {x + cell[0], y + cell[1], x + cell[2], y + cell[3]};
   }
 };

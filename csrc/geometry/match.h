@@ -44,13 +44,13 @@ RPCNN_HOST_DEVICE Truth<T> truth_of(const Corners<T>& box) {
   return {box, rounded_product(box.x2 - box.x1, box.y2 - box.y1)};
 }
 
-// IoU of two boxes. An area that overflows gives 0.
+// IoU of a box, given by its corners and its area, and another. An area that overflows gives 0.
 template <typename T>
-RPCNN_HOST_DEVICE T match_iou(const Truth<T>& a, const Truth<T>& b) {
-  const T width = smaller(a.box.x2, b.box.x2) - larger(a.box.x1, b.box.x1);
-  const T height = smaller(a.box.y2, b.box.y2) - larger(a.box.y1, b.box.y1);
+RPCNN_HOST_DEVICE T match_iou(T x1, T y1, T x2, T y2, T area, const Truth<T>& other) {
+  const T width = smaller(x2, other.box.x2) - larger(x1, other.box.x1);
+  const T height = smaller(y2, other.box.y2) - larger(y1, other.box.y1);
   const T inter = rounded_product(larger(width, T(0)), larger(height, T(0)));
-  const T joined = a.area + b.area - inter;
+  const T joined = area + other.area - inter;
   return (inter > T(0)) & (joined > T(0)) ? inter / joined : T(0);
 }
 

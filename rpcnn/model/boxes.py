@@ -63,10 +63,10 @@ def first_of_each_image(images: Tensor, num_images: int, count: int) -> tuple[Te
     Returns:
         Places int64 [num_images, min(count, n)] in ascending order, and a mask of validity; false for padding.
     """
-    places = torch.arange(len(images), device=images.device, dtype=torch.float32)
+    places = torch.arange(len(images), device=images.device)
     own = images == torch.arange(num_images, device=images.device)[:, None]
-    keys, chosen = torch.where(own, places, torch.inf).topk(min(count, len(images)), dim=1, largest=False)
-    return chosen, keys < torch.inf
+    chosen = torch.where(own, places, len(images)).topk(min(count, len(images)), dim=1, largest=False)
+    return chosen.indices, chosen.values < len(images)
 
 
 def draw_samples(
