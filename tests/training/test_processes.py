@@ -139,6 +139,7 @@ def hosts():
     def start(host, folder, arguments):
         launcher = shlex.split("--nnodes=2 --nproc-per-node=1 --max-restarts=3 --rdzv-backend=c10d --rdzv-id=7")
         launcher += ["--rdzv-endpoint=10.77.0.1:29519", f"--local-addr=10.77.0.{host + 1}"]
+        launcher += [f"--rdzv-conf=is_host={'false' if host else 'true'}"]
         command = ["ip", "netns", "exec", f"rpcnn{host}", sys.executable, "-m", "torch.distributed.run", *launcher]
         job = subprocess.Popen(
             [*command, "-m", "rpcnn.train", *arguments],
