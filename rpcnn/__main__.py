@@ -10,6 +10,7 @@ COMMANDS = {
     "train": ("rpcnn.train", "train a model; without arguments, on scenes of people painted here"),
     "evaluate": ("rpcnn.evaluate", "all metrics of a trained model, or of anybody's predictions"),
     "predict": ("rpcnn.predict", "parse pictures"),
+    "report": ("rpcnn.report", "a page to look at: pictures, predictions, errors, numbers"),
     "data": ("rpcnn.data.__main__", "check, show or paint a data set"),
     "analyze": ("rpcnn.analyze", "the paper's analyses of finished runs"),
     "convert": ("rpcnn.convert", "the authors' checkpoints and ImageNet weights"),

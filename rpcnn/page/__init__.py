@@ -1,0 +1,1 @@
+"""A folder of plain HTML that shows predictions: no server and no network."""
