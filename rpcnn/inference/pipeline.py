@@ -78,8 +78,7 @@ class Pipeline:
         while window := list(itertools.islice(images, WINDOW * batch_size if batch_size > 1 else 1)):
             with torch.inference_mode(), autocast(self.device, self.dtype):
                 detections = self._detect(window, batch_size)
-                results = [self.finish(found, image) for found, image in zip(detections, window, strict=True)]
-            yield from results
+            yield from [self.finish(found, image) for found, image in zip(detections, window, strict=True)]
 
     def detect(self, image: Tensor) -> Detections:
         """Run the network on one image, uint8 [3, H, W] RGB; `finish` makes the result from the detections."""
@@ -102,21 +101,24 @@ class Pipeline:
     def finish(self, detections: Detections, image: Tensor, semantic_mode: str | None = None) -> ParsingResult:
         """Make the result of an image [3, H, W] from its detections, at the size of the image; see `combine`.
 
+        Its tensors are ordinary ones, which can be edited and trained on, not those of inference mode.
+
         Args:
             semantic_mode: replaces inference.semantic_mode if given.
         """
         settings = self.config.inference
-        return combine(
-            detections,
-            tuple(image.shape[-2:]),
-            self.label_set,
-            min_score=settings.min_parsing_score,
-            semantic_gate=settings.semantic_gate,
-            instance_semantic_weight=settings.instance_semantic_weight,
-            semantic_mode=semantic_mode or settings.semantic_mode,
-            boxes=self.model.box_head.boxes,
-            stretch=paste_rounded if self.config.variant.pasting == "rounded" else None,
-        )
+        with torch.no_grad(), autocast(self.device, self.dtype):
+            return combine(
+                detections,
+                tuple(image.shape[-2:]),
+                self.label_set,
+                min_score=settings.min_parsing_score,
+                semantic_gate=settings.semantic_gate,
+                instance_semantic_weight=settings.instance_semantic_weight,
+                semantic_mode=semantic_mode or settings.semantic_mode,
+                boxes=self.model.box_head.boxes,
+                stretch=paste_rounded if self.config.variant.pasting == "rounded" else None,
+            )
 
     def short_sides(self) -> list[int]:
         """Short side in pixels of each scale, the base scale first."""

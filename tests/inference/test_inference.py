@@ -92,6 +92,18 @@ def test_pictures_are_read_a_window_at_a_time(pipeline, pictures, batch_size, re
     assert len(taken) == read
 
 
+@pytest.mark.parametrize("augment", [False, True])
+def test_results_can_be_edited_and_trained_on(model, config, pictures, augment):
+    result = Pipeline(model, configured(config, augment=augment), CIHP)(pictures[0])
+    result.label_map[result.label_map == 1] = 0
+    result.person_maps += 1
+    weight = torch.ones((), requires_grad=True)
+    (result.scores.sum() * weight + (result.boxes * weight).sum()).backward()
+    assert weight.grad is not None
+    for value in vars(result).values():
+        assert not (isinstance(value, torch.Tensor) and value.is_inference())
+
+
 def test_a_predictor_keeps_the_order_of_a_list(weights, pictures):
     arrays = [picture.permute(1, 2, 0).numpy() for picture in pictures]
     single, batched = Predictor(weights, "cpu"), Predictor(weights, "cpu", batch_size=3)
