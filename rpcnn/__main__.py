@@ -1,10 +1,10 @@
 """``rpcnn COMMAND …``: the same as ``python -m rpcnn.COMMAND …``."""
 
 import importlib
-import os
 import sys
 
 from rpcnn.commands import UserError
+from rpcnn.commands import run as run_command
 
 COMMANDS = {
     "train": ("rpcnn.train", "train a model; without arguments, on scenes of people painted here"),
@@ -38,15 +38,9 @@ def main(arguments: list[str] | None = None):
 
 
 def run() -> None:
-    """The entry point: what a command returns is its exit status where that is a number."""
+    """The entry point `rpcnn`."""
     sys.path.insert(0, "")  # as python -m does: modules of your own are found in this folder
-    try:
-        result = main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # rpcnn … | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    sys.exit(result if isinstance(result, int) else 0)
+    run_command(main)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import tyro
 
 from rpcnn.analysis import ablation, bounds, curves, gallery, modes, scores
 from rpcnn.analysis.report import new_figure
-from rpcnn.commands import UserError, user_errors, wants_help, words_and_options
+from rpcnn.commands import UserError, run, user_errors, wants_help, words_and_options
 from rpcnn.config import Config
 
 COMMANDS = {
@@ -55,4 +55,4 @@ def main(arguments: list[str] | None = None):
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

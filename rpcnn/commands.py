@@ -1,9 +1,12 @@
 """Shared by all commands: splitting the command line, and errors of the user."""
 
 import contextlib
+import io
+import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 
 class UserError(SystemExit):
@@ -24,6 +27,26 @@ def user_errors(*also: type[Exception]) -> Iterator[None]:
         raise
     except (ValueError, OSError, *also) as error:
         raise UserError(error) from None
+
+
+def run(main: Callable[[], object]) -> NoReturn:
+    """Run a command and exit: with what it returns where that is a number, 130 after Ctrl-C, 141 where nobody reads.
+
+    Characters that the terminal or file cannot take are replaced; they never end a command.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        result = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # rpcnn … | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except KeyboardInterrupt:
+        print("rpcnn: stopped by Ctrl-C; files that were finished are whole", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(result if isinstance(result, int) else 0)
 
 
 def output_folder(path: str | pathlib.Path) -> pathlib.Path:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rpcnn.box_convention import last_pixels
-from rpcnn.commands import user_errors
+from rpcnn.commands import run, user_errors
 from rpcnn.config import Config, load_config
 from rpcnn.data.open import label_set
 from rpcnn.labels import CIHP, MHP_V2, LabelSet
@@ -304,4 +304,4 @@ def _report(conversion: Conversion, every: bool) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

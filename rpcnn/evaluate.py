@@ -9,7 +9,7 @@ To evaluate prediction files of any model: ``python -m rpcnn.evaluate --predicti
 ``python -m rpcnn.evaluate --predictions --help``.
 """
 
-from rpcnn.commands import UserError, output_folder, user_errors, wants_help, words_and_options
+from rpcnn.commands import UserError, output_folder, run, user_errors, wants_help, words_and_options
 from rpcnn.config import Config, change
 from rpcnn.evaluation.trained_model import evaluate
 from rpcnn.inference.load import folder_of, load_pipeline
@@ -57,4 +57,4 @@ def main(arguments: list[str] | None = None) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

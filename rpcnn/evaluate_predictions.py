@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rpcnn.commands import output_folder, user_errors
+from rpcnn.commands import output_folder, run, user_errors
 from rpcnn.config import Options
 from rpcnn.data.datasets import open_split
 from rpcnn.evaluation.predictions import evaluate_predictions
@@ -90,4 +90,4 @@ def main(arguments: list[str] | None = None) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

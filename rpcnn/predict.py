@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import tyro
 from tqdm import tqdm
 
-from rpcnn.commands import output_folder, user_errors
+from rpcnn.commands import output_folder, run, user_errors
 from rpcnn.inference.pipeline import WINDOW
 from rpcnn.inference.predictor import Predictor
 from rpcnn.pictures import load_picture
@@ -143,4 +143,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from rpcnn.analysis.curves import read_records
 from rpcnn.analysis.trained import open_trained
-from rpcnn.commands import UserError, output_folder, user_errors, wants_help, words_and_options
+from rpcnn.commands import UserError, output_folder, run, user_errors, wants_help, words_and_options
 from rpcnn.data.sample import Truth
 from rpcnn.inference.load import folder_of
 from rpcnn.inference.results import ParsingResult
@@ -180,4 +180,4 @@ def label_set_of(path: pathlib.Path) -> LabelSet:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -20,7 +20,7 @@ import pathlib
 import torch
 
 from rpcnn.box_convention import EDGES, PIXELS
-from rpcnn.commands import UserError, output_folder, user_errors, wants_help, words_and_options
+from rpcnn.commands import UserError, output_folder, run, user_errors, wants_help, words_and_options
 from rpcnn.config import Config, load_config, to_toml
 from rpcnn.data.open import open_dataset
 from rpcnn.data.transforms import TrainTransform
@@ -204,4 +204,4 @@ def train_transform(config: Config, labels: LabelSet) -> TrainTransform:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,13 +1,12 @@
 """python -m rpcnn.data check | show | paint"""
 
 import logging
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from rpcnn.commands import user_errors
+from rpcnn.commands import run, user_errors
 from rpcnn.config import Options
 
 from .check import check_folder
@@ -148,4 +147,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

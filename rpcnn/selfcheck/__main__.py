@@ -17,7 +17,7 @@ import torch
 import tyro
 
 import rpcnn
-from rpcnn.commands import user_errors
+from rpcnn.commands import run, user_errors
 from rpcnn.info import compiled_ops, processor
 from rpcnn.info import report as environment
 from rpcnn.ops._library import OPS
@@ -108,4 +108,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

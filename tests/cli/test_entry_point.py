@@ -1,5 +1,6 @@
 """``rpcnn COMMAND``: commands by name, and uniform error handling."""
 
+import os
 import subprocess
 import sys
 
@@ -81,3 +82,23 @@ def test_a_reader_that_closes_the_pipe_is_no_traceback():
 
 def test_words_come_before_options():
     assert words_and_options(["a", "b", "--c", "d"]) == (["a", "b"], ["--c", "d"])
+
+
+def python(*arguments, **environment):
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_that_is_not_utf_8_ends_no_command(encoding):
+    for module in ("train", "evaluate", "analyze", "report"):
+        done = python("-m", f"rpcnn.{module}", "--help", PYTHONIOENCODING=encoding)
+        assert done.returncode == 0 and "rpcnn" in done.stdout, done.stderr
+
+
+def test_ctrl_c_is_one_line(tmp_path):
+    code = (
+        "from rpcnn.commands import run\nimport signal\ndef main():\n    signal.raise_signal(signal.SIGINT)\nrun(main)"
+    )
+    done = python("-c", code)
+    assert done.returncode == 130 and done.stderr == "rpcnn: stopped by Ctrl-C; files that were finished are whole\n"
