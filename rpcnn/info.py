@@ -6,6 +6,8 @@ import platform
 import torch
 import tyro
 
+from rpcnn.commands import run
+
 
 def _version(package: str) -> str:
     try:

@@ -86,7 +86,9 @@ def test_words_come_before_options():
 
 def python(*arguments, **environment):
     command = [sys.executable, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", env={**os.environ, **environment}
+    )
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
@@ -96,9 +98,7 @@ def test_a_terminal_that_is_not_utf_8_ends_no_command(encoding):
         assert done.returncode == 0 and "rpcnn" in done.stdout, done.stderr
 
 
-def test_ctrl_c_is_one_line(tmp_path):
-    code = (
-        "from rpcnn.commands import run\nimport signal\ndef main():\n    signal.raise_signal(signal.SIGINT)\nrun(main)"
-    )
+def test_ctrl_c_is_one_line():
+    code = "import signal; from rpcnn.commands import run; run(lambda: signal.raise_signal(signal.SIGINT))"
     done = python("-c", code)
     assert done.returncode == 130 and done.stderr == "rpcnn: stopped by Ctrl-C; files that were finished are whole\n"

@@ -168,7 +168,7 @@ def kill_host(job):
     job.wait()
 
 
-def test_a_host_that_dies_and_comes_back_continues_the_run(hosts, data, whole, tmp_path):
+def test_a_host_that_dies_ends_the_job_and_both_continue_the_run(hosts, data, whole, tmp_path):
     arguments = options(data, "--iterations", "8", "--output", str(tmp_path / "run"))
     first, second = (hosts(host, tmp_path, arguments) for host in (0, 1))
     end = time.monotonic() + 120
@@ -176,10 +176,11 @@ def test_a_host_that_dies_and_comes_back_continues_the_run(hosts, data, whole, t
         assert time.monotonic() < end, log
         time.sleep(0.2)
     kill_host(second)
-    time.sleep(5)
-    second = hosts(1, tmp_path, [*arguments, "--resume", "auto"])
+    # torchrun waits a minute for the lost host; one that comes back in time may join, but need not find all its words.
+    assert first.wait(timeout=150) != 0
+    again = [hosts(host, tmp_path, [*arguments, "--resume", "auto"]) for host in (0, 1)]
     log = lambda: (tmp_path / "host0.log").read_text() + (tmp_path / "host1.log").read_text()
-    assert first.wait(timeout=200) == 0 and second.wait(timeout=60) == 0, log()
+    assert [job.wait(timeout=200) for job in again] == [0, 0], log()
     assert [record["iteration"] for record in records(tmp_path / "run")] == list(range(1, 9))
     assert [record["loss"] for record in records(tmp_path / "run")] == pytest.approx(whole, rel=1e-3)
 
