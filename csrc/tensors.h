@@ -6,6 +6,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace rpcnn {
@@ -56,6 +58,14 @@ inline std::vector<Tensor> dense_levels(const std::vector<Tensor>& levels, bool 
   std::vector<Tensor> out;
   for (const Tensor& q : levels) out.push_back(dense(q, channels_last));
   return out;
+}
+
+// Of a size, count or index that comes as a number: beyond 32 bits it asks for more memory than there is, and the
+// message of the allocator would not name it.
+inline void check_extent(const char* op, const char* name, int64_t value, int64_t least) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  STD_TORCH_CHECK(value >= least && value <= kMost, op, ": ", name, " must lie in ", least, "..", kMost, ", got ",
+                  value);
 }
 
 // Of a map [N, C, H, W].

@@ -21,6 +21,10 @@ RPCNN_CLONES void add_row_channels_last(const T* top, const T* bottom, const T* 
                                         Tap<A> y, int64_t W, int64_t C) {
   for (int64_t x = 0; x < W; ++x) {
     const Tap<A> t = x_taps[x];
+    if (t.lo == t.hi && y.lo == y.hi) {  // one pixel: 0 · inf would be NaN
+      for (int64_t k = 0; k < C; ++k) out[x * C + k] = T(A(pyramid[x * C + k]) + A(top[t.lo * C + k]));
+      continue;
+    }
     const A w00 = y.w_lo * t.w_lo, w01 = y.w_lo * t.w_hi, w10 = y.w_hi * t.w_lo, w11 = y.w_hi * t.w_hi;
     const T *a = top + t.lo * C, *b = top + t.hi * C, *c = bottom + t.lo * C, *d = bottom + t.hi * C;
     for (int64_t k = 0; k < C; ++k)
@@ -33,9 +37,10 @@ RPCNN_CLONES void add_row_contiguous(const T* top, const T* bottom, const T* pyr
                                      Tap<A> y, int64_t W) {
   for (int64_t x = 0; x < W; ++x) {
     const Tap<A> t = x_taps[x];
-    const A upper = t.w_lo * A(top[t.lo]) + t.w_hi * A(top[t.hi]);
-    const A lower = t.w_lo * A(bottom[t.lo]) + t.w_hi * A(bottom[t.hi]);
-    out[x] = T(A(pyramid[x]) + y.w_lo * upper + y.w_hi * lower);
+    const bool alone = t.lo == t.hi;  // 0 · inf would be NaN
+    const A upper = alone ? A(top[t.lo]) : t.w_lo * A(top[t.lo]) + t.w_hi * A(top[t.hi]);
+    const A lower = alone ? A(bottom[t.lo]) : t.w_lo * A(bottom[t.lo]) + t.w_hi * A(bottom[t.hi]);
+    out[x] = T(A(pyramid[x]) + (y.lo == y.hi ? upper : y.w_lo * upper + y.w_hi * lower));
   }
 }
 
@@ -169,8 +174,8 @@ void check_level(const Tensor& feature, const Tensor& level, size_t l) {
 }
 
 std::vector<Tensor> downsample_add(Tensor feature, std::vector<Tensor> pyramid) {
-  STD_TORCH_CHECK(feature.dim() == 4 && feature.size(2) > 0 && feature.size(3) > 0,
-                  "downsample_add: feature must be [N, C, H, W] with H, W > 0");
+  STD_TORCH_CHECK(feature.dim() == 4 && feature.size(2) > 0 && feature.size(3) > 0 && feature.is_cpu(),
+                  "downsample_add: feature must be [N, C, H, W] with H, W > 0, on the CPU");
   const bool channels_last = is_channels_last(feature);
   const Tensor source = dense(feature, channels_last);
   std::vector<Tensor> outputs;
@@ -187,10 +192,11 @@ std::vector<Tensor> downsample_add(Tensor feature, std::vector<Tensor> pyramid) 
 }
 
 Tensor downsample_add_backward(std::vector<Tensor> grads, int64_t height, int64_t width) {
-  STD_TORCH_CHECK(!grads.empty() && height > 0 && width > 0,
-                  "downsample_add_backward: needs at least one gradient and a feature of at least one pixel");
+  STD_TORCH_CHECK(!grads.empty(), "downsample_add_backward: grads must hold at least one map");
+  check_extent("downsample_add_backward", "height", height, 1);
+  check_extent("downsample_add_backward", "width", width, 1);
   const Tensor& first = grads[0];
-  STD_TORCH_CHECK(first.dim() == 4, "downsample_add_backward: grads must be [N, C, H, W]");
+  STD_TORCH_CHECK(first.dim() == 4 && first.is_cpu(), "downsample_add_backward: grads must be [N, C, H, W] on the CPU");
   const bool channels_last = is_channels_last(first);
   std::vector<Tensor> sources;
   for (size_t l = 0; l < grads.size(); ++l) {

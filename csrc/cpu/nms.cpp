@@ -223,7 +223,9 @@ std::vector<Box> take(const Tensor& boxes, const int32_t* indices, int64_t count
   dispatch_floating("nms", boxes.scalar_type(), [&](auto type) {
     using T = decltype(type);
     const T* corners = boxes.const_data_ptr<T>();
-    const auto corner = [&](int64_t i, int64_t k) { return double(accumulate_t<T>(corners[4 * indices[i] + k])); };
+    const auto corner = [&](int64_t i, int64_t k) {
+      return double(accumulate_t<T>(corners[4 * int64_t(indices[i]) + k]));
+    };
     for (int64_t i = 0; i < count; ++i)
       taken[i] = finite_or_empty(corner(i, 0), corner(i, 1), corner(i, 2), corner(i, 3));
   });
@@ -287,7 +289,7 @@ Tensor nms(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_t
 
 std::tuple<Tensor, Tensor> nms_padded(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_threshold,
                                       int64_t max_keep) {
-  STD_TORCH_CHECK(max_keep >= 0, "nms_padded: max_keep must be >= 0, got ", max_keep);
+  check_extent("nms_padded", "max_keep", max_keep, 0);
   const std::vector<int32_t> kept = keep_best(boxes, scores, idxs, iou_threshold, max_keep);
   Tensor indices = empty_cpu({max_keep}, ScalarType::Long), count = empty_cpu({}, ScalarType::Long);
   int64_t* end = std::copy(kept.begin(), kept.end(), indices.mutable_data_ptr<int64_t>());

@@ -242,17 +242,17 @@ Tensor parsing_loss_backward(std::optional<Tensor> grad_loss, std::optional<Tens
   const bool last = cells.channels_last;
   const ScalarType dtype = logits.scalar_type();
   const ScalarType wide = dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  STD_TORCH_CHECK(!grad_loss || (grad_loss->numel() == 1 && grad_loss->scalar_type() == wide),
-                  "parsing_loss_backward: grad_loss must be one number of the loss's dtype");
+  STD_TORCH_CHECK(!grad_loss || (grad_loss->numel() == 1 && grad_loss->scalar_type() == wide && grad_loss->is_cpu()),
+                  "parsing_loss_backward: grad_loss must be one number of the loss's dtype on the CPU");
   const auto covers_cells = [&](const Tensor& t, ScalarType type) {
     return t.is_cpu() && t.scalar_type() == type && t.dim() == 4 && t.size(0) == cells.R && t.size(1) == K &&
            t.size(2) == cells.rows && t.size(3) == cells.columns;
   };
   STD_TORCH_CHECK(!grad_pooled || covers_cells(*grad_pooled, dtype),
                   "parsing_loss_backward: grad_pooled must be [R, K, H / pool, W / pool] in the logits' dtype");
-  STD_TORCH_CHECK(
-      covers_cells(largest, ScalarType::Byte) && log_sum.scalar_type() == wide && log_sum.numel() == target.numel(),
-      "parsing_loss_backward: log_sum and largest must be those of parsing_loss");
+  STD_TORCH_CHECK(covers_cells(largest, ScalarType::Byte) && log_sum.scalar_type() == wide &&
+                      log_sum.numel() == target.numel() && log_sum.is_cpu(),
+                  "parsing_loss_backward: log_sum and largest must be those of parsing_loss");
   const Tensor source = dense(logits, last), truth = dense(target, false), logs = dense(log_sum, false);
   const Tensor places = dense(largest, last);
   std::optional<Tensor> grads;
@@ -263,6 +263,7 @@ Tensor parsing_loss_backward(std::optional<Tensor> grad_loss, std::optional<Tens
     using A = accumulate_t<T>;
     const A grad = grad_loss ? *grad_loss->const_data_ptr<A>() : A(0);
     const uint8_t* winners = places.const_data_ptr<uint8_t>();
+    const int32_t last_place = int32_t(cells.places) - 1;  // `largest` is an argument: it may name a place outside
     parallel(cells.R * cells.rows, 1, [&](int64_t begin, int64_t end) {
       const int64_t most = cells.places * cells.tile;
       std::vector<A> planes(K * most), shift(most), sum(most), scale(most), hits(K * cells.tile);
@@ -280,7 +281,7 @@ Tensor parsing_loss_backward(std::optional<Tensor> grad_loss, std::optional<Tens
           gather(grads->const_data_ptr<T>() + tile.cell(k), tile.cell_step(), tile.count, hit);
           gather(winners + tile.cell(k), tile.cell_step(), tile.count, at);
           for (int64_t j = 0; j < tile.count; ++j) {
-            at[j] = at[j] * int32_t(tile.count) + int32_t(j);
+            at[j] = std::min(at[j], last_place) * int32_t(tile.count) + int32_t(j);
             if (pool_logits) continue;
             hit[j] *= planes[k * count + at[j]];
             scale[at[j]] -= hit[j];

@@ -180,14 +180,18 @@ std::tuple<Tensor, Tensor, Tensor> paste_parsing(Tensor probabilities, Tensor bo
   STD_TORCH_CHECK(
       painted.dim() == 1 && painted.size(0) == R && painted.is_cpu() && painted.scalar_type() == ScalarType::Byte,
       "paste_parsing: painted must be uint8 [R] on the CPU");
-  STD_TORCH_CHECK(K > 0 && K <= 256 && h > 0 && w > 0 && height > 0 && width > 0,
-                  "paste_parsing: wants 1 to 256 classes and positive sizes");
+  STD_TORCH_CHECK(K > 0 && K <= 256 && h > 0 && w > 0,
+                  "paste_parsing: probabilities must have 1 to 256 classes and at least one cell");
+  check_extent("paste_parsing", "height", height, 1);
+  check_extent("paste_parsing", "width", width, 1);
   STD_TORCH_CHECK(
       !semantic || (semantic->dim() == 3 && semantic->is_cpu() && semantic->size(0) == K && semantic->size(1) > 0 &&
                     semantic->size(2) > 0 && semantic->scalar_type() == ScalarType::Float),
       "paste_parsing: semantic must be float32 [K, hs, ws] on the CPU");
-  STD_TORCH_CHECK(!semantic || (semantic_height >= double(height) && semantic_width >= double(width)),
-                  "paste_parsing: semantic must cover the image");
+  STD_TORCH_CHECK(!semantic || (semantic_height >= double(height) && semantic_width >= double(width) &&
+                                std::isfinite(semantic_height) && std::isfinite(semantic_width)),
+                  "paste_parsing: semantic_height and semantic_width must be finite and cover the image, got ",
+                  semantic_height, " and ", semantic_width);
   const Tensor maps = dense(probabilities, false), corners = dense(boxes, false), flags = dense(painted, false);
   std::vector<Person> people;
   for (int64_t r = 0; r < R; ++r) {

@@ -22,6 +22,7 @@
 #include <cstring>
 #include <limits>
 
+#include "../roi_arguments.h"
 #include "radix_sort.h"
 #include "roi_weights.h"
 #include "vectors.h"
@@ -132,6 +133,22 @@ void pool_tile(const Roi<A>& roi, const TileTaps<A>& x, const A* tile, int64_t t
   pool(roi.y.cells, x, tile, top, width_in, p, cells);
 }
 
+// The cells [height, width] of a box from one plane, in the order of sums of pool_tile.
+template <typename T, typename A>
+void pool_plane(const Roi<A>& roi, const T* plane, int64_t W, const Pooling& p, T* out) {
+  for (int64_t i = 0; i < p.height; ++i)
+    for (int64_t j = 0; j < p.width; ++j) {
+      A sum = 0;
+      for (auto y = roi.y.cells.first(i); y != roi.y.cells.last(i) && roi.x.cells.count(j); ++y) {
+        A line = 0;
+        for (auto x = roi.x.cells.first(j); x != roi.x.cells.last(j); ++x)
+          line += x->weight * A(plane[y->column * W + x->column]);
+        sum += y->weight * line;
+      }
+      *out++ = T(sum);
+    }
+}
+
 // cells [count][8] into the first `channels` of out [8][count].
 template <typename T, typename A>
 RPCNN_CLONES void separate(const A* cells, int64_t count, int64_t channels, T* out) {
@@ -206,9 +223,11 @@ void forward_channels_last(const std::vector<Tensor>& maps, const std::vector<Ma
   });
 }
 
+constexpr int64_t kMostTile = int64_t(1) << 24;  // pixels: 512 MB of floats a thread, and offsets that fit in 32 bits
+
 // Eight planes at a time: their pixels are interleaved into a tile, so that a tap is one vector of channels. A tile is
 // the whole map (2 MB for 200 × 304 floats: the L2 cache) where the boxes together would read it more than once,
-// else the rows that one box reads.
+// else the rows that one box reads. A box whose tile would not fit in kMostTile reads the planes one by one.
 template <typename T>
 void forward_planes(const std::vector<Tensor>& maps, const std::vector<MapSize>& sizes, const Tensor& boxes,
                     const Pooling& p, T* out) {
@@ -217,21 +236,25 @@ void forward_planes(const std::vector<Tensor>& maps, const std::vector<MapSize>&
   const auto rois = build_rois<A>(boxes, p, sizes);
   const auto members = group_rois(rois, int64_t(maps.size()), N);
   std::vector<bool> whole(members.size());
+  const auto tiled = [&](int64_t r) {
+    return rois[r].y.extent() <= kMostTile / std::max<int64_t>(1, rois[r].x.extent());
+  };
   int64_t largest = 0;  // pixels of a tile
   for (size_t m = 0; m < members.size(); ++m) {
     const int64_t pixels = sizes[m / N].H * sizes[m / N].W;
     int64_t read = 0;
     for (const int64_t r : members[m]) {
       read += rois[r].rows_read() * rois[r].x.extent();
-      largest = std::max(largest, rois[r].y.extent() * rois[r].x.extent());
+      if (tiled(r)) largest = std::max(largest, rois[r].y.extent() * rois[r].x.extent());
     }
-    whole[m] = read > pixels;
+    whole[m] = read > pixels && pixels <= kMostTile;
     if (whole[m]) largest = std::max(largest, pixels);
   }
   std::vector<TileTaps<A>> taps(rois.size());
   parallel(int64_t(rois.size()), 8, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r)
-      taps[r] = TileTaps<A>(rois[r].x, p.width, whole[rois[r].level * N + rois[r].image] ? 0 : rois[r].x.low);
+      if (tiled(r))
+        taps[r] = TileTaps<A>(rois[r].x, p.width, whole[rois[r].level * N + rois[r].image] ? 0 : rois[r].x.low);
   });
   std::vector<int64_t> images;  // that have a box: threads share their planes evenly
   for (int64_t n = 0; n < N; ++n)
@@ -247,6 +270,11 @@ void forward_planes(const std::vector<Tensor>& maps, const std::vector<MapSize>&
         if (whole[l * N + n]) interleave<T, A>(planes, H * W, channels, H * W, tile.data());
         for (const int64_t r : members[l * N + n]) {
           const Roi<A>& roi = rois[r];
+          if (!tiled(r)) {
+            for (int64_t c = 0; c < channels; ++c)
+              pool_plane<T, A>(roi, planes + c * H * W, W, p, out + (r * C + first + c) * p.height * p.width);
+            continue;
+          }
           if (whole[l * N + n]) {
             pool_tile<A>(roi, taps[r], tile.data(), 0, W, p, cells.data());
           } else {
@@ -375,8 +403,7 @@ Tensor checked_boxes(const char* op, const Tensor& boxes, int64_t images) {
 }
 
 void check_pooling(const char* op, const Pooling& p, size_t levels) {
-  STD_TORCH_CHECK(p.height > 0 && p.width > 0, op, ": output height and width must be positive, got ", p.height, "×",
-                  p.width);
+  check_roi_numbers(op, p.scales, p.height, p.width, p.sampling_ratio, p.canonical_size, p.area_offset);
   STD_TORCH_CHECK(levels > 0 && p.scales.size() == levels, op, ": one spatial scale per level is wanted, got ",
                   p.scales.size(), " for ", levels);
 }
@@ -409,7 +436,8 @@ std::vector<Tensor> unpool(const char* op, const Tensor& grad, const Tensor& box
                            const std::vector<int64_t>& heights, const std::vector<int64_t>& widths,
                            bool channels_last) {
   check_pooling(op, p, heights.size());
-  STD_TORCH_CHECK(heights.size() == widths.size() && batch >= 0, op, ": heights and widths must agree in length");
+  STD_TORCH_CHECK(heights.size() == widths.size(), op, ": heights and widths must agree in length");
+  check_extent(op, "batch", batch, 0);
   STD_TORCH_CHECK(grad.dim() == 4 && grad.is_cpu() && grad.size(0) == boxes.size(0) && grad.size(2) == p.height &&
                       grad.size(3) == p.width,
                   op, ": grad must be [R, C, height, width] with one row per box");
@@ -417,10 +445,12 @@ std::vector<Tensor> unpool(const char* op, const Tensor& grad, const Tensor& box
   std::vector<Tensor> outputs;
   std::vector<MapSize> sizes;
   for (size_t l = 0; l < heights.size(); ++l) {
-    STD_TORCH_CHECK(heights[l] >= 0 && widths[l] >= 0, op, ": heights and widths must not be negative");
+    check_extent(op, "height", heights[l], 0);
+    check_extent(op, "width", widths[l], 0);
     sizes.push_back({heights[l], widths[l]});
     outputs.push_back(empty_cpu({batch, grad.size(1), heights[l], widths[l]}, grad.scalar_type(), channels_last));
   }
+  if (std::all_of(outputs.begin(), outputs.end(), [](const Tensor& map) { return map.numel() == 0; })) return outputs;
   const Tensor source = dense(grad, channels_last);
   dispatch_floating(op, grad.scalar_type(),
                     [&](auto type) { backward<decltype(type)>(source, rows, p, sizes, channels_last, outputs); });

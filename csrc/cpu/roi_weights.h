@@ -47,8 +47,9 @@ struct AxisWeights {
       roi_samples_inside(axis, c, size, &begin, &end);
       for (int64_t s = begin; s < end; ++s) {
         const Tap<B> t = roi_tap(axis.position(c, s), size);
-        if (t.w_lo != B(0)) add(start, t.lo, A(t.w_lo) * share);
-        if (t.w_hi != B(0)) add(start, t.hi, A(t.w_hi) * share);
+        if (is_outside(t)) continue;
+        add(start, t.lo, A(t.w_lo) * share);
+        if (t.hi != t.lo) add(start, t.hi, A(t.w_hi) * share);
       }
       cells.begin.push_back(int64_t(cells.entries.size()));
     }

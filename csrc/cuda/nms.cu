@@ -95,7 +95,7 @@ Tensor nms(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_t
 std::tuple<Tensor, Tensor> nms_padded(Tensor boxes, Tensor scores, std::optional<Tensor> idxs, double iou_threshold,
                                       int64_t max_keep) {
   check(boxes, scores, idxs, iou_threshold);
-  STD_TORCH_CHECK(max_keep >= 0, "nms_padded: max_keep must be >= 0, got ", max_keep);
+  check_extent("nms_padded", "max_keep", max_keep, 0);
   const Tensor indices = empty_like_device(boxes, {max_keep}, ScalarType::Long);
   const int64_t limit = std::min(boxes.size(0), max_keep);
   const Tensor number = keep_best(boxes, scores, idxs, iou_threshold, limit, max_keep, indices);

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <limits>
 #include <optional>
 #include <tuple>
@@ -27,14 +28,18 @@ std::tuple<Tensor, Tensor, Tensor> paste_parsing(Tensor probabilities, Tensor bo
       painted.dim() == 1 && painted.size(0) == R && beside(painted) && painted.scalar_type() == ScalarType::Byte,
       "paste_parsing: painted must be uint8 [R] on the GPU of the probabilities");
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-  STD_TORCH_CHECK(K > 0 && K <= 256 && h > 0 && w > 0 && height > 0 && width > 0,
-                  "paste_parsing: wants 1 to 256 classes and positive sizes");
+  STD_TORCH_CHECK(K > 0 && K <= 256 && h > 0 && w > 0,
+                  "paste_parsing: probabilities must have 1 to 256 classes and at least one cell");
+  check_extent("paste_parsing", "height", height, 1);
+  check_extent("paste_parsing", "width", width, 1);
   STD_TORCH_CHECK(
       !semantic || (semantic->dim() == 3 && beside(*semantic) && semantic->size(0) == K && semantic->size(1) > 0 &&
                     semantic->size(2) > 0 && semantic->scalar_type() == ScalarType::Float),
       "paste_parsing: semantic must be float32 [K, hs, ws] on the GPU of the probabilities");
-  STD_TORCH_CHECK(!semantic || (semantic_height >= double(height) && semantic_width >= double(width)),
-                  "paste_parsing: semantic must cover the image");
+  STD_TORCH_CHECK(!semantic || (semantic_height >= double(height) && semantic_width >= double(width) &&
+                                std::isfinite(semantic_height) && std::isfinite(semantic_width)),
+                  "paste_parsing: semantic_height and semantic_width must be finite and cover the image, got ",
+                  semantic_height, " and ", semantic_width);
   const int64_t hs = semantic ? semantic->size(1) : 1, ws = semantic ? semantic->size(2) : 1;
   STD_TORCH_CHECK(R < kMost && h * w < kMost && hs * ws < kMost && height * width < kMost,
                   "paste_parsing: people, maps and image must each stay below 2^31 pixels");

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "../roi_arguments.h"
 #include "common.h"
 #include "roi_align_backward_kernel.cuh"
 
@@ -24,8 +25,8 @@ void check(const char* op, const Tensor& boxes, const Scales& scales, const RoiR
                   op, ": boxes must be float32 or float64 [R, 5] on the GPU");
   constexpr int64_t kMostBoxes = INT32_MAX - kSearch;
   STD_TORCH_CHECK(boxes.size(0) <= kMostBoxes, op, ": at most ", kMostBoxes, " boxes are wanted, got ", boxes.size(0));
-  STD_TORCH_CHECK(rule.height > 0 && rule.width > 0 && rule.height <= 32767 && rule.width <= 32767, op,
-                  ": output height and width must lie in 1..32767");
+  check_roi_numbers(op, scales, rule.height, rule.width, rule.sampling_ratio, rule.canonical_size, rule.area_offset);
+  STD_TORCH_CHECK(rule.height <= 32767 && rule.width <= 32767, op, ": output height and width must lie in 1..32767");
   STD_TORCH_CHECK(levels > 0 && levels <= kMaxLevels && scales.size() == levels, op, ": 1 to ", kMaxLevels,
                   " levels with one spatial scale each are wanted, got ", levels, " and ", scales.size());
 }
@@ -96,7 +97,12 @@ std::vector<Tensor> unpool(const char* op, const Tensor& grad, const Tensor& box
                            const RoiRule& rule, int64_t batch, const std::vector<int64_t>& heights,
                            const std::vector<int64_t>& widths, bool channels_last) {
   check(op, boxes, scales, rule, heights.size());
-  STD_TORCH_CHECK(heights.size() == widths.size() && batch >= 0, op, ": heights and widths must agree in length");
+  STD_TORCH_CHECK(heights.size() == widths.size(), op, ": heights and widths must agree in length");
+  check_extent(op, "batch", batch, 0);
+  for (size_t l = 0; l < heights.size(); ++l) {
+    check_extent(op, "height", heights[l], 0);
+    check_extent(op, "width", widths[l], 0);
+  }
   STD_TORCH_CHECK(grad.dim() == 4 && grad.is_cuda() && grad.size(0) == boxes.size(0) && grad.size(2) == rule.height &&
                       grad.size(3) == rule.width && grad.get_device_index() == boxes.get_device_index(),
                   op, ": grad must be [R, C, height, width] with one row per box, on the boxes' device");

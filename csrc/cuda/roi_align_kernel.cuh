@@ -100,9 +100,9 @@ RPCNN_HOST_DEVICE int list_pixels(const RoiAxis<G>& axis, int64_t cell, int64_t 
   const A share = A(1) / A(axis.samples > 0 ? axis.samples : 1);
   for (int64_t k = first; k < last; ++k) {
     const Tap<G> tap = roi_tap(axis.position(cell, k), size);
+    if (is_outside(tap)) continue;
     for (int side = 0; side < 2; ++side) {
       const A weight = A(side ? tap.w_hi : tap.w_lo) * share;
-      if (weight == A(0)) continue;
       const unsigned offset = static_cast<unsigned>(side ? tap.hi : tap.lo) * step;
       // Samples run along the axis, so that a pixel hit before is among the last three.
       int i = count - 1;
@@ -128,12 +128,13 @@ RPCNN_HOST_DEVICE void add_samples(const PlacedRoi<G>& roi, int p, int q, int64_
   const A mean = A(1) / (A(roi.y.samples) * A(roi.x.samples));
   for (int64_t a = y_first; a < y_last; ++a) {
     const Tap<G> y = roi_tap(roi.y.position(p, a), H);
+    if (is_outside(y)) continue;
     for (int64_t b = x_first; b < x_last; ++b) {
       const Tap<G> x = roi_tap(roi.x.position(q, b), W);
+      if (is_outside(x)) continue;
 #pragma unroll 1
       for (int tap = 0; tap < 4; ++tap) {
         const A weight = A(tap & 2 ? y.w_hi : y.w_lo) * A(tap & 1 ? x.w_hi : x.w_lo) * mean;
-        if (weight == A(0)) continue;
         A value[V];
         Own::load(image + ((tap & 2 ? y.hi : y.lo) * W + (tap & 1 ? x.hi : x.lo)) * step, 0, H * W, 0, C, value);
 #pragma unroll

@@ -49,6 +49,10 @@ struct RoiAxis {
   }
 };
 
+// The most samples per cell and axis that can be asked for. All of them may lie in the map, so that they bound the
+// work; the networks take 2.
+constexpr int64_t kMostSamplingRatio = 1024;
+
 // Beyond this many samples per cell (a box of 10^12 pixels) a cell's mean is 0 to rounding: the axis is left empty.
 constexpr double kMostSamples = 1099511627776.0;
 
@@ -73,6 +77,13 @@ RPCNN_HOST_DEVICE Tap<T> roi_tap(T position, int64_t size) {
   if (lo >= size - 1) return {size - 1, size - 1, T(1), T(0)};
   const T fraction = position - T(lo);
   return {lo, lo + 1, T(1) - fraction, fraction};
+}
+
+// Whether a tap is that of a sample outside the map. Inside, both pixels are read, even one of weight 0: as in
+// torchvision, where 0 · NaN is NaN.
+template <typename T>
+RPCNN_HOST_DEVICE bool is_outside(const Tap<T>& tap) {
+  return tap.w_lo == T(0) && tap.w_hi == T(0);
 }
 
 // The samples [first, last) of a cell that can lie in the map. A box much larger than the map has billions outside it.

@@ -6,6 +6,11 @@ from typing import Any
 
 import torch
 
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+"""The dtypes of maps, boxes and scores."""
+LARGEST_SIZE = 2**31 - 1
+"""Of a size or count that is given as a number. Beyond it no memory suffices, and the allocator names no argument."""
+
 
 def check(condition: bool, message: str) -> None:
     """Raise ValueError(message) unless the condition holds."""
@@ -23,9 +28,19 @@ def shown(value: object) -> str:
 
 
 def check_tensor(op: str, name: str, value: object) -> None:
-    """Raise ValueError unless the value is a tensor."""
+    """Raise ValueError unless the value is a dense tensor."""
     if not isinstance(value, torch.Tensor):
         raise ValueError(f"{op}: {name} must be a tensor, got {shown(value)}")
+    if value.layout != torch.strided or value.is_nested:
+        kind = "a nested one" if value.is_nested else str(value.layout)
+        raise ValueError(f"{op}: {name} must be a dense tensor, got {kind}")
+
+
+def check_floats(op: str, name: str, value: object) -> None:
+    """Raise ValueError unless the value is a dense tensor of a dtype in FLOATS."""
+    check_tensor(op, name, value)
+    assert isinstance(value, torch.Tensor)
+    check(value.dtype in FLOATS, f"{op}: {name} must be float32, float64, float16 or bfloat16, got {value.dtype}")
 
 
 def as_list(op: str, name: str, value: Any, expected: str = "a list of tensors") -> list:
@@ -47,23 +62,44 @@ def integer(value: Any) -> Any:
 
 
 def as_int(op: str, name: str, value: Any, expected: str = "an integer") -> int:
-    """Convert a value with :func:`integer`. Raises ValueError if it is not an integer."""
+    """Convert a value with :func:`integer`. Raises ValueError if it is not an integer of at most 64 bits."""
     number = integer(value)
-    if number is None:
+    if number is None or (isinstance(number, int) and not -(2**63) <= number < 2**63):
         raise ValueError(f"{op}: {name} must be {expected}, got {shown(value)}")
     return number
 
 
-def as_float(op: str, name: str, value: Any) -> float:
-    """Convert a real number, a numpy number or a tensor of one element to float. Raises ValueError for other values."""
-    if isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
-        return float(value)
+def as_flag(op: str, name: str, value: Any) -> bool:
+    """Convert a bool, 0 or 1, or a scalar array or tensor of them. Raises ValueError for other values."""
+    if isinstance(value, (bool, torch.SymBool)):
+        return bool(value)
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+    number = integer(value)
+    if number not in (0, 1):
+        raise ValueError(f"{op}: {name} must be True or False, got {shown(value)}")
+    return bool(number)
+
+
+def as_float(op: str, name: str, value: Any, finite: bool = True) -> float:
+    """Convert a real number, a numpy number or a tensor of one element to float.
+
+    Raises:
+        ValueError: the value is anything else, or it is infinite or NaN and `finite` is set.
+    """
+    number = _as_float(value)
+    if number is None:
+        raise ValueError(f"{op}: {name} must be a number, got {shown(value)}")
+    if finite and not number - number == 0:  # math.isfinite cannot be traced by torch.compile
+        raise ValueError(f"{op}: {name} must be a finite number, got {number}")
+    return number
+
+
+def _as_float(value: Any) -> float | None:
     try:
-        if not isinstance(value, (str, bytes)):  # float() would parse them
-            return float(value)
-    except (TypeError, ValueError, RuntimeError):
-        pass
-    raise ValueError(f"{op}: {name} must be a number, got {shown(value)}")
+        return None if isinstance(value, (str, bytes)) else float(value)  # float() would parse text
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None
 
 
 def as_size(op: str, name: str, value: Any, one_for_both: bool = False) -> tuple[int, int]:
@@ -81,6 +117,8 @@ def as_size(op: str, name: str, value: Any, one_for_both: bool = False) -> tuple
     sides = [side, side] if side is not None else [integer(side) for side in as_list(op, name, value, expected)]
     if len(sides) != 2 or not all(side is not None and side > 0 for side in sides):
         raise ValueError(f"{op}: {name} must be {expected}, got {value!r}")
+    if any(isinstance(side, int) and side > LARGEST_SIZE for side in sides):
+        raise ValueError(f"{op}: {name} must be at most {LARGEST_SIZE} each, got {value!r}")
     return sides[0], sides[1]
 
 
@@ -88,10 +126,7 @@ def check_maps(op: str, name: str, tensor: torch.Tensor) -> None:
     """Raise ValueError unless the tensor is a floating-point feature map [N, C, H, W]."""
     check_tensor(op, name, tensor)
     check(tensor.dim() == 4, f"{op}: {name} must have shape [N, C, H, W], got {list(tensor.shape)}")
-    check(
-        tensor.dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16),
-        f"{op}: {name} must be float32, float64, float16 or bfloat16, got {tensor.dtype}",
-    )
+    check_floats(op, name, tensor)
 
 
 def promote(tensors: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -1,18 +1,20 @@
 """Adds one feature map, resized to each level, to a whole pyramid (Sec. 3.3, "Multi-scale Features Fusion")."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ._arguments import as_list, check, check_maps, promote
 from ._examples import Example, pyramid
 from ._library import compiled, dense_layout, refuse_forward_ad, register
+from .upsample_sum import resize
 
 
 def downsample_add(feature: Tensor, pyramid: list[Tensor]) -> list[Tensor]:
     """Compute ``[P_l + bilinear(feature → size of P_l)]`` for every level in one call.
 
-    The interpolation is PyTorch's bilinear with align_corners=False and without antialiasing. At half, quarter and
+    The interpolation is PyTorch's bilinear with align_corners=False and without antialiasing. It reads two pixels of an
+    axis, even where one has weight 0, so that a NaN or an infinity in either makes the output NaN or infinite; an axis
+    that keeps its size is copied. At half, quarter and
     eighth size it is the mean of the central 2×2 pixels of each cell.
 
     Args:
@@ -45,8 +47,7 @@ def downsample_add(feature: Tensor, pyramid: list[Tensor]) -> list[Tensor]:
 
 def downsample_add_reference(feature: Tensor, pyramid: list[Tensor]) -> list[Tensor]:
     """The definition of :func:`downsample_add` in plain PyTorch."""
-    resize = lambda size: F.interpolate(feature, size, mode="bilinear", align_corners=False)
-    return [maps + resize(maps.shape[2:]) if maps.numel() else maps.clone() for maps in pyramid]
+    return [maps + resize(feature, maps.shape[2:], align_corners=False) for maps in pyramid]
 
 
 def _fake(feature, pyramid):

@@ -1,10 +1,12 @@
 """GroupNorm with an optional residual and ReLU in one op; maps keep their dtype and memory format."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._arguments import as_float, as_int, check, check_maps, check_tensor, promote
+from ._arguments import as_flag, as_float, as_int, check, check_floats, check_maps, promote
 from ._examples import Example, pyramid
 from ._library import compiled, dense_layout, refuse_forward_ad, register
 
@@ -28,7 +30,7 @@ def group_norm(
         input: [N, C, H, W].
         num_groups: number of groups; must divide C.
         weight, bias: [C], the affine parameters. Converted to float32, or to float64 for a float64 input.
-        eps: added to the variance.
+        eps: added to the variance; not negative.
         relu: whether to apply ReLU.
         residual: map of the input's shape, added before the ReLU. Input and residual are promoted to the common dtype.
 
@@ -44,7 +46,7 @@ def group_norm(
     check_maps(op, "input", input)
     check(input.shape[2] > 0 and input.shape[3] > 0, f"{op}: input must have pixels, got {list(input.shape)}")
     channels = input.shape[1]
-    num_groups, eps = as_int(op, "num_groups", num_groups), as_float(op, "eps", eps)
+    num_groups, eps, relu = as_int(op, "num_groups", num_groups), as_eps(op, eps), as_flag(op, "relu", relu)
     check(num_groups > 0 and channels % num_groups == 0, f"{op}: num_groups must divide {channels}, got {num_groups}")
     if residual is not None:
         check_maps(op, "residual", residual)
@@ -55,9 +57,9 @@ def group_norm(
         )
         input, residual = promote([input, residual])
     for name, vector in (("weight", weight), ("bias", bias)):
-        check_tensor(op, name, vector)
+        check_floats(op, name, vector)
         check(
-            list(vector.shape) == [channels] and vector.is_floating_point() and vector.device == input.device,
+            list(vector.shape) == [channels] and vector.device == input.device,
             f"{op}: {name} must be [{channels}] floats on {input.device}, "
             f"got {list(vector.shape)} {vector.dtype} on {vector.device}",
         )
@@ -66,7 +68,14 @@ def group_norm(
     if not compiled(input):
         return group_norm_reference(input, num_groups, weight, bias, eps, relu, residual)
     refuse_forward_ad(op, input, weight, bias, *([] if residual is None else [residual]))
-    return torch.ops.rpcnn.group_norm(input, weight, bias, num_groups, eps, bool(relu), residual)[0]
+    return torch.ops.rpcnn.group_norm(input, weight, bias, num_groups, eps, relu, residual)[0]
+
+
+def as_eps(op: str, value: Any) -> float:
+    """Convert what is added to the variance. Raises ValueError unless it is a finite number of at least 0."""
+    eps = as_float(op, "eps", value)
+    check(eps >= 0, f"{op}: eps must be at least 0, got {eps}")
+    return eps
 
 
 def group_norm_reference(

@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._arguments import as_float, as_int, as_list, check, check_tensor
+from ._arguments import as_flag, as_int, as_list, check, check_floats
 from ._examples import Example, pyramid
 from ._library import compiled, dense_layout, refuse_forward_ad, register
+from .group_norm import as_eps
 from .upsample_sum import check_pyramid, resize
 
 
@@ -22,14 +23,15 @@ def gse_fuse(
 
     The statistics are exactly those of the up-sampled maps, computed from the low-resolution ones. With up(Q) = A Q Bᵀ
     the mean needs only the column sums of A and B, and Σ up(Q)² = ⟨Q, (AᵀA) Q (BᵀB)⟩, whose Gram matrices are
-    tridiagonal. The affine transform is applied at low resolution, and one pass adds all levels.
+    tridiagonal. The affine transform is applied at low resolution, and one pass adds all levels. A NaN or an infinity
+    in a pixel that the up-sampled map reads makes its whole group NaN, as in PyTorch's GroupNorm and ReLU.
 
     Args:
         features: L maps [N, C, H_l, W_l] of any sizes; different float dtypes are promoted to the common one.
         gn_weights, gn_biases: L vectors [C] each, the affine parameters of each level's GroupNorm. Converted to
             float32, or to float64 for float64 maps.
         num_groups: number of groups of each GroupNorm; must divide C.
-        eps: added to the variance.
+        eps: added to the variance; not negative.
         align_corners: see torch.nn.functional.interpolate.
 
     Returns:
@@ -43,16 +45,20 @@ def gse_fuse(
     op = "gse_fuse"
     features = check_pyramid(op, features)
     channels = features[0].shape[1]
-    num_groups, eps = as_int(op, "num_groups", num_groups), as_float(op, "eps", eps)
+    num_groups, eps, align_corners = (
+        as_int(op, "num_groups", num_groups),
+        as_eps(op, eps),
+        as_flag(op, "align_corners", align_corners),
+    )
     check(num_groups > 0 and channels % num_groups == 0, f"{op}: num_groups must divide {channels}, got {num_groups}")
     affine = torch.float64 if features[0].dtype == torch.float64 else torch.float32
     gn_weights, gn_biases = as_list(op, "gn_weights", gn_weights), as_list(op, "gn_biases", gn_biases)
     for name, vectors in (("gn_weights", gn_weights), ("gn_biases", gn_biases)):
         check(len(vectors) == len(features), f"{op}: {name} must hold {len(features)} vectors, got {len(vectors)}")
         for level, vector in enumerate(vectors):
-            check_tensor(op, f"{name}[{level}]", vector)
+            check_floats(op, f"{name}[{level}]", vector)
             check(
-                list(vector.shape) == [channels] and vector.is_floating_point() and vector.device == features[0].device,
+                list(vector.shape) == [channels] and vector.device == features[0].device,
                 f"{op}: {name}[{level}] must be [{channels}] floats on {features[0].device}, "
                 f"got {list(vector.shape)} {vector.dtype} on {vector.device}",
             )
@@ -60,7 +66,7 @@ def gse_fuse(
     if not compiled(features[0]):
         return gse_fuse_reference(features, gn_weights, gn_biases, num_groups, eps, align_corners)
     refuse_forward_ad(op, *features, *gn_weights, *gn_biases)
-    return torch.ops.rpcnn.gse_fuse(features, gn_weights, gn_biases, num_groups, eps, bool(align_corners))[0]
+    return torch.ops.rpcnn.gse_fuse(features, gn_weights, gn_biases, num_groups, eps, align_corners)[0]
 
 
 def gse_fuse_reference(

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._arguments import as_float, as_int, as_list, as_size, check, check_maps, check_tensor, promote
+from ._arguments import as_flag, as_float, as_int, as_list, as_size, check, check_floats, check_maps, promote
 from ._examples import SCALES, Example, people, pyramid
 from ._library import compiled, dense_layout, refuse_forward_ad, register
-from .roi_align import boxes_with_index, roi_align_reference
+from .roi_align import as_ratio, as_scale, boxes_with_index, roi_align_reference
 
 
 def multilevel_roi_align(
@@ -58,30 +58,26 @@ def multilevel_roi_align(
     )
     boxes = boxes_with_index(op, boxes, features[0])
     size = as_size(op, "output_size", output_size, one_for_both=True)
-    ratio = as_int(op, "sampling_ratio", sampling_ratio)
+    ratio, aligned = as_ratio(op, sampling_ratio), as_flag(op, "aligned", aligned)
     rule = _rule(op, canonical_size, canonical_level, area_offset)
     features = promote(features)
     if not compiled(features[0]):
         return multilevel_roi_align_reference(features, boxes, size, scales, ratio, aligned, *rule)
     refuse_forward_ad(op, *features, boxes)
-    return torch.ops.rpcnn.multilevel_roi_align(features, boxes, scales, *size, ratio, bool(aligned), *rule)
+    return torch.ops.rpcnn.multilevel_roi_align(features, boxes, scales, *size, ratio, aligned, *rule)
 
 
 def _scales(op: str, spatial_scales: Iterable[float]) -> list[float]:
     """Check the scales and convert them to floats."""
     scales = as_list(op, "spatial_scales", spatial_scales, "a list of numbers")
-    scales = [as_float(op, f"spatial_scales[{level}]", scale) for level, scale in enumerate(scales)]
-    check(all(scale > 0 for scale in scales), f"{op}: spatial_scales must be positive, got {scales}")
-    return scales
+    return [as_scale(op, f"spatial_scales[{level}]", scale) for level, scale in enumerate(scales)]
 
 
 def _rule(op: str, canonical_size: float, canonical_level: int, area_offset: float) -> tuple[float, int, float]:
     """Check and convert the arguments of :func:`roi_levels` that map areas to levels."""
-    return (
-        as_float(op, "canonical_size", canonical_size),
-        as_int(op, "canonical_level", canonical_level),
-        as_float(op, "area_offset", area_offset),
-    )
+    canonical_size = as_float(op, "canonical_size", canonical_size)
+    check(canonical_size > 0, f"{op}: canonical_size must be positive, got {canonical_size}")
+    return canonical_size, as_int(op, "canonical_level", canonical_level), as_float(op, "area_offset", area_offset)
 
 
 def roi_levels(
@@ -100,7 +96,7 @@ def roi_levels(
     Args:
         boxes: [R, 4], (x1, y1, x2, y2) in image pixels.
         spatial_scales: map coordinates per image pixel, one per level, finest first.
-        canonical_size: the square root, in pixels, of the area that `canonical_level` is for.
+        canonical_size: the square root, in pixels, of the area that `canonical_level` is for; positive.
         canonical_level: the level, counted as in P2..P6, of a box of that area.
         area_offset: added to width and height; 1 for boxes whose x2 and y2 are inclusive.
 
@@ -111,7 +107,7 @@ def roi_levels(
         ValueError: an argument has the wrong shape or range.
     """
     op = "roi_levels"
-    check_tensor(op, "boxes", boxes)
+    check_floats(op, "boxes", boxes)
     check(boxes.dim() == 2 and boxes.shape[1] == 4, f"{op}: boxes must have shape [R, 4], got {list(boxes.shape)}")
     spatial_scales = _scales(op, spatial_scales)
     check(len(spatial_scales) > 0, f"{op}: spatial_scales must hold at least one number")

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
-from ._arguments import as_float, as_int, check, check_tensor
+from ._arguments import LARGEST_SIZE, as_float, as_int, check, check_floats, check_tensor
 from ._examples import Example, people
 from ._library import compiled, register
+
+_INTEGERS = tuple(getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64))
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_keep: int | None = None) -> Tensor:
@@ -74,6 +76,7 @@ def nms_padded(
     check(max_keep is not None, "nms_padded: max_keep must be an int >= 0, got None")
     checked = _checked("nms_padded", boxes, scores, idxs, iou_threshold, max_keep)
     idxs, threshold, max_keep = checked  # type: ignore[assignment]  # None has been refused
+    check(max_keep <= LARGEST_SIZE, f"nms_padded: max_keep must be at most {LARGEST_SIZE}, got {max_keep}")
     if not compiled(boxes):
         return nms_padded_reference(boxes, scores, idxs, threshold, max_keep)
     return torch.ops.rpcnn.nms_padded(boxes.detach(), scores.detach(), idxs, threshold, max_keep)
@@ -91,13 +94,11 @@ def _checked(
     op: str, boxes: Tensor, scores: Tensor, idxs: Tensor | None, threshold: float, max_keep: int | None
 ) -> tuple[Tensor | None, float, int | None]:
     """Check all arguments. Returns idxs as int64, the threshold as float and max_keep as int."""
-    floats = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-    for name, tensor in (("boxes", boxes), ("scores", scores), ("idxs", idxs)):
-        if name != "idxs" or tensor is not None:
-            check_tensor(op, name, tensor)
+    if idxs is not None:
+        check_tensor(op, "idxs", idxs)
+    check_floats(op, "boxes", boxes)
+    check_floats(op, "scores", scores)
     check(boxes.dim() == 2 and boxes.shape[1] == 4, f"{op}: boxes must have shape [R, 4], got {list(boxes.shape)}")
-    check(boxes.dtype in floats, f"{op}: boxes must be float32, float64, float16 or bfloat16, got {boxes.dtype}")
-    check(scores.dtype in floats, f"{op}: scores must be float32, float64, float16 or bfloat16, got {scores.dtype}")
     for name, tensor in (("scores", scores), ("idxs", idxs)):
         if tensor is not None:
             check(
@@ -105,14 +106,13 @@ def _checked(
                 f"{op}: {name} must be [{boxes.shape[0]}] on {boxes.device}, "
                 f"got {list(tensor.shape)} on {tensor.device}",
             )
-    threshold = as_float(op, "iou_threshold", threshold)
+    threshold = as_float(op, "iou_threshold", threshold, finite=False)
     check(0 <= threshold <= 1, f"{op}: iou_threshold must lie in 0..1, got {threshold}")
     if max_keep is not None:
         max_keep = as_int(op, "max_keep", max_keep, "None or an int >= 0")
         check(max_keep >= 0, f"{op}: max_keep must be None or an int >= 0, got {max_keep}")
     if idxs is not None:
-        integers = not idxs.is_floating_point() and not idxs.is_complex() and idxs.dtype != torch.bool
-        check(integers, f"{op}: idxs must be integers, got {idxs.dtype}")
+        check(idxs.dtype in _INTEGERS, f"{op}: idxs must be integers, got {idxs.dtype}")
         idxs = idxs.long()
     return idxs, threshold, max_keep
 

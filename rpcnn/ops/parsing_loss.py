@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._arguments import as_int, check, check_maps, check_tensor
+from ._arguments import as_flag, as_int, check, check_maps, check_tensor
 from ._examples import Example, parsing_logits
 from ._library import compiled, dense_layout, refuse_forward_ad, register
 from .parsing_miou import parsing_miou_reference
@@ -44,6 +44,7 @@ def parsing_loss(
     check_maps(op, "logits", logits)
     check_tensor(op, "target", target)
     pool, ignore_index = as_int(op, "pool", pool), as_int(op, "ignore_index", ignore_index)
+    pool_logits = as_flag(op, "pool_logits", pool_logits)
     rois, classes, height, width = logits.shape
     check(0 < classes <= MOST_CLASSES, f"{op}: classes must be 1 to {MOST_CLASSES}, got {classes}")
     check(target.dtype == torch.uint8, f"{op}: target must be uint8, got {target.dtype}")
@@ -60,7 +61,7 @@ def parsing_loss(
     if not compiled(logits):
         return parsing_loss_reference(logits, target, pool, pool_logits, ignore_index)
     refuse_forward_ad(op, logits)
-    return torch.ops.rpcnn.parsing_loss(logits, target, pool, bool(pool_logits), ignore_index)[:4]
+    return torch.ops.rpcnn.parsing_loss(logits, target, pool, pool_logits, ignore_index)[:4]
 
 
 def parsing_loss_reference(

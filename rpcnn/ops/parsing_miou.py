@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import as_int, check, check_tensor
+from ._arguments import as_int, check, check_floats, check_tensor
 from ._examples import Example, parsing_logits
 from ._library import compiled, register
 
@@ -52,11 +52,7 @@ def _checked_classes(logits_or_labels: Tensor, target: Tensor, num_classes: Any)
     check(target.dim() == 3, f"{op}: target must have shape [N, H, W], got {list(target.shape)}")
     check(target.dtype in integers, f"{op}: target must hold integers, got {target.dtype}")
     if logits_or_labels.dim() == 4:
-        check(
-            logits_or_labels.dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16),
-            f"{op}: logits_or_labels must be float32, float64, float16 or bfloat16 where it is [N, K, H, W], "
-            f"got {logits_or_labels.dtype}",
-        )
+        check_floats(op, "logits_or_labels", logits_or_labels)
         check(
             num_classes in (None, shape[1]),
             f"{op}: num_classes must be the logits' channels, {shape[1]}, or None, got {num_classes}",

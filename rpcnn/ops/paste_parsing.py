@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ._arguments import as_float, as_list, as_size, check, check_tensor
+from ._arguments import as_flag, as_float, as_list, as_size, check, check_floats, check_tensor
 from ._examples import Example, image_size, parsing_logits, people, pyramid
 from ._library import compiled, register
 from .sampling import global_window, map_coordinates, pixels_inside, sample_grid, strips
@@ -29,7 +29,8 @@ def paste_parsing(
 
     A pixel is inside a box if its center is. There, a person's label is the arg-max of its bilinearly sampled
     probabilities. If that is not background, it is the arg-max after adding `semantic_weight` times the global
-    probabilities. Of equal probabilities the lower class wins. Sampling coordinates are clamped to the map.
+    probabilities. Of equal probabilities the lower class wins; NaN is below every number. Sampling coordinates are
+    clamped to the map.
 
     Args:
         probabilities: float [R, K, h, w], best person first; at most 256 classes, class 0 is the background.
@@ -39,7 +40,7 @@ def paste_parsing(
         painted: bool [R]: which people appear in labels and instances; None paints all.
         semantic: float [K, hs, ws]: global probabilities, or None.
         semantic_size: (height, width) in image pixels that `semantic` covers from the top left corner, at least the
-            image; None means the image.
+            image and finite; None means the image.
         semantic_weight: weight of the global probabilities in a person's label.
         semantic_gate: before people are painted, labels are the global arg-max where its probability exceeds this,
             else 0. math.inf ignores the global map, -math.inf uses it everywhere.
@@ -58,8 +59,7 @@ def paste_parsing(
     """
     op = "paste_parsing"
     for name, tensor in (("probabilities", probabilities), ("boxes", boxes)):
-        check_tensor(op, name, tensor)
-        check(tensor.is_floating_point(), f"{op}: {name} must be floating point, got {tensor.dtype}")
+        check_floats(op, name, tensor)
     shape = list(probabilities.shape)
     check(len(shape) == 4 and 0 not in shape[1:], f"{op}: probabilities must be [R, K, h, w], got {shape}")
     people, classes = shape[:2]
@@ -77,10 +77,10 @@ def paste_parsing(
     covered = [as_float(op, "semantic_size", side) for side in sides]
     check(len(covered) == 2, f"{op}: semantic_size must be two numbers, got {semantic_size!r}")
     if semantic is not None:
-        check_tensor(op, "semantic", semantic)
+        check_floats(op, "semantic", semantic)
         check(
-            semantic.is_floating_point() and semantic.dim() == 3 and len(semantic) == classes and semantic.numel() > 0,
-            f"{op}: semantic must be floating point [{classes}, hs, ws], got {semantic.dtype} {list(semantic.shape)}",
+            semantic.dim() == 3 and len(semantic) == classes and semantic.numel() > 0,
+            f"{op}: semantic must be [{classes}, hs, ws], got {list(semantic.shape)}",
         )
         check(
             covered[0] >= height and covered[1] >= width,
@@ -94,10 +94,11 @@ def paste_parsing(
             f"{op}: {name} must be on {probabilities.device}, got {tensor.device}",
         )
     semantic_weight = as_float(op, "semantic_weight", semantic_weight)
-    semantic_gate = as_float(op, "semantic_gate", semantic_gate)
-    check(not math.isnan(semantic_weight + semantic_gate), f"{op}: semantic_weight and semantic_gate must be numbers")
+    semantic_gate = as_float(op, "semantic_gate", semantic_gate, finite=False)
+    check(not math.isnan(semantic_gate), f"{op}: semantic_gate must be a number or infinite, got nan")
+    paint_labels, with_people = as_flag(op, "paint_labels", paint_labels), as_flag(op, "with_people", with_people)
     arguments = (probabilities.detach().float(), boxes.detach().float(), painted.to(torch.uint8), semantic, *covered)
-    options = (height, width, semantic_weight, semantic_gate, bool(paint_labels), bool(with_people))
+    options = (height, width, semantic_weight, semantic_gate, paint_labels, with_people)
     paste: Callable = torch.ops.rpcnn.paste_parsing if compiled(probabilities) else paste_parsing_reference
     return paste(*arguments, *options)
 
@@ -124,7 +125,7 @@ def paste_parsing_reference(
     people = torch.zeros(len(boxes) if with_people else 0, height, width, dtype=torch.uint8, device=device)
     if semantic is not None and semantic_gate < math.inf:
         for rows in strips(0, height, width * classes):
-            confidence, label = global_window(semantic, covered, rows, (0, width)).max(dim=0)
+            confidence, label = _below_numbers(global_window(semantic, covered, rows, (0, width))).max(dim=0)
             labels[slice(*rows)] = torch.where(confidence > semantic_gate, label, 0).to(torch.uint8)
     order = list(zip(range(len(boxes)), boxes.tolist(), painted.tolist(), strict=True))
     for i, (left, top, right, bottom), visible in reversed(order):  # the best last, on top of the others
@@ -137,10 +138,10 @@ def paste_parsing_reference(
             y = map_coordinates(rows, top, bottom, probabilities.shape[2], device)
             x = map_coordinates(columns, left, right, probabilities.shape[3], device)
             values = sample_grid(probabilities[i], y, x)
-            person = values.argmax(dim=0)
+            person = _below_numbers(values).argmax(dim=0)
             if semantic is not None and semantic_weight:
                 values += semantic_weight * global_window(semantic, covered, rows, columns)
-                person = torch.where(person > 0, values.argmax(dim=0), 0)
+                person = torch.where(person > 0, _below_numbers(values).argmax(dim=0), 0)
             person = person.to(torch.uint8)
             window = (slice(*rows), slice(*columns))
             if with_people:
@@ -150,6 +151,11 @@ def paste_parsing_reference(
                 if paint_labels:
                     labels[window] = torch.where(person > 0, person, labels[window])
     return labels, instances, people
+
+
+def _below_numbers(values: Tensor) -> Tensor:
+    """Put NaN below every number, which torch's max has above."""
+    return torch.where(values.isnan(), -math.inf, values)
 
 
 def _fake(

@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._arguments import as_float, as_int, as_size, check, check_maps, check_tensor, shown
+from ._arguments import as_flag, as_float, as_int, as_size, check, check_floats, check_maps, check_tensor, shown
 from ._examples import Example, people, pyramid
 from ._library import compiled, dense_layout, refuse_forward_ad, register
+
+MOST_SAMPLES = 1024
+"""The largest sampling_ratio. All samples may lie in the map, so that it bounds the work; the networks take 2."""
 
 
 def roi_align(
@@ -23,16 +26,19 @@ def roi_align(
 ) -> Tensor:
     """Average bilinear samples in each cell of a grid over each box, as ``torchvision.ops.roi_align``.
 
-    A sample more than one pixel outside the map counts as 0. A box with a non-finite corner gives zeros and no
-    gradient. float16 and bfloat16 inputs are summed in float32, and boxes keep at least float32 precision.
+    A sample more than one pixel outside the map counts as 0. One inside reads two pixels of an axis, even where one has
+    weight 0, so that a NaN or an infinity in either makes the cell NaN or infinite, as in torchvision. A box with a
+    non-finite corner gives zeros and no gradient. float16 and bfloat16 inputs are summed in float32, and boxes keep at
+    least float32 precision.
 
     Args:
         input: float32, float64, float16 or bfloat16 [N, C, H, W], any memory format.
-        boxes: [R, 5] rows (image index, x1, y1, x2, y2), or a list of N tensors [R_n, 4]; any float dtype, in image
-            pixels.
+        boxes: [R, 5] rows (image index, x1, y1, x2, y2), or a list of N tensors [R_n, 4], in image pixels; float32,
+            float64, float16 or bfloat16. Rows in a half type can name the first 2049 images in float16, 257 in
+            bfloat16.
         output_size: cells per box, (height, width) or one number for both.
-        spatial_scale: map coordinates per image pixel, e.g. 1/4.
-        sampling_ratio: samples per cell and axis; if <= 0, ceil(box size / cells).
+        spatial_scale: map coordinates per image pixel, e.g. 1/4; positive.
+        sampling_ratio: samples per cell and axis, at most 1024; if <= 0, ceil(box size / cells).
         aligned: True shifts coordinates by half a pixel, so that samples are relative to pixel centers; boxes may then
             be smaller than a pixel. False is the legacy rule: no shift, boxes at least one pixel wide and high.
 
@@ -40,19 +46,35 @@ def roi_align(
         [R, C, height, width] in the input's dtype and memory format. Twice differentiable with respect to `input`.
 
     Raises:
-        ValueError: an argument has the wrong shape, dtype or device; on the CPU also for an image index that is not an
-            integer in 0..N-1. On CUDA such a row gives zeros, or an error if the environment variable RPCNN_CHECK is 1.
+        ValueError: an argument has the wrong shape, dtype, device or range; on the CPU also for an image index that is
+            not an integer in 0..N-1. On CUDA such a row gives zeros, or an error if the environment variable
+            RPCNN_CHECK is 1.
         NotImplementedError: forward-mode differentiation.
     """
     op = "roi_align"
     check_maps(op, "input", input)
     boxes = boxes_with_index(op, boxes, input)
     size = as_size(op, "output_size", output_size, one_for_both=True)
-    scale, ratio = as_float(op, "spatial_scale", spatial_scale), as_int(op, "sampling_ratio", sampling_ratio)
+    scale, ratio = as_scale(op, "spatial_scale", spatial_scale), as_ratio(op, sampling_ratio)
+    aligned = as_flag(op, "aligned", aligned)
     if not compiled(input):
         return roi_align_reference(input, boxes, size, scale, ratio, aligned)
     refuse_forward_ad(op, input, boxes)
-    return torch.ops.rpcnn.roi_align(input, boxes, scale, *size, ratio, bool(aligned))
+    return torch.ops.rpcnn.roi_align(input, boxes, scale, *size, ratio, aligned)
+
+
+def as_scale(op: str, name: str, value: Any) -> float:
+    """Convert a spatial scale. Raises ValueError unless it is a positive finite number."""
+    scale = as_float(op, name, value)
+    check(scale > 0, f"{op}: {name} must be positive, got {scale}")
+    return scale
+
+
+def as_ratio(op: str, value: Any) -> int:
+    """Convert a sampling ratio. Raises ValueError unless it is an integer of at most MOST_SAMPLES."""
+    ratio = as_int(op, "sampling_ratio", value)
+    check(ratio <= MOST_SAMPLES, f"{op}: sampling_ratio must be at most {MOST_SAMPLES}, got {ratio}")
+    return ratio
 
 
 def boxes_with_index(op: str, boxes: Any, features: Tensor) -> Tensor:
@@ -75,22 +97,29 @@ def boxes_with_index(op: str, boxes: Any, features: Tensor) -> Tensor:
             f"{op}: boxes must be a list of one [R, 4] tensor per image, got {len(boxes)} for {len(features)} images",
         )
         for n, b in enumerate(boxes):
-            check_tensor(op, f"boxes[{n}]", b)
+            check_floats(op, f"boxes[{n}]", b)
             shape, device = list(b.shape), features.device
             check(b.dim() == 2 and shape[1] == 4, f"{op}: boxes[{n}] must have shape [R, 4], got {shape}")
             check(b.device == device, f"{op}: boxes[{n}] must be on {device}, got {b.device}")
+        boxes = [_wide(b) for b in boxes]  # first, since a half type rounds the larger indices
         index = [b.new_full((len(b), 1), n) for n, b in enumerate(boxes)]
-        boxes = torch.cat([torch.cat(index), torch.cat(list(boxes))], 1) if boxes else features.new_zeros(0, 5)
+        boxes = torch.cat([torch.cat(index), torch.cat(boxes)], 1) if boxes else features.new_zeros(0, 5)
     check(
         isinstance(boxes, Tensor),
         f"{op}: boxes must be a tensor [R, 5] or a list of tensors [R, 4], got {shown(boxes)}",
     )
+    check_tensor(op, "boxes", boxes)
     shape = list(boxes.shape)
     check(boxes.dim() == 2 and shape[1] == 5, f"{op}: boxes must have shape [R, 5] or be a list of [R, 4], got {shape}")
-    check(boxes.is_floating_point(), f"{op}: boxes must be floating point, got {boxes.dtype}")
+    check_floats(op, "boxes", boxes)
+    most = _EXACT_INDICES.get(boxes.dtype, len(features))
+    check(
+        len(features) <= most,
+        f"{op}: boxes must be float32, float64 or a list of [R, 4] where there are more than {most} images, "
+        f"got {boxes.dtype} for {len(features)}",
+    )
     check(boxes.device == features.device, f"{op}: boxes must be on {features.device}, got {boxes.device}")
-    boxes = boxes.detach()
-    boxes = boxes if boxes.dtype == torch.float64 else boxes.float()
+    boxes = _wide(boxes.detach())
     must_check = boxes.device.type == "cpu" or (boxes.device.type == "cuda" and check_on_device())
     if must_check and not torch.compiler.is_compiling() and type(boxes) is Tensor and len(boxes):
         number = boxes[:, 0]
@@ -99,6 +128,14 @@ def boxes_with_index(op: str, boxes: Any, features: Tensor) -> Tensor:
             row = int(bad.nonzero()[0])
             check(False, f"{op}: boxes[{row}, 0] must be an image index in 0..{len(features) - 1}, got {number[row]:g}")
     return boxes
+
+
+_EXACT_INDICES = {torch.float16: 2049, torch.bfloat16: 257}
+"""The number of images whose indices a half type holds exactly: 0..2^11 and 0..2^8."""
+
+
+def _wide(boxes: Tensor) -> Tensor:
+    return boxes if boxes.dtype == torch.float64 else boxes.float()
 
 
 def check_on_device() -> bool:
@@ -117,10 +154,12 @@ def roi_align_reference(
     """The definition of :func:`roi_align` in plain PyTorch.
 
     RoIAlign is linear in the input and separable: out[r, c] = Wy[r] · input[b, c] · Wx[r]ᵀ, where a row of Wy holds the
-    mean of one cell's bilinear weights over the map's rows.
+    mean of one cell's bilinear weights over the rows of the map that the cell reads.
     """
-    height, width = as_size("roi_align", "output_size", output_size, one_for_both=True)
-    boxes = boxes_with_index("roi_align", boxes, input)
+    op = "roi_align"
+    height, width = as_size(op, "output_size", output_size, one_for_both=True)
+    boxes = boxes_with_index(op, boxes, input)
+    spatial_scale, sampling_ratio = as_scale(op, "spatial_scale", spatial_scale), as_ratio(op, sampling_ratio)
     wide = torch.float64 if input.dtype == torch.float64 or boxes.dtype == torch.float64 else torch.float32
     outputs = []
     for index, *corners in boxes.to(wide).unbind():
@@ -129,9 +168,9 @@ def roi_align_reference(
         if not finite:
             outputs.append(input.new_zeros(input.shape[1], height, width))
             continue
-        y = _axis_weights(y1, y2, spatial_scale, height, input.shape[2], sampling_ratio, aligned)
-        x = _axis_weights(x1, x2, spatial_scale, width, input.shape[3], sampling_ratio, aligned)
-        pooled = torch.einsum("ph,chw,qw->cpq", y, input[int(index)].to(wide), x)
+        rows = _pixels_of_cells(y1, y2, spatial_scale, height, input.shape[2], sampling_ratio, aligned)
+        columns = _pixels_of_cells(x1, x2, spatial_scale, width, input.shape[3], sampling_ratio, aligned)
+        pooled = _mean_of_cells(_mean_of_cells(input[int(index)].to(wide), 2, *columns), 1, *rows)
         outputs.append(pooled.to(input.dtype))
     if not outputs:
         # Zero boxes: keep the graph, so that the input gets a gradient of zeros.
@@ -139,33 +178,58 @@ def roi_align_reference(
     return torch.stack(outputs)
 
 
-def _axis_weights(start: Tensor, end: Tensor, scale: float, cells: int, size: int, ratio: int, aligned: bool) -> Tensor:
-    """Return [cells, size]: the mean bilinear weights of each cell's samples along one axis."""
+def _pixels_of_cells(
+    start: Tensor, end: Tensor, scale: float, cells: int, size: int, ratio: int, aligned: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the pixels that the samples of each cell read along one axis, int64 [cells, P], and their mean weights.
+
+    Cells that read fewer than P pixels repeat one with weight 0, since one that is not read may be NaN; those that read
+    none have -1.
+    """
     shift = 0.5 if aligned else 0.0
     start, end = start * scale - shift, end * scale - shift
     length = end - start if aligned else torch.clamp(end - start, min=1.0)
-    samples = ratio if ratio > 0 else max(math.ceil(float(length) / cells), 0)
-    weights = length.new_zeros(cells, size)
-    if samples == 0:
-        return weights
-    # Samples outside the map count as 0 but stay in the divisor. Only samples that can reach the map are evaluated.
-    steps = torch.arange(cells * samples, device=start.device)
-    if samples * cells > 4 * (size + 2) and length > 0:
-        pitch = float(length) / cells / samples
-        first = max(int((-1 - float(start)) / pitch) - 2, 0)
-        last = min(int((size - float(start)) / pitch) + 3, cells * samples)
-        steps = torch.arange(first, max(last, first), device=start.device)
-    cell, step = (steps // samples), (steps % samples).to(weights)  # else step + 0.5 would be float32
-    position = start + cell * (length / cells) + (step + 0.5) * (length / cells) / samples
+    bin_size, samples = float(length / cells), ratio
+    if ratio <= 0:  # no sample from 2^40 on, where a cell's mean is 0 to rounding
+        samples = math.ceil(bin_size) if 0 < bin_size < 2**40 else 0
+    first, last = 0, cells * samples
+    if not (size and math.isfinite(float(start)) and math.isfinite(bin_size)):
+        last = 0
+    elif last > 4 * (size + 2) and bin_size > 0:  # samples outside the map count as 0: make only those that reach it
+        pitch = bin_size / samples
+        first = min(max(int((-1 - float(start)) / pitch) - 2, 0), last)
+        last = max(min(int((size - float(start)) / pitch) + 3, last), first)
+    steps = torch.arange(first, last, device=start.device)
+    cell, step = steps // max(samples, 1), (steps % max(samples, 1)).to(length)  # else step + 0.5 would be float32
+    position = start + cell * (length / cells) + (step + 0.5) * (length / cells) / max(samples, 1)
     inside = (position >= -1) & (position <= size)
-    position = position.clamp(0, size - 1)
+    cell, position = cell[inside], position[inside].clamp(0, size - 1)
     low = position.floor().long().clamp(max=size - 1)
-    high = (low + 1).clamp(max=size - 1)
-    fraction = position - low
-    share = inside.to(weights) / samples
-    weights.index_put_((cell, low), (1 - fraction) * share, accumulate=True)
-    weights.index_put_((cell, high), fraction * share, accumulate=True)
-    return weights
+    share = position - low
+
+    pixel = torch.cat([low, (low + 1).clamp(max=size - 1)])
+    cell_and_pixel, place = torch.unique(torch.cat([cell, cell]) * size + pixel, return_inverse=True)
+    weight = length.new_zeros(len(cell_and_pixel)).index_add(0, place, torch.cat([1 - share, share]) / max(samples, 1))
+    cell, pixel = cell_and_pixel // max(size, 1), cell_and_pixel % max(size, 1)
+    counts = torch.bincount(cell, minlength=cells)
+    column = torch.arange(len(cell), device=cell.device) - (counts.cumsum(0) - counts)[cell]
+    pixels = torch.full((cells, max(int(counts.max()), 1)), -1, device=start.device)
+    weights = length.new_zeros(pixels.shape)
+    pixels[cell, column], weights[cell, column] = pixel, weight
+    return torch.where(pixels >= 0, pixels, pixels[:, :1]), weights
+
+
+def _mean_of_cells(maps: Tensor, dim: int, pixels: Tensor, weights: Tensor) -> Tensor:
+    """Replace the dimension of a map [C, H, W] by the cells' means over the pixels of :func:`_pixels_of_cells`."""
+    cells, most = pixels.shape
+    sizes = [1, 1, 1]
+    sizes[dim] = cells
+    if maps.shape[dim] == 0:
+        return maps.new_zeros([*maps.shape[:dim], cells, *maps.shape[dim + 1 :]])
+    total = maps.new_zeros(())
+    for k in range(most):
+        total = total + weights[:, k].view(sizes) * maps.index_select(dim, pixels[:, k].clamp(min=0))
+    return torch.where((pixels[:, 0] >= 0).view(sizes), total, 0)
 
 
 def _fake(input, boxes, spatial_scale, output_height, output_width, sampling_ratio, aligned):

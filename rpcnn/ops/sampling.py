@@ -44,7 +44,8 @@ def sample_grid(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         weight = (coordinates - lower).to(maps.dtype)
         weight = weight[:, None] if axis == 1 else weight
         upper = (lower + 1).clamp(max=last)
-        maps = torch.lerp(maps.index_select(axis, lower), maps.index_select(axis, upper), weight)
+        below, above = maps.index_select(axis, lower), maps.index_select(axis, upper)
+        maps = below + weight * (above - below)
     return maps
 
 

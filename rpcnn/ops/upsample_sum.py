@@ -7,13 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._arguments import as_list, check, check_maps, promote
+from ._arguments import as_flag, as_list, check, check_maps, promote
 from ._examples import Example, pyramid
 from ._library import compiled, dense_layout, refuse_forward_ad, register
 
 
 def upsample_sum(features: list[Tensor], align_corners: bool = False, relu: bool = False) -> Tensor:
     """Compute ``Σ_l [relu](bilinear(features[l] → size of features[0]))`` in one pass, without up-sampled maps.
+
+    Pixels that are NaN or infinite: as in :func:`rpcnn.ops.downsample_add`.
 
     Args:
         features: L maps [N, C, H_l, W_l]; different float dtypes are promoted to the common one.
@@ -28,10 +30,11 @@ def upsample_sum(features: list[Tensor], align_corners: bool = False, relu: bool
         NotImplementedError: forward-mode differentiation.
     """
     features = check_pyramid("upsample_sum", features)
+    align_corners, relu = as_flag("upsample_sum", "align_corners", align_corners), as_flag("upsample_sum", "relu", relu)
     if not compiled(features[0]):
         return upsample_sum_reference(features, align_corners, relu)
     refuse_forward_ad("upsample_sum", *features)
-    return torch.ops.rpcnn.upsample_sum(features, bool(align_corners), bool(relu))
+    return torch.ops.rpcnn.upsample_sum(features, align_corners, relu)
 
 
 def check_pyramid(op: str, features: list[Tensor]) -> list[Tensor]:
@@ -58,10 +61,10 @@ def upsample_sum_reference(features: list[Tensor], align_corners: bool = False, 
 
 
 def resize(feature: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """Resize a map bilinearly to (height, width). Supports empty batches, unlike F.interpolate."""
+    """Resize a map bilinearly to (height, width). Supports empty batches and sizes, unlike F.interpolate."""
     if feature.shape[2:] == size:
         return feature
-    if feature.numel() == 0:
+    if feature.numel() == 0 or 0 in size:
         return feature.new_zeros(*feature.shape[:2], *size)
     return F.interpolate(feature, size, mode="bilinear", align_corners=align_corners)
 

@@ -5,7 +5,7 @@ import torch
 from helpers import emulator
 from helpers.layouts import LAYOUTS
 
-from rpcnn.ops import multilevel_roi_align_reference
+from rpcnn.ops import multilevel_roi_align_reference, roi_align_reference
 
 SCALES = [1 / 4, 1 / 8, 1 / 16]
 # inside, across the border, outside, empty, mirrored, tiny, larger than the image
@@ -103,16 +103,20 @@ def test_samples_of_any_number_and_distance(ratio, size, dtype, layout):
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_a_pixel_of_weight_0_is_not_read(layout):
-    # The samples lie on pixels 2 and 4, so that 3 and 5 have weight 0.
+@pytest.mark.parametrize("ratio", [1, 3])
+def test_a_nan_shows_where_a_sample_reads_it_and_nowhere_else(layout, ratio):
+    # With one sample a cell, cells of the first box lie on pixels 2 and 4: 3 and 5 are read with weight 0, 6 is not.
+    # Half of the samples of the second box lie outside the map.
     emulator.schedule(emulator.ORDERS[0])
-    feature = LAYOUTS[layout](torch.full((1, 4, 16, 16), torch.nan))
-    feature[:, :, 2:5:2, 2:5:2] = 1
-    out = LAYOUTS[layout](torch.full((1, 4, 2, 2), torch.nan))
-    boxes = torch.tensor([[0, 6.0, 6, 22, 22]])  # 1 .. 5 on the map, a sample in the middle of each of 2 × 2 cells
+    feature = LAYOUTS[layout](torch.randn(1, 4, 16, 16))
+    feature[0, 0, 3, 3] = feature[0, 1, 6, 6] = feature[0, 2, 0, 0] = torch.nan
+    boxes = torch.tensor([[0, 6.0, 6, 22, 22], [0, 50.0, 50, 90, 90]])
+    out = LAYOUTS[layout](torch.full((2, 4, 2, 2), torch.nan))
     shape = (1, 4, 1, [16], [16], layout == "channels_last")
-    emulator.call("roi_align", torch.float32, *shape, [feature], boxes, 1, 2, 2, 1, True, out)
-    assert torch.equal(out, torch.ones_like(out))
+    emulator.call("roi_align", torch.float32, *shape, [feature], boxes, 2, 2, 2, ratio, True, out)
+    want = roi_align_reference(feature, boxes, 2, 0.25, ratio, aligned=True)
+    assert want[0, 0, 0, 0].isnan() and want[1].isfinite().all()
+    torch.testing.assert_close(out, want, equal_nan=True)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

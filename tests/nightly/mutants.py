@@ -58,7 +58,7 @@ ALL = [
     Mutant(
         "roi_align", "tables for any number of pixels", ROI, "return axis.samples <= kCellPixels / 2", "return true"
     ),
-    Mutant("roi_align", "pixels of weight 0 listed", ROI, "if (weight == A(0)) continue;", ""),
+    Mutant("roi_align", "samples outside listed", ROI, "if (is_outside(tap)) continue;", ""),
     Mutant(
         "roi_align",
         "lists filled up with another pixel",

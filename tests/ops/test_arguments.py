@@ -73,6 +73,128 @@ def test_an_argument_of_another_type_is_named(op, name, named, wrong):
     assert f"{op}: {named} must be " in str(error.value) and ", got " in str(error.value)
 
 
+def unusual_tensors():
+    for op in CALLS:
+        for name in parameters(op):
+            value = CALLS[op][name]
+            if isinstance(value, torch.Tensor):
+                yield op, name, name, lambda wrong: wrong, value
+            elif isinstance(value, list) and isinstance(value[0], torch.Tensor):
+                yield op, name, f"{name}[1]", lambda wrong, value=value: [value[0], wrong, *value[2:]], value[1]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: torch.nested.nested_tensor([tensor.float()]),
+        lambda tensor: tensor.float().to_mkldnn(),
+        lambda tensor: tensor.to(torch.complex64),
+        lambda tensor: tensor.to(torch.float8_e4m3fn),
+    ],
+    ids=["sparse", "nested", "mkldnn", "complex", "float8"],
+)
+@pytest.mark.parametrize(("op", "name", "named", "put", "value"), list(unusual_tensors()))
+def test_a_tensor_of_another_kind_is_named(op, name, named, put, value, make):
+    with pytest.raises(ValueError) as error:
+        getattr(ops, op)(**CALLS[op] | {name: put(make(value))})
+    assert f"{op}: {named} must " in str(error.value) and ", got " in str(error.value)
+
+
+NUMBERS = [(op, name) for op in CALLS for name, p in parameters(op).items() if isinstance(CALLS[op][name], int | float)]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**30, -(10**30)])
+@pytest.mark.parametrize(("op", "name"), NUMBERS)
+def test_a_number_that_is_none_is_named(op, name, value):
+    if (name, value) in (("semantic_gate", float("inf")), ("output_size", float("nan"))):
+        return
+    if isinstance(value, int) and isinstance(CALLS[op][name], float):
+        value = 10**400
+    with pytest.raises(ValueError) as error:
+        getattr(ops, op)(**CALLS[op] | {name: value})
+    assert f"{op}: {name} must " in str(error.value) and ", got " in str(error.value)
+
+
+FLAGS = [(op, name) for op in CALLS for name, p in inspect.signature(getattr(ops, op)).parameters.items()
+         if p.annotation is bool]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [None, "no", 2, 0.5, [True], torch.ones(2, dtype=torch.bool)])
+@pytest.mark.parametrize(("op", "name"), FLAGS)
+def test_a_flag_is_true_or_false(op, name, value):
+    with pytest.raises(ValueError, match=f"{op}: {name} must be True or False, got "):
+        getattr(ops, op)(**CALLS[op] | {name: value})
+    for one in (1, np.bool_(True), torch.tensor(True)):
+        getattr(ops, op)(**CALLS[op] | {name: one})
+
+
+@pytest.mark.parametrize(
+    ("op", "change", "message"),
+    [
+        ("roi_align", {"output_size": 2**40}, "output_size must be at most 2147483647 each"),
+        ("roi_align", {"spatial_scale": -0.25}, "spatial_scale must be positive"),
+        ("roi_align", {"sampling_ratio": 10**8}, "sampling_ratio must be at most 1024"),
+        ("multilevel_roi_align", {"canonical_size": 0}, "canonical_size must be positive"),
+        ("multilevel_roi_align", {"canonical_size": -224.0}, "canonical_size must be positive"),
+        ("roi_levels", {"canonical_size": 0}, "canonical_size must be positive"),
+        ("group_norm", {"eps": -1e-5}, "eps must be at least 0"),
+        ("gse_fuse", {"eps": -1e-5}, "eps must be at least 0"),
+        ("nms_padded", {"max_keep": 2**40}, "max_keep must be at most 2147483647"),
+        ("paste_parsing", {"image_size": (2**40, 2**40)}, "image_size must be at most 2147483647 each"),
+        ("paste_parsing", {"semantic_size": (float("inf"),) * 2}, "semantic_size must be a finite number, got inf"),
+    ],
+)
+def test_a_number_out_of_range_is_named(op, change, message):
+    with pytest.raises(ValueError, match=f"{op}: {message}"):
+        getattr(ops, op)(**CALLS[op] | change)
+
+
+RAW = torch.ops.rpcnn
+RAW_SIZES = {
+    "roi_align": lambda n: RAW.roi_align(MAPS, ROIS, 1.0, n, 1, 2, True),
+    "roi_align_backward": lambda n: RAW.roi_align_backward(MAPS[:, :, :3, :3], ROIS[:1], 1.0, n, 3, 3, 2, True, False),
+    "multilevel_roi_align": lambda n: RAW.multilevel_roi_align([MAPS], ROIS, [1.0], 1, n, 2, True, 224.0, 4, 0.0),
+    "multilevel_roi_align_backward": lambda n: RAW.multilevel_roi_align_backward(
+        MAPS[:, :, :3, :3], ROIS[:1], [1.0], 1, [n], [3], 2, True, 224.0, 4, 0.0, False
+    ),
+    "nms_padded": lambda n: RAW.nms_padded(BOXES, SCORES, None, 0.5, n),
+    "downsample_add_backward": lambda n: RAW.downsample_add_backward([MAPS], n, 4),
+    "paste_parsing": lambda n: RAW.paste_parsing(
+        MAPS, BOXES[:1], torch.ones(1, dtype=torch.uint8), None, 8.0, 8.0, n, 8, 0.0, 1.0, True, True
+    ),
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize("size", [2**40, 2**62, -(2**40)])
+@pytest.mark.parametrize("op", RAW_SIZES)
+def test_a_raw_operator_names_a_size_that_is_too_large(op, size):
+    with pytest.raises(RuntimeError, match=rf"{op}: \w+ must lie in [01]..2147483647, got {size}"):
+        RAW_SIZES[op](size)
+
+
+@needs_kernels
+@pytest.mark.parametrize("size", [(float("inf"),) * 2, (float("nan"),) * 2, (float("inf"), 8.0), (7.0, 8.0)])
+def test_the_raw_paste_parsing_names_a_semantic_size_without_end(size):
+    maps, painted = (MAPS, BOXES[:1]), torch.ones(1, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="semantic_height and semantic_width must be finite and cover the image"):
+        RAW.paste_parsing(*maps, painted, MAPS[0], *size, 8, 8, 0.5, 0.5, True, True)
+
+
+@needs_kernels
+@pytest.mark.parametrize("pool_logits", [False, True])
+def test_the_raw_gradient_of_parsing_loss_reads_no_place_outside_a_cell(pool_logits):
+    logits, target = torch.randn(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.uint8)
+    *_, pooled, log_sum, largest = RAW.parsing_loss(logits, target, 2, pool_logits, 255)
+    grads = (torch.ones(()), torch.ones_like(pooled))
+    got, want = (
+        RAW.parsing_loss_backward(*grads, logits, target, log_sum, torch.full_like(largest, place), 2, pool_logits, 255)
+        for place in (255, 3)
+    )
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
 def test_a_batched_box_on_another_device_is_named():
     with pytest.raises(ValueError, match=r"roi_align: boxes\[0\] must be on cpu, got meta"):
         ops.roi_align(MAPS, [BOXES.to("meta")], 2)

@@ -97,7 +97,7 @@ def test_no_boxes():
         ([], [], "features must hold at least one level"),
         (pyramid(), SCALES[:3], r"spatial_scales must have one entry per level \(4\), got 3"),
         ([torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 2, 2)], SCALES[:2], r"features\[1\] must be \[1, 2, H, W\]"),
-        ([torch.zeros(1, 2, 4, 4)], [0.0], "spatial_scales must be positive"),
+        ([torch.zeros(1, 2, 4, 4)], [0.0], r"spatial_scales\[0\] must be positive"),
     ],
 )
 def test_bad_input_is_named(features, scales, message):

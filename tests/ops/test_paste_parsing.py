@@ -51,6 +51,16 @@ def test_invalid_or_outside_boxes_paint_nothing():
     assert_agree((got, want))
 
 
+def test_nan_is_below_every_number():
+    probabilities, boxes, painted, semantic = scene()
+    probabilities[:, 3], probabilities[0, :, 2:4, 2:4] = math.nan, math.nan
+    semantic[5, 3:6], semantic[:, 0, 0] = math.nan, math.nan
+    for options in ({}, {"semantic_weight": 0.2, "semantic_gate": 0.1}):
+        got, want = both(probabilities, boxes, (37, 53), painted, semantic if options else None, **options)
+        assert_agree((got, want))
+        assert not (got[2] == 3).any()
+
+
 def test_without_people_and_global_map_result_is_empty():
     labels, instances, people = paste_parsing(torch.zeros(0, K, 8, 8), torch.zeros(0, 4), (5, 6))
     assert not labels.any() and not instances.any() and people.shape == (0, 5, 6)
@@ -98,12 +108,13 @@ def test_layouts_do_not_matter(strided):
         ({"probabilities": torch.zeros(5, K, 8)}, r"probabilities must be \[R, K, h, w\], got \[5, 20, 8\]"),
         ({"probabilities": torch.zeros(5, 257, 2, 2)}, "at most 256 classes, got 257"),
         ({"boxes": torch.zeros(4, 4)}, r"boxes must be \[5, 4\], got \[4, 4\]"),
-        ({"boxes": torch.zeros(5, 4, dtype=torch.int64)}, "boxes must be floating point, got torch.int64"),
+        ({"boxes": torch.zeros(5, 4, dtype=torch.int64)}, "boxes must be float32, float64, .* got torch.int64"),
         ({"image_size": (0, 5)}, "image_size must be positive"),
         ({"painted": torch.ones(5)}, r"painted must be bool \[5\], got torch.float32 \[5\]"),
-        ({"semantic": torch.zeros(3, 4, 4)}, r"semantic must be floating point \[20, hs, ws\]"),
+        ({"semantic": torch.zeros(3, 4, 4)}, r"semantic must be \[20, hs, ws\]"),
         ({"semantic": torch.zeros(K, 4, 4), "semantic_size": (30, 53)}, "semantic_size must cover the image"),
-        ({"semantic_gate": math.nan}, "must be numbers"),
+        ({"semantic": torch.zeros(K, 4, 4), "semantic_size": (math.inf, math.inf)}, "semantic_size must be a finite"),
+        ({"semantic_gate": math.nan}, "semantic_gate must be a number or infinite"),
         ({"boxes": torch.zeros(5, 4, device="meta")}, "boxes must be on cpu, got meta"),
     ],
 )

@@ -161,6 +161,60 @@ def test_forward_mode_is_refused():
         torch.func.jvp(lambda x: roi_align(x, boxes, 3), (x,), (x,))
 
 
+@pytest.mark.parametrize("align", [roi_align, roi_align_reference])
+@pytest.mark.parametrize(("dtype", "exact"), [(torch.bfloat16, 257), (torch.float16, 2049)])
+def test_boxes_in_half_precision_are_of_the_image_that_they_name(align, dtype, exact):
+    maps = torch.arange(exact + 3.0).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    box = torch.tensor([[1.0, 1, 3, 3]], dtype=dtype)
+    boxes = [box if n > exact - 3 else box[:0] for n in range(len(maps))]
+    assert align(maps, boxes, 1)[:, 0, 0, 0].tolist() == list(range(exact - 2, len(maps)))
+    rows = torch.cat([torch.tensor([[exact - 1.0]], dtype=dtype), box], 1)
+    assert align(maps[:exact], rows, 1).item() == exact - 1
+    with pytest.raises(ValueError, match=f"where there are more than {exact} images, got {dtype} for {exact + 3}"):
+        align(maps, rows, 1)
+
+
+@pytest.mark.parametrize("align", [roi_align, roi_align_reference])
+@pytest.mark.parametrize("box", [[0, 0, 2.0**31, 2.0**31], [-1e20, -1e20, 1e20, 1e20], [0, 0, 3e38, 3e38]])
+@pytest.mark.parametrize("ratio", [-1, 2, 1024])
+def test_a_box_of_any_size_takes_bounded_work(align, box, ratio):
+    maps = torch.rand(1, 2, 5, 6) + 1
+    out = align(maps, torch.tensor([[0, *box]]), 7, 1.0, ratio, True)
+    torch.testing.assert_close(out, torch.zeros_like(out), rtol=0, atol=1e-6)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_box_over_many_pixels_reads_the_planes_one_by_one(dtype):
+    wide = torch.rand(1, 3, 2, 2**23 + 64).to(dtype)  # 2^24 pixels is the largest tile
+    boxes = torch.tensor([[0, 5.0, 0, 2.0**23 + 60, 2], [0, 2.0**22, 0, 2.0**22 + 9, 2]], dtype=torch.float64)
+    got = roi_align(wide, boxes, (2, 3), 1.0, 2, True)
+    torch.testing.assert_close(got, roi_align_reference(wide, boxes, (2, 3), 1.0, 2, True))
+
+
+@pytest.mark.slow
+@needs_kernels
+def test_a_row_of_more_than_2_to_the_28_pixels_is_read_to_its_end():
+    row = torch.zeros(1, 1, 1, 2**28 + 64, dtype=torch.bfloat16)  # 0.5 GB
+    row[..., -32:] = 3
+    boxes = torch.tensor([[0, 0.0, 0, 2.0**28 + 64, 1], [0, 2.0**28 + 40, 0, 2.0**28 + 60, 1]], dtype=torch.float64)
+    assert roi_align(row, boxes, (1, 2), 1.0, 1, True).flatten().tolist() == [0, 0, 3, 3]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_shows_where_it_is_read_and_nowhere_else(layout, value):
+    maps = LAYOUTS[layout](torch.randn(1, 9, 8, 8))
+    maps[0, 0, 3, 3] = maps[0, 1, 6, 6] = maps[0, 2, 0, 0] = value
+    # With one sample a cell, cells lie on pixels 2 and 4: pixel 3 is read with weight 0, as in torchvision, 6 is not.
+    boxes = torch.tensor([[0, 1.5, 1.5, 5.5, 5.5], [0, 6.0, 6, 16, 16], [0, 50, 50, 60, 60]])
+    got, want = (align(maps, boxes, 2, 1.0, 1, True) for align in (roi_align, roi_align_reference))
+    # torchvision multiplies pixel (0, 0) by 0 for a sample outside the map, on the CPU only.
+    theirs = torchvision.ops.roi_align(torch.where(maps[:, :, :1, :1].isfinite(), maps, 0), boxes, 2, 1.0, 1, True)
+    assert torch.equal(got.isfinite(), theirs.isfinite()) and torch.equal(want.isfinite(), theirs.isfinite())
+    assert not got[0, 0, 0, 0].isfinite() and got[0, 1:].isfinite().all() and got[2].isfinite().all()
+
+
 BAD_INDICES = [-1.0, 2.0, 1e6, 0.5, float("nan"), float("inf")]
 
 
@@ -187,7 +241,7 @@ def test_the_raw_operator_names_a_bad_image_index(index):
         (torch.zeros(1, 3, 8, 8), torch.zeros(1, 4), 2, r"boxes must have shape \[R, 5\].*got \[1, 4\]"),
         (torch.zeros(1, 3, 8, 8), [torch.zeros(1, 4)] * 2, 2, "got 2 for 1 images"),
         (torch.zeros(1, 3, 8, 8), [torch.zeros(1, 3)], 2, r"boxes\[0\] must have shape \[R, 4\]"),
-        (torch.zeros(1, 3, 8, 8), torch.zeros(1, 5, dtype=torch.int64), 2, "boxes must be floating point"),
+        (torch.zeros(1, 3, 8, 8), torch.zeros(1, 5, dtype=torch.int64), 2, "boxes must be float32, float64"),
         (torch.zeros(1, 3, 8, 8), torch.zeros(1, 5), 0, "output_size must be one or two positive integers, got 0"),
         (torch.zeros(1, 3, 8, 8), torch.zeros(1, 5, device="meta"), 2, "boxes must be on cpu, got meta"),
     ],
