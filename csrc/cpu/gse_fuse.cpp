@@ -300,6 +300,27 @@ struct Folded {
   }
 };
 
+// A level larger than the output has pixels that no output reads. They are no part of the up-sampled map, but a NaN
+// there would reach its statistics as 0 · NaN: such a level is copied, with zeros in their place.
+template <typename T, typename A>
+void clear_unread(std::vector<Tensor>& levels, const std::vector<LevelAxes<A>>& axes, bool channels_last) {
+  const auto unread = [](const InterpolationAxis<A>& axis, int64_t i) {
+    return axis.reader_begin[i] == axis.reader_begin[i + 1];
+  };
+  for (size_t l = 0; l < levels.size(); ++l) {
+    const int64_t N = levels[l].size(0), C = levels[l].size(1), h = levels[l].size(2), w = levels[l].size(3);
+    const int64_t planes = channels_last ? N : N * C, inner = channels_last ? C : 1;
+    if (h <= int64_t(axes[l].y.taps.size()) && w <= int64_t(axes[l].x.taps.size())) continue;
+    const Tensor whole = levels[l];
+    levels[l] = empty_cpu(sizes_of(whole), whole.scalar_type(), channels_last);
+    const T* from = whole.const_data_ptr<T>();
+    T* to = levels[l].mutable_data_ptr<T>();
+    for (int64_t i = 0; i < planes * h * w; ++i)
+      for (int64_t k = 0; k < inner; ++k)
+        to[i * inner + k] = unread(axes[l].y, i / w % h) || unread(axes[l].x, i % w) ? T(0.0f) : from[i * inner + k];
+  }
+}
+
 Shape shape_of(const Tensor& level, const Tensor& finest, int64_t G, bool channels_last) {
   return {level.size(0), level.size(1), G, level.size(2), level.size(3), finest.size(2), finest.size(3), channels_last};
 }
@@ -330,7 +351,7 @@ std::tuple<Tensor, Tensor, Tensor> gse_fuse(std::vector<Tensor> features, std::v
                                             bool align_corners) {
   check_inputs("gse_fuse", features, gn_weights, gn_biases, num_groups);
   const bool channels_last = is_channels_last(features[0]);
-  const auto levels = dense_levels(features, channels_last);
+  auto levels = dense_levels(features, channels_last);
   const auto weights = contiguous_all(gn_weights), biases = contiguous_all(gn_biases);
   const int64_t N = levels[0].size(0), C = levels[0].size(1), L = int64_t(levels.size());
   const auto wide = weights[0].scalar_type();
@@ -341,6 +362,7 @@ std::tuple<Tensor, Tensor, Tensor> gse_fuse(std::vector<Tensor> features, std::v
     using T = decltype(type);
     using A = accumulate_t<T>;
     const auto axes = level_axes<A>(levels, levels[0].size(2), levels[0].size(3), align_corners);
+    clear_unread<T, A>(levels, axes, channels_last);
     A *m = mean.mutable_data_ptr<A>(), *r = rstd.mutable_data_ptr<A>();
     for (int64_t l = 0; l < L; ++l) {
       const Shape s = shape_of(levels[l], levels[0], num_groups, channels_last);
@@ -488,7 +510,7 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>> gse_fu
                         t->is_contiguous() && t->is_cpu(),
                     "gse_fuse_backward: mean and rstd must be [N, L, groups] as gse_fuse returned them");
   const bool channels_last = is_channels_last(features[0]);
-  const auto levels = dense_levels(features, channels_last);
+  auto levels = dense_levels(features, channels_last);
   const auto weights = contiguous_all(gn_weights), biases = contiguous_all(gn_biases);
   const Tensor g = dense(grad, channels_last);
   std::vector<Tensor> grad_features, grad_weights, grad_biases;
@@ -496,6 +518,7 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>> gse_fu
     using T = decltype(type);
     using A = accumulate_t<T>;
     const auto axes = level_axes<A>(levels, levels[0].size(2), levels[0].size(3), align_corners);
+    clear_unread<T, A>(levels, axes, channels_last);
     const A *m = mean.const_data_ptr<A>(), *r = rstd.const_data_ptr<A>();
     const Folded<A> folded(m, r, weights, biases, N, C, num_groups);
     // E is kept in the accumulation type; where that is the maps' own, the gradient is made in its place.

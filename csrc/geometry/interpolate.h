@@ -34,8 +34,9 @@ RPCNN_HOST_DEVICE Tap<T> interpolation_tap(int64_t index, int64_t in, T step, bo
   if (lo > in - 1) lo = in - 1;
   T w_hi = source - T(lo);
   w_hi = w_hi < T(0) ? T(0) : (w_hi > T(1) ? T(1) : w_hi);
-  // A pixel of weight 0 is not read: a NaN there must not spread.
-  const int64_t hi = lo < in - 1 && w_hi > T(0) ? lo + 1 : lo;
+  // A neighbor of weight 0 is read as in PyTorch, where 0 · NaN is NaN: no NaN that PyTorch shows turns into a number.
+  // An axis that keeps its size (step 1) is copied.
+  const int64_t hi = lo < in - 1 && (w_hi > T(0) || step != T(1)) ? lo + 1 : lo;
   return {lo, hi, T(1) - w_hi, w_hi};
 }
 

@@ -21,6 +21,34 @@ def test_equals_reference(channels, sizes, layout):
         torch.testing.assert_close(out, want, **TOLERANCES[torch.float32])
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("size", [(4, 6), (8, 12), (3, 5), (8, 5), (1, 1)])
+def test_a_nan_shows_in_every_output_in_which_pytorch_shows_it(size, layout):
+    (feature, level) = maps(1, [(8, 12), size], images=1)
+    for pixel in range(8 * 12):
+        poisoned = feature.clone()
+        poisoned.view(-1)[pixel] = torch.nan
+        (got,), (want,) = (
+            f(LAYOUTS[layout](poisoned), [LAYOUTS[layout](level)]) for f in (downsample_add, downsample_add_reference)
+        )
+        assert torch.equal(got.isnan(), want.isnan())
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_an_infinity_in_a_map_that_keeps_its_size_stays_one(layout):
+    feature, level = (LAYOUTS[layout](m) for m in maps(3, [(4, 5), (4, 5)]))
+    feature[0, 1, 3, 4], feature[1, 0, 0, 0] = torch.inf, -torch.inf
+    (got,) = downsample_add(feature, [level])
+    torch.testing.assert_close(got, feature + level, rtol=0, atol=0)
+
+
+def test_an_empty_batch_has_a_gradient_of_zeros():
+    feature = torch.zeros(0, 3, 8, 12, requires_grad=True)
+    levels = [torch.zeros(0, 3, 4, 6, requires_grad=True), torch.zeros(0, 3, 2, 3, requires_grad=True)]
+    sum(out.sum() for out in downsample_add(feature, levels)).backward()
+    assert feature.grad.shape == feature.shape and all(level.grad.shape == level.shape for level in levels)
+
+
 def test_downsampling_averages_the_four_center_pixels():
     """Bilinear interpolation without antialiasing reads only the central 2 x 2 of 4 x 4 or 8 x 8 pixels."""
     feature = torch.randn(2, 3, 24, 40)

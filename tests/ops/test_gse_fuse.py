@@ -76,6 +76,20 @@ def test_a_nan_spoils_its_group_and_no_other(layout):
     assert out[1, 2:].isnan().all() and out[0].isfinite().all() and out[1, :2].isfinite().all()
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_pixel_that_no_output_reads_spoils_nothing(layout, value):
+    features, weights, biases = inputs(4, [(2, 3), (6, 9)])  # the second level is reduced: every third pixel is read
+    features[1][0, 0, 0, 0] = features[1][0, 2, 3, 3] = value
+    features = [LAYOUTS[layout](f).requires_grad_() for f in features]
+    out, want = (f(features, weights, biases, 2, 1e-5, False) for f in (gse_fuse, gse_fuse_reference))
+    assert want.isfinite().all()
+    torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-5)
+    grads, expected = (torch.autograd.grad(o.square().sum(), features) for o in (out, want))
+    for grad, other in zip(grads, expected, strict=True):
+        torch.testing.assert_close(grad, other, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_maps_keep_float_statistics(dtype):
     features, weights, biases = inputs(8, SIZES[0])

@@ -42,7 +42,7 @@ def test_half_gradients_accumulate_in_float(relu, dtype):
 
 @pytest.mark.parametrize("relu", [False, True])
 def test_nan_and_infinity_pass_as_in_pytorch(relu):
-    features = maps(2, [(7, 10), (4, 5)])  # no sample falls on a pixel: 0 · inf would be NaN in PyTorch only
+    features = maps(2, [(7, 10), (4, 5)])
     features[0][0, 0, 3, 3], features[1][0, 1, 2, 2] = torch.nan, torch.inf
     features = [f.requires_grad_() for f in features]
     out, want = (f(features, align_corners=False, relu=relu) for f in (upsample_sum, upsample_sum_reference))
@@ -50,6 +50,21 @@ def test_nan_and_infinity_pass_as_in_pytorch(relu):
     got, expected = (torch.autograd.grad(o, features, torch.ones_like(o)) for o in (out, want))
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("sizes", [[(8, 12), (4, 6)], [(9, 11), (5, 6)], [(3, 2), (9, 6)], [(5, 6), (5, 3), (1, 6)]])
+def test_a_nan_shows_in_every_output_in_which_pytorch_shows_it(sizes, align_corners, layout):
+    for level in range(1, len(sizes)):
+        features = maps(1, sizes, images=1)
+        pixels = features[level].shape[2] * features[level].shape[3]
+        for pixel in range(pixels):  # some are neighbors of weight 0, some are not read at all
+            poisoned = features[level].clone()
+            poisoned.view(-1)[pixel] = torch.nan
+            given = [LAYOUTS[layout](poisoned if i == level else f) for i, f in enumerate(features)]
+            got, want = (f(given, align_corners) for f in (upsample_sum, upsample_sum_reference))
+            assert torch.equal(got.isnan(), want.isnan())
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
