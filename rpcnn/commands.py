@@ -5,6 +5,7 @@ import io
 import os
 import pathlib
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
@@ -50,7 +51,7 @@ def run(main: Callable[[], object]) -> NoReturn:
 
 
 def output_folder(path: str | pathlib.Path) -> pathlib.Path:
-    """Make the folder that --output names, before any work. Raises ValueError if it cannot be made."""
+    """Make the folder that --output names, before any work. Raises ValueError if it cannot be made or written."""
     path = pathlib.Path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"--output must be a folder, {path} is a file")
@@ -58,6 +59,10 @@ def output_folder(path: str | pathlib.Path) -> pathlib.Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--output: the folder {path} cannot be made: {error.strerror}") from None
+    try:
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise ValueError(f"--output: the folder {path} cannot be written: {error.strerror}") from None
     return path
 
 

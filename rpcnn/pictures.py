@@ -1,29 +1,137 @@
-"""Pictures as anybody has them: files, PIL images, arrays."""
+"""Pictures as anybody has them: files, PIL images, arrays. The one place that opens picture files."""
 
+import contextlib
+import functools
 import pathlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Picture = str | pathlib.Path | Image.Image | np.ndarray
 
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What is opened, whatever a file's name says. All are decoded by Pillow itself: EPS would start Ghostscript."""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".avif", ".jp2")
+"""Of the files of a folder that are taken for pictures."""
+MAX_PIXELS = 100_000_000
+"""A picture of so many pixels takes some 2.5 GB; its file may be a few kilobytes."""
 
-def load_picture(image: Picture) -> np.ndarray:
-    """A path, PIL image or array as uint8 RGB [H, W, 3], upright.
+
+class PictureError(ValueError):
+    """Raised for a picture that cannot be used. The message has the reason, not the path."""
+
+
+@contextlib.contextmanager
+def opened(
+    path: str | pathlib.Path, formats: Sequence[str] = FORMATS, max_pixels: int | None = None
+) -> Iterator[Image.Image]:
+    """Open a picture file; pixels are decoded when they are first used in the block.
+
+    Args:
+        path: the file.
+        formats: names of Pillow's formats.
+        max_pixels: refuse pictures with more, before they are decoded. None leaves it to Pillow, which refuses more
+            than twice PIL.Image.MAX_IMAGE_PIXELS (179 million).
 
     Raises:
-        ValueError: not a readable image, or an array of another shape or dtype.
+        FileNotFoundError: no such file.
+        PictureError: for whatever a broken or hostile file raises in the block.
+    """
+    with _named():
+        try:
+            image = Image.open(path, formats=_decoded(tuple(formats)))
+        except UnidentifiedImageError:
+            raise PictureError(f"it is none of {', '.join(formats)}") from None
+        except Image.DecompressionBombError as error:
+            raise PictureError(f"it has too many pixels ({error})") from None
+        with image:
+            _check_pixels(image, max_pixels)
+            yield image
+
+
+@functools.cache
+def _decoded(formats: tuple[str, ...]) -> list[str]:
+    """The formats that this Pillow decodes; it may be built without some, AVIF among them."""
+    Image.init()
+    return [name for name in formats if name in Image.OPEN]
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    """Context that turns whatever Pillow raises for a broken picture into PictureError."""
+    try:
+        yield
+    except (PictureError, FileNotFoundError):
+        raise
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, RuntimeError, MemoryError, …
+        raise PictureError(f"{error}" or type(error).__name__) from error
+
+
+def _check_pixels(image: Image.Image, max_pixels: int | None) -> None:
+    if max_pixels is not None and image.width * image.height > max_pixels:
+        raise PictureError(
+            f"it has {image.width} x {image.height} pixels, more than max_pixels (--max-pixels) = {max_pixels}"
+        )
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Convert a PIL image of any mode to RGB.
+
+    Of several frames the current one is taken, the first one of a file. 16-bit gray values, also those of mode I, are
+    divided by 257. Transparent pixels lie on white. CMYK, palettes and the others are converted as Pillow does.
+
+    Raises:
+        ValueError: float pixels, which have no stated range; values of mode I outside 0..65535; a mode that Pillow does
+            not convert.
+    """
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, whose range is not known; save it with 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.int64)
+        low, high = int(values.min(initial=0)), int(values.max(initial=0))
+        if low < 0 or high > 65535:
+            raise ValueError(f"its pixels must lie in 0..65535 (16 bits), got {low}..{high}")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        paper = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(paper, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def load_picture(image: Picture, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A path, PIL image or array as uint8 RGB [H, W, 3], upright.
+
+    Args:
+        image: a file in one of FORMATS, a PIL image of any mode (see :func:`as_rgb`), or uint8 RGB [H, W, 3]. Of
+            several frames the first one is taken. EXIF orientation is applied.
+        max_pixels: files and PIL images with more pixels are refused before they are decoded.
+
+    Raises:
+        ValueError: not a readable image, too many pixels, or an array of another shape or dtype.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise ValueError(f"image: must be a uint8 RGB array [H, W, 3], got {image.dtype} {list(image.shape)}")
         return np.ascontiguousarray(image)
-    if isinstance(image, str | pathlib.Path):
-        try:
-            image = Image.open(image)
-            image.load()
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-            raise ValueError(f"image: {image} cannot be read: {error}") from None
-    if not isinstance(image, Image.Image):
-        raise ValueError(f"image: must be a path, a PIL image or an array, got {type(image).__name__}")
-    return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    try:
+        if isinstance(image, str | pathlib.Path):
+            with opened(image, max_pixels=max_pixels) as picture:
+                return _upright(picture)
+        if isinstance(image, Image.Image):
+            _check_pixels(image, max_pixels)
+            with _named():
+                return _upright(image)
+    except FileNotFoundError:
+        raise ValueError(f"image: {image} does not exist") from None
+    except PictureError as error:
+        name = f"{image}" if isinstance(image, str | pathlib.Path) else f"the PIL image {image.mode} {image.size}"
+        raise ValueError(f"image: {name} cannot be read: {error}") from None
+    raise ValueError(f"image: must be a path, a PIL image or an array, got {type(image).__name__}")
+
+
+def _upright(image: Image.Image) -> np.ndarray:
+    if 0 in image.size:
+        raise PictureError("it has no pixels")
+    return np.array(as_rgb(ImageOps.exif_transpose(image)))

@@ -1,62 +1,94 @@
 """Parse images: ``python -m rpcnn.predict SOURCE… [--weights RUN_OR_FILE] [--output FOLDER] [--augment]``.
 
-SOURCE is an image, a folder of images or a quoted pattern ("photos/*.jpg"). Writes four files per image <stem>:
+SOURCE is an image, a folder of images or a quoted pattern ("photos/**/*.jpg", whose folders below photos are kept below
+the output folder). Writes four files per image <stem>, never over a file that is no earlier result:
 <stem>_overlay.png (parts in color, people, scores), <stem>_labels.png (palette PNG; values are class ids),
 <stem>_instances.png (instance ids: 0 background, 1 the best person, …) and <stem>.json (boxes in pixels, three scores).
 """
 
 import glob
+import itertools
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import tyro
 from tqdm import tqdm
 
-from rpcnn.commands import output_folder, run, user_errors
+from rpcnn.commands import UserError, output_folder, run, user_errors
 from rpcnn.inference.pipeline import WINDOW
 from rpcnn.inference.predictor import Predictor
-from rpcnn.pictures import load_picture
+from rpcnn.inference.results import is_result, result_names
+from rpcnn.pictures import MAX_PIXELS, SUFFIXES, load_picture
 from rpcnn.runtime import distributed
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
+
+class Source(NamedTuple):
+    """A picture file, and where its results go below the output folder: the folders below its source, and its stem."""
+
+    path: pathlib.Path
+    place: pathlib.PurePath
+
+    def results(self, output: pathlib.Path) -> list[pathlib.Path]:
+        """The files that parsing it writes."""
+        return [output / self.place.parent / name for name in result_names(self.place.name)]
 
 
-def find_pictures(sources: Sequence[str]) -> list[pathlib.Path]:
+def find_pictures(sources: Sequence[str]) -> list[Source]:
     """Find the image files of all sources, in order and without duplicates.
 
+    Results of an earlier `rpcnn predict` among the files of a folder or pattern are left out.
+
     Args:
-        sources: files, folders (without their subfolders) and patterns.
+        sources: files, folders (without their subfolders) and patterns. The folders that a pattern's wildcards match
+            are kept below the output folder.
 
     Raises:
         ValueError: a source matches no image.
     """
-    found: dict[pathlib.Path, None] = {}
+    found: dict[str, Source] = {}
     for source in sources:
         path = pathlib.Path(source)
-        if path.is_dir():
-            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-        elif path.is_file():
-            matches = [path]
+        if path.is_file():
+            matches, base = [path], path.parent
+        elif path.is_dir():
+            matches, base = [p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES], path
         else:
-            matches = [pathlib.Path(match) for match in sorted(glob.glob(source, recursive=True))]
+            matches, base = [pathlib.Path(match) for match in sorted(glob.glob(source, recursive=True))], _base(path)
+            matches = [p for p in matches if p.is_file()]
+        if not path.is_file():
+            matches = [p for p in matches if not is_result(p)]
         if not matches:
             raise ValueError(f"source: {source!r} is no image, folder of images or pattern that matches any")
-        found.update(dict.fromkeys(matches))
-    return list(found)
+        for match in matches:
+            found.setdefault(os.path.abspath(match), Source(match, match.relative_to(base).with_suffix("")))
+    return list(found.values())
 
 
-def check_names(pictures: Sequence[pathlib.Path]) -> None:
-    """Raise ValueError if two pictures would write the same files."""
-    by_stem: dict[str, pathlib.Path] = {}
-    for path in pictures:
-        other = by_stem.setdefault(path.stem, path)
-        if other != path:
-            raise ValueError(
-                f"source: {other} and {path} would write the same files; parse them with two commands and two --output"
-            )
+def _base(pattern: pathlib.Path) -> pathlib.Path:
+    """The folders of a pattern before its first wildcard."""
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts[:-1])
+    return pathlib.Path(*fixed)
+
+
+def check_places(pictures: Sequence[Source], output: pathlib.Path) -> None:
+    """Raise ValueError if two pictures would write one file, or one would replace a file that is no result."""
+    writers: dict[pathlib.Path, pathlib.Path] = {}
+    for picture in pictures:
+        for path in picture.results(output):
+            other = writers.setdefault(path, picture.path)
+            if other != picture.path:
+                raise ValueError(
+                    f"source: {other} and {picture.path} would both write {path}; parse them with two commands and two "
+                    "--output"
+                )
+    foreign = [path for path in writers if os.path.lexists(path) and not (path.is_file() and is_result(path))]
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise ValueError(f"--output: {foreign[0]}{more} would be replaced and is no result of predict; choose another")
 
 
 def newest_run() -> str:
@@ -95,6 +127,8 @@ class Arguments:
     """package.module:name of a backbone that is not rpcnn's; code that weights name is imported only if you name it."""
     batch_size: int = 1
     """Largest number of images in a batch; only images of the same size after resizing are batched."""
+    max_pixels: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = MAX_PIXELS
+    """Images with more pixels are not parsed: a file of kilobytes may unpack to gigabytes."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -106,8 +140,10 @@ def main(arguments: list[str] | None = None) -> None:
         distributed.only_one("rpcnn predict")
         if not options.source:
             raise ValueError("source: name at least one image, folder or pattern")
+        if options.max_pixels < 1:
+            raise ValueError(f"--max-pixels must be at least 1, got {options.max_pixels}")
         pictures = find_pictures(options.source)
-        check_names(pictures)
+        check_places(pictures, pathlib.Path(options.output))
         weights = options.weights or newest_run()
         predictor = Predictor(
             weights,
@@ -126,20 +162,29 @@ def main(arguments: list[str] | None = None) -> None:
         step = options.batch_size * WINDOW if options.batch_size > 1 else 1
         for start in range(0, len(pictures), step):
             readable = {}
-            for path in pictures[start : start + step]:
+            for picture in pictures[start : start + step]:
                 try:
-                    readable[path] = load_picture(path)
+                    readable[picture] = load_picture(picture.path, options.max_pixels)
                 except ValueError as error:
-                    failed.append(str(error))
+                    failed.append(_printable(error))
                     bar.update()
-            for (path, pixels), result in zip(readable.items(), predictor(list(readable.values())), strict=True):
-                result.save(folder, path.stem, pixels)
+            for (picture, pixels), result in zip(readable.items(), predictor(list(readable.values())), strict=True):
+                try:
+                    result.save(folder / picture.place.parent, picture.place.name, pixels)
+                except OSError as error:
+                    raise UserError(f"--output: {_printable(error)}") from None
                 shown = int((result.scores >= threshold).sum())
-                tqdm.write(f"{path}: {shown} people with a score of at least {threshold:g}, {len(result)} found")
+                name = _printable(picture.path)
+                tqdm.write(f"{name}: {shown} people with a score of at least {threshold:g}, {len(result)} found")
                 bar.update()
     print(f"rpcnn: {len(pictures) - len(failed)} images parsed with {weights}; results in {folder}")
     if failed:
         raise SystemExit("rpcnn: not parsed:\n  " + "\n  ".join(failed))
+
+
+def _printable(value: object) -> str:
+    """The text of a value; bytes of a file name that are no UTF-8 as \\udcXX, since printing them raises."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from rpcnn.labelmaps.people import NumberedPersonMaps
 from rpcnn.labelmaps.png import read_byte_png
 from rpcnn.labels import IGNORE
+from rpcnn.pictures import PictureError, as_rgb, opened
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
@@ -46,23 +46,23 @@ def read_image(path: Path, pixels: bool = True) -> tuple[np.ndarray | None, tupl
         pixels: if False, the whole file is decoded to check it, but only its size is returned.
 
     Returns:
-        RGB uint8 [H, W, 3], or None without `pixels`; and (H, W).
+        RGB uint8 [H, W, 3], converted as by :func:`rpcnn.pictures.as_rgb`, or None without `pixels`; and (H, W).
 
     Raises:
         DataFault: the file is missing, truncated or not an image.
     """
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             size = (image.height, image.width)
             if not pixels:
                 # a JPEG at 1/8 size still reads the file to its end, in a fraction of the time
                 image.draft("RGB", (max(image.width // 8, 1), max(image.height // 8, 1)))
                 image.load()
                 return None, size
-            return np.array(image.convert("RGB")), size
+            return np.array(as_rgb(image)), size
     except FileNotFoundError:
         raise DataFault(f"{path} is missing") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except PictureError as error:
         raise DataFault(f"{path}: cannot be read as an image ({error})") from error
 
 
@@ -77,22 +77,25 @@ def read_labels(path: Path, channel: int | None = None) -> np.ndarray:
         uint8 [H, W].
 
     Raises:
-        DataFault: the file is missing or truncated, has several channels (if `channel` is None) or values above 255.
+        DataFault: the file is missing or truncated, has several channels (if `channel` is None), floats or values above
+            255.
     """
     try:
         values = read_byte_png(path)
         if values is not None:
             return values
-        with Image.open(path) as image:
+        with opened(path) as image:
             if channel is not None and image.mode not in ("L", "P", "1", "I;16", "I"):
                 image = image.convert("RGB").getchannel(channel)
             values = np.array(image)
     except FileNotFoundError:
         raise DataFault(f"{path} is missing") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (PictureError, OSError) as error:
         raise DataFault(f"{path}: cannot be read as a label map ({error})") from error
     if values.ndim != 2:
         raise DataFault(f"{path}: a label map must have one channel, got {values.shape[2]}")
+    if values.dtype.kind not in "iub":
+        raise DataFault(f"{path}: label values must be integers, got {values.dtype}")
     if values.dtype != np.uint8:
         if values.min() < 0 or values.max() > 255:
             raise DataFault(f"{path}: label values must be in 0..255, got up to {values.max()}")

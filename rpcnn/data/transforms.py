@@ -24,12 +24,13 @@ def resized_shape(height: int, width: int, short_side: int, max_size: int) -> tu
     """Compute (height, width) in pixels after scaling the short side to `short_side`.
 
     If the long side would exceed `max_size`, the short side becomes round(max_size * short / long) instead. The long
-    side is truncated to an integer (at least 1).
+    side is truncated to an integer (at least 1). Where the short side rounds to 0 the image becomes 1 × max_size.
     """
     short, long = min(height, width), max(height, width)
     if short_side * long > max_size * short:
-        short_side = max(round(max_size * short / long), 1)
-    long_side = max(int(short_side * long / short), 1)
+        short_side = round(max_size * short / long)
+    long_side = max(int(short_side * long / short), 1) if short_side else max_size
+    short_side = max(short_side, 1)
     return (short_side, long_side) if height <= width else (long_side, short_side)
 
 

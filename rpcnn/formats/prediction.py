@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from rpcnn.labelmaps.boxes import person_boxes
 from rpcnn.labelmaps.people import NumberedPersonMaps, PersonMapsLike, as_array
 from rpcnn.labelmaps.png import read_byte_png
+from rpcnn.pictures import PictureError, opened
 
 
 @dataclass
@@ -67,11 +68,11 @@ def read_png(path: Path, wide: bool = False) -> np.ndarray:
         values = read_byte_png(path)
         if values is not None:
             return values
-        with Image.open(path) as picture:
-            values = np.asarray(picture)
+        with opened(path, formats=("PNG",)) as picture:
+            values = np.array(picture)
     except FileNotFoundError:
         raise ValueError(f"{path}: not found") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except (PictureError, OSError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from None
     if values.ndim != 2:
         raise ValueError(f"{path}: must hold a value per pixel (gray or palette PNG), got {list(values.shape)}")

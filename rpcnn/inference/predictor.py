@@ -9,7 +9,7 @@ import torch
 
 from rpcnn.config import Config, changed_inference
 from rpcnn.labels import LabelSet
-from rpcnn.pictures import Picture, load_picture
+from rpcnn.pictures import MAX_PIXELS, Picture, load_picture
 from rpcnn.runtime.checkpoint import load_weights
 from rpcnn.runtime.distributed import pick_device
 
@@ -30,12 +30,13 @@ class Predictor:
         progress: show a progress bar of the passes of test-time augmentation.
         backbone: "package.module:name" of the backbone, if the weights name one that is not rpcnn's. Code that weights
             name is imported only if the caller names it, too.
+        max_pixels: images with more pixels raise ValueError before they are decoded.
         changes: fields of the configuration's group inference by name, such as min_parsing_score=0.5, semantic_mode=
             "parsing", test_short_side=600 or augment=True; they replace the values stored with the weights.
 
     Raises:
-        ValueError: the weights do not exist or are not from rpcnn; the device does not exist; batch_size is not
-            positive; a change names no such field or has a value out of range.
+        ValueError: the weights do not exist or are not from rpcnn; the device does not exist; batch_size or
+            max_pixels is not positive; a change names no such field or has a value out of range.
     """
 
     def __init__(
@@ -46,16 +47,18 @@ class Predictor:
         batch_size: int = 1,
         progress: bool = False,
         backbone: str = "",
+        max_pixels: int = MAX_PIXELS,
         **changes: Any,
     ):
-        if batch_size < 1:
-            raise ValueError(f"Predictor: batch_size must be at least 1, got {batch_size}")
-        self.batch_size = batch_size
+        for name, value in (("batch_size", batch_size), ("max_pixels", max_pixels)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"Predictor: {name} must be at least 1, got {value!r}")
+        self.batch_size, self.max_pixels = batch_size, max_pixels
         loaded = load_weights(weights)
         config = changed_inference(loaded.config, changes, source="Predictor")
         if backbone:
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone=backbone))
-        self.pipeline = load_pipeline(loaded, config, device=pick_device(device), progress=progress)
+        self.pipeline = load_pipeline(loaded, config, device=_device(device), progress=progress)
 
     @property
     def config(self) -> Config:
@@ -92,5 +95,12 @@ class Predictor:
 
         Images are read lazily: one at a time with batch_size 1, else 4 * batch_size at a time. Raises as `__call__`.
         """
-        pixels = (torch.from_numpy(load_picture(image)).permute(2, 0, 1) for image in images)
+        pixels = (torch.from_numpy(load_picture(image, self.max_pixels)).permute(2, 0, 1) for image in images)
         return self.pipeline.stream(pixels, self.batch_size)
+
+
+def _device(name: str) -> torch.device:
+    device = pick_device(name)
+    if device.type not in ("cpu", "cuda") or (device.index or 0) >= max(torch.cuda.device_count(), 1):
+        raise ValueError(f"device: must be auto, cpu, cuda or cuda:N of a CUDA device that is there, got {name!r}")
+    return device

@@ -17,6 +17,26 @@ from rpcnn.labels import LabelSet
 from rpcnn.pictures import Picture
 from rpcnn.visualize import flat_palette, overlay
 
+_KINDS = ("_overlay.png", "_labels.png", "_instances.png", ".json")
+
+
+def result_names(stem: str) -> list[str]:
+    """The names of the files that :meth:`ParsingResult.save` writes, the JSON last."""
+    return [f"{stem}{kind}" for kind in _KINDS]
+
+
+def is_result(path: pathlib.Path) -> bool:
+    """Whether a file is one of the four that :meth:`ParsingResult.save` wrote, by its name and its JSON's content."""
+    kind = next((kind for kind in _KINDS if path.name.endswith(kind)), "")
+    if not kind:
+        return False
+    try:
+        record = json.loads(path.with_name(path.name.removesuffix(kind) + ".json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and {"height", "width", "label_set", "labels", "people"} <= record.keys()
+
+
 _OF_PEOPLE = ("boxes", "box_scores", "iou_scores", "scores", "person_maps")
 
 
@@ -144,14 +164,14 @@ class ParsingResult:
         if not stem or stem != pathlib.PurePath(stem).name:
             raise ValueError(f"ParsingResult.save: stem must be a plain file name, got {stem!r}")
         folder = pathlib.Path(folder)
-        contents = {
-            f"{stem}_overlay.png": _png(self.plot(image)),
-            f"{stem}_labels.png": _png(self.label_image()),
-            f"{stem}_instances.png": _png(self.instance_image()),
-            f"{stem}.json": json.dumps(self.record(), indent=1).encode(),
-        }
+        contents = (
+            _png(self.plot(image)),
+            _png(self.label_image()),
+            _png(self.instance_image()),
+            json.dumps(self.record(), indent=1).encode(),
+        )
         folder.mkdir(parents=True, exist_ok=True)
-        return [_write(folder / name, data) for name, data in contents.items()]
+        return [_write(folder / name, data) for name, data in zip(result_names(stem), contents, strict=True)]
 
     def label_image(self) -> Image.Image:
         """label_map as a palette image (mode P) with the colors of the label set; pixel values are class ids."""

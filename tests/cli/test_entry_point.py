@@ -8,7 +8,6 @@ import pytest
 
 from rpcnn.__main__ import COMMANDS, main
 from rpcnn.commands import UserError, output_folder, user_errors, words_and_options
-from rpcnn.predict import check_names
 
 
 def test_it_lists_its_commands_without_torch():
@@ -65,13 +64,6 @@ def test_an_output_that_cannot_be_a_folder_is_named(name, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=f"--output.*{tmp_path / name}"):
         output_folder(tmp_path / name)
-
-
-def test_pictures_of_one_name_are_an_error_before_any_work(tmp_path):
-    paths = [tmp_path / folder / "x.jpg" for folder in "ab"]
-    check_names(paths[:1])
-    with pytest.raises(ValueError, match=f"source: {paths[0]} and {paths[1]} would write the same files"):
-        check_names(paths)
 
 
 def test_a_reader_that_closes_the_pipe_is_no_traceback():

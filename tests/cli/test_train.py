@@ -219,8 +219,8 @@ def test_gray_transparent_palette_and_turned_pictures(tmp_path):
 def test_sources(tmp_path):
     for name in ("b.png", "a.JPG", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    assert [p.name for p in find_pictures([str(tmp_path)])] == ["a.JPG", "b.png"]
-    assert [p.name for p in find_pictures([str(tmp_path / "*.png"), str(tmp_path)])] == ["b.png", "a.JPG"]
+    assert [p.path.name for p in find_pictures([str(tmp_path)])] == ["a.JPG", "b.png"]
+    assert [p.path.name for p in find_pictures([str(tmp_path / "*.png"), str(tmp_path)])] == ["b.png", "a.JPG"]
     with pytest.raises(ValueError, match="no image, folder of images or pattern"):
         find_pictures([str(tmp_path / "none*")])
 

@@ -32,6 +32,7 @@ def scene():
         ((300, 1000), 864, 1400, (420, 1400)),
         ((480, 480), 512, 1400, (512, 512)),
         ((2, 4000), 800, 1333, (1, 2000)),  # never empty
+        ((1, 20_000), 800, 1333, (1, 1333)),  # the short side would be 0.07
     ],
 )
 def test_resized_shape_obeys_short_side_and_long_side_limit(shape, short, limit, expected):
