@@ -20,6 +20,7 @@ from rpcnn.variant import PAPER, VARIANTS, Variant
 from .fields import Config, InferenceConfig
 from .imports import UNTRUSTED
 from .old import renamed
+from .ranges import RANGES, out_of_range
 from .words import toml_value
 
 PACKAGE = pathlib.Path(__file__).parent.parent
@@ -74,27 +75,34 @@ def load_config(path: str | pathlib.Path | None = None, overrides: Sequence[str]
     path = find_preset(path or "painted")
     values = _read_toml(path)
     if "base" in values:
+        if not isinstance(values["base"], str):
+            raise ValueError(f"{path}: base must be the name of a preset, got {values['base']!r}")
         base = _read_toml(find_preset(values.pop("base")))
         if "base" in base:
             raise ValueError(f"{path}: base must be a preset without a base of its own")
         for group, entries in values.items():
             below = base.get(group, {})
             below = below if isinstance(below, dict) else {"base": below}  # variant = "released"
-            if group == "data" and "dataset" in entries and entries["dataset"] != below.get("dataset"):
+            if (
+                group == "data"
+                and isinstance(entries, dict)
+                and "dataset" in entries
+                and entries["dataset"] != below.get("dataset")
+            ):
                 below = {key: value for key, value in below.items() if key != "options"}  # options belong to a data set
             base[group] = {**below, **entries} if isinstance(entries, dict) else entries
         values = base
     config = from_dict(values, source=str(path))
     if overrides:
         return change(config, overrides, prog="rpcnn train")
-    validate(config)
+    validate(config, str(path))
     return config
 
 
 def _read_toml(path: pathlib.Path) -> dict:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, and numbers of thousands of digits, are ValueError
         raise ValueError(f"config: {path} is not TOML: {error}") from None
 
 
@@ -106,24 +114,39 @@ def from_dict(values: dict, source: str = "config") -> Config:
     Raises:
         ValueError: as :func:`load_config`; `source` begins the message.
     """
+    _check_tables(values, source)
     values = renamed(values, source)
     config = Config()
     check_keys(values, [f.name for f in dataclasses.fields(config)], source)
     config.variant = _variant(values.pop("variant", "paper"), source)
     for group, entries in values.items():
         section = getattr(config, group)
-        if not isinstance(entries, dict):
-            raise ValueError(f"{source}: [{group}] must be a table, got {entries!r}")
         for key, value in _typed_fields(type(section), entries, f"{source} [{group}]", f"{source}: {group}").items():
             setattr(section, key, value)
     return config
+
+
+def _check_tables(values: Any, source: str) -> None:
+    """Raise ValueError unless the values are nested as groups of fields."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{source}: must hold tables, got {values!r}")
+    for group, entries in values.items():
+        if not isinstance(entries, dict) and group != "variant":
+            raise ValueError(f"{source}: [{group}] must be a table, got {entries!r}")
+    for group, key in (("data", "options"), ("model", "parts")):
+        table = values.get(group, {}).get(key, {})
+        if not isinstance(table, dict):
+            raise ValueError(f"{source}: {group}.{key} must be a table, got {table!r}")
+    for part, arguments in values.get("model", {}).get("parts", {}).items():
+        if not isinstance(arguments, dict):
+            raise ValueError(f"{source}: model.parts.{part} must be a table, got {arguments!r}")
 
 
 def _variant(value: str | dict, source: str) -> Variant:
     """The variant of a name, or of a table with fields that differ from its `base` (default: the paper)."""
     changes = dict(value) if isinstance(value, dict) else {"base": value}
     base = changes.pop("base", "paper")
-    if base not in VARIANTS:
+    if not isinstance(base, str) or base not in VARIANTS:
         raise ValueError(f"{source}: variant must be one of {', '.join(VARIANTS)}, or a table, got {base!r}")
     fields = _typed_fields(Variant, changes, f"{source} [variant]", f"{source}: variant")
     return dataclasses.replace(VARIANTS[base], **fields)
@@ -175,48 +198,30 @@ def typed(value: Any, hint: Any, name: str) -> Any:
     raise ValueError(f"{name}: must be {wanted}, got {value!r}")
 
 
-def validate(config: Config) -> None:
-    """Raise ValueError if a value is out of range or two fields contradict each other."""
-    data, model, train, inference = config.data, config.model, config.train, config.inference
-    in_unit = {
-        "data.flip_probability": data.flip_probability,
-        "inference.min_box_score": inference.min_box_score,
-        "inference.nms_threshold": inference.nms_threshold,
-        "inference.min_parsing_score": inference.min_parsing_score,
-        "inference.semantic_gate": inference.semantic_gate,
-        "inference.voting_iou": inference.voting_iou,
-    }
+def validate(config: Config, source: str = "config") -> None:
+    """Raise ValueError, which begins with `source`, if a value is out of range or two fields contradict each other."""
+    data, model, train, run = config.data, config.model, config.train, config.run
+    for name in RANGES:
+        group, field = name.split(".")
+        if problem := out_of_range(name, getattr(getattr(config, group), field)):
+            raise ValueError(f"{source}: {problem}")
     rules = [
-        (0 < data.short_side[0] <= data.short_side[1], "data.short_side must be a range of positive pixels, low high"),
-        (all(side > 0 for side in config.variant.short_sides), "variant.short_sides must be positive"),
-        *((0 <= value <= 1, f"{name} must lie in 0..1") for name, value in in_unit.items()),
-        (data.workers >= 0, "data.workers must be 0 or more"),
-        (config.run.pictures >= 0, "run.pictures must be 0 or more"),
-        (config.run.log_every > 0 and config.run.save_every > 0, "run.log_every and run.save_every must be at least 1"),
+        (data.short_side[0] <= data.short_side[1], "data.short_side must be a range, low high"),
+        (bool(model.anchor_sizes), "model.anchor_sizes must hold at least one size"),
         *(
-            (getattr(model, name) % max(model.num_groups, 1) == 0, f"model.{name} must be a multiple of num_groups")
+            (getattr(model, name) % model.num_groups == 0, f"model.{name} must be a multiple of num_groups")
             for name in ("fpn_channels", "parsing_channels")
         ),
-        (model.num_groups > 0, "model.num_groups must be at least 1"),
-        (train.iterations > 0, "train.iterations must be at least 1"),
-        (train.batch_size > 0 and train.accumulate > 0, "train.batch_size and train.accumulate must be at least 1"),
-        (train.learning_rate > 0, "train.learning_rate must be positive"),
-        (0 <= train.ema_decay < 1, "train.ema_decay must be at least 0 and less than 1"),
-        (train.max_skips >= 0, "train.max_skips must be 0 or more"),
-        (config.run.evaluate_every >= 0, "run.evaluate_every must be 0 or more"),
-        (config.run.patience >= 0, "run.patience must be 0 or more"),
+        (train.ema_decay < 1, "train.ema_decay must be less than 1"),
         (
-            not config.run.patience or config.run.evaluate_every,
+            not run.patience or run.evaluate_every,
             "run.patience counts the evaluations of run.evaluate_every, which is 0",
         ),
         (list(train.steps) == sorted(train.steps), "train.steps must ascend"),
-        (inference.test_short_side > 0, "inference.test_short_side must be at least 1"),
-        (inference.test_long_side_max > 0, "inference.test_long_side_max must be at least 1"),
-        (all(scale > 0 for scale in inference.augment_scales), "inference.augment_scales must be positive"),
     ]
     for holds, message in rules:
         if not holds:
-            raise ValueError(f"config: {message}")
+            raise ValueError(f"{source}: {message}")
 
 
 def changed_inference(config: Config, changes: dict, source: str) -> Config:

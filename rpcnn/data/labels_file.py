@@ -38,7 +38,7 @@ def read_labels_file(path: Path) -> tuple[LabelSet, int]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: does not exist; it must list the names of the classes") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, and numbers of thousands of digits, are ValueError
         raise ValueError(f"{path}: is not TOML: {error}") from None
     require = functools.partial(_require, path)
     for key in values:

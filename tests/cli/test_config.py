@@ -1,10 +1,14 @@
 import dataclasses
 import inspect
+import math
 import tomllib
+import typing
 
 import pytest
 
 from rpcnn.config import Config, from_dict, load_config, preset_names, to_dict, to_toml
+from rpcnn.config.load import validate
+from rpcnn.config.ranges import RANGES
 from rpcnn.variant import PAPER, RELEASED, Variant
 
 
@@ -88,15 +92,39 @@ def test_fields_of_version_0_1_are_translated():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--data.workers", "-1"], "data.workers must be 0 or more"),
-        (["--run.pictures", "-1"], "run.pictures must be 0 or more"),
-        (["--run.save-every", "0"], "run.log_every and run.save_every must be at least 1"),
+        (["--data.workers", "-1"], "data.workers must lie in 0..1024, got -1"),
+        (["--run.pictures", "-1"], "run.pictures must lie in 0..2147483647, got -1"),
+        (["--run.save-every", "0"], "run.save_every must lie in 1..2147483647, got 0"),
         (["--model.fpn-channels", "50"], "model.fpn_channels must be a multiple of num_groups"),
     ],
 )
 def test_numbers_out_of_range_are_named(words, message):
     with pytest.raises(ValueError, match=message):
         load_config("painted", words)
+
+
+def numeric_fields():
+    for group in dataclasses.fields(Config()):
+        for name, hint in typing.get_type_hints(type(getattr(Config(), group.name))).items():
+            if {int, float} & {hint, *typing.get_args(hint)}:
+                yield f"{group.name}.{name}"
+
+
+def test_every_number_has_a_range():
+    assert set(numeric_fields()) == set(RANGES)
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_nonsense_is_refused_in_every_number(name):
+    group, field = name.split(".")
+    low, high = RANGES[name]
+    for value in (math.nan, math.inf, -math.inf, low - 1, high * 2 + 1, -(10**40), 10**40):
+        config = Config()
+        section, given = getattr(config, group), getattr(getattr(config, group), field)
+        value = (value, value) if isinstance(given, tuple) else value
+        setattr(config, group, dataclasses.replace(section, **{field: value}))
+        with pytest.raises(ValueError, match=f"^mine: {name} must lie in .*, got "):
+            validate(config, "mine")
 
 
 def test_every_field_is_documented():
@@ -152,13 +180,37 @@ def test_the_command_line_wins_over_the_file():
         ("[train", "is not TOML"),
         ("[data]\nshort_side = [900, 864]", "data.short_side must be a range"),
         ("[data]\nshort_side = [900]", "data.short_side: must hold 2 values"),
-        ("[train]\nsteps = [20, 10]", "train.steps must ascend"),
+        ("[train]\nsteps = [20, 10]", r"bad.toml: train.steps must ascend"),
+        ("base = 3", r"bad.toml: base must be the name of a preset, got 3"),
+        ("base = 'painted'\ndata = 3", r"bad.toml: \[data\] must be a table, got 3"),
+        ("inference = 3\n[model]\nscore_threshold = 0.5", r"bad.toml: \[inference\] must be a table"),
+        ("[model]\nparts = 3", r"bad.toml: model.parts must be a table, got 3"),
+        ("[model.parts]\nrpn = 3", r"bad.toml: model.parts.rpn must be a table, got 3"),
+        ("[data]\noptions = [3]", r"bad.toml: data.options must be a table"),
+        ("variant = ['paper']", r"bad.toml: variant must be one of"),
+        ("[variant]\nbase = {}", r"bad.toml: variant must be one of"),
+        ("x = " + "[" * 100_000, "bad.toml is not TOML"),
+        ("[train]\niterations = " + "9" * 5000, "bad.toml is not TOML"),
+        ("[train]\niterations = 99999999999999999999", "bad.toml: train.iterations must lie in"),
+        ("[train]\nlearning_rate = nan", "bad.toml: train.learning_rate must lie in .*got nan"),
     ],
 )
 def test_a_bad_file_is_explained(tmp_path, text, message):
     (tmp_path / "bad.toml").write_text(text)
     with pytest.raises(ValueError, match=message):
         load_config(tmp_path / "bad.toml")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "bad.toml").write_bytes(b"\xff\xfe[train]")
+    with pytest.raises(ValueError, match=r"bad.toml is not TOML"):
+        load_config(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("values", [[], None, 3, "paper", {"data": None}, {"train": [1]}])
+def test_values_that_are_no_tables_are_named(values):
+    with pytest.raises(ValueError, match=r"^here: .*must (hold|be a) table"):
+        from_dict(values, "here")
 
 
 def test_an_unknown_preset_names_the_nearest():

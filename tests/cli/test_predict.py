@@ -90,6 +90,8 @@ def test_max_pixels_bounds_a_picture(here):
     [
         (["--min-parsing-score", "nan"], "min_parsing_score must lie in 0..1"),
         (["--min-parsing-score", "-3"], "min_parsing_score must lie in 0..1"),
+        (["--test-short-side", "0"], "test_short_side must lie in 1..32768"),
+        (["--test-short-side", str(10**9)], "test_short_side must lie in 1..32768"),
         (["--device", "banana"], "device: must be auto, cpu, cuda or cuda:N"),
         (["--device", "meta"], "device: must be auto, cpu, cuda or cuda:N"),
         (["--device", "cpu:7"], "device: must be auto, cpu, cuda or cuda:N"),
