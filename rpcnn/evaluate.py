@@ -12,10 +12,9 @@ To evaluate prediction files of any model: ``python -m rpcnn.evaluate --predicti
 from rpcnn.commands import UserError, output_folder, run, user_errors, wants_help, words_and_options
 from rpcnn.config import Config, change
 from rpcnn.evaluation.trained_model import evaluate
-from rpcnn.inference.load import folder_of, load_pipeline
+from rpcnn.inference.load import folder_of, load_pipeline, load_weights
 from rpcnn.metrics import format_table
 from rpcnn.runtime import distributed
-from rpcnn.runtime.checkpoint import load_weights
 from rpcnn.runtime.process import set_up_torch
 
 PROG = "rpcnn evaluate RUN_OR_WEIGHTS"

@@ -74,10 +74,21 @@ class LabelSet:
 
     @classmethod
     def from_dict(cls, values: dict) -> "LabelSet":
-        """Make a label set from the result of `to_dict`. Raises ValueError as the constructor."""
+        """Make a label set from the result of `to_dict`. Raises ValueError as the constructor, and for other types."""
+        name, names = values.get("name"), values.get("names")
+        if not isinstance(name, str) or not _is_list(names, str):
+            raise ValueError(
+                f"LabelSet {name!r}: name and names must be a text and a list of texts, got names {names!r}"
+            )
+        for key, length in (("pairs", 2), ("palette", 3)):
+            rows = values.get(key, [])
+            if not _is_list(rows, list) or not all(len(row) == length and _is_list(row, int) for row in rows):
+                raise ValueError(f"LabelSet {name}: {key} must be lists of {length} integers, got {rows!r}")
+            if not all(0 <= value <= 255 for row in rows for value in row):
+                raise ValueError(f"LabelSet {name}: {key} must hold values in 0..255, got {rows!r}")
         pairs = tuple(tuple(pair) for pair in values.get("pairs", ()))
         palette = tuple(tuple(color) for color in values.get("palette", ()))
-        return cls(values["name"], tuple(values["names"]), pairs, palette)
+        return cls(name, tuple(names), pairs, palette)
 
     def unpaired_sides(self) -> list[tuple[str, str]]:
         """(left, right) names that differ in these two words only, in any case, and are in no pair."""
@@ -92,6 +103,10 @@ class LabelSet:
         for left, right in self.pairs:
             table[left], table[right] = right, left
         return table
+
+
+def _is_list(values: object, kind: type) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
 # fmt: off

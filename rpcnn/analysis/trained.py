@@ -11,11 +11,10 @@ from rpcnn.config import Config, change
 from rpcnn.data.loader import make_eval_loader
 from rpcnn.data.open import open_dataset
 from rpcnn.data.sample import Sample
-from rpcnn.inference.load import folder_of, load_pipeline
+from rpcnn.inference.load import folder_of, load_pipeline, load_weights
 from rpcnn.inference.pipeline import Pipeline
 from rpcnn.model import RPRCNN
 from rpcnn.runtime import distributed
-from rpcnn.runtime.checkpoint import load_weights
 from rpcnn.runtime.process import set_up_torch
 
 

@@ -83,12 +83,8 @@ def load_config(path: str | pathlib.Path | None = None, overrides: Sequence[str]
         for group, entries in values.items():
             below = base.get(group, {})
             below = below if isinstance(below, dict) else {"base": below}  # variant = "released"
-            if (
-                group == "data"
-                and isinstance(entries, dict)
-                and "dataset" in entries
-                and entries["dataset"] != below.get("dataset")
-            ):
+            dataset = entries.get("dataset") if group == "data" and isinstance(entries, dict) else None
+            if dataset and dataset != below.get("dataset"):
                 below = {key: value for key, value in below.items() if key != "options"}  # options belong to a data set
             base[group] = {**below, **entries} if isinstance(entries, dict) else entries
         values = base

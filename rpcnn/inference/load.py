@@ -7,9 +7,25 @@ import torch
 from rpcnn.config import Config
 from rpcnn.model import RPRCNN
 from rpcnn.model.build import build_model
+from rpcnn.runtime import checkpoint
 from rpcnn.runtime.checkpoint import Weights
 
 from .pipeline import Pipeline
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def load_weights(path: str | pathlib.Path) -> Weights:
+    """Read a model.safetensors of any origin, see :func:`rpcnn.runtime.checkpoint.load_weights`.
+
+    Raises:
+        ValueError: also for metadata that hold something else than rpcnn writes.
+    """
+    try:
+        return checkpoint.load_weights(path)
+    except (AttributeError, KeyError, NotImplementedError, RecursionError, RuntimeError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"[:300]
+        raise ValueError(f"weights: {path} is not what rpcnn writes: {reason}") from None
 
 
 def place(model: RPRCNN, device: torch.device) -> RPRCNN:
@@ -29,6 +45,10 @@ def load_pipeline(weights: Weights, config: Config, device: torch.device, progre
         ValueError: the weights do not fit the network of the configuration.
     """
     model = build_model(config, weights.label_set.num_classes)
+    for key, wanted in model.state_dict().items():
+        given = weights.state.get(key)
+        if given is not None and wanted.is_floating_point() and given.dtype not in FLOATS:
+            raise ValueError(f"weights: they do not fit the configuration: {key} must hold floats, got {given.dtype}")
     try:
         model.load_state_dict(weights.state)
     except RuntimeError as error:

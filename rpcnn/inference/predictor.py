@@ -10,10 +10,9 @@ import torch
 from rpcnn.config import Config, changed_inference
 from rpcnn.labels import LabelSet
 from rpcnn.pictures import MAX_PIXELS, Picture, load_picture
-from rpcnn.runtime.checkpoint import load_weights
 from rpcnn.runtime.distributed import pick_device
 
-from .load import load_pipeline
+from .load import load_pipeline, load_weights
 from .results import ParsingResult
 
 

@@ -2,8 +2,10 @@
 
 import os
 import pickle
+import subprocess
 import sys
 import types
+import zipfile
 from collections import OrderedDict
 
 import pytest
@@ -141,6 +143,91 @@ def test_handwritten_programs_run_nothing_either(program, tmp_path, monkeypatch)
     assert [p.name for p in tmp_path.iterdir()] == ["w.pth"]
     save({"w": torch.ones(1)}, path, zipped=False)
     assert torch.equal(read_state_dict(path)["w"], torch.ones(1))  # the reader itself is unchanged
+
+
+HEAD = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({"little_endian": True}, 2)
+# ((…), (…)) forty times: its hash takes 2^40 steps, and so does its text.
+NESTED = b")" + b"2\x86" * 40
+STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+HOSTILE = {
+    "a memo of 2^27": b"N" + b"r" + (2**27).to_bytes(4, "little") + b".",
+    "a memo of 2^31": b"N" + b"r" + (2**31 - 1).to_bytes(4, "little") + b".",
+    "a byte array of 2^34": b"\x96" + (2**34).to_bytes(8, "little") + b".",
+    "bytes of 2^34": b"\x8e" + (2**34).to_bytes(8, "little") + b".",
+    "text of 2^34": b"\x8d" + (2**34).to_bytes(8, "little") + b".",
+    "a frame of 2^34": b"\x80\x04\x95" + (2**34).to_bytes(8, "little") + b"N.",
+    "a nested key": b"}" + NESTED + b"Ns.",
+    "nested keys": b"}(" + NESTED + b"N" + NESTED + b"Nu.",
+    "a nested key of a dict": b"(" + NESTED + b"Nd.",
+    "a nested item of a set": b"\x8f(" + NESTED + b"\x90.",
+    "a nested item of a frozenset": b"(" + NESTED + b"\x91.",
+    "a nested key of an ordered dict": b"ccollections\nOrderedDict\n](" + NESTED + b"N\x86e\x85R.",
+    "a nested storage": b"(" + NESTED + b"NNNNtQ.",
+    "a nested key of a storage": STORAGE + NESTED + b"X\x01\x00\x00\x000K\x01NtQ.",
+    "nothing": b"}.",
+    "a storage of 2^31": (
+        b"}X\x01\x00\x00\x00w" + b"ctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE
+        + b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuJ\xff\xff\xff\x7fNtQK\x00K\x01\x85K\x01\x85\x89}tRs."
+        + b"]X\x01\x00\x00\x000a." + (2**31 - 1).to_bytes(8, "little")
+    ),
+    "a million lists": b"]" * 5_000_000 + b".",
+}  # fmt: skip
+
+
+READ_ALL = """
+import resource, signal, sys, time
+from rpcnn.runtime.unpickle import read_state_dict
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+for path in sys.argv[1:]:
+    before, start = peak(), time.monotonic()
+    signal.alarm(60)
+    try:
+        words = str(len(read_state_dict(path)))
+    except ValueError as error:
+        words = str(error)
+    print(path, time.monotonic() - start, peak() - before, words, sep="\\t", flush=True)
+"""
+
+
+def test_a_few_bytes_take_neither_gigabytes_nor_years(tmp_path):
+    for name, program in HOSTILE.items():
+        (tmp_path / f"{name}.pth").write_bytes(HEAD + program)
+    paths = [str(tmp_path / f"{name}.pth") for name in HOSTILE]
+    done = subprocess.run([sys.executable, "-c", READ_ALL, *paths], capture_output=True, text=True)
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [path for path, *_ in lines] == paths, done.stderr[-2000:]
+    for path, seconds, megabytes, words in lines:
+        assert words.startswith(f"weights: {path} cannot be read: ") and len(words) < 600
+        assert float(seconds) < 30 and float(megabytes) < 700, path
+
+
+def test_a_compressed_archive_is_refused(tmp_path):
+    plain = save({"w": torch.zeros(1000)}, tmp_path / "w.pth", zipped=True)
+    with zipfile.ZipFile(plain) as archive, zipfile.ZipFile(tmp_path / "c.pth", "w", zipfile.ZIP_DEFLATED) as other:
+        for record in archive.infolist():
+            other.writestr(record.filename, archive.read(record))
+    with pytest.raises(ValueError, match="a compressed zip archive"):
+        read_state_dict(tmp_path / "c.pth")
+
+
+def test_dtypes_that_no_network_has_are_refused(tmp_path):
+    for dtype in (torch.complex64, torch.float8_e4m3fn):
+        save_file({"w": torch.zeros(3).to(dtype)}, tmp_path / "w.safetensors")
+        with pytest.raises(ValueError, match=f"w must hold floats, integers or bools, got {dtype}"):
+            read_state_dict(tmp_path / "w.safetensors")
+
+
+@FORMATS
+@pytest.mark.parametrize("content", [{}, {"model": {}}, {"model": {}, "state_dict": {}}])
+def test_a_file_without_tensors_is_refused(content, zipped, tmp_path):
+    with pytest.raises(ValueError, match="it holds no tensors"):
+        read_state_dict(save(content, tmp_path / "w.pth", zipped))
+
+
+def test_keys_of_every_kind_are_read_past(tmp_path):
+    other = {(1, (2, 3)): 1, frozenset([(1, 2)]): {(4,)}, 5: OrderedDict([((1, 2), 3)]), None: 1.5}
+    path = save({"model": {"w": torch.ones(2)}, "scheduler": other}, tmp_path / "w.pth", zipped=True)
+    assert list(read_state_dict(path)) == ["w"]
 
 
 @FORMATS
