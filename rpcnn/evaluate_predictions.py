@@ -42,7 +42,7 @@ class Arguments:
     """Folder for results.json; empty: metrics are only printed."""
     missing: Literal["error", "empty", "skip"] = "error"
     """Images of the split without a prediction: error stops and names them; empty counts their people as missed; skip
-    leaves them out."""
+    leaves them out. Images whose own files are damaged: error stops and names them, the others leave them out."""
     count_background: bool = True
     """Include the background in the mean IoU of AP^p and PCP (released code)."""
     free_only: bool = False
@@ -79,12 +79,13 @@ def main(arguments: list[str] | None = None) -> dict:
         results = evaluate_predictions(
             format, folder, dataset=dataset, evaluator=evaluator, missing=options.missing, workers=options.workers
         )
+        if output:
+            text = json.dumps(results | {"format": name}, indent=2) + "\n"
+            (output / "results.json").write_text(text, encoding="utf-8")
     print(format_table(results, dataset.labels))
     if not format.overlapping:
         print(f"rpcnn: format {name!r} gives a pixel to one person: AP^p, PCP and AP^r differ from overlapping maps'")
     if output:
-        text = json.dumps(results | {"format": name}, indent=2) + "\n"
-        (output / "results.json").write_text(text, encoding="utf-8")
         print(f"rpcnn: metrics are in {output / 'results.json'}")
     return results
 

@@ -88,7 +88,7 @@ class LabelSet:
                 raise ValueError(f"LabelSet {name}: {key} must hold values in 0..255, got {rows!r}")
         pairs = tuple(tuple(pair) for pair in values.get("pairs", ()))
         palette = tuple(tuple(color) for color in values.get("palette", ()))
-        return cls(name, tuple(names), pairs, palette)
+        return cls(name, tuple(names or ()), pairs, palette)
 
     def unpaired_sides(self) -> list[tuple[str, str]]:
         """(left, right) names that differ in these two words only, in any case, and are in no pair."""

@@ -35,7 +35,7 @@ class CocoFile:
         self.path, self.num_classes, self.ignore = path, labels.num_classes, ignore
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataFault(f"{path}: is not JSON: {error}") from None
         _require_none(path, _faults_of_form(record))
         _require_none(path, self._faults_of_values(record, labels))
@@ -48,6 +48,9 @@ class CocoFile:
 
     def _faults_of_values(self, record: dict, labels: LabelSet) -> Iterator[str]:
         for category in record.get("categories") or ():
+            if not isinstance(category, dict):
+                yield f"a category must be an object, got {type(category).__name__}"
+                continue
             number, name = category.get("id"), category.get("name")
             known = isinstance(number, int) and 0 <= number < self.num_classes
             if number != self.ignore and (not known or labels.names[number] != name):
@@ -76,8 +79,9 @@ class CocoFile:
         """Make the label map uint8 [H, W] and the person maps uint8 [n, H, W] of an image. Raises DataFault."""
         image = self.images[stem]
         stated = image["height"], image["width"]
-        if size is not None:
-            check_size(stated, size, f"{self.path}: image {image['file_name']}")
+        if size is None:
+            raise DataFault(f"{self.path}: the parts of {image['file_name']} are read only with the image")
+        check_size(stated, size, f"{self.path}: image {image['file_name']}")
         person_maps = np.zeros((len(self.people[stem]), *stated), np.uint8)
         label_map = np.zeros(stated, np.uint8)
         with all_faults() as attempt:
@@ -107,6 +111,7 @@ class CocoFile:
                 f"{place}.category_id: must be in 1..{self.num_classes - 1} or {self.ignore}, got {label!r}"
             )
         width, height = columns.shape
+        far = 10 * (width + height)  # pycocotools walks along every edge
         if isinstance(outline, dict) and list(outline.get("size", ())) != [height, width]:
             raise DataFault(
                 f"{place}.segmentation.size: must be the image's {[height, width]}, got {outline.get('size')}"
@@ -116,6 +121,8 @@ class CocoFile:
                 polygons = [np.asarray(polygon, float).reshape(-1, 2).ravel().tolist() for polygon in outline]
                 if not polygons or any(len(polygon) < 6 for polygon in polygons):
                     raise ValueError("a polygon must have at least three points")
+                if not all(-far <= number <= far for polygon in polygons for number in polygon):
+                    raise ValueError(f"a polygon's points must lie within {far} pixels")
                 counts = codes.merge(codes.frPyObjects(polygons, height, width))["counts"]
             elif isinstance(outline.get("counts"), list):
                 counts = codes.frPyObjects(outline, height, width)["counts"]
@@ -140,7 +147,8 @@ def _faults_of_form(record) -> Iterator[str]:
         for number, entry in enumerate(entries):
             for name, kind in expected.items():
                 value = entry.get(name) if isinstance(entry, dict) else None
-                if not isinstance(value, kind):
+                fits = isinstance(value, kind) and not isinstance(value, bool)
+                if not fits or (name in ("height", "width") and value < 1):
                     yield f"{key}[{number}].{name} must be {getattr(kind, '__name__', kind)}, got {value!r}"
 
 

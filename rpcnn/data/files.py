@@ -143,7 +143,11 @@ def read_id_list(path: Path) -> list[str] | None:
     """Read a text file with one id per line, without folders and image suffixes; None if there is no such file."""
     if not path.is_file():
         return None
-    names = [Path(line.strip()) for line in path.read_text().splitlines() if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataFault(f"{path}: cannot be read as a list of ids ({error})") from None
+    names = [Path(line.strip()) for line in lines if line.strip()]
     return [name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name for name in names]
 
 

@@ -27,6 +27,20 @@ class Entry:
     boxes: list[list[int]] = field(default_factory=list)
     """x1, y1, x2, y2 in pixels."""
 
+    def is_sound(self) -> bool:
+        """Whether all fields have the types and ranges of an entry that :func:`load_index` made."""
+        integer = lambda value, low: type(value) is int and low <= value < 2**31
+        return (
+            isinstance(self.id, str)
+            and integer(self.height, 1)
+            and integer(self.width, 1)
+            and isinstance(self.people, list)
+            and all(integer(person, 1) for person in self.people)
+            and isinstance(self.boxes, list)
+            and len(self.boxes) == len(self.people)
+            and all(len(box) == 4 and all(integer(corner, 0) for corner in box) for box in self.boxes)
+        )
+
 
 def fingerprint(folders: Iterable[Path], files: Iterable[Path] = ()) -> str:
     """Hash the name, size and modification time of every file in the folders, and of the single files."""
@@ -61,6 +75,21 @@ def _cache_paths(folder: Path, name: str) -> list[Path]:
     return [*beside, cache / f"index-{name}-{key}.json"]
 
 
+def _stored(path: Path, stems: list[str], mark: str) -> tuple[list[Entry], dict[str, str]] | None:
+    """Read a cached index, if it is of these files and images. It may come with the data, from anybody."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["version"] != INDEX_VERSION or stored["fingerprint"] != mark:
+            return None
+        entries, faults = [Entry(**entry) for entry in stored["entries"]], dict(stored["faults"])
+        sound = all(entry.is_sound() for entry in entries) and all(isinstance(why, str) for why in faults.values())
+        if sound and sorted([*(entry.id for entry in entries), *faults]) == sorted(stems):
+            return entries, faults
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        pass
+    return None
+
+
 def load_index(
     folder: Path, name: str, stems: list[str], mark: str, scan: Callable[[str], Entry], threads: int = 8
 ) -> tuple[list[Entry], dict[str, str]]:
@@ -82,12 +111,8 @@ def load_index(
     """
     paths = _cache_paths(folder, name)
     for path in paths:
-        try:
-            stored = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
-        if stored.get("version") == INDEX_VERSION and stored.get("fingerprint") == mark:
-            return [Entry(**entry) for entry in stored["entries"]], stored["faults"]
+        if found := _stored(path, stems, mark):
+            return found
 
     def attempt(stem: str) -> Entry | str:
         try:

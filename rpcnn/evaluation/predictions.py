@@ -42,10 +42,18 @@ class Measures(Dataset):
         stem, number, predicted = self.stems[index]
         try:
             truth = self.dataset.truth(number)
-            prediction = self.format.read(self.folder, stem) if predicted else empty_prediction(truth.label_map.shape)
+            prediction = (
+                self._read(stem, truth.label_map.shape) if predicted else empty_prediction(truth.label_map.shape)
+            )
             return stem, self.evaluator.measure(**measure_arguments(prediction, truth))
-        except ValueError as error:
-            return stem, error
+        except (ValueError, OSError, MemoryError) as error:
+            return stem, error if isinstance(error, ValueError) else ValueError(f"{type(error).__name__}: {error}")
+
+    def _read(self, stem: str, shape: tuple[int, int]) -> Prediction:
+        size = getattr(self.format, "size", lambda folder, stem: None)(self.folder, stem)
+        if size not in (None, tuple(shape)):  # before the memory that it asks for is taken
+            raise ValueError(f"must have the image's height and width {tuple(shape)}, got {size}")
+        return self.format.read(self.folder, stem)
 
 
 def evaluate_predictions(
@@ -65,7 +73,7 @@ def evaluate_predictions(
         folder: of the predictions.
         evaluator: a new evaluator; custom metrics (`metrics=`) are in the result, too.
         missing: for images of the data set without a prediction: "error" raises, "empty" counts them as predictions
-            without people, "skip" leaves them out.
+            without people, "skip" leaves them out. Images whose own files are damaged are an error or left out.
         workers: number of worker processes; 0 starts one per processor.
 
     Raises:
@@ -73,6 +81,12 @@ def evaluate_predictions(
             prediction that does not fit its image; the message names it.
     """
     stems = format.stems(folder)
+    if dataset.faults and missing == "error":
+        some = "; ".join(list(dataset.faults.values())[:3])
+        raise ValueError(
+            f"data: {len(dataset.faults)} images of the data set cannot be used: {some}; --missing empty and --missing "
+            "skip leave them out"
+        )
     known = {id: i for i, id in enumerate(dataset.ids) if id not in dataset.faults}
     unknown = [stem for stem in stems if stem not in known and stem not in dataset.faults]
     if unknown:
@@ -98,7 +112,7 @@ def evaluate_predictions(
     with tqdm(total=len(chosen), desc="evaluating", unit="image", disable=None) as progress:
         for stem, counts in itertools.chain.from_iterable(loader):
             if isinstance(counts, ValueError):
-                raise ValueError(f"{stem}: {counts}")
+                raise ValueError(f"{'' if str(folder) in str(counts) else f'{folder}: '}{stem}: {counts}")
             evaluator.put(counts, stem)
             progress.update()
     return evaluator.summarize(format.knows_people)

@@ -57,6 +57,8 @@ def evaluate(
             if not images:
                 continue
             sample = Sample(image=images[0], **targets[0])
+            if str(sample["id"]) != pathlib.PurePath(str(sample["id"])).name:  # it names files below
+                raise ValueError(f"evaluate: an image's id must be a plain file name, got {sample['id']!r}")
             result = pipeline(sample["image"])
             evaluator.add_result(result, Truth.of(sample), sample["id"])
             if format:

@@ -9,9 +9,10 @@ import numpy as np
 from rpcnn.labelmaps.run_lengths import encode, paint_runs
 
 from .format import Format
-from .prediction import Prediction, read_json
+from .prediction import MOST_PEOPLE, Prediction, as_box, as_entries, as_integer, as_number, read_json
 
 NAME = "predictions.json"
+LARGEST_SIDE = 1 << 20
 
 
 def _masks(label_map: np.ndarray) -> list[dict]:
@@ -25,16 +26,23 @@ def _masks(label_map: np.ndarray) -> list[dict]:
 def _paint(masks: list[dict], label_map: np.ndarray) -> None:
     """Paint the masks, later ones over earlier ones, into label_map [H, W]."""
     columns = np.zeros(label_map.shape[::-1], np.uint8)
-    for mask in masks:
-        label, segmentation = mask["category_id"], mask["segmentation"]
-        if not 1 <= label <= 254:
-            raise ValueError(f"category_id must lie in 1..254, got {label}")
-        if tuple(segmentation["size"]) != label_map.shape:
-            raise ValueError(f"a segmentation's size must be the image's {label_map.shape}, got {segmentation['size']}")
+    for mask in as_entries(masks, "parts"):
+        label, segmentation = as_integer(mask["category_id"], "category_id", 1, 254), mask["segmentation"]
+        if not isinstance(segmentation, dict):
+            raise ValueError(f"a segmentation must be an object, got {type(segmentation).__name__}")
+        if segmentation["size"] != list(label_map.shape):
+            given = str(segmentation["size"])[:60]
+            raise ValueError(f"a segmentation's size must be the image's {list(label_map.shape)}, got {given}")
         paint_runs(columns, segmentation["counts"], label)
     used = np.flatnonzero(columns.any(1))
     span = slice(used[0], used[-1] + 1) if len(used) else slice(0)  # only these: transposing a whole map is slow
     label_map[:, span] = columns[span].T
+
+
+def _id(value: object, name: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{name} must be a text or an integer, got {type(value).__name__}")
+    return str(value)
 
 
 class CocoJson(Format):
@@ -58,35 +66,57 @@ class CocoJson(Format):
         record = read_json(folder / NAME)
         if not isinstance(record, dict) or not {"images", "annotations"} <= record.keys():
             raise ValueError(f"{folder / NAME}: must be an object with 'images' and 'annotations'")
-        images: dict[str, tuple[dict, list]] = {str(image.get("id")): (image, []) for image in record["images"]}
-        for person in record["annotations"]:
-            if str(person.get("image_id")) not in images:
-                raise ValueError(f"{folder / NAME}: an annotation's image_id {person.get('image_id')!r} is no image's")
-            images[str(person["image_id"])][1].append(person)
+        images: dict[str, tuple[dict, list]] = {}
+        try:
+            for image in as_entries(record["images"], "images"):
+                if (name := _id(image.get("id"), "an image's id")) in images:
+                    raise ValueError(f"the image's id {name!r} occurs twice")
+                images[name] = image, []
+            for person in as_entries(record["annotations"], "annotations"):
+                if (name := _id(person.get("image_id"), "an annotation's image_id")) not in images:
+                    raise ValueError(f"an annotation's image_id {person['image_id']!r} is no image's")
+                images[name][1].append(person)
+                if len(images[name][1]) > MOST_PEOPLE:
+                    raise ValueError(f"image {name!r} has more than {MOST_PEOPLE} people")
+        except ValueError as error:
+            raise ValueError(f"{folder / NAME}: {error}") from None
         self._read[folder] = images
         return sorted(images)
 
-    def read(self, folder: Path, stem: str) -> Prediction:
+    def size(self, folder: Path, stem: str) -> tuple[int, int] | None:
         if folder not in self._read:
             self.stems(folder)
+        image, _ = self._read[folder][stem]
+        try:
+            sides = [as_integer(image[side], side, 1, LARGEST_SIDE) for side in ("height", "width")]
+        except KeyError as missing:
+            raise ValueError(f"{folder / NAME}: image {stem}: {missing} is missing") from None
+        except ValueError as error:
+            raise ValueError(f"{folder / NAME}: image {stem}: {error}") from None
+        return sides[0], sides[1]
+
+    def read(self, folder: Path, stem: str) -> Prediction:
+        size = self.size(folder, stem)
         try:
             image, people = self._read[folder][stem]
-            size = int(image["height"]), int(image["width"])
+            assert size is not None
             label_map, person_maps = np.zeros(size, np.uint8), np.zeros((len(people), *size), np.uint8)
             _paint(image["parts"], label_map)
             for person, person_map in zip(people, person_maps, strict=True):
                 _paint(person["parts"], person_map)
-            scores = np.array([person["score"] for person in people], float)
-            box_scores = np.array([person.get("box_score", person["score"]) for person in people], float)
+            scores = np.array([as_number(person["score"], "a score") for person in people], float)
+            box_scores = [as_number(person.get("box_score", person["score"]), "a box_score") for person in people]
             boxes = None
             if people and all("bbox" in person for person in people):
-                boxes = np.array([person["bbox"] for person in people], float).reshape(-1, 4)
+                boxes = np.array([as_box(person["bbox"], "a bbox") for person in people], float)
+                if (boxes[:, 2:] < 0).any():
+                    raise ValueError("a bbox must be x, y, width, height, got a width or height below 0")
                 boxes[:, 2:] += boxes[:, :2]
         except KeyError as missing:
             raise ValueError(f"{folder / NAME}: image {stem}: {missing} is missing") from None
-        except (TypeError, ValueError, IndexError) as error:
+        except (ValueError, MemoryError) as error:
             raise ValueError(f"{folder / NAME}: image {stem}: {error}") from None
-        return Prediction(label_map, person_maps, scores, boxes=boxes, box_scores=box_scores)
+        return Prediction(label_map, person_maps, scores, boxes=boxes, box_scores=np.array(box_scores, float))
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
         images, annotations = self._written.setdefault(folder, ([], []))

@@ -25,6 +25,13 @@ class Format(Protocol):
     def stems(self, folder: Path) -> list[str]:
         """List the stems of the images with a prediction, sorted. Raises ValueError with the path of a bad file."""
 
+    def size(self, folder: Path, stem: str) -> tuple[int, int] | None:
+        """The (height, width) that the prediction for one image says it has, if that is known before it is read.
+
+        It is compared with the image, so that a file of bytes cannot ask for gigabytes. The default is None.
+        """
+        return None
+
     def read(self, folder: Path, stem: str) -> Prediction:
         """Read the prediction for one image. Raises ValueError with the path of a missing or invalid file."""
 

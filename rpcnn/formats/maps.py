@@ -8,7 +8,7 @@ import numpy as np
 from rpcnn.labelmaps.people import NumberedPersonMaps
 
 from .format import Format
-from .prediction import Prediction, flatten, read_json, read_png, write_png
+from .prediction import MOST_PEOPLE, Prediction, as_box, as_number, flatten, read_json, read_png, write_png
 
 
 def _read_people(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -17,10 +17,22 @@ def _read_people(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]
     people = record.get("people") if isinstance(record, dict) else None
     if not isinstance(people, list) or not all(isinstance(p, dict) and "score" in p for p in people):
         raise ValueError(f"{path}: must hold 'people', a list of objects with a 'score'")
-    scores = np.array([p["score"] for p in people], float)
-    box_scores = np.array([p.get("box_score", p["score"]) for p in people], float)
-    have_boxes = people and all("box" in p for p in people)
-    return scores, box_scores, np.array([p["box"] for p in people], float).reshape(-1, 4) if have_boxes else None
+    if len(people) > MOST_PEOPLE:
+        raise ValueError(f"{path}: must hold at most {MOST_PEOPLE} people, got {len(people)}")
+    scores, box_scores, boxes = [], [], []
+    try:
+        for i, person in enumerate(people, 1):
+            scores.append(as_number(person["score"], f"the score of person {i}"))
+            box_scores.append(as_number(person.get("box_score", person["score"]), f"the box_score of person {i}"))
+            if "box" in person:
+                boxes.append(as_box(person["box"], f"the box of person {i}"))
+                x1, y1, x2, y2 = boxes[-1]
+                if x2 < x1 or y2 < y1:
+                    raise ValueError(f"the box of person {i} must have x1 <= x2 and y1 <= y2, got {boxes[-1]}")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    have_boxes = people and len(boxes) == len(people)
+    return np.array(scores, float), np.array(box_scores, float), np.array(boxes, float) if have_boxes else None
 
 
 def _people_json(prediction: Prediction) -> str:
@@ -83,13 +95,13 @@ class PersonMaps(Format):
     def read(self, folder: Path, stem: str) -> Prediction:
         label_map = read_png(folder / f"{stem}_labels.png")
         scores, box_scores, boxes = _read_people(folder / f"{stem}.json")
-        person_maps = np.zeros((len(scores), *label_map.shape), np.uint8)
-        for i, person in enumerate(person_maps, 1):
+        maps = []  # one by one: memory for as many as there are files, not as the JSON announces
+        for i in range(1, len(scores) + 1):
             path = folder / f"{stem}_person_{i}.png"
-            values = read_png(path)
-            if values.shape != label_map.shape:
-                raise ValueError(f"{path}: must have the labels' size {label_map.shape}, got {values.shape}")
-            person[:] = values
+            maps.append(read_png(path))
+            if maps[-1].shape != label_map.shape:
+                raise ValueError(f"{path}: must have the labels' size {label_map.shape}, got {maps[-1].shape}")
+        person_maps = np.stack(maps) if maps else np.zeros((0, *label_map.shape), np.uint8)
         return Prediction(label_map, person_maps, scores, boxes=boxes, box_scores=box_scores)
 
     def write(self, folder: Path, stem: str, prediction: Prediction) -> None:

@@ -89,14 +89,65 @@ def write_png(path: Path, values: np.ndarray) -> None:
     Image.fromarray(values.astype(np.uint16 if values.max(initial=0) > 255 else np.uint8)).save(path)
 
 
-def read_json(path: Path) -> dict | list:
-    """Read a JSON file. Raises ValueError with its path if it is missing or not JSON."""
+MOST_PEOPLE = 65_535
+"""Of one image: the largest person number of a map."""
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises ValueError with its path if it is missing, not JSON, or has a key twice in an object."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
     except FileNotFoundError:
         raise ValueError(f"{path}: not found") from None
-    except ValueError as error:
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is not JSON: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+    return record
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def as_number(value: Any, name: str) -> float:
+    """Convert a JSON value to float. Raises ValueError, which names it, unless it is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e300 < value < 1e300:
+        raise ValueError(f"{name} must be a finite number, got {_shortened(value)}")
+    return float(value)
+
+
+def as_integer(value: Any, name: str, low: int, high: int) -> int:
+    """Return a JSON value. Raises ValueError, which names it, unless it is an integer in low..high."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{name} must be an integer in {low}..{high}, got {_shortened(value)}")
+    return value
+
+
+def as_entries(value: Any, name: str) -> list[dict]:
+    """Return a JSON value. Raises ValueError, which names it, unless it is a list of objects."""
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise ValueError(f"{name} must be a list of objects, got {_shortened(value)}")
+    return value
+
+
+def as_box(value: Any, name: str) -> list[float]:
+    """Convert four JSON numbers. Raises ValueError, which names them, unless they are finite."""
+    if not isinstance(value, list) or len(value) != 4:
+        raise ValueError(f"{name} must be four numbers, got {_shortened(value)}")
+    return [as_number(number, name) for number in value]
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value) if value is None or isinstance(value, str | int | float) else type(value).__name__
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def read_columns(path: Path, names: tuple[str, ...]) -> np.ndarray:
@@ -106,12 +157,15 @@ def read_columns(path: Path, names: tuple[str, ...]) -> np.ndarray:
         float64 [lines, columns].
 
     Raises:
-        ValueError: the file is missing, or a line has other columns. The message has the path and the line number.
+        ValueError: the file is missing, or a line has other columns or no finite numbers. The message
+            has the path and the line number.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         raise ValueError(f"{path}: not found") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from None
     rows = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -120,7 +174,7 @@ def read_columns(path: Path, names: tuple[str, ...]) -> np.ndarray:
             row = [float(word) for word in line.split()]
         except ValueError:
             row = []
-        if len(row) != len(names):
+        if len(row) != len(names) or not np.isfinite(row).all() or "_" in line:
             raise ValueError(f"{path}: line {number} must be '{' '.join(names)}', got {line!r}")
         rows.append(row)
     return np.array(rows, float).reshape(-1, len(names))

@@ -12,7 +12,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,8 +32,8 @@ DTYPES = {
 }
 WRAPPERS = ("state_dict", "model")  # entries of a training checkpoint that hold the network
 MOST_PICKLE = 4 << 20
-"""Bytes of the pickles of a file, storages apart: those of 281 tensors with an optimizer take 0.1 MB. An empty set, which
-takes 216 bytes, is one byte of pickle."""
+"""Bytes of the pickles of a file, storages apart: those of 281 tensors with an optimizer take 0.1 MB. A byte of pickle may
+be an empty set, which takes 216."""
 
 
 class Unknown(dict):
@@ -98,12 +98,12 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
     """Unpickler that returns `StoredTensor` for tensors and `Unknown` for objects that are no plain values.
 
     It is Python's own in Python, since that in C allocates its memo by the largest index that a pickle names. Keys that
-    are neither text nor numbers become `Unknown`, and byte arrays, which are allocated before they are read, are refused.
+    are neither text nor numbers become `Unknown`. Byte arrays, which are allocated before they are read, are refused.
 
     `storages` holds dtype and number of elements of each storage by key.
     """
 
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
 
     def __init__(self, file: BinaryIO | Bounded):
         super().__init__(file, encoding="latin1")  # bytes of Python 2 become text
@@ -181,8 +181,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
     """Read the state dict of a .safetensors, .pth or .pt file on the CPU without executing code.
 
-    Of a training checkpoint, the entry `model` or `state_dict` is read. A prefix "module." of all names is removed. Reading
-    takes memory of the order of the file's size.
+    Of a training checkpoint, the entry `model` or `state_dict` is read. A prefix "module." of all names is removed.
+    Reading takes memory of the order of the file's size.
 
     Returns:
         The state dict, and the names of the other entries of the checkpoint, which are not read.

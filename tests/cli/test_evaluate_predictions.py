@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -147,6 +148,110 @@ def test_a_folder_that_is_no_data_set_is_refused(scenes, tmp_path):
     write("people", tmp_path, open_split(scenes, "val"))
     with pytest.raises(SystemExit, match=r"rpcnn: .*holds no data set that is recognized"):
         main(["--predictions", str(tmp_path), "--data-root", str(tmp_path)])
+
+
+def spoil(path, change):
+    """Change the JSON of a file; `change` may also return the text to write."""
+    record = json.loads(path.read_text())
+    text = change(record)
+    path.write_text(text if isinstance(text, str) else json.dumps(record))
+
+
+def first_person(key, value):
+    return lambda record: record["people"][0].update({key: value})
+
+
+def first(kind, key, value):
+    return lambda record: record[kind][0].update({key: value})
+
+
+def twice(kind):
+    return lambda record: record[kind].append(record[kind][0] | {"parts": []})
+
+
+def in_part(*path):
+    def change(record):
+        inner = record["images"][0]["parts"][0]
+        for key in path[:-2]:
+            inner = inner[key]
+        inner[path[-2]] = path[-1]
+
+    return change
+
+
+SPOILT = {
+    "score true": ("people", first_person("score", True), "the score of person 1 must be a finite number, got True"),
+    "score as text": ("people", first_person("score", "0.9"), "must be a finite number, got '0.9'"),
+    "score infinite": ("people", lambda r: json.dumps(r).replace("1.0", "1e999", 1), "a finite number, got inf"),
+    "score NaN": ("people", first_person("score", float("nan")), "is not JSON: NaN is no number"),
+    "score huge": ("people", first_person("score", 10**400), "must be a finite number|is not JSON"),
+    "box of three": ("people", first_person("box", [1, 2, 3]), "the box of person 1 must be four numbers"),
+    "box null": ("people", first_person("box", None), "the box of person 1 must be four numbers, got None"),
+    "box turned": ("people", first_person("box", [5, 5, 1, 1]), "must have x1 <= x2 and y1 <= y2"),
+    "people null": ("people", lambda r: r.update(people=None), "must hold 'people', a list of objects"),
+    "more people than maps": ("people", lambda r: r.update(people=r["people"] * 5000), "_person_.*not found"),
+    "a million people": ("people", lambda r: r.update(people=[{"score": 1}] * 10**6), "at most 65535 people"),
+    "a key twice": ("people", lambda r: '{"people": [], "people": []}', "the key 'people' occurs twice"),
+    "brackets": ("people", lambda r: "[" * 100_000, "is not JSON"),
+    "images null": ("coco", lambda r: r.update(images=None), "images must be a list of objects, got None"),
+    "images of numbers": ("coco", lambda r: r.update(images=[1]), "images must be a list of objects"),
+    "annotations a number": ("coco", lambda r: r.update(annotations=3), "annotations must be a list of objects, got 3"),
+    "an id twice": ("coco", twice("images"), "the image's id '.*' occurs twice"),
+    "an id that is a list": ("coco", first("images", "id", []), "an image's id must be a text or an integer, got list"),
+    "3.6 gigapixels": ("coco", lambda r: r["images"][0].update(height=60_000, width=60_000), "must have the image's"),
+    "10^12 pixels": ("coco", lambda r: r["images"][0].update(height=10**6, width=10**6), "must have the image's"),
+    "height as text": ("coco", first("images", "height", "64"), "height must be an integer in .* got '64'"),
+    "height infinite": (
+        "coco",
+        lambda r: r["images"][0].update(height="H") or json.dumps(r).replace('"H"', "1e999"),
+        "height must be an integer in .*, got inf",
+    ),
+    "height -1": ("coco", first("images", "height", -1), "height must be an integer"),
+    "parts a number": ("coco", first("images", "parts", 3), "parts must be a list of objects, got 3"),
+    "a part of class true": ("coco", in_part("category_id", True), "category_id must be an integer in 1..254"),
+    "a part without outline": ("coco", in_part("segmentation", None), "a segmentation must be an object, got NoneType"),
+    "counts a list": ("coco", in_part("segmentation", "counts", [1]), "run lengths must be pycocotools'"),
+    "a bbox of width -1": ("coco", first("annotations", "bbox", [0, 0, -1, 5]), "got a width or height below 0"),
+    "a bbox of text": ("coco", first("annotations", "bbox", "0 0 5 5"), "a bbox must be four numbers"),
+    "a score of null": ("coco", first("annotations", "score", None), "a score must be a finite number, got None"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_spoilt_file_is_one_line_with_its_path(name, scenes, tmp_path, capsys):
+    format, change, message = SPOILT[name]
+    write(format, tmp_path, open_split(scenes, "val"))
+    path = sorted(tmp_path.glob("*.json"))[0]
+    spoil(path, change)
+    with pytest.raises(SystemExit, match=message) as ended:
+        main(["--predictions", str(tmp_path), "--data-root", str(scenes), "--workers", "1"])
+    assert ended.value.code == 2 and str(tmp_path) in str(ended.value)
+    assert len(str(ended.value)) < 600 and "\n" not in str(ended.value)
+
+
+@pytest.mark.parametrize(
+    ("format", "text"),
+    [("mhp", "nan\n"), ("mhp", "1e999\n"), ("mhp", "1_0\n"), ("mhp", "\xff"), ("cihp", "1 nan\n"), ("cihp", "nan 1\n")],
+)
+def test_spoilt_lines_of_text_are_named(format, text, scenes, tmp_path):
+    write(format, tmp_path, open_split(scenes, "val"))
+    path = sorted(tmp_path.rglob("*.txt"))[0]
+    path.write_bytes(text.encode("latin1"))
+    with pytest.raises(SystemExit, match=f"{path}: (line 1 must be|cannot be read)"):
+        main(["--predictions", str(tmp_path), "--data-root", str(scenes), "--workers", "1"])
+
+
+def test_damaged_truth_is_an_error_unless_it_may_be_left_out(scenes, tmp_path):
+    root = shutil.copytree(scenes, tmp_path / "scenes")
+    dataset = open_split(root, "val")
+    write("people", tmp_path / "people", dataset)
+    truth = sorted((root / "Validation" / "Category_ids").glob("*.png"))[1]
+    truth.write_bytes(truth.read_bytes()[:60])
+    arguments = ["--predictions", str(tmp_path / "people"), "--data-root", str(root), "--workers", "1"]
+    with pytest.raises(SystemExit, match=rf"data: 1 images of the data set cannot be used: {truth}") as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert main([*arguments, "--missing", "skip"])["images"] == 3
 
 
 def test_help_explains_the_options(capsys):

@@ -3,6 +3,7 @@ import logging
 import os
 import pickle
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -152,6 +153,29 @@ def test_read_only_data_put_the_index_in_the_cache_folder(tree, tmp_path):
         assert len(CIHP(tree)) == 4
     finally:
         os.chmod(tree / "Training", 0o755)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda stored: stored["entries"][0].update(id="../../x"),
+        lambda stored: stored["entries"].append(dict(stored["entries"][0])),
+        lambda stored: stored["faults"].update({"../y": "why"}),
+        lambda stored: stored["entries"][0].update(height=-1),
+        lambda stored: stored["entries"][0].update(height="9"),
+        lambda stored: stored["entries"][0].update(people=[1], boxes=[]),
+        lambda stored: stored["entries"][0].update(extra=1),
+        lambda stored: stored.update(entries=None),
+        lambda stored: stored.update(faults=[1]),
+    ],
+)
+def test_a_cache_that_names_other_images_is_built_again(change, tree):
+    want = CIHP(tree, "train").entries
+    path = tree / "Training/.rpcnn-index-cihp.json"
+    stored = json.loads(path.read_text())
+    change(stored)
+    path.write_text(json.dumps(stored))
+    assert CIHP(tree, "train").entries == want and json.loads(path.read_text())["entries"] == [asdict(e) for e in want]
 
 
 def test_a_broken_cache_is_built_again(tree):

@@ -10,10 +10,12 @@ from pycocotools import mask as codes
 
 from rpcnn.data.__main__ import main
 from rpcnn.data.check import check_folder
+from rpcnn.data.coco import CocoFile
 from rpcnn.data.files import DataFault
 from rpcnn.data.folder import Folder
 from rpcnn.data.labels_file import read_labels_file
 from rpcnn.data.transforms import TrainTransform, flip_sample
+from rpcnn.labels import LabelSet
 
 PEOPLE = {1: (1, 4, 6, 20, 30), 7: (3, 30, 10, 50, 39)}
 
@@ -287,3 +289,31 @@ def test_a_changed_labels_file_makes_the_index_anew(tree):
     assert "d" in Folder(tree).faults
     (tree / "labels.toml").write_text(LABELS_TOML.replace('"Right-arm"]\n', '"Right-arm", "Leg"]\n'))
     assert not Folder(tree).faults and Folder(tree).labels.num_classes == 6
+
+
+def coco_file(tmp_path, **image):
+    record = {"images": [{"id": 1, "file_name": "a.jpg", "height": 6, "width": 9} | image], "annotations": []}
+    (tmp_path / "train.json").write_text(json.dumps(record))
+    return CocoFile(tmp_path / "train.json", LabelSet("own", ("Background", "Head")), 255)
+
+
+@pytest.mark.parametrize("change", [{"height": True}, {"height": 0}, {"width": -3}, {"width": "9"}, {"id": True}])
+def test_sizes_of_a_json_are_positive_integers(change, tmp_path):
+    with pytest.raises(DataFault, match=rf"train.json: images\[0\].{next(iter(change))} must be"):
+        coco_file(tmp_path, **change)
+
+
+def test_a_json_takes_no_memory_for_a_picture_that_cannot_be_read(tmp_path):
+    file = coco_file(tmp_path, height=10**6, width=10**6)
+    with pytest.raises(DataFault, match="are read only with the image"):
+        file.read("a", None)
+    with pytest.raises(DataFault, match="is 1000000 x 1000000 pixels, its image 9 x 6"):
+        file.read("a", (6, 9))
+
+
+@pytest.mark.parametrize("point", [1e9, -1e300, float("nan"), float("inf")])
+def test_a_polygon_far_outside_its_picture_is_refused(point, tmp_path):
+    file = coco_file(tmp_path)
+    file.people["a"] = [(0, [{"category_id": 1, "segmentation": [[0, 0, 5, point, 5, 0]]}])]
+    with pytest.raises(DataFault, match=r"annotations\[0\].parts\[0\].segmentation: must be polygons or run lengths"):
+        file.read("a", (6, 9))

@@ -153,7 +153,7 @@ def test_unknown_formats_and_folders_raise(tmp_path):
     [
         (dict(counts="0"), r"image 0000: run lengths must make up the 54 pixels of the size, got b'0'"),
         (dict(counts=[54]), "image 0000: run lengths must be pycocotools' compressed text, got list"),
-        (dict(size=[6, 8]), r"image 0000: a segmentation's size must be the image's \(6, 9\), got \[6, 8\]"),
+        (dict(size=[6, 8]), r"image 0000: a segmentation's size must be the image's \[6, 9\], got \[6, 8\]"),
     ],
 )
 def test_coco_masks_that_do_not_fit_are_named(change, message, tmp_path):

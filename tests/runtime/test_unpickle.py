@@ -158,7 +158,7 @@ HOSTILE = {
     "a frame of 2^34": b"\x80\x04\x95" + (2**34).to_bytes(8, "little") + b"N.",
     "a nested key": b"}" + NESTED + b"Ns.",
     "nested keys": b"}(" + NESTED + b"N" + NESTED + b"Nu.",
-    "a nested key of a dict": b"(" + NESTED + b"Nd.",
+    "a nested key of a dict": b"(" + NESTED + b"N" + b"d.",
     "a nested item of a set": b"\x8f(" + NESTED + b"\x90.",
     "a nested item of a frozenset": b"(" + NESTED + b"\x91.",
     "a nested key of an ordered dict": b"ccollections\nOrderedDict\n](" + NESTED + b"N\x86e\x85R.",
