@@ -6,6 +6,7 @@ RPCNN_BUILD selects what is compiled (default auto); compiling needs no GPU:
   cuda  the CPU and CUDA kernels, or an error with the reason why the CUDA kernels cannot be built
   cpu   the CPU kernels only
   none  nothing; the ops run on their plain-PyTorch references
+RPCNN_SANITIZE=1 builds the CPU modules with the address and the undefined-behavior sanitizer (tests/fuzz/sanitized.sh).
 TORCH_CUDA_ARCH_LIST sets the GPU architectures (default: those of the visible GPUs, else those of ARCHITECTURES that
 nvcc knows), MAX_JOBS the number of parallel compiler jobs.
 """
@@ -33,6 +34,7 @@ NVCC = [
     *("-O3", "-std=c++20", "-lineinfo", "--expt-relaxed-constexpr", "-DUSE_CUDA"),
     *("-U__CUDA_NO_HALF_CONVERSIONS__", "-U__CUDA_NO_HALF_OPERATORS__", "-U__CUDA_NO_BFLOAT16_CONVERSIONS__"),
 ]
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020b000000000000"]  # torch 2.11; py_limited_api adds Python's
 
 
@@ -183,9 +185,11 @@ def extensions(mode):
     from setuptools import Extension
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
-    cpp = OPTIMIZE + STABLE_ABI
+    sanitize = SANITIZE if os.environ.get("RPCNN_SANITIZE") == "1" else []
+    optimize = [*OPTIMIZE, *(["-O1", "-g", *sanitize] if sanitize else [])]
+    cpp = optimize + STABLE_ABI
     # Python's own flags ask for debug symbols, four fifths of the modules' size.
-    link = ["-s"] if sys.platform == "linux" else []
+    link = sanitize or (["-s"] if sys.platform == "linux" else [])
     limited = not sysconfig.get_config_var("Py_GIL_DISABLED")  # a free-threaded Python has no limited API yet
     modules = [
         CppExtension(
@@ -202,7 +206,7 @@ def extensions(mode):
             [f"csrc/{name}/module.cpp"],
             language="c++",
             include_dirs=[pybind11.get_include()],
-            extra_compile_args={"cxx": [*OPTIMIZE, "-fvisibility=hidden"]},
+            extra_compile_args={"cxx": [*optimize, "-fvisibility=hidden"]},
             extra_link_args=link,
         )
         for name in ("labelmaps", "metrics")

@@ -17,7 +17,9 @@
 
 // One build for every x86-64 processor: the loader picks the widest clone at run time. Plain "avx2" would
 // give no fused multiply-add, hence the architecture levels. clang has no clones of templates: there -march decides.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+// Not under a sanitizer, which starts after the loader.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__) && \
+    !defined(__SANITIZE_ADDRESS__)
 #define RPCNN_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define RPCNN_CLONES

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <string>
 
 namespace rpcnn::labelmaps {
@@ -59,7 +60,10 @@ inline NumberedPersonMaps numbered_person_maps(const std::string& op, const std:
       !std::equal(label_map.shape(), label_map.shape() + 2, person_numbers.shape()))
     fail(op, name + ": labels and person numbers must have one shape [H, W], got " + shape_text(label_map) + " and " +
                  shape_text(person_numbers));
-  if (count < 0) fail(op, name + ": the number of people must not be negative, got " + std::to_string(count));
+  constexpr int64_t kMost = std::numeric_limits<uint16_t>::max();  // the largest person number
+  if (count < 0 || count > kMost)
+    fail(op,
+         name + ": the number of people must lie in 0.." + std::to_string(kMost) + ", got " + std::to_string(count));
   people.count = count, people.height = label_map.shape(0), people.width = label_map.shape(1);
   return people;
 }

@@ -30,7 +30,9 @@ py::array_t<double> boxes(const py::array& label_map, const py::array& person_nu
 
 LabelArray unfilter_png(const py::bytes& rows, int64_t height, int64_t width) {
   const std::string_view bytes = rows;
-  if (height < 0 || width < 0 || static_cast<int64_t>(bytes.size()) != height * (width + 1))
+  constexpr int64_t kMost = int64_t{1} << 31;  // so that the product fits
+  if (height < 0 || width < 0 || height >= kMost || width >= kMost ||
+      static_cast<int64_t>(bytes.size()) != height * (width + 1))
     fail("unfilter_png", "rows must hold " + std::to_string(height) + " × (1 + " + std::to_string(width) +
                              ") bytes, got " + std::to_string(bytes.size()));
   LabelArray pixels({height, width});

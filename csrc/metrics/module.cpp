@@ -100,11 +100,19 @@ struct People {
 People people_of(const std::string& op, const std::string& name, const std::string& letter, const py::object& given) {
   People people{};
   if (py::isinstance<py::tuple>(given)) {
-    const auto [label_map, person_numbers, count] = given.cast<std::tuple<py::array, py::array, int64_t>>();
+    const py::tuple parts = py::reinterpret_borrow<py::tuple>(given);
+    if (parts.size() != 3 || !py::isinstance<py::array>(parts[0]) || !py::isinstance<py::array>(parts[1]) ||
+        !py::isinstance<py::int_>(parts[2]))
+      fail(op, name + " must be an array, or a tuple (label map, person numbers, count) of two arrays and an integer");
+    const auto label_map = parts[0].cast<py::array>(), person_numbers = parts[1].cast<py::array>();
+    const int64_t count = PyLong_AsLongLong(parts[2].ptr());
+    if (PyErr_Occurred()) throw py::error_already_set();  // OverflowError
     people.numbered = numbered_person_maps(op, name, label_map, person_numbers, count);
     people.count = count, people.size = {people.numbered->height, people.numbered->width};
     return people;
   }
+  if (!py::isinstance<py::array>(given))
+    fail(op, name + " must be an array or a tuple, got " + py::str(py::type::of(given)).cast<std::string>());
   const py::array maps = py::reinterpret_borrow<py::array>(given);
   if (maps.ndim() != 3) fail(op, name + " must have shape [" + letter + ", H, W], got " + shape_text(maps));
   people.person_maps = label_array(op, name, maps);

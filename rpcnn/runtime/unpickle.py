@@ -32,8 +32,8 @@ DTYPES = {
 }
 WRAPPERS = ("state_dict", "model")  # entries of a training checkpoint that hold the network
 MOST_PICKLE = 4 << 20
-"""Bytes of the pickles of a file, storages apart: those of 281 tensors with an optimizer take 0.1 MB. A byte of pickle may
-be an empty set, which takes 216."""
+"""Bytes of the pickles of a file, storages apart: those of 281 tensors with an optimizer take 0.1 MB. A byte of pickle
+may be an empty set, which takes 216."""
 
 
 class Unknown(dict):
