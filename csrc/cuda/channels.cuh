@@ -52,46 +52,54 @@ struct Channels {
     return kInnermost || c + k < C ? c + k : C - 1;
   }
 
-  // value[k] = the channel c + k at element `place` of its plane, planes being `plane` elements large.
+  // Where a thread's channels c, c + 1, … of element `place` of planes `plane` elements large begin.
+  template <typename P>
+  static RPCNN_HOST_DEVICE P* start(P* image, int64_t place, int64_t plane, int64_t c, int64_t C) {
+    return image + (kInnermost ? place * C + c : c * plane + place);
+  }
+
+  // value[k] = the channel c + k at element `place` of its plane.
   static RPCNN_HOST_DEVICE void load(const T* image, int64_t place, int64_t plane, int64_t c, int64_t C, A* value) {
+    load_from(start(image, place, plane, c, C), plane, C - c, value);
+  }
+  static RPCNN_HOST_DEVICE void store(T* image, int64_t place, int64_t plane, int64_t c, int64_t C, const A* sum) {
+    store_to(start(image, place, plane, c, C), plane, C - c, sum);
+  }
+
+  // The same where `from` or `to` is the start; `left`: channels from c on, which only planes ask for.
+  static RPCNN_HOST_DEVICE void load_from(const T* from, int64_t plane, int64_t left, A* value) {
     if constexpr (kInnermost && V > 1) {
-      const int4* from = reinterpret_cast<const int4*>(image + place * C + c);
+      const int4* packs = reinterpret_cast<const int4*>(from);
       T read[V];
 #pragma unroll
       for (int i = 0; i < kPacks; ++i) {
-        const int4 pack = from[i];
+        const int4 pack = packs[i];
         memcpy(reinterpret_cast<char*>(read) + 16 * i, &pack, 16);
       }
 #pragma unroll
       for (int k = 0; k < V; ++k) value[k] = widened<A>(read, k);
-    } else if constexpr (kInnermost) {
-      value[0] = A(image[place * C + c]);
     } else {
-      const T* from = image + c * plane + place;
 #pragma unroll
-      for (int k = 0; k < V; ++k) value[k] = c + k < C ? A(from[k * plane]) : A(0);
+      for (int k = 0; k < V; ++k) value[k] = kInnermost || k < left ? A(from[k * plane]) : A(0);
     }
   }
-  static RPCNN_HOST_DEVICE void store(T* image, int64_t place, int64_t plane, int64_t c, int64_t C, const A* sum) {
+  static RPCNN_HOST_DEVICE void store_to(T* to, int64_t plane, int64_t left, const A* sum) {
     if constexpr (kInnermost && V > 1) {
       T value[V];
 #pragma unroll
       for (int k = 0; k < V; ++k) value[k] = T(sum[k]);
-      int4* to = reinterpret_cast<int4*>(image + place * C + c);
+      int4* packs = reinterpret_cast<int4*>(to);
 #pragma unroll
       for (int i = 0; i < kPacks; ++i) {
         int word[4];
         memcpy(word, reinterpret_cast<const char*>(value) + 16 * i, 16);
         // An intrinsic, because nvcc split the assignment into four stores.
-        __stwb(to + i, make_int4(word[0], word[1], word[2], word[3]));
+        __stwb(packs + i, make_int4(word[0], word[1], word[2], word[3]));
       }
-    } else if constexpr (kInnermost) {
-      image[place * C + c] = T(sum[0]);
     } else {
-      T* to = image + c * plane + place;
 #pragma unroll
       for (int k = 0; k < V; ++k)
-        if (c + k < C) to[k * plane] = T(sum[k]);
+        if (kInnermost || k < left) to[k * plane] = T(sum[k]);
     }
   }
 };

@@ -30,7 +30,8 @@ GroupNorm<T> described(const Tensor& input, const Tensor& weight, const Tensor& 
   norm.N = input.size(0);
   norm.C = input.size(1);
   norm.pixels = input.size(2) * input.size(3);
-  norm.groups = num_groups;
+  norm.groups = norm.stride = num_groups;
+  norm.values = norm.pixels;
   norm.channels_last = channels_last;
   norm.stretches = GroupNorm<T>::stretches_of(norm.pixels);
   norm.x = data<T>(input);

@@ -41,15 +41,28 @@ struct PixelMapping {
   static int64_t pieces(int64_t C) { return (C + kChannels - 1) / kChannels; }
 };
 
+// Calls f(V as a constant, kLanes as a constant); `whole`: 16 bytes of channels can be moved at once everywhere.
+template <typename T, typename F>
+void choose_pixels(bool channels_last, bool whole, F&& f) {
+  using One = std::integral_constant<int, 1>;
+  using Eight = std::integral_constant<int, 8>;
+  if (!channels_last) return f(One{}, One{});
+  if (whole) return f(std::integral_constant<int, 16 / int(sizeof(T))>{}, Eight{});
+  f(One{}, Eight{});
+}
+
+// A map, or a level of gse_fuse.
 template <typename T>
 struct GroupNorm {
   using A = device_accumulate_t<T>;
   int64_t N, C, pixels, groups;
+  int64_t values;  // behind a mean and channel: the pixels, or those that they are up-sampled to
+  int64_t stride;  // of mean and rstd, from image to image
   bool channels_last;
   int stretches;          // pixels a stretch: ⌈pixels / stretches⌉
   const T *x, *residual;  // residual: or null
   const A *gamma, *beta;  // [C]
-  A *mean, *rstd;         // [N, G]
+  A *mean, *rstd;         // [N, G], `stride` apart
   A* partial;             // [N, stretches, 2, C]
   T* out;
   // backward
@@ -62,12 +75,20 @@ struct GroupNorm {
     return static_cast<int>(wanted < 1 ? 1 : (wanted > kMaxStretches ? kMaxStretches : wanted));
   }
   RPCNN_HOST_DEVICE int64_t group() const { return C / groups; }
-  RPCNN_HOST_DEVICE double count() const { return double(group()) * double(pixels); }
+  RPCNN_HOST_DEVICE double count() const { return double(group()) * double(values); }
   // Offset of channel c of image n at pixel p.
   RPCNN_HOST_DEVICE int64_t at(int64_t n, int64_t c, int64_t p) const {
     return channels_last ? (n * pixels + p) * C + c : (n * C + c) * pixels + p;
   }
+  // Element of mean and rstd.
+  RPCNN_HOST_DEVICE int64_t statistic(int64_t n, int64_t g) const { return n * stride + g; }
   RPCNN_HOST_DEVICE int step() const { return channels_last ? static_cast<int>(C) : 1; }
+  // The pixels of a stretch.
+  RPCNN_HOST_DEVICE int64_t begin(int stretch) const { return stretch * ((pixels + stretches - 1) / stretches); }
+  RPCNN_HOST_DEVICE int length(int stretch) const {  // may be below 0
+    const int64_t each = (pixels + stretches - 1) / stretches, left = pixels - begin(stretch);
+    return static_cast<int>(each < left ? each : left);
+  }
   RPCNN_HOST_DEVICE int64_t sums(int64_t n, int s, int which) const { return ((n * stretches + s) * 2 + which) * C; }
 };
 
@@ -76,6 +97,17 @@ template <typename T, int V>
 struct ChannelAffine {
   using A = device_accumulate_t<T>;
   A center[V], scale[V], shift[V];
+
+  // From the mean and rstd of image n.
+  RPCNN_HOST_DEVICE void load(const GroupNorm<T>& norm, int64_t n, int64_t c) {
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      const int64_t at = norm.statistic(n, (c + k) / norm.group());
+      center[k] = norm.mean[at];
+      scale[k] = norm.gamma[c + k] * norm.rstd[at];
+      shift[k] = norm.beta[c + k];
+    }
+  }
 };
 
 template <typename T, int V>
@@ -97,10 +129,75 @@ RPCNN_HOST_DEVICE void masked(const ChannelAffine<T, V>& affine, const device_ac
     if (residual) load_pack<T, V>(residual + offset, onto);
 #pragma unroll
     for (int k = 0; k < V; ++k) {
-      const A u = affine.scale[k] * (x[k] - affine.center[k]) + affine.shift[k] + onto[k];
+      const A u = fused_sum(affine.scale[k], x[k] - affine.center[k], affine.shift[k]) + onto[k];  // as in the forward
       e[k] = u <= A(0) ? A(0) : e[k];
     }
   }
+}
+
+// Adds the sums of the `count` pixels from `begin` on, as far as they are the thread's.
+template <typename T, int V, int kLanes, bool kBackward, bool kRelu>
+__device__ inline void add_pixels(const GroupNorm<T>& norm, int64_t n, int64_t c, int64_t begin, int count,
+                                  device_accumulate_t<T>* one, device_accumulate_t<T>* two) {
+  using A = device_accumulate_t<T>;
+  using M = PixelMapping<V, kLanes>;
+  const int step = norm.step();
+  const int64_t start = norm.at(n, c, begin);
+  const T* x = norm.x + start;
+  ChannelAffine<T, V> affine;
+  if constexpr (kBackward)
+    affine.load(norm, n, c);
+  else
+    load_pack<T, V>(norm.x + norm.at(n, c, 0), affine.center);
+  const T* grad = kBackward ? norm.grad + start : nullptr;
+  const T* residual = kBackward && norm.residual ? norm.residual + start : nullptr;
+  for (int p = M::place(threadIdx); p < count; p += kInFlight<kBackward> * M::kPlaces) {
+    A value[kInFlight<kBackward>][V], e[kInFlight<kBackward>][V];
+#pragma unroll
+    for (int i = 0; i < kInFlight<kBackward>; ++i) {
+      const int at = p + i * M::kPlaces;
+      if (at >= count) continue;
+      load_pack<T, V>(x + at * step, value[i]);
+      if constexpr (kBackward) load_pack<T, V>(grad + at * step, e[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < kInFlight<kBackward>; ++i) {
+      const int at = p + i * M::kPlaces;
+      if (at >= count) continue;
+      if constexpr (kBackward) masked<T, V, kRelu>(affine, value[i], residual, at * step, e[i]);
+#pragma unroll
+      for (int k = 0; k < V; ++k) {
+        const A q = value[i][k] - affine.center[k];
+        const A weight = kBackward ? e[i][k] : q;
+        one[k] += weight;
+        two[k] += weight * q;
+      }
+    }
+  }
+}
+
+// The block's sums of one stretch to `partial`; `buffer` is the block's.
+template <typename T, int V, int kLanes, typename Buffer>
+__device__ inline void store_sums(const GroupNorm<T>& norm, int64_t n, int stretch, int64_t first_channel,
+                                  const device_accumulate_t<T>* one, const device_accumulate_t<T>* two,
+                                  Buffer& buffer) {
+  using A = device_accumulate_t<T>;
+  using M = PixelMapping<V, kLanes>;
+  const int lane = M::lane(threadIdx), place = M::place(threadIdx);
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    buffer[0][lane * V + k][place] = one[k];
+    buffer[1][lane * V + k][place] = two[k];
+  }
+  __syncthreads();
+  for (int i = place * kLanes + lane; i < 2 * M::kChannels; i += kBlock) {
+    const int which = i / M::kChannels, channel = i - which * M::kChannels;
+    if (first_channel + channel >= norm.C) continue;
+    double sum = 0;
+    for (int j = 0; j < M::kPlaces; ++j) sum += double(buffer[which][channel][j]);
+    norm.partial[norm.sums(n, stretch, which) + first_channel + channel] = A(sum);
+  }
+  __syncthreads();
 }
 
 // The pairs of sums of a stretch to `partial`. Grid: stretches, pieces of the channels, images.
@@ -110,68 +207,14 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
   using A = device_accumulate_t<T>;
   using M = PixelMapping<V, kLanes>;
   SIMT_SHARED(A, buffer, [2][M::kChannels][M::kPlaces + 1]);
-  const int lane = M::lane(threadIdx), place = M::place(threadIdx), own = place * kLanes + lane;
-  const int64_t first_channel = int64_t(blockIdx.y) * M::kChannels, c = first_channel + lane * V;
-  const int64_t length = (norm.pixels + norm.stretches - 1) / norm.stretches, begin = blockIdx.x * length;
-  const int count = static_cast<int>(begin + length < norm.pixels ? length : norm.pixels - begin);  // may be below 0
-  const int step = norm.step();
+  const int64_t first_channel = int64_t(blockIdx.y) * M::kChannels, c = first_channel + M::lane(threadIdx) * V;
   for (int64_t n = blockIdx.z; n < norm.N; n += gridDim.z) {
     A one[V] = {}, two[V] = {};
     if (c < norm.C) {
-      const int64_t start = norm.at(n, c, begin);
-      const T* x = norm.x + start;
-      ChannelAffine<T, V> affine;
-      if constexpr (kBackward) {
-#pragma unroll
-        for (int k = 0; k < V; ++k) {
-          const int64_t g = n * norm.groups + (c + k) / norm.group();
-          affine.center[k] = norm.mean[g];
-          affine.scale[k] = norm.gamma[c + k] * norm.rstd[g];
-          affine.shift[k] = norm.beta[c + k];
-        }
-      } else {
-        load_pack<T, V>(norm.x + norm.at(n, c, 0), affine.center);
-      }
-      const T* grad = kBackward ? norm.grad + start : nullptr;
-      const T* residual = kBackward && norm.residual ? norm.residual + start : nullptr;
-      for (int p = place; p < count; p += kInFlight<kBackward> * M::kPlaces) {
-        A value[kInFlight<kBackward>][V], e[kInFlight<kBackward>][V];
-#pragma unroll
-        for (int i = 0; i < kInFlight<kBackward>; ++i) {
-          const int at = p + i * M::kPlaces;
-          if (at >= count) continue;
-          load_pack<T, V>(x + at * step, value[i]);
-          if constexpr (kBackward) load_pack<T, V>(grad + at * step, e[i]);
-        }
-#pragma unroll
-        for (int i = 0; i < kInFlight<kBackward>; ++i) {
-          const int at = p + i * M::kPlaces;
-          if (at >= count) continue;
-          if constexpr (kBackward) masked<T, V, kRelu>(affine, value[i], residual, at * step, e[i]);
-#pragma unroll
-          for (int k = 0; k < V; ++k) {
-            const A q = value[i][k] - affine.center[k];
-            const A weight = kBackward ? e[i][k] : q;
-            one[k] += weight;
-            two[k] += weight * q;
-          }
-        }
-      }
+      const int64_t begin = norm.begin(int(blockIdx.x));
+      add_pixels<T, V, kLanes, kBackward, kRelu>(norm, n, c, begin, norm.length(int(blockIdx.x)), one, two);
     }
-#pragma unroll
-    for (int k = 0; k < V; ++k) {
-      buffer[0][lane * V + k][place] = one[k];
-      buffer[1][lane * V + k][place] = two[k];
-    }
-    __syncthreads();
-    for (int i = own; i < 2 * M::kChannels; i += kBlock) {
-      const int which = i / M::kChannels, channel = i - which * M::kChannels;
-      if (first_channel + channel >= norm.C) continue;
-      double sum = 0;
-      for (int j = 0; j < M::kPlaces; ++j) sum += double(buffer[which][channel][j]);
-      norm.partial[norm.sums(n, static_cast<int>(blockIdx.x), which) + first_channel + channel] = A(sum);
-    }
-    __syncthreads();
+    store_sums<T, V, kLanes>(norm, n, int(blockIdx.x), first_channel, one, two, buffer);
   }
 }
 
@@ -199,7 +242,7 @@ __device__ inline void group_terms(const GroupNorm<T>& norm, int64_t n, int64_t 
       two += double(norm.gamma[c]) * b;
     } else {  // from about the channel's shift to about the group's
       const double apart = double(A(norm.x[norm.at(n, c, 0)])) - about;
-      const double here = s ? 0.0 : double(norm.pixels);
+      const double here = s ? 0.0 : double(norm.values);
       one += a + here * apart;
       two += b + apart * (2 * a + here * apart);
     }
@@ -207,7 +250,7 @@ __device__ inline void group_terms(const GroupNorm<T>& norm, int64_t n, int64_t 
   one = warp_sum(one) / norm.count();
   two = warp_sum(two) / norm.count();
   if constexpr (kBackward) {
-    const double rstd = double(norm.rstd[n * norm.groups + g]);
+    const double rstd = double(norm.rstd[norm.statistic(n, g)]);
     *first = A(rstd * one);
     *second = A(rstd * rstd * rstd * two);
   } else {
@@ -215,6 +258,26 @@ __device__ inline void group_terms(const GroupNorm<T>& norm, int64_t n, int64_t 
     *first = A(about + one);
     *second = A(1.0 / std::sqrt((variance < 0.0 ? 0.0 : variance) + eps));
   }
+}
+
+// The terms of the groups that the block's channels lie in, in order. Ends with a barrier.
+template <typename T, int V, int kLanes, bool kBackward, typename Terms>
+__device__ inline void block_terms(const GroupNorm<T>& norm, int64_t n, int64_t first_channel, double eps,
+                                   Terms& term) {
+  using A = device_accumulate_t<T>;
+  using M = PixelMapping<V, kLanes>;
+  const int own = M::place(threadIdx) * kLanes + M::lane(threadIdx);
+  const int64_t last_channel = first_channel + M::kChannels < norm.C ? first_channel + M::kChannels : norm.C;
+  const int64_t first_group = first_channel / norm.group(), last_group = (last_channel - 1) / norm.group() + 1;
+  for (int64_t g = first_group + own / 32; g < last_group; g += kBlock / 32) {
+    A first, second;
+    group_terms<T, kBackward>(norm, n, g, eps, own % 32, &first, &second);
+    if (own % 32 == 0) {
+      term[0][g - first_group] = first;
+      term[1][g - first_group] = second;
+    }
+  }
+  __syncthreads();
 }
 
 // dγ and dβ of the block's channels from the sums of all images. `buffer`: two values a thread.
@@ -232,7 +295,7 @@ __device__ inline void channel_gradients(const GroupNorm<T>& norm, int64_t first
       const int64_t n = i / norm.stretches;
       const int s = static_cast<int>(i - n * norm.stretches);
       beta += double(norm.partial[norm.sums(n, s, 0) + c]);
-      gamma += double(norm.rstd[n * norm.groups + c / norm.group()]) * double(norm.partial[norm.sums(n, s, 1) + c]);
+      gamma += double(norm.rstd[norm.statistic(n, c / norm.group())]) * double(norm.partial[norm.sums(n, s, 1) + c]);
     }
   buffer[2 * own] = beta;
   buffer[2 * own + 1] = gamma;
@@ -249,6 +312,55 @@ __device__ inline void channel_gradients(const GroupNorm<T>& norm, int64_t first
 
 constexpr int kPassPixels = 16;  // of a thread in the second pass
 
+// The second pass of a thread: the `count` pixels from `begin` on; `affine`, `constant` and `slope` are its channels'.
+template <typename T, int V, int kLanes, bool kBackward, bool kRelu>
+__device__ inline void pass_over(const GroupNorm<T>& norm, int64_t n, int64_t c, int64_t begin, int count,
+                                 const ChannelAffine<T, V>& affine, const device_accumulate_t<T>* constant,
+                                 const device_accumulate_t<T>* slope) {
+  using A = device_accumulate_t<T>;
+  using M = PixelMapping<V, kLanes>;
+  constexpr int kPacks = kInFlight<kBackward>;
+  const int step = norm.step();
+  const int64_t start = norm.at(n, c, begin);
+  const T *x = norm.x + start, *residual = norm.residual ? norm.residual + start : nullptr;
+  const T* grad = kBackward ? norm.grad + start : nullptr;
+  for (int p = M::place(threadIdx); p < count; p += kPacks * M::kPlaces) {
+    A value[kPacks][V], other[kPacks][V];  // other: the residual forward, the gradient backward
+#pragma unroll
+    for (int i = 0; i < kPacks; ++i) {
+      const int at = p + i * M::kPlaces;
+      if (at >= count) continue;
+      load_pack<T, V>(x + at * step, value[i]);
+      if constexpr (kBackward)
+        load_pack<T, V>(grad + at * step, other[i]);
+      else if (residual)
+        load_pack<T, V>(residual + at * step, other[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < kPacks; ++i) {
+      const int at = p + i * M::kPlaces;
+      if (at >= count) continue;
+      A result[V];
+      if constexpr (kBackward) {
+        masked<T, V, kRelu>(affine, value[i], residual, at * step, other[i]);
+        if (kRelu && norm.grad_residual) store_pack<T, V>(norm.grad_residual + start + at * step, other[i]);
+#pragma unroll
+        for (int k = 0; k < V; ++k)
+          result[k] = affine.scale[k] * other[i][k] - constant[k] - slope[k] * (value[i][k] - affine.center[k]);
+        store_pack<T, V>(norm.grad_x + start + at * step, result);
+      } else {
+#pragma unroll
+        for (int k = 0; k < V; ++k) {
+          A u = fused_sum(affine.scale[k], value[i][k] - affine.center[k], affine.shift[k]);
+          if (residual) u += other[i][k];
+          result[k] = kRelu && u < A(0) ? A(0) : u;
+        }
+        store_pack<T, V>(norm.out + start + at * step, result);
+      }
+    }
+  }
+}
+
 // The second pass. Grid: chunks of the pixels, pieces of the channels, images.
 template <typename T, int V, int kLanes, bool kBackward, bool kRelu>
 __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(2))
@@ -257,81 +369,38 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
   using M = PixelMapping<V, kLanes>;
   SIMT_SHARED(A, term, [2][M::kChannels + 1]);
   SIMT_SHARED(double, buffer, [kBackward ? 2 * kBlock : 1]);
-  const int lane = M::lane(threadIdx), place = M::place(threadIdx), own = place * kLanes + lane;
-  const int64_t first_channel = int64_t(blockIdx.y) * M::kChannels, c = first_channel + lane * V;
-  const int64_t last_channel = first_channel + M::kChannels < norm.C ? first_channel + M::kChannels : norm.C;
-  const int64_t first_group = first_channel / norm.group(), last_group = (last_channel - 1) / norm.group() + 1;
+  const int own = M::place(threadIdx) * kLanes + M::lane(threadIdx);
+  const int64_t first_channel = int64_t(blockIdx.y) * M::kChannels, c = first_channel + M::lane(threadIdx) * V;
+  const int64_t first_group = first_channel / norm.group();
   const int64_t begin = int64_t(blockIdx.x) * kPassPixels * M::kPlaces;
   const int64_t left = norm.pixels - begin;
   const int count = static_cast<int>(left < kPassPixels * M::kPlaces ? left : kPassPixels * M::kPlaces);
-  const int step = norm.step();
   if constexpr (kBackward)
     if (blockIdx.x == 0 && blockIdx.z == 0) channel_gradients<T, V, kLanes>(norm, first_channel, buffer);
   for (int64_t n = blockIdx.z; n < norm.N; n += gridDim.z) {
-    for (int64_t g = first_group + own / 32; g < last_group; g += kBlock / 32) {
-      A first, second;
-      group_terms<T, kBackward>(norm, n, g, eps, own % 32, &first, &second);
-      if (own % 32 == 0) {
-        term[0][g - first_group] = first;
-        term[1][g - first_group] = second;
-        if (!kBackward && blockIdx.x == 0 && g * norm.group() >= first_channel) {
-          norm.mean[n * norm.groups + g] = first;
-          norm.rstd[n * norm.groups + g] = second;
-        }
+    block_terms<T, V, kLanes, kBackward>(norm, n, first_channel, eps, term);
+    if (!kBackward && blockIdx.x == 0) {
+      const int64_t g = first_group + own;
+      if (g * norm.group() >= first_channel && g * norm.group() < first_channel + M::kChannels && g < norm.groups) {
+        norm.mean[norm.statistic(n, g)] = term[0][own];
+        norm.rstd[norm.statistic(n, g)] = term[1][own];
       }
     }
-    __syncthreads();
     if (c < norm.C) {
-      const int64_t start = norm.at(n, c, begin);
       ChannelAffine<T, V> affine;
       A constant[V], slope[V];
+      if constexpr (kBackward) affine.load(norm, n, c);
 #pragma unroll
       for (int k = 0; k < V; ++k) {
-        const int64_t g = (c + k) / norm.group();
-        const A first = term[0][g - first_group], second = term[1][g - first_group];
-        affine.center[k] = kBackward ? norm.mean[n * norm.groups + g] : first;
-        affine.scale[k] = norm.gamma[c + k] * (kBackward ? norm.rstd[n * norm.groups + g] : second);
-        affine.shift[k] = norm.beta[c + k];
-        constant[k] = first, slope[k] = second;
-      }
-      const T *x = norm.x + start, *residual = norm.residual ? norm.residual + start : nullptr;
-      const T* grad = kBackward ? norm.grad + start : nullptr;
-      for (int p = place; p < count; p += kInFlight<kBackward> * M::kPlaces) {
-        A value[kInFlight<kBackward>][V],
-            other[kInFlight<kBackward>][V];  // other: the residual forward, the gradient backward
-#pragma unroll
-        for (int i = 0; i < kInFlight<kBackward>; ++i) {
-          const int at = p + i * M::kPlaces;
-          if (at >= count) continue;
-          load_pack<T, V>(x + at * step, value[i]);
-          if constexpr (kBackward)
-            load_pack<T, V>(grad + at * step, other[i]);
-          else if (residual)
-            load_pack<T, V>(residual + at * step, other[i]);
-        }
-#pragma unroll
-        for (int i = 0; i < kInFlight<kBackward>; ++i) {
-          const int at = p + i * M::kPlaces;
-          if (at >= count) continue;
-          A result[V];
-          if constexpr (kBackward) {
-            masked<T, V, kRelu>(affine, value[i], residual, at * step, other[i]);
-            if (kRelu && norm.grad_residual) store_pack<T, V>(norm.grad_residual + start + at * step, other[i]);
-#pragma unroll
-            for (int k = 0; k < V; ++k)
-              result[k] = affine.scale[k] * other[i][k] - constant[k] - slope[k] * (value[i][k] - affine.center[k]);
-            store_pack<T, V>(norm.grad_x + start + at * step, result);
-          } else {
-#pragma unroll
-            for (int k = 0; k < V; ++k) {
-              A u = affine.scale[k] * (value[i][k] - affine.center[k]) + affine.shift[k];
-              if (residual) u += other[i][k];
-              result[k] = kRelu && u < A(0) ? A(0) : u;
-            }
-            store_pack<T, V>(norm.out + start + at * step, result);
-          }
+        const int64_t g = (c + k) / norm.group() - first_group;
+        constant[k] = term[0][g], slope[k] = term[1][g];
+        if constexpr (!kBackward) {
+          affine.center[k] = constant[k];
+          affine.scale[k] = norm.gamma[c + k] * slope[k];
+          affine.shift[k] = norm.beta[c + k];
         }
       }
+      pass_over<T, V, kLanes, kBackward, kRelu>(norm, n, c, begin, count, affine, constant, slope);
     }
     __syncthreads();
   }
@@ -356,11 +425,7 @@ void launch_group_norm(const GroupNorm<T>& norm, bool relu, double eps, Stream s
                 dim3(unsigned((norm.pixels + chunk - 1) / chunk), pieces, images), M::block(), 0, stream, norm, eps);
   };
   const auto choose = [&](auto with_relu) {
-    using One = std::integral_constant<int, 1>;
-    using Eight = std::integral_constant<int, 8>;
-    if (!norm.channels_last) return launch(One{}, One{}, with_relu);
-    if (whole) return launch(std::integral_constant<int, 16 / int(sizeof(T))>{}, Eight{}, with_relu);
-    launch(One{}, Eight{}, with_relu);
+    choose_pixels<T>(norm.channels_last, whole, [&](auto v, auto lanes) { launch(v, lanes, with_relu); });
   };
   relu ? choose(std::true_type{}) : choose(std::false_type{});
 }

@@ -40,18 +40,6 @@ Pyramid<T> normalized_pyramid(const std::vector<Tensor>& levels, const Tensor& t
   return pyramid;
 }
 
-// The buffers that a GseFuse works in.
-struct Scratch {
-  Tensor doubles, singles;
-  Scratch(const Tensor& t, const Levels& levels, int64_t num_groups)
-      : doubles(empty_like_device(t, {GseFuse<float>::doubles(levels)}, ScalarType::Double)),
-        singles(empty_like_device(t, {GseFuse<float>::singles(levels, num_groups)}, accumulation_type(t))) {}
-  template <typename T>
-  GseFuse<T> view(const Pyramid<T>& pyramid, int64_t num_groups) const {
-    return {pyramid, num_groups, mutable_data<double>(doubles), mutable_data<device_accumulate_t<T>>(singles)};
-  }
-};
-
 std::tuple<Tensor, Tensor, Tensor> gse_fuse(std::vector<Tensor> features, std::vector<Tensor> gn_weights,
                                             std::vector<Tensor> gn_biases, int64_t num_groups, double eps,
                                             bool align_corners) {
@@ -65,15 +53,14 @@ std::tuple<Tensor, Tensor, Tensor> gse_fuse(std::vector<Tensor> features, std::v
   Tensor mean = empty_like_device(out, {N, L, num_groups}, wide),
          rstd = empty_like_device(out, {N, L, num_groups}, wide);
   if (out.numel() == 0) return {out, torch::stable::fill_(mean, 0), torch::stable::fill_(rstd, 0)};
-  const Scratch scratch(out, levels_of(levels, channels_last), num_groups);
+  const Tensor scratch = empty_like_device(out, {GseFuse<float>::singles(levels_of(levels, channels_last))}, wide);
   OnDeviceOf device(out);
   dispatch_floating("gse_fuse", out.scalar_type(), [&](auto type) {
     using T = decltype(type);
     using A = device_accumulate_t<T>;
     const auto pyramid =
         normalized_pyramid<T>(levels, out, weights, biases, mean, rstd, num_groups, channels_last, align_corners);
-    launch_gse_statistics(scratch.view(pyramid, num_groups), eps, mutable_data<A>(mean), mutable_data<A>(rstd),
-                          device.stream);
+    launch_gse_statistics(GseFuse<T>(pyramid, num_groups, mutable_data<A>(scratch)), eps, device.stream);
     launch_pyramid_sum<true, true>(pyramid, mutable_data<T>(out), device.stream);
   });
   check_launch("gse_fuse");
@@ -96,7 +83,7 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>> gse_fu
   const auto weights = contiguous_all(gn_weights), biases = contiguous_all(gn_biases);
   const Tensor g = dense(grad, channels_last);
   const Levels sizes = levels_of(levels, channels_last);
-  const Scratch scratch(g, sizes, num_groups);
+  const Tensor scratch = empty_like_device(g, {GseFuse<float>::singles(sizes)}, wide);
   const Tensor half = empty_like_device(g, {adjoint_scratch(sizes, g.size(2))}, wide);
   const auto grad_features = empty_levels(levels, g.scalar_type(), channels_last);
   // E is kept in the accumulation type; where that is the maps' own, the gradient is made in its place.
@@ -112,17 +99,17 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>> gse_fu
     using A = device_accumulate_t<T>;
     const auto pyramid =
         normalized_pyramid<T>(levels, g, weights, biases, mean, rstd, num_groups, channels_last, align_corners);
-    GseFuse<T> gse = scratch.view(pyramid, num_groups);
-    gse.grad = data<T>(g);
+    GseFuse<T> gse(pyramid, num_groups, mutable_data<A>(scratch));
     for (int64_t l = 0; l < L; ++l) {
       if (!pyramid.same_size(static_cast<int>(l))) {
         gathered.push_back(wide == g.scalar_type() ? grad_features[l]
                                                    : empty_like_device(g, sizes_of(levels[l]), wide, channels_last));
         gse.e[l] = mutable_data<A>(gathered.back());
       }
-      gse.grad_map[l] = mutable_data<T>(grad_features[l]);
-      gse.grad_gamma[l] = mutable_data<A>(grad_weights[l]);
-      gse.grad_beta[l] = mutable_data<A>(grad_biases[l]);
+      gse.level[l].grad = data<T>(g);
+      gse.level[l].grad_x = mutable_data<T>(grad_features[l]);
+      gse.level[l].grad_gamma = mutable_data<A>(grad_weights[l]);
+      gse.level[l].grad_beta = mutable_data<A>(grad_biases[l]);
     }
     launch_pyramid_adjoint<true, true>(pyramid, data<T>(g), mutable_data<A>(half), gse.e, device.stream);
     launch_gse_gradient(gse, device.stream);

@@ -1,94 +1,88 @@
 // gse_fuse: GroupNorm's statistics and gradient of up-sampled maps, from the low-resolution ones. The formulas stand in
-// csrc/cpu/gse_fuse.cpp, the sum over levels and its adjoint E in pyramid_sum_kernel.cuh. A single level is GroupNorm
-// and ReLU.
+// csrc/cpu/gse_fuse.cpp, the sum over levels in pyramid_sum_kernel.cuh, its adjoint E in pyramid_adjoint_kernel.cuh. A
+// level of the output's size is GroupNorm itself and shares the code of group_norm_kernel.cuh; the terms of a smaller
+// one are sums over the few output pixels that read each of its pixels, tabulated per axis: how much is read of a pixel
+// and, for the second moment, of it together with its neighbors (a tridiagonal Gram matrix).
 //
-// All levels of a step are one launch. Statistics: tables of the interpolation's column sums and tridiagonal Gram
-// matrices; a shift, the mean of the group's first row; per channel the shifted first and second moments of stretches
-// of pixels; their sum per group. The backward takes the moments of E the same way, then writes the gradient with the
-// same nine-point stencil (one point along an axis that is not enlarged). Fewest bytes: each level read once for the
-// statistics (the stencil's neighbors come from cache) and once for the sum; the backward reads E and the level twice.
-// Long sums: kRun values at a time are added in the accumulation type, these partial sums in double. They are stored
-// and added in a fixed order: no atomics, the same result every time.
+// All levels of a step are one launch. Forward: the tables; per channel the shifted first and second moments of
+// stretches of pixels; their sum per group. Backward, after the adjoint: the tables; the moments of E the same way; the
+// gradient, whose blocks add up what they need of the moments. Fewest bytes: each level read once for the statistics
+// (the stencil's neighbors come from cache) and once for the sum; the backward reads E and the level twice. Sums are
+// stored and added in a fixed order, in double across the threads: no atomics, the same result every time.
 //
 // Ladder (P2..P6 of one 800×1216 image, 256 channels, fp32, forward + backward; counted, not timed):
 //   57 launches, 1237 MB  level by level, one element a thread, every addition in double
 //   13 launches,  988 MB  all levels at once, packs of channels
 //   11 launches,  863 MB  no E where a level has the output's size: the moments and the gradient mask the incoming
 //                         gradient themselves (GroupNorm and ReLU alone: five passes over a map instead of eight)
+//    9 launches,  863 MB  a channel's first pixel is its shift; the gradient's blocks add up the terms themselves
 // The minimum is 539 MB; PyTorch's ops take 33 launches and 4524 MB. The rest is the maps between the adjoint's
 // passes, and E of the coarser levels, which the moments of E and the gradient read.
+// LADDER
 #pragma once
 
-#include <cmath>
-
-#include "pyramid_sum_kernel.cuh"
+#include "group_norm_kernel.cuh"
+#include "pyramid_adjoint_kernel.cuh"
 
 namespace rpcnn {
 
-constexpr int kStretchPixels = 256;  // pixels whose moments a block adds up
-constexpr int kRun = 8;              // values added before they are in double
-
-// Column sums, diagonal and next diagonal of one axis: next[i] couples i and i + 1, next[size − 1] is 0.
+// What output pixels read of pixel i of one axis: the sum of their weights, and of the products of their weights of i
+// and of i − 1, i, i + 1.
 template <typename A>
-struct GramAxis {
-  const A *sum, *diagonal, *next;
-  RPCNN_HOST_DEVICE GramAxis(const A* table, int64_t size)
-      : sum(table), diagonal(table + size), next(table + 2 * size) {}
-  RPCNN_HOST_DEVICE A weight(int64_t i, int offset) const {
-    return offset == 0 ? diagonal[i] : (offset > 0 ? next[i] : (i > 0 ? next[i - 1] : A(0)));
-  }
+struct alignas(16) GramRow {
+  A sum, product[3];
 };
 
-// The levels, their scratch in one buffer of doubles and one of A, and the results of the backward. One large argument:
-// nvcc copies smaller tables of pointers to the stack to index them.
+// The levels, their scratch, and the results of the backward. One large argument: nvcc copies smaller tables of
+// pointers to the stack to index them.
 template <typename T>
 struct GseFuse {
   using A = device_accumulate_t<T>;
   Pyramid<T> pyramid;
-  int64_t groups, first_stretch[kMaxLevels + 1];
-  double* partial[kMaxLevels];  // [N, C, stretches, 2]
-  A* table[kMaxLevels];         // two GramAxis: h, then w
-  A* shift;                     // [L, N, G]
-  A* terms;                     // [L, N, G, 2]
-  const T* grad;                // [N, C, H, W]
+  GroupNorm<T> level[kMaxLevels];
+  int first_stretch[kMaxLevels + 1], first_chunk[kMaxLevels + 1];
+  GramRow<A>* table[kMaxLevels];  // [h + w]
   A* e[kMaxLevels];  // the adjoint, null for levels of the output's size; a map's gradient may take its place
-  T* grad_map[kMaxLevels];
-  A *grad_gamma[kMaxLevels], *grad_beta[kMaxLevels];
 
-  static int64_t stretches(const Levels& levels, int l) {
-    return (levels.pixels(l) + kStretchPixels - 1) / kStretchPixels;
-  }
-  static int64_t doubles(const Levels& levels) {
+  // Elements of the scratch.
+  static int64_t singles(const Levels& levels) {
     int64_t sum = 0;
-    for (int l = 0; l < levels.count; ++l) sum += levels.N * levels.C * stretches(levels, l) * 2;
+    for (int l = 0; l < levels.count; ++l)
+      sum += 4 * (levels.H[l] + levels.W[l]) + levels.N * GroupNorm<T>::stretches_of(levels.pixels(l)) * 2 * levels.C;
     return sum;
   }
-  static int64_t singles(const Levels& levels, int64_t groups) {
-    int64_t sum = 3 * levels.count * levels.N * groups;
-    for (int l = 0; l < levels.count; ++l) sum += 3 * (levels.H[l] + levels.W[l]);
-    return sum;
-  }
-  GseFuse(const Pyramid<T>& pyramid, int64_t groups, double* doubles, A* singles)
-      : pyramid(pyramid), groups(groups), first_stretch{}, grad(nullptr), e{}, grad_map{}, grad_gamma{}, grad_beta{} {
+  // `scratch` begins a pack.
+  GseFuse(const Pyramid<T>& pyramid, int64_t groups, A* scratch)
+      : pyramid(pyramid), level{}, first_stretch{}, first_chunk{}, table{}, e{} {
     const Levels& levels = pyramid.levels;
     for (int l = 0; l < levels.count; ++l) {
-      first_stretch[l + 1] = first_stretch[l] + stretches(levels, l);
-      partial[l] = doubles;
-      doubles += levels.N * levels.C * stretches(levels, l) * 2;
-      table[l] = singles;
-      singles += 3 * (levels.H[l] + levels.W[l]);
+      table[l] = reinterpret_cast<GramRow<A>*>(scratch);
+      scratch += 4 * (levels.H[l] + levels.W[l]);
     }
-    shift = singles;
-    terms = shift + levels.count * levels.N * groups;
+    for (int l = 0; l < levels.count; ++l) {
+      GroupNorm<T>& norm = level[l];
+      norm.N = levels.N, norm.C = levels.C, norm.pixels = levels.pixels(l), norm.groups = groups;
+      norm.values = pyramid.H * pyramid.W;
+      norm.channels_last = levels.channels_last;
+      norm.stretches = GroupNorm<T>::stretches_of(norm.pixels);
+      norm.x = pyramid.map[l];
+      norm.gamma = pyramid.affine[l].gamma, norm.beta = pyramid.affine[l].beta;
+      norm.mean = const_cast<A*>(pyramid.affine[l].mean), norm.rstd = const_cast<A*>(pyramid.affine[l].rstd);
+      norm.stride = pyramid.affine[l].stride;
+      norm.partial = scratch;
+      scratch += norm.N * norm.stretches * 2 * norm.C;
+      first_stretch[l + 1] = first_stretch[l] + norm.stretches;
+    }
   }
 
-  RPCNN_HOST_DEVICE int64_t stretches(int l) const { return first_stretch[l + 1] - first_stretch[l]; }
-  RPCNN_HOST_DEVICE int64_t group(int l, int64_t n, int64_t g) const { return (l * pyramid.levels.N + n) * groups + g; }
-  RPCNN_HOST_DEVICE GramAxis<A> y(int l) const { return {table[l], pyramid.levels.H[l]}; }
-  RPCNN_HOST_DEVICE GramAxis<A> x(int l) const { return {table[l] + 3 * pyramid.levels.H[l], pyramid.levels.W[l]}; }
-  // Up-sampled values behind one mean.
-  RPCNN_HOST_DEVICE double count() const {
-    return double(pyramid.levels.C / groups) * double(pyramid.H) * double(pyramid.W);
+  // The row and column of the table.
+  RPCNN_HOST_DEVICE const GramRow<A>& y(int l, int i) const { return table[l][i]; }
+  RPCNN_HOST_DEVICE const GramRow<A>& x(int l, int i) const { return table[l][pyramid.levels.H[l] + i]; }
+  bool packs_whole() const {
+    bool whole = pyramid.packs_whole();
+    for (int l = 0; l < pyramid.levels.count; ++l)
+      whole = whole && starts_pack(e[l]) && starts_pack(level[l].grad) && starts_pack(level[l].grad_x);
+    return whole;
   }
 };
 
@@ -103,308 +97,170 @@ __global__ void gram_tables_kernel(GseFuse<T> gse) {
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < h + w; i += stride) {
     const bool along_y = i < h;
     const int64_t in = along_y ? h : w, out = along_y ? pyramid.H : pyramid.W, index = along_y ? i : i - h;
-    A* axis = gse.table[l] + (along_y ? 0 : 3 * h) + index;
-    const A step = interpolation_step<A>(in, out, align);
+    const A step = along_y ? pyramid.step_y[l] : pyramid.step_x[l];
     int64_t first, last;
     interpolation_readers<A>(index, in, out, step, align, &first, &last);
-    double sum = 0, diagonal = 0, next = 0;
+    double sum = 0, before = 0, diagonal = 0, after = 0;
     for (int64_t r = first; r < last; ++r) {
       const auto tap = interpolation_tap<A>(r, in, step, align);
       const double weight = (tap.lo == index ? double(tap.w_lo) : 0.0) + (tap.hi == index ? double(tap.w_hi) : 0.0);
       sum += weight;
       diagonal += weight * weight;
-      if (tap.lo == index && tap.hi != index) next += double(tap.w_lo) * double(tap.w_hi);
+      if (tap.lo == tap.hi) continue;
+      const double product = double(tap.w_lo) * double(tap.w_hi);
+      if (tap.lo == index) after += product;
+      if (tap.hi == index) before += product;
     }
-    axis[0] = A(sum);
-    axis[in] = A(diagonal);
-    axis[2 * in] = A(next);
+    gse.table[l][i] = {A(sum), {A(before), A(diagonal), A(after)}};
   }
 }
 
-// sum[k] = (AᵀA)(Q − center)(BᵀB) at one pixel, channel c + k.
-template <int V, bool kInnermost, typename T, typename A>
-RPCNN_HOST_DEVICE void gram_at(const T* image, int64_t h, int64_t w, int64_t C, const GramAxis<A>& gy,
-                               const GramAxis<A>& gx, int64_t c, int64_t y, int64_t x, const A* center, A* sum) {
+// sum[k] = (AᵀA)(Q − center)(BᵀB) at pixel (y, x) of level l, of the channels from `image` on.
+template <typename T, int V>
+__device__ void gram_at(const GramRow<device_accumulate_t<T>>& gy, const GramRow<device_accumulate_t<T>>& gx,
+                        const T* image, int row, int step, const device_accumulate_t<T>* center,
+                        device_accumulate_t<T>* sum) {
+  using A = device_accumulate_t<T>;
 #pragma unroll
   for (int k = 0; k < V; ++k) sum[k] = A(0);
+  // A weight is 0 beyond the border.
+#pragma unroll
   for (int dy = -1; dy <= 1; ++dy) {
-    const A wy = gy.weight(y, dy);
-    if (wy == A(0)) continue;
+    if (gy.product[dy + 1] == A(0)) continue;
+#pragma unroll
     for (int dx = -1; dx <= 1; ++dx) {
-      const A weight = wy * gx.weight(x, dx);
+      const A weight = gy.product[dy + 1] * gx.product[dx + 1];
       if (weight == A(0)) continue;
       A value[V];
-      Channels<T, V, kInnermost>::load(image, (y + dy) * w + x + dx, h * w, c, C, value);
+      load_pack<T, V>(image + (dy * row + dx) * step, value);
 #pragma unroll
       for (int k = 0; k < V; ++k) sum[k] += weight * (value[k] - center[k]);
     }
   }
 }
 
-// The sum over the threads of a block, added in a fixed order.
-__device__ inline double block_sum(double value, double* buffer) {
-  buffer[threadIdx.x] = value;
-  __syncthreads();
-  for (int half = kBlock / 2; half > 0; half /= 2) {
-    if (int(threadIdx.x) < half) buffer[threadIdx.x] += buffer[threadIdx.x + half];
-    __syncthreads();
+// The thread's pixels among the `count` from `begin` on: f(pixel, y, x), in order.
+template <int V, int kLanes, typename F>
+__device__ void for_own_pixels(int64_t begin, int count, int w, F&& f) {
+  using M = PixelMapping<V, kLanes>;
+  int at = M::place(threadIdx), y = int((begin + at) / w), x = int(begin + at - int64_t(y) * w);
+  for (; at < count; at += M::kPlaces) {
+    f(begin + at, y, x);
+    x += M::kPlaces;
+    while (x >= w) x -= w, ++y;
   }
-  const double total = buffer[0];
-  __syncthreads();
-  return total;
 }
 
-// shift = mean of each group's first row. Grid: image × group, level.
-template <typename T>
-__global__ void __launch_bounds__(kBlock) group_shift_kernel(GseFuse<T> gse) {
-  using A = device_accumulate_t<T>;
-  SIMT_SHARED(double, buffer, [kBlock]);
-  const Levels& levels = gse.pyramid.levels;
-  const int l = static_cast<int>(blockIdx.y);
-  const int64_t n = blockIdx.x / gse.groups, g = blockIdx.x % gse.groups;
-  const int64_t group = levels.C / gse.groups, w = levels.W[l];
-  const T* image = gse.pyramid.map[l] + n * levels.image(l);
-  double sum = 0;
-  for (int64_t i = threadIdx.x; i < group * w; i += kBlock) {
-    const int64_t k = levels.channels_last ? i % group : i / w, x = levels.channels_last ? i / group : i % w;
-    sum += double(
-        A(levels.channels_last ? image[x * levels.C + g * group + k] : image[(g * group + k) * levels.pixels(l) + x]));
-  }
-  const double total = block_sum(sum, buffer);
-  if (threadIdx.x == 0) gse.shift[gse.group(l, n, g)] = A(total / double(group * w));
-}
-
-// A pixel's terms of the two moments: of the up-sampled map about the shift,
-template <typename T, int V, bool kInnermost>
-struct MapMoments {
-  using A = device_accumulate_t<T>;
-  const GramAxis<A> gy, gx;
-  const T* image;
-  int64_t h, w, C, c;
-  A center[V];
-
-  RPCNN_HOST_DEVICE MapMoments(const GseFuse<T>& gse, int l, int64_t n, int64_t c)
-      : gy(gse.y(l)),
-        gx(gse.x(l)),
-        image(gse.pyramid.map[l] + n * gse.pyramid.levels.image(l)),
-        h(gse.pyramid.levels.H[l]),
-        w(gse.pyramid.levels.W[l]),
-        C(gse.pyramid.levels.C),
-        c(c) {
-    const int64_t group = C / gse.groups;
-    for (int k = 0; k < V; ++k)
-      center[k] = gse.shift[gse.group(l, n, Channels<T, V, kInnermost>::index(c, k, C) / group)];
-  }
-  RPCNN_HOST_DEVICE void add(int64_t y, int64_t x, A* first, A* second) const {
-    A value[V], gram[V];
-    Channels<T, V, kInnermost>::load(image, y * w + x, h * w, c, C, value);
-    gram_at<V, kInnermost>(image, h, w, C, gy, gx, c, y, x, center, gram);
-    const A readers = gy.sum[y] * gx.sum[x];
-#pragma unroll
-    for (int k = 0; k < V; ++k) {
-      const A q = value[k] - center[k];
-      first[k] += readers * q;
-      second[k] += q * gram[k];
-    }
-  }
-};
-
-// value[k] = E of the channel c + k: as gathered, or, for a level of the output's size, the masked gradient itself.
-template <typename T, int V, bool kInnermost>
-RPCNN_HOST_DEVICE void adjoint_at(const GseFuse<T>& gse, int l, const Normalization<T, V, kInnermost, true>& norm,
-                                  int64_t n, int64_t c, int64_t y, int64_t x, device_accumulate_t<T>* value) {
-  using A = device_accumulate_t<T>;
-  const Levels& levels = gse.pyramid.levels;
-  const int64_t place = y * levels.W[l] + x, plane = levels.pixels(l), image = n * levels.image(l);
-  if (gse.e[l]) {
-    Channels<A, V, kInnermost>::load(gse.e[l] + image, place, plane, c, levels.C, value);
-    return;
-  }
-  A before[V];
-  upsampled(gse.pyramid, l, norm, n, c, y, x, before);
-  Channels<T, V, kInnermost>::load(gse.grad + image, place, plane, c, levels.C, value);
-#pragma unroll
-  for (int k = 0; k < V; ++k) value[k] = passes_gradient(before[k]) ? value[k] : A(0);
-}
-
-// or of E: ΣE and ⟨Q − mean, E⟩.
-template <typename T, int V, bool kInnermost>
-struct GradientMoments {
-  using A = device_accumulate_t<T>;
-  const GseFuse<T>& gse;
-  const int l;
-  const int64_t n, c;
-  const Normalization<T, V, kInnermost, true> norm;
-
-  RPCNN_HOST_DEVICE GradientMoments(const GseFuse<T>& gse, int l, int64_t n, int64_t c)
-      : gse(gse), l(l), n(n), c(c), norm(gse.pyramid.affine[l], n, c, gse.pyramid.levels.C) {}
-  RPCNN_HOST_DEVICE void add(int64_t y, int64_t x, A* first, A* second) const {
-    const Levels& levels = gse.pyramid.levels;
-    A value[V], gradient[V];
-    Channels<T, V, kInnermost>::load(gse.pyramid.map[l] + n * levels.image(l), y * levels.W[l] + x, levels.pixels(l), c,
-                                     levels.C, value);
-    adjoint_at(gse, l, norm, n, c, y, x, gradient);
-#pragma unroll
-    for (int k = 0; k < V; ++k) {
-      first[k] += gradient[k];
-      second[k] += gradient[k] * (value[k] - norm.center[k]);
-    }
-  }
-};
-
-// The sums over a block's places, one per channel, to `to`, two apart.
-template <int V, bool kInnermost>
-__device__ inline void sum_places(const double* value, double (*buffer)[WarpMapping<V, kInnermost>::kPlaces + 1],
-                                  int64_t channels, double* to, int64_t apart) {
-  using L = WarpMapping<V, kInnermost>;
-  for (int k = 0; k < V; ++k) buffer[L::channel(threadIdx) + k][L::place(threadIdx)] = value[k];
-  __syncthreads();
-  const int own = static_cast<int>(threadIdx.y * 32 + threadIdx.x);
-  if (own < L::kChannels && own < channels) {
-    double sum = 0;
-    for (int p = 0; p < L::kPlaces; ++p) sum += buffer[own][p];
-    to[own * apart] = sum;
-  }
-  __syncthreads();
-}
-
-// partial. Grid: stretches of all levels, images × pieces of the channels.
-template <typename T, int V, bool kInnermost, template <typename, int, bool> class Moments>
+// The sums of a level's stretches: forward of the up-sampled map about the channel's first pixel and of its square,
+// backward ΣE and ⟨Q − mean, E⟩. Grid: stretches of all levels, pieces of the channels, images.
+template <typename T, int V, int kLanes, bool kBackward>
 __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(2))
-    channel_moments_kernel(GseFuse<T> gse) {
+    level_sums_kernel(GseFuse<T> gse) {
   using A = device_accumulate_t<T>;
-  using L = WarpMapping<V, kInnermost>;
-  SIMT_SHARED(double, buffer, [L::kChannels][L::kPlaces + 1]);
-  const Levels& levels = gse.pyramid.levels;
+  using M = PixelMapping<V, kLanes>;
+  SIMT_SHARED(A, buffer, [2][M::kChannels][M::kPlaces + 1]);
   int l = 0;
-  while (int64_t(blockIdx.x) >= gse.first_stretch[l + 1]) ++l;
-  const int64_t stretch = int64_t(blockIdx.x) - gse.first_stretch[l];
-  const int64_t stretches = gse.stretches(l);
-  const int64_t C = levels.C, w = levels.W[l], pieces = L::pieces(C);
-  const int64_t begin = stretch * kStretchPixels;
-  const int64_t end = begin + kStretchPixels < levels.pixels(l) ? begin + kStretchPixels : levels.pixels(l);
-  for (int64_t z = blockIdx.y; z < levels.N * pieces; z += gridDim.y) {
-    const int64_t n = z / pieces, first_channel = (z - n * pieces) * L::kChannels;
-    const int64_t c = first_channel + L::channel(threadIdx);
-    double first[V] = {}, second[V] = {};
-    if (c < C) {
-      const Moments<T, V, kInnermost> moments(gse, l, n, c);
-      int64_t p = begin + L::place(threadIdx), y = p / w, x = p - y * w;
-      while (p < end) {
-        A one[V] = {}, two[V] = {};
-        for (int run = 0; run < kRun && p < end; ++run) {
-          moments.add(y, x, one, two);
-          p += L::kPlaces;
-          x += L::kPlaces;
-          while (x >= w) x -= w, ++y;
-        }
+  while (int(blockIdx.x) >= gse.first_stretch[l + 1]) ++l;
+  const GroupNorm<T>& norm = gse.level[l];
+  const int stretch = int(blockIdx.x) - gse.first_stretch[l];
+  const int64_t begin = norm.begin(stretch);
+  const int count = norm.length(stretch), w = int(gse.pyramid.levels.W[l]), step = norm.step();
+  const int64_t first_channel = int64_t(blockIdx.y) * M::kChannels, c = first_channel + M::lane(threadIdx) * V;
+  for (int64_t n = blockIdx.z; n < norm.N; n += gridDim.z) {
+    A one[V] = {}, two[V] = {};
+    if (c < norm.C) {
+      if (gse.pyramid.same_size(l)) {
+        add_pixels<T, V, kLanes, kBackward, true>(norm, n, c, begin, count, one, two);
+      } else {
+        ChannelAffine<T, V> affine;
+        if constexpr (kBackward)
+          affine.load(norm, n, c);
+        else
+          load_pack<T, V>(norm.x + norm.at(n, c, 0), affine.center);
+        const T* x_first = norm.x + norm.at(n, c, 0);
+        for_own_pixels<V, kLanes>(begin, count, w, [&](int64_t p, int y, int x) {
+          A value[V], other[V], readers = A(1);
+          load_pack<T, V>(x_first + p * step, value);
+          if constexpr (kBackward) {
+            load_pack<A, V>(gse.e[l] + norm.at(n, c, p), other);
+          } else {
+            const GramRow<A> gy = gse.y(l, y), gx = gse.x(l, x);
+            gram_at<T, V>(gy, gx, x_first + p * step, w, step, affine.center, other);
+            readers = gy.sum * gx.sum;
+          }
 #pragma unroll
-        for (int k = 0; k < V; ++k) first[k] += double(one[k]), second[k] += double(two[k]);
+          for (int k = 0; k < V; ++k) {
+            const A q = value[k] - affine.center[k];
+            one[k] += kBackward ? other[k] : readers * q;
+            two[k] += q * other[k];
+          }
+        });
       }
     }
-    double* to = gse.partial[l] + ((n * C + first_channel) * stretches + stretch) * 2;
-    sum_places<V, kInnermost>(first, buffer, C - first_channel, to, stretches * 2);
-    sum_places<V, kInnermost>(second, buffer, C - first_channel, to + 1, stretches * 2);
+    store_sums<T, V, kLanes>(norm, n, stretch, first_channel, one, two, buffer);
   }
 }
 
-// mean and rstd [N, L, G]. Grid: image × group, level.
+// mean and rstd [N, L, G]. Grid: warps for images × groups, level.
 template <typename T>
-__global__ void __launch_bounds__(kBlock)
-    group_statistics_kernel(GseFuse<T> gse, double eps, device_accumulate_t<T>* mean, device_accumulate_t<T>* rstd) {
+__global__ void __launch_bounds__(kBlock) level_statistics_kernel(GseFuse<T> gse, double eps) {
   using A = device_accumulate_t<T>;
-  SIMT_SHARED(double, buffer, [kBlock]);
-  const Levels& levels = gse.pyramid.levels;
-  const int l = static_cast<int>(blockIdx.y);
-  const int64_t n = blockIdx.x / gse.groups, g = blockIdx.x % gse.groups;
-  const int64_t entries = levels.C / gse.groups * gse.stretches(l);
-  // A group's channels are neighbors.
-  const double* from = gse.partial[l] + (n * gse.groups + g) * entries * 2;
-  double first = 0, second = 0;
-  for (int64_t i = threadIdx.x; i < entries; i += kBlock) first += from[2 * i], second += from[2 * i + 1];
-  const double count = gse.count();
-  const double offset = block_sum(first, buffer) / count, square = block_sum(second, buffer) / count;
-  if (threadIdx.x != 0) return;
-  const double variance = square - offset * offset;
-  const int64_t at = (n * levels.count + l) * gse.groups + g;
-  mean[at] = A(double(gse.shift[gse.group(l, n, g)]) + offset);
-  rstd[at] = A(1.0 / std::sqrt((variance < 0.0 ? 0.0 : variance) + eps));
+  const GroupNorm<T>& norm = gse.level[blockIdx.y];
+  const int64_t i = int64_t(blockIdx.x) * (kBlock / 32) + threadIdx.x / 32, n = i / norm.groups,
+                g = i - n * norm.groups;
+  if (n >= norm.N) return;
+  A mean, rstd;
+  group_terms<T, false>(norm, n, g, eps, int(threadIdx.x % 32), &mean, &rstd);
+  if (threadIdx.x % 32 == 0) norm.mean[norm.statistic(n, g)] = mean, norm.rstd[norm.statistic(n, g)] = rstd;
 }
 
-// terms = the factors of the constant and of the Gram term; gradients of gamma and beta, images added in order.
-// Grid: group, level. A warp takes one channel of the group after another.
-template <typename T>
-__global__ void __launch_bounds__(kBlock) gradient_terms_kernel(GseFuse<T> gse) {
+// γ rstd E − constant (Aᵀ1)(1ᵀB) − slope (AᵀA)(Q − mean)(BᵀB), and the gradients of γ and β. A gradient may take E's
+// place: a thread reads an element before it writes it. Grid: chunks of the pixels of all levels, pieces of the
+// channels, images.
+template <typename T, int V, int kLanes>
+__global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(2))
+    level_gradient_kernel(GseFuse<T> gse) {
   using A = device_accumulate_t<T>;
-  SIMT_SHARED(double, buffer, [kBlock]);
-  const Levels& levels = gse.pyramid.levels;
-  const int l = static_cast<int>(blockIdx.y), lane = static_cast<int>(threadIdx.x % 32);
-  const auto& affine = gse.pyramid.affine[l];
-  const int64_t g = blockIdx.x, group = affine.group, begin = g * group;
-  const int64_t stretches = gse.stretches(l);
-  const double count = gse.count();
-  A *gamma = gse.grad_gamma[l], *beta = gse.grad_beta[l];
-  for (int64_t c = begin + threadIdx.x / 32; lane == 0 && c < begin + group; c += kBlock / 32)
-    gamma[c] = A(0), beta[c] = A(0);
-  for (int64_t n = 0; n < levels.N; ++n) {
-    const double r = double(affine.rstd[n * affine.stride + g]);
-    double s1 = 0, s2 = 0;
-    for (int64_t c = begin + threadIdx.x / 32; c < begin + group; c += kBlock / 32) {
-      const double* from = gse.partial[l] + (n * levels.C + c) * stretches * 2;
-      double one = 0, two = 0;
-      for (int64_t i = lane; i < stretches; i += 32) one += from[2 * i], two += from[2 * i + 1];
-      for (int half = 16; half > 0; half /= 2) {
-        one += __shfl_down_sync(~0u, one, half);
-        two += __shfl_down_sync(~0u, two, half);
-      }
-      if (lane == 0) {
-        beta[c] += A(one);
-        gamma[c] += A(r * two);
-        s1 += double(affine.gamma[c]) * one;
-        s2 += double(affine.gamma[c]) * r * two;
-      }
-    }
-    s1 = block_sum(s1, buffer);
-    s2 = block_sum(s2, buffer);
-    if (threadIdx.x == 0) {
-      A* term = gse.terms + 2 * gse.group(l, n, g);
-      term[0] = A(r / count * s1);
-      term[1] = A(r / count * r * s2);
-    }
-  }
-}
-
-// γ rstd E − constant (Aᵀ1)(1ᵀB) − slope (AᵀA)(Q − mean)(BᵀB). A gradient may take E's place: a thread reads an element
-// before it writes it. Grid: columns, rows of all levels, images × pieces of the channels.
-template <typename T, int V, bool kInnermost>
-__global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(V == 4 && kInnermost ? 3 : 2))
-    map_gradient_kernel(GseFuse<T> gse, int64_t rows) {
-  const Pyramid<T>& pyramid = gse.pyramid;
-  using A = device_accumulate_t<T>;
-  using L = WarpMapping<V, kInnermost>;
-  const Levels& levels = pyramid.levels;
-  const int64_t x = int64_t(blockIdx.x) * L::kPlaces + L::place(threadIdx), C = levels.C, pieces = L::pieces(C);
-  for (int64_t i = blockIdx.y; i < rows; i += gridDim.y) {
-    int64_t y = i;
-    const int l = levels.level_of(&y);
-    const int64_t h = levels.H[l], w = levels.W[l];
-    if (x >= w) continue;
-    const GramAxis<A> gy = gse.y(l), gx = gse.x(l);
-    const A readers = gy.sum[y] * gx.sum[x];
-    for (int64_t z = blockIdx.z; z < levels.N * pieces; z += gridDim.z) {
-      const int64_t n = z / pieces, c = (z - n * pieces) * L::kChannels + L::channel(threadIdx);
-      if (c >= C) continue;
-      const Normalization<T, V, kInnermost, true> norm(pyramid.affine[l], n, c, C);
-      A gradient[V], gram[V];
-      gram_at<V, kInnermost>(pyramid.map[l] + n * levels.image(l), h, w, C, gy, gx, c, y, x, norm.center, gram);
-      adjoint_at(gse, l, norm, n, c, y, x, gradient);
+  using M = PixelMapping<V, kLanes>;
+  SIMT_SHARED(A, term, [2][M::kChannels + 1]);
+  SIMT_SHARED(double, buffer, [2 * kBlock]);
+  int l = 0;
+  while (int(blockIdx.x) >= gse.first_chunk[l + 1]) ++l;
+  const GroupNorm<T>& norm = gse.level[l];
+  const int chunk = int(blockIdx.x) - gse.first_chunk[l], w = int(gse.pyramid.levels.W[l]), step = norm.step();
+  const int64_t begin = int64_t(chunk) * kPassPixels * M::kPlaces, left = norm.pixels - begin;
+  const int count = static_cast<int>(left < kPassPixels * M::kPlaces ? left : kPassPixels * M::kPlaces);
+  const int64_t first_channel = int64_t(blockIdx.y) * M::kChannels, c = first_channel + M::lane(threadIdx) * V;
+  if (chunk == 0 && blockIdx.z == 0) channel_gradients<T, V, kLanes>(norm, first_channel, buffer);
+  for (int64_t n = blockIdx.z; n < norm.N; n += gridDim.z) {
+    block_terms<T, V, kLanes, true>(norm, n, first_channel, 0.0, term);
+    if (c < norm.C) {
+      ChannelAffine<T, V> affine;
+      affine.load(norm, n, c);
+      A constant[V], slope[V];
 #pragma unroll
       for (int k = 0; k < V; ++k) {
-        const A* term = gse.terms + 2 * gse.group(l, n, norm.group[k]);
-        gradient[k] = norm.scale[k] * gradient[k] - term[0] * readers - term[1] * gram[k];
+        const int64_t g = (c + k) / norm.group() - first_channel / norm.group();
+        constant[k] = term[0][g], slope[k] = term[1][g];
       }
-      Channels<T, V, kInnermost>::store(gse.grad_map[l] + n * levels.image(l), y * w + x, h * w, c, C, gradient);
+      if (gse.pyramid.same_size(l)) {
+        pass_over<T, V, kLanes, true, true>(norm, n, c, begin, count, affine, constant, slope);
+      } else {
+        const T* x_first = norm.x + norm.at(n, c, 0);
+        for_own_pixels<V, kLanes>(begin, count, w, [&](int64_t p, int y, int x) {
+          const GramRow<A> gy = gse.y(l, y), gx = gse.x(l, x);
+          const A readers = gy.sum * gx.sum;
+          A gradient[V], gram[V];
+          load_pack<A, V>(gse.e[l] + norm.at(n, c, p), gradient);
+          gram_at<T, V>(gy, gx, x_first + p * step, w, step, affine.center, gram);
+#pragma unroll
+          for (int k = 0; k < V; ++k)
+            gradient[k] = affine.scale[k] * gradient[k] - constant[k] * readers - slope[k] * gram[k];
+          store_pack<T, V>(norm.grad_x + norm.at(n, c, p), gradient);
+        });
+      }
     }
+    __syncthreads();
   }
 }
 
@@ -416,50 +272,50 @@ void launch_gram_tables(const GseFuse<T>& gse, Stream stream) {
   SIMT_LAUNCH((gram_tables_kernel<T>), dim3(blocks_for(most), levels.count), kBlock, 0, stream, gse);
 }
 
-template <template <typename, int, bool> class Moments, typename T>
-void launch_channel_moments(const GseFuse<T>& gse, bool whole, Stream stream) {
+template <bool kBackward, typename T>
+void launch_level_sums(const GseFuse<T>& gse, Stream stream) {
   const Levels& levels = gse.pyramid.levels;
-  choose_channels<T>(levels.channels_last, whole, [&](auto v, auto innermost) {
-    constexpr int V = decltype(v)::value;
-    constexpr bool kInnermost = decltype(innermost)::value;
-    const dim3 grid(unsigned(gse.first_stretch[levels.count]),
-                    grid_size(levels.N * WarpMapping<V, kInnermost>::pieces(levels.C)));
-    SIMT_LAUNCH((channel_moments_kernel<T, V, kInnermost, Moments>), grid, dim3(32, 8), 0, stream, gse);
+  choose_pixels<T>(levels.channels_last, gse.packs_whole(), [&](auto v, auto lanes) {
+    constexpr int V = decltype(v)::value, kLanes = decltype(lanes)::value;
+    using M = PixelMapping<V, kLanes>;
+    SIMT_LAUNCH((level_sums_kernel<T, V, kLanes, kBackward>),
+                dim3(unsigned(gse.first_stretch[levels.count]), unsigned(M::pieces(levels.C)), grid_size(levels.N)),
+                M::block(), 0, stream, gse);
   });
 }
 
-// mean and rstd [N, L, G] of the levels.
+// mean and rstd [N, L, G] of the levels, where the pyramid's affine points to.
 template <typename T>
-void launch_gse_statistics(const GseFuse<T>& gse, double eps, device_accumulate_t<T>* mean,
-                           device_accumulate_t<T>* rstd, Stream stream) {
+void launch_gse_statistics(const GseFuse<T>& gse, double eps, Stream stream) {
   const Levels& levels = gse.pyramid.levels;
   if (levels.N * levels.C == 0) return;
-  const dim3 groups(unsigned(levels.N * gse.groups), levels.count);
   launch_gram_tables(gse, stream);
-  SIMT_LAUNCH((group_shift_kernel<T>), groups, kBlock, 0, stream, gse);
-  launch_channel_moments<MapMoments>(gse, gse.pyramid.packs_whole(), stream);
-  SIMT_LAUNCH((group_statistics_kernel<T>), groups, kBlock, 0, stream, gse, eps, mean, rstd);
+  launch_level_sums<false>(gse, stream);
+  const int64_t warps = levels.N * gse.level[0].groups, each = kBlock / 32;
+  SIMT_LAUNCH((level_statistics_kernel<T>), dim3(unsigned((warps + each - 1) / each), levels.count), kBlock, 0, stream,
+              gse, eps);
 }
 
 // The gradients from E.
 template <typename T>
-void launch_gse_gradient(const GseFuse<T>& gse, Stream stream) {
+void launch_gse_gradient(GseFuse<T> gse, Stream stream) {
   const Levels& levels = gse.pyramid.levels;
   if (!levels.C) return;
-  bool whole = gse.pyramid.packs_whole() && starts_pack(gse.grad);
-  for (int l = 0; l < levels.count; ++l) whole = whole && starts_pack(gse.e[l]) && starts_pack(gse.grad_map[l]);
   if (levels.N) {
     launch_gram_tables(gse, stream);
-    launch_channel_moments<GradientMoments>(gse, whole, stream);
+    launch_level_sums<true>(gse, stream);
   }
-  SIMT_LAUNCH((gradient_terms_kernel<T>), dim3(unsigned(gse.groups), levels.count), kBlock, 0, stream, gse);
-  if (!levels.N) return;
-  choose_channels<T>(levels.channels_last, whole, [&](auto v, auto innermost) {
-    constexpr int V = decltype(v)::value;
-    constexpr bool kInnermost = decltype(innermost)::value;
-    SIMT_LAUNCH((map_gradient_kernel<T, V, kInnermost>),
-                (map_grid<V, kInnermost>(levels.widest(), levels.rows(), levels.N, levels.C)), dim3(32, 8), 0, stream,
-                gse, levels.rows());
+  choose_pixels<T>(levels.channels_last, gse.packs_whole(), [&](auto v, auto lanes) {
+    constexpr int V = decltype(v)::value, kLanes = decltype(lanes)::value;
+    using M = PixelMapping<V, kLanes>;
+    const int64_t chunk = int64_t(kPassPixels) * M::kPlaces;
+    for (int l = 0; l < levels.count; ++l)
+      gse.first_chunk[l + 1] = gse.first_chunk[l] + int((levels.pixels(l) + chunk - 1) / chunk);
+    // One image at least: without any, the gradients of γ and β are 0.
+    SIMT_LAUNCH((level_gradient_kernel<T, V, kLanes>),
+                dim3(unsigned(gse.first_chunk[levels.count]), unsigned(M::pieces(levels.C)),
+                     grid_size(levels.N ? levels.N : 1)),
+                M::block(), 0, stream, gse);
   });
 }
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "common.h"
-#include "pyramid_sum_kernel.cuh"
+#include "pyramid_adjoint_kernel.cuh"
 
 namespace rpcnn {
 
@@ -18,11 +18,7 @@ inline void check_cuda_levels(const char* op, const std::vector<Tensor>& levels)
 
 template <typename T>
 Pyramid<T> pyramid_of(const std::vector<Tensor>& levels, const Tensor& target, bool channels_last, bool align_corners) {
-  Pyramid<T> pyramid{};
-  pyramid.levels = levels_of(levels, channels_last);
-  pyramid.H = target.size(2);
-  pyramid.W = target.size(3);
-  pyramid.align_corners = align_corners;
+  Pyramid<T> pyramid(levels_of(levels, channels_last), target.size(2), target.size(3), align_corners);
   for (size_t l = 0; l < levels.size(); ++l) pyramid.map[l] = data<T>(levels[l]);
   return pyramid;
 }

@@ -44,12 +44,18 @@ struct Pyramid {
   Levels levels;
   int64_t H, W;
   bool align_corners;
+  A step_y[kMaxLevels], step_x[kMaxLevels];
   const T* map[kMaxLevels];
   GroupAffine<A> affine[kMaxLevels];
 
+  Pyramid(const Levels& levels, int64_t H, int64_t W, bool align_corners)
+      : levels(levels), H(H), W(W), align_corners(align_corners), step_y{}, step_x{}, map{}, affine{} {
+    for (int l = 0; l < levels.count; ++l) {
+      step_y[l] = interpolation_step<A>(levels.H[l], H, align_corners);
+      step_x[l] = interpolation_step<A>(levels.W[l], W, align_corners);
+    }
+  }
   RPCNN_HOST_DEVICE bool same_size(int l) const { return levels.H[l] == H && levels.W[l] == W; }
-  RPCNN_HOST_DEVICE A step_y(int l) const { return interpolation_step<A>(levels.H[l], H, align_corners); }
-  RPCNN_HOST_DEVICE A step_x(int l) const { return interpolation_step<A>(levels.W[l], W, align_corners); }
   bool packs_whole() const {
     bool whole = packs_divide<T>(levels.C);
     for (int l = 0; l < levels.count; ++l)
@@ -102,50 +108,30 @@ struct Normalization {
   }
 };
 
-// value[k] = level l's up-sampled channel c + k before the ReLU. The mean is subtracted from the pixels: folded into
-// β, a large one would lose digits by cancellation.
-template <int V, bool kInnermost, bool kAffine, typename T, typename A>
-RPCNN_HOST_DEVICE void upsampled(const Pyramid<T>& pyramid, int l, const Normalization<T, V, kInnermost, kAffine>& norm,
-                                 int64_t n, int64_t c, int64_t y, int64_t x, A* value) {
-  using Own = Channels<T, V, kInnermost>;
-  const int64_t C = pyramid.levels.C, h = pyramid.levels.H[l], w = pyramid.levels.W[l];
-  const T* image = pyramid.map[l] + n * C * h * w;
-  if (pyramid.same_size(l)) {
-    Own::load(image, y * w + x, h * w, c, C, value);
-    if constexpr (kAffine) {
-#pragma unroll
-      for (int k = 0; k < V; ++k) value[k] -= norm.center[k];
-    }
-  } else {
-    const Tap<A> ty = interpolation_tap<A>(y, h, pyramid.step_y(l), pyramid.align_corners);
-    const Tap<A> tx = interpolation_tap<A>(x, w, pyramid.step_x(l), pyramid.align_corners);
-    // Row by row, as PyTorch does it: what cancels there cancels here, and the ReLU's masks agree.
-#pragma unroll(kInnermost ? 2 : 1)  // unrolled for planes, the loads would spill registers
-    for (int row = 0; row < 2; ++row) {
-      const int64_t start = (row ? ty.hi : ty.lo) * w;
-      A left[V], right[V];
-      Own::load(image, start + tx.lo, h * w, c, C, left);
-      Own::load(image, start + tx.hi, h * w, c, C, right);
-#pragma unroll
-      for (int k = 0; k < V; ++k) {
-        if constexpr (kAffine) left[k] -= norm.center[k], right[k] -= norm.center[k];
-        const A mixed = tx.w_lo * left[k] + tx.w_hi * right[k];
-        value[k] = row ? value[k] + ty.w_hi * mixed : ty.w_lo * mixed;
-      }
-    }
-  }
-  if constexpr (kAffine) {
-#pragma unroll
-    for (int k = 0; k < V; ++k) value[k] = norm.scale[k] * value[k] + norm.shift[k];
-  }
+// The two steps of a level's up-sampled value before the ReLU, in operations that leave nvcc no choice: the backward's
+// masks are the forward's, bit for bit. Along x, then along y, as PyTorch does it: what cancels there cancels here. The
+// mean is subtracted from the pixels: folded into β, a large one would lose digits by cancellation.
+template <typename A>
+RPCNN_HOST_DEVICE A interpolated(A w_hi, A low, A high) {
+  return fused_sum(w_hi, high, rounded_product(A(1) - w_hi, low));
+}
+template <bool kAffine, typename T, int V, bool kInnermost, typename A>
+RPCNN_HOST_DEVICE A normalized(const Normalization<T, V, kInnermost, kAffine>& norm, int k, A value) {
+  return kAffine ? fused_sum(norm.scale[k], value, norm.shift[k]) : value;
 }
 
-// The tap of an output column or row: offsets of its input pixels, and one weight, from which the other follows.
+// The tap of an output column or row: offsets of its input pixels, and one weight, from which the other follows. A
+// single pixel has w_hi = 0.
 template <typename A>
-struct ShortTap {
+struct alignas(16) ShortTap {
   int lo, hi;
   A w_hi;
 };
+template <typename A>
+__device__ ShortTap<A> short_tap(int64_t index, int64_t in, A step, bool align_corners, int pitch) {
+  const Tap<A> tap = interpolation_tap<A>(index, in, step, align_corners);
+  return {int(tap.lo) * pitch, int(tap.hi) * pitch, tap.hi > tap.lo ? tap.w_hi : A(0)};
+}
 
 // Pixels of a thread: with channels innermost neighbors, which mostly read the same coarse pixels; taps and affine are
 // loaded once for all of them. Four pixels of eight channels spill registers on sm_120.
@@ -174,10 +160,9 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
       const int l = i / (kColumns + 1), column = i - l * (kColumns + 1);
       const bool row = column == kColumns;
       const int64_t x = first + column < W ? first + column : W - 1;
-      const Tap<A> tap = interpolation_tap<A>(row ? y : x, row ? levels.H[l] : levels.W[l],
-                                              row ? pyramid.step_y(l) : pyramid.step_x(l), pyramid.align_corners);
-      const int step = kInnermost && !row ? int(C) : 1;
-      taps[l][column] = {int(tap.lo) * step, int(tap.hi) * step, tap.w_hi};
+      taps[l][column] =
+          short_tap<A>(row ? y : x, row ? levels.H[l] : levels.W[l], row ? pyramid.step_y[l] : pyramid.step_x[l],
+                       pyramid.align_corners, kInnermost && !row ? int(C) : 1);
     }
     __syncthreads();
     for (int64_t z = blockIdx.z; z < levels.N * pieces; z += gridDim.z) {
@@ -187,149 +172,44 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
       for (int l = 0; l < levels.count; ++l) {
         const Normalization<T, V, kInnermost, kAffine> norm(pyramid.affine[l], n, c, C);
         const int64_t h = levels.H[l], w = levels.W[l];
-        const T* image = pyramid.map[l] + n * C * h * w + (kInnermost ? c : 0);
+        const T* image = Own::start(pyramid.map[l] + n * C * h * w, 0, h * w, c, C);
         const bool same = pyramid.same_size(l);
         const ShortTap<A> ty = taps[l][kColumns];
         const int64_t width = kInnermost ? w * C : w;
         const T *top = image + ty.lo * width, *bottom = image + ty.hi * width;
-        const auto load = [&](const T* row, int offset, A* value) {
-          if constexpr (kInnermost)
-            Own::load(row + offset, 0, 0, 0, 0, value);
-          else
-            Own::load(row, offset, h * w, c, C, value);
-        };
 #pragma unroll
         for (int j = 0; j < kPixels; ++j) {
           const ShortTap<A> tx = taps[l][place + j];
           A value[V];
-          // As in upsampled(), in the same order, so that the ReLU's mask is the backward's.
           if (same) {
-            load(top, tx.lo, value);
+            Own::load_from(top + tx.lo, h * w, C - c, value);
             if constexpr (kAffine) {
 #pragma unroll
               for (int k = 0; k < V; ++k) value[k] -= norm.center[k];
             }
           } else {
-#pragma unroll(kInnermost ? 2 : 1)
+#pragma unroll(kInnermost ? 2 : 1)  // unrolled for planes, the loads would spill registers
             for (int row = 0; row < 2; ++row) {
               A left[V], right[V];
-              load(row ? bottom : top, tx.lo, left);
-              load(row ? bottom : top, tx.hi, right);
+              Own::load_from((row ? bottom : top) + tx.lo, h * w, C - c, left);
+              Own::load_from((row ? bottom : top) + tx.hi, h * w, C - c, right);
 #pragma unroll
               for (int k = 0; k < V; ++k) {
                 if constexpr (kAffine) left[k] -= norm.center[k], right[k] -= norm.center[k];
-                const A mixed = (A(1) - tx.w_hi) * left[k] + tx.w_hi * right[k];
-                value[k] = row ? value[k] + ty.w_hi * mixed : (A(1) - ty.w_hi) * mixed;
+                const A mixed = interpolated(tx.w_hi, left[k], right[k]);
+                value[k] = row ? interpolated(ty.w_hi, value[k], mixed) : mixed;
               }
             }
           }
 #pragma unroll
-          for (int k = 0; k < V; ++k)
-            sum[j][k] += activate<kRelu>(kAffine ? norm.scale[k] * value[k] + norm.shift[k] : value[k]);
+          for (int k = 0; k < V; ++k) sum[j][k] += activate<kRelu>(normalized(norm, k, value[k]));
         }
       }
+      // One address and small offsets: sm_100 spilled four of them.
+      T* to = Own::start(out + n * C * H * W, y * W + first + place, H * W, c, C);
 #pragma unroll
       for (int j = 0; j < kPixels; ++j)
-        if (first + place + j < W) {
-          // One address and small offsets: sm_100 spilled four of them.
-          if constexpr (kInnermost)
-            Own::store(out + ((n * H + y) * W + first + place) * C + c + j * int(C), 0, 0, 0, 0, sum[j]);
-          else
-            Own::store(out + n * C * H * W, y * W + first + place + j, H * W, c, C, sum[j]);
-        }
-    }
-  }
-}
-
-// A pyramid and where its adjoint goes, of type O; `half` are the maps between its two launches, of levels with h_l ≠
-// H. In one argument: nvcc copies smaller tables of pointers to the stack to index them.
-template <typename T, typename O>
-struct PyramidAdjoint {
-  Pyramid<T> pyramid;
-  device_accumulate_t<T>* half[kMaxLevels];
-  O* e[kMaxLevels];
-};
-
-constexpr int kStretch = 4;  // columns of the gradient that a block gathers from, in units of its places
-
-// half_l [N, C, H, w_l] = the masked gradient [N, C, H, W] gathered along x; E_l itself where h_l = H.
-// Grid: stretches of a row, rows, images × pieces of the channels.
-template <typename T, typename O, int V, bool kInnermost, bool kRelu, bool kAffine>
-__global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(V < 8 && kInnermost ? 3 : 2))
-    pyramid_adjoint_x_kernel(PyramidAdjoint<T, O> adjoint, const T* grad) {
-  const Pyramid<T>& pyramid = adjoint.pyramid;
-  using A = device_accumulate_t<T>;
-  using L = WarpMapping<V, kInnermost>;
-  const int64_t C = pyramid.levels.C, H = pyramid.H, W = pyramid.W, pieces = L::pieces(C);
-  const int64_t stretch = blockIdx.x, stretches = gridDim.x;
-  const bool align = pyramid.align_corners;
-  for (int64_t y = blockIdx.y; y < H; y += gridDim.y)
-    for (int64_t z = blockIdx.z; z < pyramid.levels.N * pieces; z += gridDim.z) {
-      const int64_t n = z / pieces, c = (z - n * pieces) * L::kChannels + L::channel(threadIdx);
-      if (c >= C) continue;
-      const T* row = grad + n * C * H * W;
-      for (int l = 0; l < pyramid.levels.count; ++l) {
-        if (!adjoint.e[l]) continue;
-        const int64_t w = pyramid.levels.W[l];
-        const A step = pyramid.step_x(l);
-        const Normalization<T, V, kInnermost, kAffine> norm(pyramid.affine[l], n, c, C);
-        // Every level's columns are shared out in proportion.
-        const int64_t end = (stretch + 1) * w / stretches;
-        for (int64_t x = stretch * w / stretches + L::place(threadIdx); x < end; x += L::kPlaces) {
-          int64_t first, last;
-          interpolation_readers<A>(x, w, W, step, align, &first, &last);
-          A sum[V] = {};
-          for (int64_t r = first; r < last; ++r) {
-            const A weight = interpolation_weight<A>(r, x, w, step, align);
-            if (weight == A(0)) continue;
-            A value[V];
-            Channels<T, V, kInnermost>::load(row, y * W + r, H * W, c, C, value);
-            A before[V];
-            if constexpr (kRelu) upsampled(pyramid, l, norm, n, c, y, r, before);
-#pragma unroll
-            for (int k = 0; k < V; ++k)
-              if (!kRelu || passes_gradient(before[k])) sum[k] += weight * value[k];
-          }
-          const int64_t image = n * C * H * w;
-          if (pyramid.levels.H[l] == H)
-            Channels<O, V, kInnermost>::store(adjoint.e[l] + image, y * w + x, H * w, c, C, sum);
-          else
-            Channels<A, V, kInnermost>::store(adjoint.half[l] + image, y * w + x, H * w, c, C, sum);
-        }
-      }
-    }
-}
-
-// E_l [N, C, h_l, w_l] = half_l gathered along y. Grid: columns, rows of all levels, images × pieces of the channels.
-template <typename T, typename O, int V, bool kInnermost>
-__global__ void __launch_bounds__(kBlock) pyramid_adjoint_y_kernel(PyramidAdjoint<T, O> adjoint, int64_t rows) {
-  const Pyramid<T>& pyramid = adjoint.pyramid;
-  using A = device_accumulate_t<T>;
-  using L = WarpMapping<V, kInnermost>;
-  const int64_t C = pyramid.levels.C, H = pyramid.H, pieces = L::pieces(C);
-  const int64_t x = int64_t(blockIdx.x) * L::kPlaces + L::place(threadIdx);
-  const bool align = pyramid.align_corners;
-  for (int64_t i = blockIdx.y; i < rows; i += gridDim.y) {
-    int64_t y = i;
-    const int l = pyramid.levels.level_of(&y);
-    const int64_t h = pyramid.levels.H[l], w = pyramid.levels.W[l];
-    if (h == H || x >= w) continue;
-    const A step = pyramid.step_y(l);
-    int64_t first, last;
-    interpolation_readers<A>(y, h, H, step, align, &first, &last);
-    for (int64_t z = blockIdx.z; z < pyramid.levels.N * pieces; z += gridDim.z) {
-      const int64_t n = z / pieces, c = (z - n * pieces) * L::kChannels + L::channel(threadIdx);
-      if (c >= C) continue;
-      A sum[V] = {};
-      for (int64_t r = first; r < last; ++r) {
-        const A weight = interpolation_weight<A>(r, y, h, step, align);
-        if (weight == A(0)) continue;
-        A value[V];
-        Channels<A, V, kInnermost>::load(adjoint.half[l] + n * C * H * w, r * w + x, H * w, c, C, value);
-#pragma unroll
-        for (int k = 0; k < V; ++k) sum[k] += weight * value[k];
-      }
-      Channels<O, V, kInnermost>::store(adjoint.e[l] + n * C * h * w, y * w + x, h * w, c, C, sum);
+        if (first + place + j < W) Own::store_to(to + (kInnermost ? j * int(C) : j), H * W, C - c, sum[j]);
     }
   }
 }
@@ -346,47 +226,6 @@ void launch_pyramid_sum(const Pyramid<T>& pyramid, T* out, Stream stream) {
     const dim3 grid(unsigned((pyramid.W + kColumns - 1) / kColumns), grid_size(pyramid.H),
                     grid_size(levels.N * L::pieces(levels.C)));
     SIMT_LAUNCH((pyramid_sum_kernel<T, V, kInnermost, kRelu, kAffine>), grid, dim3(32, 8), 0, stream, pyramid, out);
-  });
-}
-
-// The total size, in elements, of the maps between the adjoint's two launches.
-inline int64_t adjoint_scratch(const Levels& levels, int64_t H) {
-  int64_t sum = 0;
-  for (int l = 0; l < levels.count; ++l)
-    if (levels.H[l] != H) sum += levels.N * levels.C * H * levels.W[l];
-  return sum;
-}
-
-// E of every level into e[l], of type O and the level's shape, but where e[l] is null, which only a level of the
-// gradient's size may have; `scratch` holds adjoint_scratch numbers.
-template <bool kRelu, bool kAffine, typename T, typename O>
-void launch_pyramid_adjoint(const Pyramid<T>& pyramid, const T* grad, device_accumulate_t<T>* scratch, O* const* e,
-                            Stream stream) {
-  const Levels& levels = pyramid.levels;
-  if (levels.N * levels.C * levels.count == 0) return;
-  PyramidAdjoint<T, O> adjoint{};
-  adjoint.pyramid = pyramid;
-  bool whole = pyramid.packs_whole() && starts_pack(grad) && starts_pack(scratch), any = false, two = false;
-  for (int l = 0; l < levels.count; ++l) {
-    adjoint.e[l] = e[l];
-    whole = whole && starts_pack(e[l]);
-    any = any || e[l];
-    if (levels.H[l] == pyramid.H) continue;
-    adjoint.half[l] = scratch;
-    scratch += levels.N * levels.C * pyramid.H * levels.W[l];
-    two = true;
-  }
-  if (!any) return;
-  choose_channels<T>(levels.channels_last, whole, [&](auto v, auto innermost) {
-    constexpr int V = decltype(v)::value;
-    constexpr bool kInnermost = decltype(innermost)::value;
-    SIMT_LAUNCH((pyramid_adjoint_x_kernel<T, O, V, kInnermost, kRelu, kAffine>),
-                (map_grid<V, kInnermost>((pyramid.W + kStretch - 1) / kStretch, pyramid.H, levels.N, levels.C)),
-                dim3(32, 8), 0, stream, adjoint, grad);
-    if (two)
-      SIMT_LAUNCH((pyramid_adjoint_y_kernel<T, O, V, kInnermost>),
-                  (map_grid<V, kInnermost>(levels.widest(), levels.rows(), levels.N, levels.C)), dim3(32, 8), 0, stream,
-                  adjoint, levels.rows());
   });
 }
 

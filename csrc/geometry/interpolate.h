@@ -4,11 +4,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define RPCNN_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define RPCNN_HOST_DEVICE inline
-#endif
+#include "rounding.h"
 
 namespace rpcnn {
 
@@ -28,7 +24,7 @@ RPCNN_HOST_DEVICE T interpolation_step(int64_t in, int64_t out, bool align_corne
 
 template <typename T>
 RPCNN_HOST_DEVICE Tap<T> interpolation_tap(int64_t index, int64_t in, T step, bool align_corners) {
-  T source = align_corners ? T(index) * step : (T(index) + T(0.5)) * step - T(0.5);
+  T source = align_corners ? rounded_product(T(index), step) : rounded_sum(rounded_product(T(index) + T(0.5), step), T(-0.5));
   if (source < T(0)) source = T(0);
   int64_t lo = static_cast<int64_t>(source);
   if (lo > in - 1) lo = in - 1;

@@ -1,27 +1,12 @@
 // The overlap by which boxes are matched with ground truth. Written once for CPU and CUDA.
 //
 // Every product and sum is rounded by itself, as by PyTorch's ops: ties of the best anchors, and IoUs at a threshold,
-// are the same on all devices. On a GPU a compiler would fuse products into sums. For the CPU this is compiled for the
-// baseline of x86-64, which has no fused instruction; elsewhere the last bit of an IoU may differ.
+// are the same on all devices.
 #pragma once
 
 #include "boxes.h"
 
 namespace rpcnn {
-
-#if defined(__CUDA_ARCH__)
-RPCNN_HOST_DEVICE float rounded_product(float a, float b) {
-  return __fmul_rn(a, b);
-}
-RPCNN_HOST_DEVICE double rounded_product(double a, double b) {
-  return __dmul_rn(a, b);
-}
-#else
-template <typename T>
-RPCNN_HOST_DEVICE T rounded_product(T a, T b) {
-  return a * b;
-}
-#endif
 
 constexpr int64_t kBackground = -1, kIgnored = -2;
 

@@ -9,32 +9,6 @@
 
 namespace rpcnn {
 
-// a · b and a + b, each rounded: nvcc otherwise fuses a product and a sum into one operation that rounds once.
-template <typename T>
-RPCNN_HOST_DEVICE T rounded_product(T a, T b) {
-#if defined(__CUDA_ARCH__)
-  if constexpr (sizeof(T) == 8) {
-    return __dmul_rn(a, b);
-  } else {
-    return __fmul_rn(a, b);
-  }
-#else
-  return a * b;
-#endif
-}
-template <typename T>
-RPCNN_HOST_DEVICE T rounded_sum(T a, T b) {
-#if defined(__CUDA_ARCH__)
-  if constexpr (sizeof(T) == 8) {
-    return __dadd_rn(a, b);
-  } else {
-    return __fadd_rn(a, b);
-  }
-#else
-  return a + b;
-#endif
-}
-
 // One axis of one box: `cells` cells of `samples` samples each, `bin` map pixels per cell, from `start` on.
 // Positions are computed in one type and in this order of operations, so that CPU and GPU agree to the bit: rounding
 // decides which side of a pixel or of the map's border a sample falls on, and how many samples an adaptive cell takes.

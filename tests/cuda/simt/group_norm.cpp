@@ -9,7 +9,8 @@ rpcnn::GroupNorm<T> described(int64_t N, int64_t C, int64_t pixels, int64_t grou
                               void* partial) {
   using A = rpcnn::device_accumulate_t<T>;
   rpcnn::GroupNorm<T> norm{};
-  norm.N = N, norm.C = C, norm.pixels = pixels, norm.groups = groups, norm.channels_last = channels_last;
+  norm.N = N, norm.C = C, norm.pixels = norm.values = pixels, norm.groups = norm.stride = groups,
+  norm.channels_last = channels_last;
   norm.stretches = rpcnn::GroupNorm<T>::stretches_of(pixels);
   norm.x = as<T>(x), norm.residual = as<T>(residual), norm.gamma = as<A>(gamma), norm.beta = as<A>(beta);
   norm.mean = as<A>(mean), norm.rstd = as<A>(rstd), norm.partial = as<A>(partial);

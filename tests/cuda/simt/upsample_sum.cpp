@@ -1,15 +1,11 @@
-#include "pyramid_sum_kernel.cuh"
+#include "pyramid_adjoint_kernel.cuh"
 
 #include "exports.h"
 
 namespace {
 template <typename T>
 rpcnn::Pyramid<T> table(const rpcnn::Levels& levels, int64_t H, int64_t W, bool align_corners, void** maps) {
-  rpcnn::Pyramid<T> pyramid{};
-  pyramid.levels = levels;
-  pyramid.H = H;
-  pyramid.W = W;
-  pyramid.align_corners = align_corners;
+  rpcnn::Pyramid<T> pyramid(levels, H, W, align_corners);
   for (int l = 0; l < levels.count; ++l) pyramid.map[l] = as<T>(maps)[l];
   return pyramid;
 }
