@@ -28,6 +28,7 @@ namespace rpcnn {
 // Pixels of a thread that are loaded together: four packs of 16 bytes either way, the backward having two maps.
 template <bool kBackward>
 constexpr int kInFlight = kBackward ? 2 : 4;
+constexpr int kPassPixels = 16;     // of a thread in the second pass
 constexpr int kMaxStretches = 128;  // whose sums a block of the second pass adds up
 
 // V neighboring channels a thread, `kLanes` threads along the channels, the others along the pixels. Planes: V = kLanes
@@ -88,6 +89,18 @@ struct GroupNorm {
   RPCNN_HOST_DEVICE int length(int stretch) const {  // may be below 0
     const int64_t each = (pixels + stretches - 1) / stretches, left = pixels - begin(stretch);
     return static_cast<int>(each < left ? each : left);
+  }
+  // The second pass' chunks, and the pixels of one.
+  template <int V, int kLanes>
+  RPCNN_HOST_DEVICE int chunks() const {
+    constexpr int kPixels = kPassPixels * PixelMapping<V, kLanes>::kPlaces;
+    return static_cast<int>((pixels + kPixels - 1) / kPixels);
+  }
+  template <int V, int kLanes>
+  RPCNN_HOST_DEVICE int chunk_length(int chunk) const {
+    constexpr int kPixels = kPassPixels * PixelMapping<V, kLanes>::kPlaces;
+    const int64_t left = pixels - int64_t(chunk) * kPixels;
+    return static_cast<int>(left < kPixels ? left : kPixels);
   }
   RPCNN_HOST_DEVICE int64_t sums(int64_t n, int s, int which) const { return ((n * stretches + s) * 2 + which) * C; }
 };
@@ -197,25 +210,21 @@ __device__ inline void store_sums(const GroupNorm<T>& norm, int64_t n, int stret
     for (int j = 0; j < M::kPlaces; ++j) sum += double(buffer[which][channel][j]);
     norm.partial[norm.sums(n, stretch, which) + first_channel + channel] = A(sum);
   }
-  __syncthreads();
 }
 
-// The pairs of sums of a stretch to `partial`. Grid: stretches, pieces of the channels, images.
+// The pairs of sums of a stretch to `partial`. Grid: images × stretches, pieces of the channels.
 template <typename T, int V, int kLanes, bool kBackward, bool kRelu>
 __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(2))
     group_norm_sums_kernel(GroupNorm<T> norm) {
   using A = device_accumulate_t<T>;
   using M = PixelMapping<V, kLanes>;
   SIMT_SHARED(A, buffer, [2][M::kChannels][M::kPlaces + 1]);
+  const int n = int(blockIdx.x) / norm.stretches, stretch = int(blockIdx.x) - n * norm.stretches;
   const int64_t first_channel = int64_t(blockIdx.y) * M::kChannels, c = first_channel + M::lane(threadIdx) * V;
-  for (int64_t n = blockIdx.z; n < norm.N; n += gridDim.z) {
-    A one[V] = {}, two[V] = {};
-    if (c < norm.C) {
-      const int64_t begin = norm.begin(int(blockIdx.x));
-      add_pixels<T, V, kLanes, kBackward, kRelu>(norm, n, c, begin, norm.length(int(blockIdx.x)), one, two);
-    }
-    store_sums<T, V, kLanes>(norm, n, int(blockIdx.x), first_channel, one, two, buffer);
-  }
+  A one[V] = {}, two[V] = {};
+  if (c < norm.C)
+    add_pixels<T, V, kLanes, kBackward, kRelu>(norm, n, c, norm.begin(stretch), norm.length(stretch), one, two);
+  store_sums<T, V, kLanes>(norm, n, stretch, first_channel, one, two, buffer);
 }
 
 __device__ inline double warp_sum(double value) {
@@ -310,18 +319,16 @@ __device__ inline void channel_gradients(const GroupNorm<T>& norm, int64_t first
   }
 }
 
-constexpr int kPassPixels = 16;  // of a thread in the second pass
-
-// The second pass of a thread: the `count` pixels from `begin` on; `affine`, `constant` and `slope` are its channels'.
+// The second pass of a thread over a chunk of the pixels; `affine`, `constant` and `slope` are its channels'.
 template <typename T, int V, int kLanes, bool kBackward, bool kRelu>
-__device__ inline void pass_over(const GroupNorm<T>& norm, int64_t n, int64_t c, int64_t begin, int count,
+__device__ inline void pass_over(const GroupNorm<T>& norm, int64_t n, int64_t c, int chunk,
                                  const ChannelAffine<T, V>& affine, const device_accumulate_t<T>* constant,
                                  const device_accumulate_t<T>* slope) {
   using A = device_accumulate_t<T>;
   using M = PixelMapping<V, kLanes>;
   constexpr int kPacks = kInFlight<kBackward>;
-  const int step = norm.step();
-  const int64_t start = norm.at(n, c, begin);
+  const int step = norm.step(), count = norm.template chunk_length<V, kLanes>(chunk);
+  const int64_t begin = int64_t(chunk) * kPassPixels * M::kPlaces, start = norm.at(n, c, begin);
   const T *x = norm.x + start, *residual = norm.residual ? norm.residual + start : nullptr;
   const T* grad = kBackward ? norm.grad + start : nullptr;
   for (int p = M::place(threadIdx); p < count; p += kPacks * M::kPlaces) {
@@ -361,7 +368,7 @@ __device__ inline void pass_over(const GroupNorm<T>& norm, int64_t n, int64_t c,
   }
 }
 
-// The second pass. Grid: chunks of the pixels, pieces of the channels, images.
+// The second pass. Grid: images × chunks of the pixels, pieces of the channels.
 template <typename T, int V, int kLanes, bool kBackward, bool kRelu>
 __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(2))
     group_norm_pass_kernel(GroupNorm<T> norm, double eps) {
@@ -369,41 +376,37 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
   using M = PixelMapping<V, kLanes>;
   SIMT_SHARED(A, term, [2][M::kChannels + 1]);
   SIMT_SHARED(double, buffer, [kBackward ? 2 * kBlock : 1]);
+  const int chunks = norm.template chunks<V, kLanes>(), n = int(blockIdx.x) / chunks,
+            chunk = int(blockIdx.x) - n * chunks;
   const int own = M::place(threadIdx) * kLanes + M::lane(threadIdx);
   const int64_t first_channel = int64_t(blockIdx.y) * M::kChannels, c = first_channel + M::lane(threadIdx) * V;
   const int64_t first_group = first_channel / norm.group();
-  const int64_t begin = int64_t(blockIdx.x) * kPassPixels * M::kPlaces;
-  const int64_t left = norm.pixels - begin;
-  const int count = static_cast<int>(left < kPassPixels * M::kPlaces ? left : kPassPixels * M::kPlaces);
   if constexpr (kBackward)
-    if (blockIdx.x == 0 && blockIdx.z == 0) channel_gradients<T, V, kLanes>(norm, first_channel, buffer);
-  for (int64_t n = blockIdx.z; n < norm.N; n += gridDim.z) {
-    block_terms<T, V, kLanes, kBackward>(norm, n, first_channel, eps, term);
-    if (!kBackward && blockIdx.x == 0) {
-      const int64_t g = first_group + own;
-      if (g * norm.group() >= first_channel && g * norm.group() < first_channel + M::kChannels && g < norm.groups) {
-        norm.mean[norm.statistic(n, g)] = term[0][own];
-        norm.rstd[norm.statistic(n, g)] = term[1][own];
-      }
+    if (blockIdx.x == 0) channel_gradients<T, V, kLanes>(norm, first_channel, buffer);
+  block_terms<T, V, kLanes, kBackward>(norm, n, first_channel, eps, term);
+  if (!kBackward && chunk == 0) {
+    const int64_t g = first_group + own, begin = g * norm.group();
+    if (begin >= first_channel && begin < first_channel + M::kChannels && g < norm.groups) {
+      norm.mean[norm.statistic(n, g)] = term[0][own];
+      norm.rstd[norm.statistic(n, g)] = term[1][own];
     }
-    if (c < norm.C) {
-      ChannelAffine<T, V> affine;
-      A constant[V], slope[V];
-      if constexpr (kBackward) affine.load(norm, n, c);
-#pragma unroll
-      for (int k = 0; k < V; ++k) {
-        const int64_t g = (c + k) / norm.group() - first_group;
-        constant[k] = term[0][g], slope[k] = term[1][g];
-        if constexpr (!kBackward) {
-          affine.center[k] = constant[k];
-          affine.scale[k] = norm.gamma[c + k] * slope[k];
-          affine.shift[k] = norm.beta[c + k];
-        }
-      }
-      pass_over<T, V, kLanes, kBackward, kRelu>(norm, n, c, begin, count, affine, constant, slope);
-    }
-    __syncthreads();
   }
+  if (c >= norm.C) return;
+  ChannelAffine<T, V> affine;
+  A constant[V], slope[V];
+  if constexpr (kBackward) affine.load(norm, n, c);
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    const int64_t g = (c + k) / norm.group() - first_group;
+    if constexpr (kBackward) {
+      constant[k] = term[0][g], slope[k] = term[1][g];
+    } else {
+      affine.center[k] = term[0][g];
+      affine.scale[k] = norm.gamma[c + k] * term[1][g];
+      affine.shift[k] = norm.beta[c + k];
+    }
+  }
+  pass_over<T, V, kLanes, kBackward, kRelu>(norm, n, c, chunk, affine, constant, slope);
 }
 
 // Both launches. norm.mean and norm.rstd are results forward and inputs backward.
@@ -417,12 +420,11 @@ void launch_group_norm(const GroupNorm<T>& norm, bool relu, double eps, Stream s
     constexpr int V = decltype(v)::value, kLanes = decltype(lanes)::value;
     constexpr bool kRelu = decltype(with_relu)::value;
     using M = PixelMapping<V, kLanes>;
-    const unsigned pieces = static_cast<unsigned>(M::pieces(norm.C)), images = grid_size(norm.N);
-    const int64_t chunk = int64_t(kPassPixels) * M::kPlaces;
+    const unsigned pieces = static_cast<unsigned>(M::pieces(norm.C));
     SIMT_LAUNCH((group_norm_sums_kernel < T, V, kLanes, kBackward, kRelu && kBackward >),
-                dim3(unsigned(norm.stretches), pieces, images), M::block(), 0, stream, norm);
+                dim3(unsigned(norm.N * norm.stretches), pieces), M::block(), 0, stream, norm);
     SIMT_LAUNCH((group_norm_pass_kernel<T, V, kLanes, kBackward, kRelu>),
-                dim3(unsigned((norm.pixels + chunk - 1) / chunk), pieces, images), M::block(), 0, stream, norm, eps);
+                dim3(unsigned(norm.N * norm.template chunks<V, kLanes>()), pieces), M::block(), 0, stream, norm, eps);
   };
   const auto choose = [&](auto with_relu) {
     choose_pixels<T>(norm.channels_last, whole, [&](auto v, auto lanes) { launch(v, lanes, with_relu); });

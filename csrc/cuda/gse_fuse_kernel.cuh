@@ -78,6 +78,18 @@ struct GseFuse {
   // The row and column of the table.
   RPCNN_HOST_DEVICE const GramRow<A>& y(int l, int i) const { return table[l][i]; }
   RPCNN_HOST_DEVICE const GramRow<A>& x(int l, int i) const { return table[l][pyramid.levels.H[l] + i]; }
+  // f(pixel, y, x) for the thread's pixels of level l among the `count` from `begin` on.
+  template <int V, int kLanes, typename F>
+  __device__ void for_own_pixels(int l, int64_t begin, int count, F&& f) const {
+    using M = PixelMapping<V, kLanes>;
+    const int w = int(pyramid.levels.W[l]);
+    int at = M::place(threadIdx), y = int((begin + at) / w), x = int(begin + at - int64_t(y) * w);
+    for (; at < count; at += M::kPlaces) {
+      f(begin + at, y, x);
+      x += M::kPlaces;
+      while (x >= w) x -= w, ++y;
+    }
+  }
   bool packs_whole() const {
     bool whole = pyramid.packs_whole();
     for (int l = 0; l < pyramid.levels.count; ++l)
@@ -139,66 +151,49 @@ __device__ void gram_at(const GramRow<device_accumulate_t<T>>& gy, const GramRow
   }
 }
 
-// The thread's pixels among the `count` from `begin` on: f(pixel, y, x), in order.
-template <int V, int kLanes, typename F>
-__device__ void for_own_pixels(int64_t begin, int count, int w, F&& f) {
-  using M = PixelMapping<V, kLanes>;
-  int at = M::place(threadIdx), y = int((begin + at) / w), x = int(begin + at - int64_t(y) * w);
-  for (; at < count; at += M::kPlaces) {
-    f(begin + at, y, x);
-    x += M::kPlaces;
-    while (x >= w) x -= w, ++y;
-  }
-}
-
 // The sums of a level's stretches: forward of the up-sampled map about the channel's first pixel and of its square,
-// backward ΣE and ⟨Q − mean, E⟩. Grid: stretches of all levels, pieces of the channels, images.
+// backward ΣE and ⟨Q − mean, E⟩. Grid: images × stretches of all levels, pieces of the channels.
 template <typename T, int V, int kLanes, bool kBackward>
 __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(2))
     level_sums_kernel(GseFuse<T> gse) {
   using A = device_accumulate_t<T>;
   using M = PixelMapping<V, kLanes>;
   SIMT_SHARED(A, buffer, [2][M::kChannels][M::kPlaces + 1]);
+  const int all = gse.first_stretch[gse.pyramid.levels.count], n = int(blockIdx.x) / all, i = int(blockIdx.x) - n * all;
   int l = 0;
-  while (int(blockIdx.x) >= gse.first_stretch[l + 1]) ++l;
+  while (i >= gse.first_stretch[l + 1]) ++l;
   const GroupNorm<T>& norm = gse.level[l];
-  const int stretch = int(blockIdx.x) - gse.first_stretch[l];
-  const int64_t begin = norm.begin(stretch);
-  const int count = norm.length(stretch), w = int(gse.pyramid.levels.W[l]), step = norm.step();
+  const int stretch = i - gse.first_stretch[l], step = norm.step();
   const int64_t first_channel = int64_t(blockIdx.y) * M::kChannels, c = first_channel + M::lane(threadIdx) * V;
-  for (int64_t n = blockIdx.z; n < norm.N; n += gridDim.z) {
-    A one[V] = {}, two[V] = {};
-    if (c < norm.C) {
-      if (gse.pyramid.same_size(l)) {
-        add_pixels<T, V, kLanes, kBackward, true>(norm, n, c, begin, count, one, two);
+  A one[V] = {}, two[V] = {};
+  if (c < norm.C && gse.pyramid.same_size(l)) {
+    add_pixels<T, V, kLanes, kBackward, true>(norm, n, c, norm.begin(stretch), norm.length(stretch), one, two);
+  } else if (c < norm.C) {
+    const T* x_first = norm.x + norm.at(n, c, 0);
+    ChannelAffine<T, V> affine;
+    if constexpr (kBackward)
+      affine.load(norm, n, c);
+    else
+      load_pack<T, V>(x_first, affine.center);
+    gse.template for_own_pixels<V, kLanes>(l, norm.begin(stretch), norm.length(stretch), [&](int64_t p, int y, int x) {
+      A value[V], other[V], readers = A(1);
+      load_pack<T, V>(x_first + p * step, value);
+      if constexpr (kBackward) {
+        load_pack<A, V>(gse.e[l] + norm.at(n, c, p), other);
       } else {
-        ChannelAffine<T, V> affine;
-        if constexpr (kBackward)
-          affine.load(norm, n, c);
-        else
-          load_pack<T, V>(norm.x + norm.at(n, c, 0), affine.center);
-        const T* x_first = norm.x + norm.at(n, c, 0);
-        for_own_pixels<V, kLanes>(begin, count, w, [&](int64_t p, int y, int x) {
-          A value[V], other[V], readers = A(1);
-          load_pack<T, V>(x_first + p * step, value);
-          if constexpr (kBackward) {
-            load_pack<A, V>(gse.e[l] + norm.at(n, c, p), other);
-          } else {
-            const GramRow<A> gy = gse.y(l, y), gx = gse.x(l, x);
-            gram_at<T, V>(gy, gx, x_first + p * step, w, step, affine.center, other);
-            readers = gy.sum * gx.sum;
-          }
-#pragma unroll
-          for (int k = 0; k < V; ++k) {
-            const A q = value[k] - affine.center[k];
-            one[k] += kBackward ? other[k] : readers * q;
-            two[k] += q * other[k];
-          }
-        });
+        const GramRow<A> gy = gse.y(l, y), gx = gse.x(l, x);
+        gram_at<T, V>(gy, gx, x_first + p * step, int(gse.pyramid.levels.W[l]), step, affine.center, other);
+        readers = gy.sum * gx.sum;
       }
-    }
-    store_sums<T, V, kLanes>(norm, n, stretch, first_channel, one, two, buffer);
+#pragma unroll
+      for (int k = 0; k < V; ++k) {
+        const A q = value[k] - affine.center[k];
+        one[k] += kBackward ? other[k] : readers * q;
+        two[k] += q * other[k];
+      }
+    });
   }
+  store_sums<T, V, kLanes>(norm, n, stretch, first_channel, one, two, buffer);
 }
 
 // mean and rstd [N, L, G]. Grid: warps for images × groups, level.
@@ -215,8 +210,8 @@ __global__ void __launch_bounds__(kBlock) level_statistics_kernel(GseFuse<T> gse
 }
 
 // γ rstd E − constant (Aᵀ1)(1ᵀB) − slope (AᵀA)(Q − mean)(BᵀB), and the gradients of γ and β. A gradient may take E's
-// place: a thread reads an element before it writes it. Grid: chunks of the pixels of all levels, pieces of the
-// channels, images.
+// place: a thread reads an element before it writes it. Grid: images × chunks of the pixels of all levels, pieces of
+// the channels.
 template <typename T, int V, int kLanes>
 __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>>(2))
     level_gradient_kernel(GseFuse<T> gse) {
@@ -224,44 +219,42 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
   using M = PixelMapping<V, kLanes>;
   SIMT_SHARED(A, term, [2][M::kChannels + 1]);
   SIMT_SHARED(double, buffer, [2 * kBlock]);
+  const int all = gse.first_chunk[gse.pyramid.levels.count], n = int(blockIdx.x) / all, i = int(blockIdx.x) - n * all;
   int l = 0;
-  while (int(blockIdx.x) >= gse.first_chunk[l + 1]) ++l;
+  while (i >= gse.first_chunk[l + 1]) ++l;
   const GroupNorm<T>& norm = gse.level[l];
-  const int chunk = int(blockIdx.x) - gse.first_chunk[l], w = int(gse.pyramid.levels.W[l]), step = norm.step();
-  const int64_t begin = int64_t(chunk) * kPassPixels * M::kPlaces, left = norm.pixels - begin;
-  const int count = static_cast<int>(left < kPassPixels * M::kPlaces ? left : kPassPixels * M::kPlaces);
+  const int chunk = i - gse.first_chunk[l], step = norm.step();
   const int64_t first_channel = int64_t(blockIdx.y) * M::kChannels, c = first_channel + M::lane(threadIdx) * V;
-  if (chunk == 0 && blockIdx.z == 0) channel_gradients<T, V, kLanes>(norm, first_channel, buffer);
-  for (int64_t n = blockIdx.z; n < norm.N; n += gridDim.z) {
-    block_terms<T, V, kLanes, true>(norm, n, first_channel, 0.0, term);
-    if (c < norm.C) {
-      ChannelAffine<T, V> affine;
-      affine.load(norm, n, c);
-      A constant[V], slope[V];
+  if (n == 0 && chunk == 0) channel_gradients<T, V, kLanes>(norm, first_channel, buffer);
+  if (n >= norm.N) return;  // there is no image
+  block_terms<T, V, kLanes, true>(norm, n, first_channel, 0.0, term);
+  if (c >= norm.C) return;
+  ChannelAffine<T, V> affine;
+  affine.load(norm, n, c);
+  A constant[V], slope[V];
 #pragma unroll
-      for (int k = 0; k < V; ++k) {
-        const int64_t g = (c + k) / norm.group() - first_channel / norm.group();
-        constant[k] = term[0][g], slope[k] = term[1][g];
-      }
-      if (gse.pyramid.same_size(l)) {
-        pass_over<T, V, kLanes, true, true>(norm, n, c, begin, count, affine, constant, slope);
-      } else {
-        const T* x_first = norm.x + norm.at(n, c, 0);
-        for_own_pixels<V, kLanes>(begin, count, w, [&](int64_t p, int y, int x) {
-          const GramRow<A> gy = gse.y(l, y), gx = gse.x(l, x);
-          const A readers = gy.sum * gx.sum;
-          A gradient[V], gram[V];
-          load_pack<A, V>(gse.e[l] + norm.at(n, c, p), gradient);
-          gram_at<T, V>(gy, gx, x_first + p * step, w, step, affine.center, gram);
-#pragma unroll
-          for (int k = 0; k < V; ++k)
-            gradient[k] = affine.scale[k] * gradient[k] - constant[k] * readers - slope[k] * gram[k];
-          store_pack<T, V>(norm.grad_x + norm.at(n, c, p), gradient);
-        });
-      }
-    }
-    __syncthreads();
+  for (int k = 0; k < V; ++k) {
+    const int64_t g = (c + k) / norm.group() - first_channel / norm.group();
+    constant[k] = term[0][g], slope[k] = term[1][g];
   }
+  if (gse.pyramid.same_size(l)) {
+    pass_over<T, V, kLanes, true, true>(norm, n, c, chunk, affine, constant, slope);
+    return;
+  }
+  const T* x_first = norm.x + norm.at(n, c, 0);
+  const int64_t begin = int64_t(chunk) * kPassPixels * M::kPlaces;
+  const int count = norm.template chunk_length<V, kLanes>(chunk);
+  gse.template for_own_pixels<V, kLanes>(l, begin, count, [&](int64_t p, int y, int x) {
+    const GramRow<A> gy = gse.y(l, y), gx = gse.x(l, x);
+    const A readers = gy.sum * gx.sum;
+    A gradient[V], gram[V];
+    load_pack<A, V>(gse.e[l] + norm.at(n, c, p), gradient);
+    gram_at<T, V>(gy, gx, x_first + p * step, int(gse.pyramid.levels.W[l]), step, affine.center, gram);
+#pragma unroll
+    for (int k = 0; k < V; ++k)
+      gradient[k] = affine.scale[k] * gradient[k] - constant[k] * readers - slope[k] * gram[k];
+    store_pack<T, V>(norm.grad_x + norm.at(n, c, p), gradient);
+  });
 }
 
 template <typename T>
@@ -279,8 +272,8 @@ void launch_level_sums(const GseFuse<T>& gse, Stream stream) {
     constexpr int V = decltype(v)::value, kLanes = decltype(lanes)::value;
     using M = PixelMapping<V, kLanes>;
     SIMT_LAUNCH((level_sums_kernel<T, V, kLanes, kBackward>),
-                dim3(unsigned(gse.first_stretch[levels.count]), unsigned(M::pieces(levels.C)), grid_size(levels.N)),
-                M::block(), 0, stream, gse);
+                dim3(unsigned(levels.N * gse.first_stretch[levels.count]), unsigned(M::pieces(levels.C))), M::block(),
+                0, stream, gse);
   });
 }
 
@@ -308,14 +301,13 @@ void launch_gse_gradient(GseFuse<T> gse, Stream stream) {
   choose_pixels<T>(levels.channels_last, gse.packs_whole(), [&](auto v, auto lanes) {
     constexpr int V = decltype(v)::value, kLanes = decltype(lanes)::value;
     using M = PixelMapping<V, kLanes>;
-    const int64_t chunk = int64_t(kPassPixels) * M::kPlaces;
     for (int l = 0; l < levels.count; ++l)
-      gse.first_chunk[l + 1] = gse.first_chunk[l] + int((levels.pixels(l) + chunk - 1) / chunk);
+      gse.first_chunk[l + 1] = gse.first_chunk[l] + gse.level[l].template chunks<V, kLanes>();
     // One image at least: without any, the gradients of γ and β are 0.
-    SIMT_LAUNCH((level_gradient_kernel<T, V, kLanes>),
-                dim3(unsigned(gse.first_chunk[levels.count]), unsigned(M::pieces(levels.C)),
-                     grid_size(levels.N ? levels.N : 1)),
-                M::block(), 0, stream, gse);
+    SIMT_LAUNCH(
+        (level_gradient_kernel<T, V, kLanes>),
+        dim3(unsigned((levels.N ? levels.N : 1) * gse.first_chunk[levels.count]), unsigned(M::pieces(levels.C))),
+        M::block(), 0, stream, gse);
   });
 }
 

@@ -49,6 +49,9 @@ struct PyramidAdjoint {
   }
 };
 
+template <typename A>
+struct alignas(16) WalkTap : ShortTap<A> {};  // loaded at once
+
 // The columns of the gradient that can read column x of level l.
 struct ReaderRange {
   int first, last;
@@ -69,8 +72,8 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
   using A = device_accumulate_t<T>;
   using L = WarpMapping<V, kInnermost>;
   using Own = Channels<T, V, kInnermost>;
-  SIMT_SHARED(ShortTap<A>, taps, [kWalkTaps + 1]);  // and the row's
-  SIMT_SHARED(A, affine, [3][L::kChannels]);        // center, scale, shift: in registers they would spill
+  SIMT_SHARED(WalkTap<A>, taps, [kWalkTaps + 1]);  // and the row's
+  SIMT_SHARED(A, affine, [3][L::kChannels]);       // center, scale, shift: in registers they would spill
   const Pyramid<T>& pyramid = adjoint.pyramid;
   const int shares = adjoint.first_block[pyramid.levels.count], line = int(blockIdx.x) / shares;
   const int share = int(blockIdx.x) - line * shares, z = line / int(pyramid.H), y = line - z * int(pyramid.H);
@@ -125,17 +128,17 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
 #pragma unroll 1
     for (int i = int(threadIdx.y * 32 + threadIdx.x); i <= count; i += kBlock) {
       const bool row = i == count;
-      taps[row ? kWalkTaps : i] =
-          short_tap<A>(row ? y : base + i, row ? h : w, row ? pyramid.step_y[l] : pyramid.step_x[l], align, 1);
+      taps[row ? kWalkTaps : i] = {
+          short_tap<A>(row ? y : base + i, row ? h : w, row ? pyramid.step_y[l] : pyramid.step_x[l], align, 1)};
     }
     __syncthreads();
     if (!working) continue;
-    const ShortTap<A> ty = taps[kWalkTaps];
+    const WalkTap<A> ty = taps[kWalkTaps];
     const T *top = image + ty.lo * w * pitch, *bottom = image + ty.hi * w * pitch;
     int i = own_first > base ? own_first - base : 0;
     const T* from = pixels + (base + i) * pitch;
     for (; i < count; ++i, from += pitch) {
-      const ShortTap<A> tx = taps[i];
+      const WalkTap<A> tx = taps[i];
       if (tx.hi < begin) continue;
       if (tx.lo >= end) break;
       A e[V];

@@ -123,7 +123,7 @@ RPCNN_HOST_DEVICE A normalized(const Normalization<T, V, kInnermost, kAffine>& n
 // The tap of an output column or row: offsets of its input pixels, and one weight, from which the other follows. A
 // single pixel has w_hi = 0.
 template <typename A>
-struct alignas(16) ShortTap {
+struct ShortTap {
   int lo, hi;
   A w_hi;
 };

@@ -1,5 +1,6 @@
 // Bilinear interpolation along one axis, as PyTorch's upsample_bilinear2d defines it: written once for CPU
-// and CUDA, forward and backward. A 2-D interpolation is the product of two such axes.
+// and CUDA, forward and backward. A 2-D interpolation is the product of two such axes. Sources are rounded step by step
+// (rounding.h), so that taps and weights agree to the bit on all devices.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +25,8 @@ RPCNN_HOST_DEVICE T interpolation_step(int64_t in, int64_t out, bool align_corne
 
 template <typename T>
 RPCNN_HOST_DEVICE Tap<T> interpolation_tap(int64_t index, int64_t in, T step, bool align_corners) {
-  T source = align_corners ? rounded_product(T(index), step) : rounded_sum(rounded_product(T(index) + T(0.5), step), T(-0.5));
+  T source =
+      align_corners ? rounded_product(T(index), step) : rounded_sum(rounded_product(T(index) + T(0.5), step), T(-0.5));
   if (source < T(0)) source = T(0);
   int64_t lo = static_cast<int64_t>(source);
   if (lo > in - 1) lo = in - 1;

@@ -1,4 +1,4 @@
-// Operations that round alike on CPU and CUDA. nvcc otherwise fuses whichever product and sum it likes into one
+// Operations that round alike on CPU and CUDA. Compilers otherwise fuse whichever product and sum they like into one
 // operation that rounds once.
 #pragma once
 
@@ -10,6 +10,19 @@
 
 namespace rpcnn {
 
+// The value, which the compiler may no longer fuse with what follows, if the build is for processors that can. (In a
+// function with clones for such processors it still may.)
+template <typename T>
+RPCNN_HOST_DEVICE T rounded(T value) {
+#if defined(__CUDA_ARCH__) || !defined(__GNUC__)
+#elif defined(__x86_64__) && defined(__FMA__)
+  asm("" : "+x"(value));
+#elif defined(__aarch64__)
+  asm("" : "+w"(value));
+#endif
+  return value;
+}
+
 // a · b and a + b, each rounded.
 template <typename T>
 RPCNN_HOST_DEVICE T rounded_product(T a, T b) {
@@ -20,7 +33,7 @@ RPCNN_HOST_DEVICE T rounded_product(T a, T b) {
     return __fmul_rn(a, b);
   }
 #else
-  return a * b;
+  return rounded(a * b);
 #endif
 }
 template <typename T>

@@ -24,6 +24,27 @@ def test_several_blocks_of_columns_and_channels(channels, layout):
     check([(3, 139), (2, 70), (3, 35)], channels, False, True, layout, emulator.ORDERS[2], torch.float32)
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("sizes", [[(2, 1100), (2, 3)], [(600, 3), (2, 3), (3, 2)], [(1, 700), (1, 640)]])
+def test_more_readers_than_a_block_tabulates(sizes, layout):
+    check(sizes, 4, False, True, layout, emulator.ORDERS[3], torch.float32)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("relu", [False, True])
+def test_nan_stays_with_the_pixels_that_are_read(relu, layout):
+    emulator.schedule(emulator.ORDERS[0])
+    sizes = [(5, 9), (5, 5), (3, 9)]  # corners aligned: the output's even columns and rows read a single pixel
+    features = [LAYOUTS[layout](1 + torch.rand(1, 4, *size)) for size in sizes]
+    grad, between = LAYOUTS[layout](torch.ones(1, 4, 5, 9)), emulator.adjoint_scratch(1, 4, sizes, torch.float32)
+    grad[:, 1, 2, 4] = torch.nan
+    grads = [torch.zeros_like(f) for f in features]
+    heights, widths = zip(*sizes, strict=True)
+    options = (1, 4, layout == "channels_last", True, relu, 3, list(heights), list(widths), features)
+    emulator.call("upsample_sum_backward", torch.float32, grad, between, *options, grads)
+    assert [g.isnan().nonzero().tolist() for g in grads] == [[[0, 1, 2, 4]], [[0, 1, 2, 2]], [[0, 1, 1, 4]]]
+
+
 def check(sizes, channels, align_corners, relu, layout, order, dtype):
     emulator.schedule(order)
     features = [LAYOUTS[layout](torch.randn(2, channels, *size).to(dtype)) for size in sizes]

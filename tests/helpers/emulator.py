@@ -103,7 +103,7 @@ def accumulation(dtype: torch.dtype) -> torch.dtype:
 
 
 def adjoint_scratch(images: int, channels: int, sizes, dtype: torch.dtype) -> torch.Tensor:
-    """Scratch of exactly the size that the pyramid's two adjoint launches need (csrc/cuda/pyramid_sum_kernel.cuh).
+    """Scratch of exactly the size that the pyramid's two adjoint launches need (csrc/cuda/pyramid_adjoint_kernel.cuh).
 
     sizes: (height, width) of the levels, the finest first.
     """

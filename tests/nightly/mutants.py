@@ -45,7 +45,7 @@ ROI, ROI_BACK = "cuda/roi_align_kernel.cuh", "cuda/roi_align_backward_kernel.cuh
 NMS, MIOU = "cuda/nms_kernel.cuh", "cuda/parsing_miou_kernel.cuh"
 COUNTS, LOSS = "cuda/class_counts.cuh", "cuda/parsing_loss_kernel.cuh"
 PASTE, GSE, SUM = "cuda/paste_parsing_kernel.cuh", "cuda/gse_fuse_kernel.cuh", "cuda/pyramid_sum_kernel.cuh"
-NORM = "cuda/group_norm_kernel.cuh"
+NORM, ADJOINT = "cuda/group_norm_kernel.cuh", "cuda/pyramid_adjoint_kernel.cuh"
 DOWN, CHANNELS = "cuda/downsample_add_kernel.cuh", "cuda/channels.cuh"
 MATCH, MATCH_IOU = "cuda/match_boxes_kernel.cuh", "geometry/match.h"
 ANCHORS, DECODE = "geometry/anchors.h", "cuda/decode_proposals_kernel.cuh"
@@ -83,7 +83,7 @@ ALL = [
         Mutant("roi_align", f"weight 0 times NaN added, {axis} axis", ROI_BACK, "if (w == A(0)) continue;", "", i)
         for i, axis in enumerate(("inner", "outer"))
     ),
-    Mutant("roi_align", "channels beyond the last read", CHANNELS, "c + k < C ? A", "c + k < C + V ? A"),
+    Mutant("roi_align", "channels beyond the last read", CHANNELS, "k < left ? A", "k < left + V ? A"),
     Mutant("roi_align", "16 bytes moved where C forbids it", CHANNELS, "% 16 == 0;", "% 1 == 0;"),
     Mutant("roi_align", "halves of a word exchanged", CHANNELS, "word = k % 2 ?", "word = k % 2 == 0 ?"),
     Mutant("roi_align", "sample half a step off", "geometry/roi.h", "T(sample) + T(0.5)", "T(sample) + T(1)"),
@@ -239,18 +239,24 @@ ALL = [
     Mutant("paste_parsing", "first pixel of a box lost", PASTE, "ceil(low - 0.5)", "ceil(low + 0.5)"),
     Mutant("paste_parsing", "weight's sign", PASTE, "value + global.weight", "value - global.weight"),
     Mutant("paste_parsing", "background paints", PASTE, "own_label > 0 ?", "true ?"),
-    *(Mutant("gse_fuse", f"barrier {i + 1} dropped", GSE, BARRIER, NOTHING, i) for i in range(5)),
     Mutant("gse_fuse", "corner of the stencil lost", GSE, "dx <= 1", "dx <= 0"),
-    Mutant("gse_fuse", "shift not subtracted", GSE, "- offset * offset", ""),
-    Mutant("gse_fuse", "Gram term's sign", GSE, "- term[1] * gram", "+ term[1] * gram"),
-    Mutant("gse_fuse", "stretches overlap", GSE, "run < kRun && p < end", "run < kRun && p <= end"),
-    Mutant("gse_fuse", "only the last run of pixels", GSE, "first[k] += double(one[k])", "first[k] = double(one[k])"),
-    Mutant("gse_fuse", "only the last image's beta", GSE, "beta[c] += A(one)", "beta[c] = A(one)"),
-    Mutant("gse_fuse", "half of the lanes not added", GSE, "half = 16; half > 0", "half = 8; half > 0"),
-    Mutant("gse_fuse", "first level's tables", GSE, "{table[l] + 3 *", "{table[0] + 3 *"),
+    Mutant("gse_fuse", "row above for the row below", GSE, "gy.product[dy + 1] * gx", "gy.product[1 - dy] * gx"),
+    Mutant("gse_fuse", "Gram term's sign", GSE, "- slope[k] * gram", "+ slope[k] * gram"),
+    Mutant("gse_fuse", "constant for one reader", GSE, "constant[k] * readers", "constant[k]"),
+    Mutant("gse_fuse", "mean for one reader", GSE, ": readers * q", ": q"),
+    Mutant("gse_fuse", "first level's columns", GSE, "{ return table[l][pyramid", "{ return table[0][pyramid"),
+    Mutant("gse_fuse", "stretch counted over all levels", GSE, "- gse.first_stretch[l]", "- gse.first_stretch[0]"),
+    Mutant("gse_fuse", "first chunk of a level only", GSE, "i - gse.first_chunk[l]", "0"),
+    Mutant("gse_fuse", "row of a pixel not counted", GSE, "x -= w, ++y", "x -= w"),
+    Mutant("gse_fuse", "E of the first image", GSE, "norm.at(n, c, p), other", "norm.at(0, c, p), other"),
     Mutant(
-        "gse_fuse", "mask left out where sizes agree", GSE, "passes_gradient(before[k]) ? value[k] : A(0)", "value[k]"
+        "gse_fuse",
+        "level's own pixels counted",
+        GSE,
+        "norm.values = pyramid.H * pyramid.W",
+        "norm.values = norm.pixels",
     ),
+    Mutant("gse_fuse", "statistics of the first group", GSE, "g = i - n * norm.groups", "g = 0"),
     Mutant("gse_fuse", "gamma of planes beyond the last", CHANNELS, "c + k < C ? c + k : C - 1", "true ? c + k : C"),
     Mutant(
         "gse_fuse",
@@ -276,8 +282,8 @@ ALL = [
         "group_norm",
         "stretches overlap",
         NORM,
-        "begin + length < norm.pixels ? length",
-        "begin + length < norm.pixels ? length + 1",
+        "each < left ? each :",
+        "each < left ? each + 1 :",
     ),
     Mutant("group_norm", "mask inverted", NORM, "u <= A(0) ? A(0) : e[k]", "u > A(0) ? A(0) : e[k]"),
     Mutant("group_norm", "slope's power", NORM, "rstd * rstd * rstd * two", "rstd * rstd * two"),
@@ -286,27 +292,38 @@ ALL = [
         "group_norm",
         "group of the piece's first channel",
         NORM,
-        "term[0][g - first_group], second",
-        "term[0][0], second",
+        "constant[k] = term[0][g]",
+        "constant[k] = term[0][0]",
     ),
     *(Mutant("upsample_sum", f"barrier {i + 1} dropped", SUM, BARRIER, NOTHING, i) for i in range(2)),
-    Mutant("upsample_sum", "taps exchanged", SUM, "top, tx.hi, right", "top, tx.lo, right"),
+    Mutant("upsample_sum", "taps exchanged", SUM, "tx.hi, h * w, C - c, right", "tx.lo, h * w, C - c, right"),
     Mutant("upsample_sum", "row's taps those of a column", SUM, "row ? levels.H[l] :", "false ? levels.H[l] :"),
-    Mutant("upsample_sum", "mask inverted", SUM, "|| passes_gradient", "|| !passes_gradient"),
-    Mutant("upsample_sum", "maps between the passes overlap", SUM, "pyramid.H * levels.W[l];", "levels.W[l];"),
-    Mutant("upsample_sum", "a stretch ends too early", SUM, "(stretch + 1) * w /", "(stretch + 1) * (w - 1) /"),
-    Mutant("upsample_sum", "planes beyond the last written", CHANNELS, "if (c + k < C) to", "if (c + k < C + V) to"),
+    *(Mutant("upsample_sum", f"backward: barrier {i + 1} dropped", ADJOINT, BARRIER, NOTHING, i) for i in range(4)),
+    Mutant("upsample_sum", "mask inverted", ADJOINT, "= passes_gradient", "= !passes_gradient"),
+    Mutant("upsample_sum", "maps between the passes overlap", ADJOINT, "pyramid.H * levels.W[l];", "levels.W[l];"),
+    Mutant("upsample_sum", "last column of a thread lost", ADJOINT, "working && at < end", "working && at < end - 1"),
+    Mutant("upsample_sum", "first pixels of a walk left out", ADJOINT, "tx.hi < begin", "tx.lo < begin"),
     Mutant(
-        "upsample_sum", "second pack read twice", CHANNELS, "const int4 pack = from[i]", "const int4 pack = from[0]"
+        "upsample_sum", "right column taken for the left", ADJOINT, "at_right = tx.hi, right", "at_right = tx.lo, right"
     ),
-    Mutant("upsample_sum", "level of a row", CHANNELS, "*row >= H[l]", "*row > H[l]"),
+    Mutant("upsample_sum", "sum of the next column dropped", ADJOINT, "here[k] = next[k]", "here[k] = A(0)"),
+    Mutant("upsample_sum", "weight 0 times NaN added", ADJOINT, "if (tx.w_hi > A(0)) {", "{"),
+    Mutant("upsample_sum", "weight 0 times NaN added along y", ADJOINT, "if (weight == A(0)) continue;", ""),
+    Mutant("upsample_sum", "pieces of the channels lost", ADJOINT, "(z - n * pieces) * L::kChannels", "0"),
+    Mutant("upsample_sum", "columns of a level not shared out", ADJOINT, "(share - adjoint.first_block[l])", "(share)"),
     Mutant(
         "upsample_sum",
-        "second pass reads one row less",
-        SUM,
-        "r < last; ++r) {\n        const A weight = interpolation_weight<A>(r, y",
-        "r < last - 1; ++r) {\n        const A weight = interpolation_weight<A>(r, y",
+        "readers beyond a table left out",
+        ADJOINT,
+        "base < last; base += kBlock",
+        "base == first; ++base",
     ),
+    Mutant("upsample_sum", "second pass reads one row less", ADJOINT, "r < count; ++r", "r < count - 1; ++r"),
+    Mutant("upsample_sum", "planes beyond the last written", CHANNELS, "|| k < left) to", "|| k < left + V) to"),
+    Mutant(
+        "upsample_sum", "second pack read twice", CHANNELS, "const int4 pack = packs[i]", "const int4 pack = packs[0]"
+    ),
+    Mutant("upsample_sum", "level of a row", CHANNELS, "*row >= H[l]", "*row > H[l]"),
     Mutant("downsample_add", "pyramid not added", DOWN, "sum[k] += weight[tap] *", "sum[k] = weight[tap] *"),
     Mutant(
         "downsample_add",
@@ -323,7 +340,7 @@ ALL = [
     Mutant("downsample_add", "rows below the last written", DOWN, "if (top + j < height) Own", "Own"),
     Mutant("downsample_add", "tables where a pixel has three readers", DOWN, "return out <= in &&", "return"),
     Mutant("downsample_add", "row for column", DOWN, "a * w + b", "a * w + x_first"),
-    Mutant("downsample_add", "half a pixel off", AXIS, "- T(0.5)", "- T(0.25)"),
+    Mutant("downsample_add", "half a pixel off", AXIS, "T(-0.5)", "T(-0.25)"),
 ]
 UNTRIED = (
     "decode_proposals",
@@ -331,6 +348,7 @@ UNTRIED = (
     "encode_boxes",
     "grid_anchors",
     "group_norm",
+    "gse_fuse",
     "match_boxes",
     "parsing_loss",
     "parsing_miou",

@@ -152,11 +152,11 @@ def test_channels_innermost_move_16_bytes_at_once(sass, element):
         f"pyramid_sum_kernel<{element}, {lanes}, true, false, false>",
         f"pyramid_adjoint_x_kernel<{element}, {wide}, {lanes}, true, true, true>",
         f"pyramid_adjoint_y_kernel<{element}, {element}, {lanes}, true>",
-        f"map_gradient_kernel<{element}, {lanes}, true>",
+        f"level_gradient_kernel<{element}, {lanes}, 8>",
         f"downsample_add_kernel<{element}, {lanes}, true>",
         f"downsample_add_backward_kernel<{element}, {lanes}, true>",
     ]
-    reading = [f"channel_moments_kernel<{element}, {lanes}, true, {m}>" for m in ("MapMoments", "GradientMoments")]
+    reading = [f"level_sums_kernel<{element}, {lanes}, 8, {backward}>" for backward in ("false", "true")]
     reading += [f"parsing_miou_kernel<ArgMax<{element}, {lanes}>>"]
     for kernel in packed + reading:
         assert re.search(r"\bLDG\.E\.128", sass[kernel]), kernel
