@@ -106,11 +106,11 @@ def gse_fuse_backward(grad, levels, *_):
     others = [f for f in levels if f.shape != grad.shape]
     moved = adjoint_bytes(grad, others) + 3 * sum(map(wide, others)) + size_of(*levels) + size_of(*others)
     moved += (2 * (len(levels) - len(others)) - (not others)) * size_of(grad)
-    return (adjoint_launches(grad, others) if others else 0) + 4, moved, 0
+    return (adjoint_launches(grad, others) if others else 0) + 3, moved, 0
 
 
 COST = {  # see static.py
-    "rpcnn::gse_fuse": lambda levels, *a: (5, size_of(*levels), 0),
+    "rpcnn::gse_fuse": lambda levels, *a: (4, size_of(*levels), 0),
     "rpcnn::gse_fuse_backward": gse_fuse_backward,
 }
 

@@ -75,7 +75,7 @@ struct GroupNorm {
     const int64_t wanted = (pixels + 1023) / 1024;
     return static_cast<int>(wanted < 1 ? 1 : (wanted > kMaxStretches ? kMaxStretches : wanted));
   }
-  RPCNN_HOST_DEVICE int64_t group() const { return C / groups; }
+  RPCNN_HOST_DEVICE int group() const { return int(C) / int(groups); }
   RPCNN_HOST_DEVICE double count() const { return double(group()) * double(values); }
   // Offset of channel c of image n at pixel p.
   RPCNN_HOST_DEVICE int64_t at(int64_t n, int64_t c, int64_t p) const {
@@ -115,7 +115,7 @@ struct ChannelAffine {
   RPCNN_HOST_DEVICE void load(const GroupNorm<T>& norm, int64_t n, int64_t c) {
 #pragma unroll
     for (int k = 0; k < V; ++k) {
-      const int64_t at = norm.statistic(n, (c + k) / norm.group());
+      const int64_t at = norm.statistic(n, int(c + k) / norm.group());
       center[k] = norm.mean[at];
       scale[k] = norm.gamma[c + k] * norm.rstd[at];
       shift[k] = norm.beta[c + k];
@@ -277,7 +277,7 @@ __device__ inline void block_terms(const GroupNorm<T>& norm, int64_t n, int64_t 
   using M = PixelMapping<V, kLanes>;
   const int own = M::place(threadIdx) * kLanes + M::lane(threadIdx);
   const int64_t last_channel = first_channel + M::kChannels < norm.C ? first_channel + M::kChannels : norm.C;
-  const int64_t first_group = first_channel / norm.group(), last_group = (last_channel - 1) / norm.group() + 1;
+  const int first_group = int(first_channel) / norm.group(), last_group = int(last_channel - 1) / norm.group() + 1;
   for (int64_t g = first_group + own / 32; g < last_group; g += kBlock / 32) {
     A first, second;
     group_terms<T, kBackward>(norm, n, g, eps, own % 32, &first, &second);
@@ -304,7 +304,8 @@ __device__ inline void channel_gradients(const GroupNorm<T>& norm, int64_t first
       const int64_t n = i / norm.stretches;
       const int s = static_cast<int>(i - n * norm.stretches);
       beta += double(norm.partial[norm.sums(n, s, 0) + c]);
-      gamma += double(norm.rstd[norm.statistic(n, c / norm.group())]) * double(norm.partial[norm.sums(n, s, 1) + c]);
+      gamma +=
+          double(norm.rstd[norm.statistic(n, int(c) / norm.group())]) * double(norm.partial[norm.sums(n, s, 1) + c]);
     }
   buffer[2 * own] = beta;
   buffer[2 * own + 1] = gamma;
@@ -380,7 +381,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
             chunk = int(blockIdx.x) - n * chunks;
   const int own = M::place(threadIdx) * kLanes + M::lane(threadIdx);
   const int64_t first_channel = int64_t(blockIdx.y) * M::kChannels, c = first_channel + M::lane(threadIdx) * V;
-  const int64_t first_group = first_channel / norm.group();
+  const int first_group = int(first_channel) / norm.group();
   if constexpr (kBackward)
     if (blockIdx.x == 0) channel_gradients<T, V, kLanes>(norm, first_channel, buffer);
   block_terms<T, V, kLanes, kBackward>(norm, n, first_channel, eps, term);
@@ -397,7 +398,7 @@ __global__ void __launch_bounds__(kBlock, resident_blocks<device_accumulate_t<T>
   if constexpr (kBackward) affine.load(norm, n, c);
 #pragma unroll
   for (int k = 0; k < V; ++k) {
-    const int64_t g = (c + k) / norm.group() - first_group;
+    const int g = int(c + k) / norm.group() - first_group;
     if constexpr (kBackward) {
       constant[k] = term[0][g], slope[k] = term[1][g];
     } else {
