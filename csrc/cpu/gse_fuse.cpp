@@ -17,12 +17,9 @@
 //            read by four
 //    63, 77  dots while E's rows are in cache, in vectors of doubles; channels last by two open rows, as planes
 //    58, 71  axes that are not enlarged have the identity as Gram matrix; rows in pieces that stay in the L1 cache
-// A level of the output's size, alone, is GroupNorm and ReLU: [20, 512, 32, 32] channels last took 7.6 ms forward
-// through row buffers and Gram rows, 4.9 without (PyTorch's two ops: 4.4), and its gradient 9.6 (PyTorch's: 21). With
-// the 1×1 convolutions of GSE-FPN these take two thirds: 146 ms channels last and 262 contiguous of 240 and 380.
-#include <cmath>
-#include <type_traits>
-
+// A level of the output's size has group_norm's statistics; alone, it is group_norm with ReLU.
+#include "group_norm.h"
+#include "group_statistics.h"
 #include "pyramid_sum.h"
 
 namespace rpcnn {
@@ -147,49 +144,6 @@ RPCNN_CLONES void moments_row(const T* here, const A* gram, const A* shift, A we
   }
 }
 
-// moments_row of a level that is not enlarged, whose Gram matrices are the identity. Channels last: four pixels are
-// summed before they are added to the doubles, which take twice the space.
-template <typename T, typename A, bool kPlanar>
-RPCNN_CLONES void plain_moments_row(const T* here, const A* shift, double* __restrict first, double* __restrict second,
-                                    int64_t w, int64_t channels) {
-  constexpr int64_t kPixels = 4;
-  if constexpr (kPlanar) {
-    LaneSums<A> one, two;
-    const A about = shift[0];
-    const int64_t whole = w / kLanes * kLanes;
-    for (int64_t j = 0; j < whole; j += kLanes) {
-      typename Lanes<A>::Values q;
-      load_eight<T, A>(here + j, q);
-      q -= about;
-      one.add(q), two.add(q * q);
-    }
-    double one_more = 0, two_more = 0;
-    for (int64_t j = whole; j < w; ++j) {
-      const A q = A(here[j]) - about;
-      one_more += double(q), two_more += double(q * q);
-    }
-    first[0] += one.total() + one_more;
-    second[0] += two.total() + two_more;
-  } else {
-    int64_t j = 0;
-    for (; j + kPixels <= w; j += kPixels)
-      for (int64_t k = 0; k < channels; ++k) {
-        A one = 0, two = 0;
-#pragma GCC unroll 4
-        for (int64_t p = 0; p < kPixels; ++p) {
-          const A q = A(here[(j + p) * channels + k]) - shift[k];
-          one += q, two += q * q;
-        }
-        first[k] += double(one), second[k] += double(two);
-      }
-    for (; j < w; ++j)
-      for (int64_t k = 0; k < channels; ++k) {
-        const A q = A(here[j * channels + k]) - shift[k];
-        first[k] += double(q), second[k] += double(q * q);
-      }
-  }
-}
-
 struct Shape {
   int64_t N, C, G, h, w, H, W;
   bool channels_last;
@@ -215,6 +169,9 @@ template <typename T, typename A, bool kPlanar>
 void level_statistics(const Tensor& level, const Shape& s, const Gram<A>& gy, const Gram<A>& gx, double eps, int64_t l,
                       int64_t L, A* mean_out, A* rstd_out) {
   const T* data = level.const_data_ptr<T>();
+  if (s.h == s.H && s.w == s.W)
+    return group_statistics(data, GroupedMap{s.N, s.C, s.G, s.h * s.w, s.channels_last}, eps, L * s.G,
+                            mean_out + l * s.G, rstd_out + l * s.G);
   const int64_t inner = s.inner(), stride = s.w * inner, group = s.C / s.G;
   // Shift: mean of the first row of each group.
   std::vector<A> shift(s.N * s.C);
@@ -240,11 +197,6 @@ void level_statistics(const Tensor& level, const Shape& s, const Gram<A>& gy, co
       const int64_t plane = i / s.h, y = i % s.h;
       const Rows<T, A> r(data + plane * s.h * stride, gy, y, s.h, stride);
       const A* about = shift.data() + plane * inner;
-      if (gy.identity && gx.identity) {
-        plain_moments_row<T, A, kPlanar>(r.here, about, first.data() + i * inner, second.data() + i * inner, s.w,
-                                         inner);
-        continue;
-      }
       for (int64_t j = 0; j < s.w; j += piece) {
         const int64_t last = std::min(s.w, j + piece);
         gram_row<T, A, kPlanar>(r.above, r.here, r.below, r.up, r.mid, r.down, about, gx, blend.data(), gram.data(), j,
@@ -350,6 +302,11 @@ std::tuple<Tensor, Tensor, Tensor> gse_fuse(std::vector<Tensor> features, std::v
                                             std::vector<Tensor> gn_biases, int64_t num_groups, double eps,
                                             bool align_corners) {
   check_inputs("gse_fuse", features, gn_weights, gn_biases, num_groups);
+  if (features.size() == 1 && features[0].numel() > 0) {
+    const auto [out, mean, rstd] =
+        group_norm(features[0], gn_weights[0], gn_biases[0], num_groups, eps, true, std::nullopt);
+    return {out, torch::stable::unsqueeze(mean, 1), torch::stable::unsqueeze(rstd, 1)};
+  }
   const bool channels_last = is_channels_last(features[0]);
   auto levels = dense_levels(features, channels_last);
   const auto weights = contiguous_all(gn_weights), biases = contiguous_all(gn_biases);
@@ -509,6 +466,12 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>> gse_fu
     STD_TORCH_CHECK(t->numel() == N * L * num_groups && t->scalar_type() == gn_weights[0].scalar_type() &&
                         t->is_contiguous() && t->is_cpu(),
                     "gse_fuse_backward: mean and rstd must be [N, L, groups] as gse_fuse returned them");
+  if (L == 1) {
+    const auto [on_map, on_weight, on_bias, none] =
+        group_norm_backward(grad, features[0], gn_weights[0], gn_biases[0], torch::stable::squeeze(mean, 1),
+                            torch::stable::squeeze(rstd, 1), num_groups, true, std::nullopt);
+    return {{on_map}, {on_weight}, {on_bias}};
+  }
   const bool channels_last = is_channels_last(features[0]);
   auto levels = dense_levels(features, channels_last);
   const auto weights = contiguous_all(gn_weights), biases = contiguous_all(gn_biases);

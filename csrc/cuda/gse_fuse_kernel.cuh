@@ -18,8 +18,8 @@
 //    9 launches,  863 MB  a channel's first pixel is its shift; the gradient's blocks add up the terms themselves
 // The minimum is 539 MB; PyTorch's ops take 33 launches and 4524 MB. The rest is the maps between the adjoint's
 // passes, and E of the coarser levels, which the moments of E and the gradient read.
-// Instructions for eight bfloat16 channels of a level's pixel, averaged over P2..P6, and issue on an H100 for two images
-// (sm_90's SASS times how often it runs; counted, not timed):
+// Instructions for eight bfloat16 channels of a level's pixel, averaged over P2..P6, and issue on an H100 for two
+// images (sm_90's SASS times how often it runs; counted, not timed):
 //   statistics 340 (60 µs), moments and gradient 1090 (190 µs)  a load for every number of the affine and of the tables
 //   statistics 150 (27 µs), moments and gradient  350 (62 µs)   group_norm's loops; a row of the tables is one pack
 #pragma once
