@@ -209,7 +209,7 @@ def extensions(mode):
             extra_compile_args={"cxx": [*optimize, "-fvisibility=hidden"]},
             extra_link_args=link,
         )
-        for name in ("labelmaps", "metrics")
+        for name in ("labelmaps", "metrics", "rendered")
     ]
     if root:
         modules.append(

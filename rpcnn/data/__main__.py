@@ -1,4 +1,4 @@
-"""python -m rpcnn.data check | show | paint"""
+"""python -m rpcnn.data check | show | paint | render"""
 
 import logging
 from pathlib import Path
@@ -14,6 +14,7 @@ from .datasets import detect_dataset, open_split
 from .files import DataFault
 from .loader import make_train_loader
 from .painted.scene import write_cihp
+from .rendered.dataset import write_rendered
 from .show import contact_sheet
 from .transforms import TrainTransform
 
@@ -126,6 +127,40 @@ def paint(
     return 0
 
 
+def render(
+    root: Root,
+    assets: Path,
+    backgrounds: Path | None = None,
+    train: int = 1000,
+    val: int = 100,
+    short_side: tuple[int, int] = (224, 288),
+    seed: int = 0,
+    workers: int | None = None,
+) -> int:
+    """Render people in 3-D and write them as a data set in the official CIHP layout.
+
+    An interrupted command goes on where it stopped, and a longer set keeps the scenes of a shorter one.
+
+    Args:
+        root: Folder to write, new or empty; a set rendered there before with another seed or size is replaced.
+        assets: Folder of MakeHuman assets (docs/rendered.md says which files).
+        backgrounds: Folder with pictures without people; without, backdrops are painted.
+        train: Scenes for training.
+        val: Scenes for validation.
+        short_side: Range of the short side of a scene in pixels; the long side is 4/3 of it.
+        seed: Decides every scene.
+        workers: Processes (default: one per core, 8 at most).
+    """
+    _require(train >= 0, "--train", "at least 0", train)
+    _require(val >= 0, "--val", "at least 0", val)
+    _require_sizes(short_side, least=32)
+    _require(seed >= 0, "--seed", "at least 0", seed)
+    _require(workers is None or workers >= 0, "--workers", "at least 0", workers)
+    write_rendered(root, assets, backgrounds, train=train, val=val, size=short_side, seed=seed, workers=workers)
+    print(f"{train} + {val} scenes: {root}")
+    return 0
+
+
 def _require(condition: bool, option: str, wanted: str, got: object) -> None:
     if not condition:
         raise ValueError(f"{option} must be {wanted}, got {got}")
@@ -139,10 +174,15 @@ def _require_sizes(short_side: tuple[int, int], least: int = 1) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run one of the commands; returns the exit status."""
     logging.basicConfig(format="%(message)s")
-    commands: dict[Literal["check", "show", "paint"], object] = {"check": check, "show": show, "paint": paint}
+    commands: dict[Literal["check", "show", "paint", "render"], object] = {
+        "check": check,
+        "show": show,
+        "paint": paint,
+        "render": render,
+    }
     with user_errors():
         return tyro.extras.subcommand_cli_from_dict(
-            commands, prog="rpcnn data", description="Check, show or paint a data set.", args=arguments
+            commands, prog="rpcnn data", description="Check, show, paint or render a data set.", args=arguments
         )
 
 

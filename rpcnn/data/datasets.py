@@ -15,6 +15,7 @@ from .lip import LIP
 from .mhp import MHPv2
 from .painted.dataset import Painted
 from .pascal_person_part import PascalPersonPart
+from .rendered.dataset import Rendered
 
 DATASETS: dict[str, type[PeopleDataset]] = {
     "cihp": CIHP,
@@ -23,6 +24,7 @@ DATASETS: dict[str, type[PeopleDataset]] = {
     "pascal_person_part": PascalPersonPart,
     "folder": Folder,
     "painted": Painted,
+    "rendered": Rendered,
 }
 
 

@@ -4,21 +4,14 @@ A scene depends on its seed only. The maps are made by the same strokes as the i
 left and right are the person's own. All 20 CIHP classes occur. `write_cihp` writes scenes in the official CIHP layout.
 """
 
-import json
-import multiprocessing
-import os
-import shutil
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
+from rpcnn.data.cihp_layout import write_scenes
 from rpcnn.data.sample import Sample, make_sample
 from rpcnn.labelmaps.people import NumberedPersonMaps
-from rpcnn.labels import CIHP as CIHP_LABELS
 
 from .backdrop import paint_backdrop, paint_occluder
 from .canvas import Canvas, smooth_noise
@@ -26,8 +19,6 @@ from .people import Person, paint_person
 
 GENERATOR_VERSION = 3
 """Increased when the same seed gives another image, so that older sets are painted again."""
-
-_MARK = "painted.json"
 
 
 def paint_maps(
@@ -156,20 +147,15 @@ def write_cihp(
     difficulty: float = 0.5,
     workers: int | None = None,
 ) -> Path:
-    """Paint scenes and write them in the official CIHP layout.
-
-    Training/ and Validation/ hold Images/*.jpg (quality 95), Category_ids/*.png, Human_ids/*.png, Instance_ids/*.png
-    with a text file of lines "instance category human" for each, and train_id.txt or val_id.txt. Scenes depend on
-    (seed, split, number) only: a longer set begins with a shorter one, and training and validation scenes differ. A set
-    painted before with the same arguments is kept; one painted with other arguments, or unfinished, is painted again.
+    """Paint scenes and write them in the official CIHP layout; see :func:`rpcnn.data.cihp_layout.write_scenes`.
 
     Args:
         root: the folder.
         train, val: number of scenes per split.
-        size: range of the short side in pixels; the long side is 4/3 of it, and three in five scenes are landscapes.
+        size: range of the short side in pixels.
         seed: seed of all scenes.
         difficulty: see :func:`paint_maps`.
-        workers: number of processes; None uses one per core, at most 8.
+        workers: number of processes.
 
     Returns:
         The folder.
@@ -177,63 +163,14 @@ def write_cihp(
     Raises:
         ValueError: `root` holds something that this function did not write.
     """
-    root = Path(root)
-    settings = {"generator": GENERATOR_VERSION, "train": train, "val": val, "size": list(size), "seed": seed,
-                "difficulty": difficulty}  # fmt: skip
-    mark = root / _MARK
-    painted = mark.exists()
-    if painted and json.loads(mark.read_text()) == {**settings, "finished": True}:
-        return root
-    own = {mark.name, mark.with_suffix(".tmp").name, "Training", "Validation"} if painted else set()
-    foreign = sorted(path.name for path in root.iterdir() if path.name not in own) if root.exists() else []
-    if foreign:
-        raise ValueError(f"{root} holds {foreign[0]}, which was not painted here; choose a new or empty folder")
-    for split in ("Training", "Validation"):
-        shutil.rmtree(root / split, ignore_errors=True)
-    root.mkdir(parents=True, exist_ok=True)
-    mark.write_text(json.dumps({**settings, "finished": False}))
-
-    jobs = []
-    for split_number, (split, ids, count) in enumerate(
-        (("Training", "train_id.txt", train), ("Validation", "val_id.txt", val))
-    ):
-        folder = root / split
-        for sub in ("Images", "Category_ids", "Human_ids", "Instance_ids"):
-            (folder / sub).mkdir(parents=True, exist_ok=True)
-        stems = [f"{k:07d}" for k in range(1, count + 1)]
-        (folder / ids).write_text("".join(f"{stem}\n" for stem in stems))
-        jobs += [(folder, stem, (seed, split_number, int(stem))) for stem in stems]
-    work = partial(_write_scene, size=tuple(size), difficulty=difficulty)
-    workers = workers if workers is not None else min(os.cpu_count() or 1, 8)
-    bar = partial(tqdm, total=len(jobs), desc="painting people", unit="scene", disable=None)
-    if workers > 1 and len(jobs) > 8:
-        # fork starts fast, and is safe: the workers use numpy and Pillow only, not torch's threads
-        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-        context = multiprocessing.get_context(method)
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            for _ in bar(pool.map(work, jobs, chunksize=4)):
-                pass
-    else:
-        for job in bar(jobs):
-            work(job)
-    unfinished = mark.with_suffix(".tmp")
-    unfinished.write_text(json.dumps({**settings, "finished": True}))
-    unfinished.replace(mark)
-    return root
-
-
-def _write_scene(job, size: tuple[int, int], difficulty: float) -> None:
-    folder, stem, seed = job
-    rng = np.random.default_rng((*seed, 0))
-    short = int(rng.integers(size[0], size[1] + 1))
-    height, width = (short, short * 4 // 3) if rng.random() < 0.6 else (short * 4 // 3, short)
-    image, label_map, numbers = paint_maps((*seed, 1), height, width, difficulty)
-    Image.fromarray(image).save(folder / "Images" / f"{stem}.jpg", quality=95)
-    Image.fromarray(label_map).save(folder / "Category_ids" / f"{stem}.png")
-    Image.fromarray(numbers).save(folder / "Human_ids" / f"{stem}.png")
-    # official numbering: one instance per person and part
-    combined = np.where(numbers > 0, (numbers.astype(int) - 1) * CIHP_LABELS.num_classes + label_map, 0)
-    Image.fromarray(combined.astype(np.uint8)).save(folder / "Instance_ids" / f"{stem}.png")
-    pairs = ((int(v), int(v) % CIHP_LABELS.num_classes, int(v) // CIHP_LABELS.num_classes + 1)
-             for v in np.unique(combined) if v)  # fmt: skip
-    (folder / "Instance_ids" / f"{stem}.txt").write_text("".join(f"{v} {c} {h}\n" for v, c, h in pairs))
+    return write_scenes(
+        root,
+        partial(paint_maps, difficulty=difficulty),
+        mark="painted.json",
+        settings={"generator": GENERATOR_VERSION, "difficulty": difficulty},
+        train=train,
+        val=val,
+        size=size,
+        seed=seed,
+        workers=workers,
+    )

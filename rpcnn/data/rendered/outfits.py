@@ -1,0 +1,333 @@
+"""Dressing: skin, hair and garments of one person as layers, from the skin outwards."""
+
+import numpy as np
+
+from rpcnn import _rendered
+
+from . import accessories
+from .bodies import Body, Person, Posed
+from .fabrics import Fabrics, draw_color, linear
+from .layers import Layer
+from .wardrobe import Garment, Skin, Wardrobe
+
+HAIR, GLOVE, UPPER, DRESS, COAT, SOCKS, PANTS, SKIRT, FACE, SHOE_LEFT, SHOE_RIGHT = 2, 3, 5, 6, 7, 8, 9, 12, 13, 18, 19
+
+_HAIR = np.array(
+    [(0.05, 0.045, 0.04), (0.09, 0.065, 0.05), (0.17, 0.1, 0.06), (0.28, 0.17, 0.09), (0.45, 0.3, 0.16), (0.66, 0.5, 0.28),
+     (0.8, 0.68, 0.45), (0.4, 0.16, 0.08), (0.55, 0.54, 0.53), (0.82, 0.8, 0.78)]
+)  # fmt: skip
+_HAIR_ODDS = (0.2, 0.2, 0.16, 0.12, 0.09, 0.07, 0.05, 0.03, 0.05, 0.03)
+
+
+class Dresser:
+    """Dresses people out of a wardrobe."""
+
+    def __init__(self, body: Body, wardrobe: Wardrobe, fabrics: Fabrics):
+        self.body, self.wardrobe, self.fabrics = body, wardrobe, fabrics
+
+    def dress(self, rng: np.random.Generator, person: Person, posed: Posed) -> list[Layer]:
+        """The layers of one person in its own frame; left and right are the person's own."""
+        return _Dressing(self, rng, person, posed).layers
+
+
+class _Dressing:
+    def __init__(self, dresser: Dresser, rng, person: Person, posed: Posed):
+        self.body, self.wardrobe, self.fabrics = dresser.body, dresser.wardrobe, dresser.fabrics
+        self.rng, self.person, self.posed = rng, person, posed
+        self.female = person.sex == 0
+        self.layers: list[Layer] = []
+        self.covered = np.zeros(self.body.size, bool)
+        self.bare_from: float | None = None  # height from which the legs are bare, at rest
+        base = self.body.points
+        self.out, self.up = np.abs(base[:, 0]), base[:, 1]
+        at = {
+            bone: self.body.at(f"{bone}.L")
+            for bone in ("upperarm01", "lowerarm01", "wrist", "upperleg01", "lowerleg01", "foot")
+        }
+        self.shoulder, self.elbow, self.wrist = (at[bone][0] for bone in ("upperarm01", "lowerarm01", "wrist"))
+        self.hip, self.knee, self.ankle = (at[bone][1] for bone in ("upperleg01", "lowerleg01", "foot"))
+        self._clothes()
+        socks = self._feet()
+        self._skin(*socks)
+        self._head()
+
+    # -- garments
+
+    def wear(self, garment: Garment, label, material, clip=None, bias=0.1, inflate=0.0):
+        """Add a garment; `clip` is a function of its base points [N, 3], kept where it is >= 0."""
+        points = garment.fit(self.posed.rest, self.posed.blended)
+        if inflate:
+            points = points + np.float32(inflate) * garment.mesh.normals(points)
+        labels = np.full(len(garment.triangles), label, np.uint8) if np.isscalar(label) else label
+        cut = None if clip is None else np.ascontiguousarray(clip(garment.base), np.float32)
+        self.layers.append(Layer(garment.mesh, points, labels, material, None, cut, bias))
+
+    def pick(self, kind: str, own: float = 0.85) -> Garment | None:
+        """A garment of a kind, mostly one made for the person's sex."""
+        every = self.wardrobe[kind]
+        fitting = [garment for garment in every if garment.sex in (None, self.person.sex)]
+        choice = fitting if fitting and self.rng.random() < own else every
+        return choice[self.rng.integers(len(choice))] if choice else None
+
+    def cloth(self, garment: Garment, dye: dict | None = None, own: float = 0.3) -> _rendered.Material:
+        """Its own picture with a turned hue, or dyed."""
+        rng = self.rng
+        looks = dict(
+            fold_slopes=self.fabrics.folds(rng), folds=float(rng.uniform(0, 0.55)), fold_scale=float(rng.uniform(1.5, 5)),
+            occlusion=0.8, shine=float(rng.uniform(0.05, 0.3) if rng.random() < 0.15 else rng.uniform(0, 0.03)),
+            gloss=float(rng.uniform(6, 30)),
+        )  # fmt: skip
+        if dye is None and garment.has_picture and rng.random() < own:
+            return _rendered.Material(garment.texture, tint=_turned_hue(rng), **looks)
+        dye = dye or self.fabrics.draw_dye(rng)
+        return _rendered.Material(
+            garment.texture, mean=garment.lightness, contrast=float(rng.uniform(0.6, 1.8)), **looks, **dye
+        )
+
+    def _sleeve(self, dress: bool) -> float:
+        """How far from the middle the sleeves reach, at rest."""
+        rng = self.rng
+        kinds = (
+            99,
+            self.elbow + rng.uniform(-0.5, 0.8),
+            self.shoulder + rng.uniform(0.5, 1.1),
+            self.shoulder + rng.uniform(-0.25, 0.25),
+        )
+        return kinds[rng.choice(4, p=(0.2, 0.1, 0.25, 0.45) if dress else (0.46, 0.12, 0.3, 0.12))]
+
+    def _clothes(self):
+        rng, female = self.rng, self.female
+        swim = rng.random() < 0.025
+        suit = (
+            not swim
+            and not self.person.child
+            and bool(self.wardrobe["jacket"])
+            and rng.random() < (0.06 if female else 0.2)
+        )
+        dress = not swim and not suit and female and rng.random() < 0.3
+        if suit:
+            self._suit()
+            return
+        dye = self.fabrics.draw_dye(rng) if dress else None
+        if not swim:
+            self._top(dress, dye)
+        skirt = self.pick("skirt", 0)
+        if skirt and (dress or (female and not swim and rng.random() < 0.15)):
+            hem = -99 if rng.random() < 0.6 else rng.uniform(-2.6, -1.2)
+            self.wear(
+                skirt,
+                DRESS if dress else SKIRT,
+                self.cloth(skirt, dye),
+                lambda p: p[:, 1] - hem,
+                0.11 if dress else 0.12,
+            )
+            self.bare_from = skirt.low
+        else:
+            self._trousers(swim)
+
+    def _top(self, dress: bool, dye: dict | None):
+        rng = self.rng
+        sleeve = self._sleeve(dress)
+        top = self.pick("top")
+        while top.low > 1.5 and rng.random() < 0.9:
+            top = self.pick("top")
+        over = not dress and rng.random() < 0.26  # a coat or jacket over it
+        if over:
+            sleeve = min(sleeve, self.shoulder)
+        self.wear(
+            top,
+            DRESS if dress else UPPER,
+            self.cloth(top, dye),
+            lambda p: sleeve - np.abs(p[:, 0]),
+            0.05 if over else 0.13,
+        )
+        self.covered |= top.deleted & (self.up > max(top.low + 0.25, 0.9)) & (self.out < sleeve - 0.25)
+        if not over:
+            return
+        coat = self.pick("top")
+        wide, slope = rng.uniform(0.05, 0.7), rng.uniform(-0.05, 0.16)
+        closed = rng.random() < 0.3
+        arm = 99 if rng.random() < 0.88 else self.shoulder
+        dye = self.fabrics.draw_dye(rng, plain=0.75)
+
+        def cut(p):
+            opening = 9 if closed else np.maximum(np.abs(p[:, 0]) - wide - slope * (5.5 - p[:, 1]), -p[:, 2] + 0.1)
+            return np.minimum(arm - np.abs(p[:, 0]), opening)
+
+        self.wear(coat, COAT, self.cloth(coat, dye), cut, 0.35, rng.uniform(0.15, 0.4))
+        self.covered |= coat.deleted & (self.out > self.shoulder - 0.2) & (self.out < arm - 0.25)
+
+    def _suit(self):
+        rng = self.rng
+        jackets = self.wardrobe["jacket"]
+        jacket = jackets[rng.integers(len(jackets))]
+        labels = _jacket_labels(jacket)
+        if rng.random() < 0.35:
+            material = self.cloth(jacket, own=1.0)
+        else:  # dyed by lightness: the shirt stays light
+            material = _rendered.Material(
+                jacket.texture, tint=_suit_tint(rng), fold_slopes=self.fabrics.folds(rng), folds=0.25, fold_scale=3.0
+            )
+        self.wear(jacket, labels, material, bias=0.14)
+        self.covered |= jacket.deleted & (self.up > 0.6)
+        own = [garment for garment in self.wardrobe["pants"] if garment.cloth is jacket.cloth]
+        trousers = own[0] if own else self.pick("pants")
+        self.wear(trousers, PANTS, material if own and rng.random() < 0.7 else self.cloth(trousers), bias=0.1)
+        self.covered |= trousers.deleted & (self.up <= 0.6)
+
+    def _trousers(self, swim: bool):
+        rng = self.rng
+        trousers = self.pick("pants")
+        cut = -99.0
+        if swim:
+            cut = self.hip - 1.0
+        elif rng.random() < (0.3 if self.person.child else 0.15):
+            cut = rng.uniform(self.knee - 0.5, self.knee + 1.9)
+        self.wear(trousers, PANTS, self.cloth(trousers, own=0.45), lambda p: p[:, 1] - cut, 0.1)
+        self.covered |= trousers.deleted & (self.up < min(trousers.high - 0.3, 0.9)) & (self.up > cut + 0.3)
+        self.bare_from = cut if cut > -50 else None
+
+    # -- feet and skin
+
+    def _feet(self):
+        """Shoes and socks. Returns the height of socks that are painted on the legs and their material, or None, None."""
+        rng = self.rng
+        if not self.wardrobe.shoes or rng.random() < 0.07:
+            return None, None
+        shoes, socks = self.wardrobe.shoes[rng.integers(len(self.wardrobe.shoes))]
+        labels = np.where(shoes.base[shoes.triangles[:, 0], 0] > 0, SHOE_LEFT, SHOE_RIGHT).astype(np.uint8)
+        self.wear(shoes, labels, self.cloth(shoes, own=0.5), bias=0.12)
+        self.covered |= self.body.vertex_foot & (self.up < self.ankle - 0.25)
+        if rng.random() < 0.4:
+            return None, None
+        material = accessories.plain(self.fabrics, draw_color(rng))
+        if self.bare_from is not None and rng.random() < 0.65:
+            high = rng.uniform(self.ankle + 0.4, self.knee - 0.2) if rng.random() < 0.75 else self.hip - 1.5
+            return high, material
+        if socks:
+            self.wear(socks, SOCKS, material, bias=0.06)
+        return None, None
+
+    def _skin(self, sock_height, sock_material):
+        rng, body = self.rng, self.body
+        skin = self._pick_skin()
+        tint, tone = self._skin_tint(skin)
+        material = _rendered.Material(
+            skin.texture,
+            tint=tint,
+            softness=0.35,
+            shine=float(rng.uniform(0.02, 0.12)),
+            gloss=float(rng.uniform(8, 25)),
+        )
+        keep = ~self.covered[body.triangles].all(1)
+        labels = body.labels.copy()
+        points = self.posed.points
+        if sock_height is not None:
+            sock = keep & (body.centers[:, 1] < sock_height)
+            self.layers.append(
+                Layer(body.mesh, points, np.full(len(labels), SOCKS, np.uint8), sock_material, sock, bias=0.02)
+            )
+            keep &= ~sock
+        if rng.random() < 0.06:
+            hand = keep & body.hand
+            glove = accessories.plain(self.fabrics, draw_color(rng), shine=float(rng.uniform(0, 0.2)))
+            puffed = points + np.float32(rng.uniform(0.02, 0.08)) * body.mesh.normals(points)
+            self.layers.append(Layer(body.mesh, puffed, np.full(len(labels), GLOVE, np.uint8), glove, hand, bias=0.03))
+            keep &= ~hand
+        self.layers.append(Layer(body.mesh, points, labels, material, keep))
+
+    def _pick_skin(self) -> Skin:
+        dark = self.person.origin[2] > 0.45
+        skins = self.wardrobe.skins
+
+        def unlike(skin: Skin) -> float:
+            return 3 * (skin.dark != dark) + (skin.sex != self.person.sex) + abs(skin.age - max(self.person.age, 0))
+
+        least = min(map(unlike, skins))
+        near = [skin for skin in skins if unlike(skin) <= least + 0.6]
+        return near[self.rng.integers(len(near))]
+
+    def _skin_tint(self, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
+        """A color matrix that takes the picture's mean to the person's tone."""
+        rng = self.rng
+        _, asian, african = self.person.origin
+        light, dark = np.array((0.62, 0.38, 0.28)), np.array((0.1, 0.052, 0.033))
+        depth = np.clip(0.12 * rng.random() + 0.22 * asian + 1.0 * african + rng.normal(0, 0.09), 0, 1)
+        tone = (
+            np.exp((1 - depth) * np.log(light) + depth * np.log(dark))
+            * (1 + rng.normal(0, 0.05, 3))
+            * rng.uniform(0.85, 1.25)
+        )
+        tone *= 1 - asian * np.array((0, 0.0, 0.12))
+        tint = np.zeros((3, 4), np.float32)
+        tint[:, :3] = np.diag(0.75 * tone / skin.mean + 0.25)
+        return tint, tone
+
+    # -- head
+
+    def _head(self):
+        rng, wardrobe = self.rng, self.wardrobe
+        if wardrobe["eyes"] and wardrobe.eyes:
+            eye = wardrobe.eyes[rng.integers(len(wardrobe.eyes))]
+            self.wear(wardrobe["eyes"][0], FACE, _rendered.Material(eye, shine=0.4, gloss=80.0), bias=0.0)
+        tone = linear(_HAIR[rng.choice(len(_HAIR), p=_HAIR_ODDS)] * rng.uniform(0.8, 1.25))
+        if self.person.origin[2] + self.person.origin[1] > 0.7 and rng.random() < 0.8:
+            tone = linear(_HAIR[rng.integers(0, 2)] * rng.uniform(0.8, 1.25))
+        if self.person.age > 0.55 and rng.random() < 0.65:
+            tone = linear(_HAIR[rng.integers(8, 10)] * rng.uniform(0.8, 1.2))
+        if brows := wardrobe["brow"]:
+            brow = brows[rng.integers(len(brows))]
+            self.wear(brow, FACE, self._strands(brow, tone * 0.6), bias=0.05)
+        bald = not self.female and not self.person.child and rng.random() < 0.1
+        if not bald and (hair := self.pick("hair", 0.93)):
+            self.wear(hair, HAIR, self._strands(hair, tone), bias=0.08)
+        if rng.random() < 0.15:
+            hats = wardrobe["hat"]
+            if hats and rng.random() < 0.35:
+                hat = hats[rng.integers(len(hats))]
+                self.wear(hat, accessories.HAT, self.cloth(hat, self.fabrics.draw_dye(rng, plain=0.85)), bias=0.45)
+            else:
+                self.layers += accessories.cap(rng, self.posed, self.fabrics)
+        if rng.random() < 0.09:
+            self.layers += accessories.glasses(rng, self.posed, self.fabrics)
+        if rng.random() < 0.07:
+            self.layers += accessories.scarf(rng, self.posed, self.fabrics)
+
+    def _strands(self, garment: Garment, tone) -> _rendered.Material:
+        """Hair of a linear tone that keeps the picture's light and dark."""
+        rng = self.rng
+        return _rendered.Material(
+            garment.texture, cut_out=True, dyes=np.tile(np.asarray(tone, np.float32), (4, 1)), mean=garment.lightness,
+            contrast=float(rng.uniform(1.2, 2.2)), shine=float(rng.uniform(0.01, 0.08)), gloss=float(rng.uniform(8, 20)),
+        )  # fmt: skip
+
+
+def _turned_hue(rng) -> np.ndarray:
+    """A color matrix [3, 4] that turns hues by some degrees, and changes saturation and brightness."""
+    gray = np.full((3, 3), 1 / 3)
+    angle = rng.normal(0, 1.2)
+    k = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    turned = np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+    matrix = (gray + turned @ (np.eye(3) - gray) * rng.uniform(0.4, 1.5)) * rng.uniform(0.6, 1.5)
+    return np.hstack([matrix, np.zeros((3, 1))]).astype(np.float32)
+
+
+def _suit_tint(rng) -> np.ndarray:
+    """Tints what is dark: a constant is added and the light end kept."""
+    color = draw_color(rng) * rng.uniform(0.1, 0.7)
+    matrix = np.eye(3) * (1 - 0.6 * color)
+    return np.hstack([matrix, color[:, None]]).astype(np.float32)
+
+
+def _jacket_labels(jacket: Garment) -> np.ndarray:
+    """COAT, but UPPER for the shirt and tie, which the picture shows lighter."""
+    if jacket.luminance is None:
+        return np.full(len(jacket.triangles), COAT, np.uint8)
+    light = (jacket.luminance > 0.37).astype(np.float32)
+    for _ in range(5):  # the tie belongs to the shirt around it; no single triangles
+        total, count = np.zeros(len(jacket.base), np.float32), np.full(len(jacket.base), 1e-6, np.float32)
+        for k in range(3):
+            np.add.at(total, jacket.triangles[:, k], light)
+            np.add.at(count, jacket.triangles[:, k], 1)
+        light = ((total / count)[jacket.triangles].mean(1) > 0.45).astype(np.float32)
+    return np.where(light > 0, UPPER, COAT).astype(np.uint8)
