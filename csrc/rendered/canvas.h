@@ -88,7 +88,9 @@ inline float uv_log_scale(const Projected* p, const float* a, const float* b, co
 class Canvas {
  public:
   Canvas(int height, int width, float focal)
-      : height_(height), width_(width), sights_(size_t(height) * width * kSamples, Sight{1e9f, -1, -1, 0, 0}),
+      : height_(height),
+        width_(width),
+        sights_(size_t(height) * width * kSamples, Sight{1e9f, -1, -1, 0, 0}),
         camera_{focal * kGrid, 0.5f * width * kGrid, 0.5f * height * kGrid} {}
 
   int height() const { return height_; }

@@ -8,14 +8,14 @@
 namespace rpcnn::rendered {
 
 struct Material {
-  std::shared_ptr<const Texture> base;     // colors; alpha is coverage (cut_out) or ambient occlusion
-  std::shared_ptr<const Texture> pattern;  // may be null: how much of dyes 1..3 lies over dye 0
+  std::shared_ptr<const Texture> base;         // colors; alpha is coverage (cut_out) or ambient occlusion
+  std::shared_ptr<const Texture> pattern;      // may be null: how much of dyes 1..3 lies over dye 0
   std::shared_ptr<const Texture> fold_slopes;  // may be null: slopes along u and v in red and green
   bool cut_out = false;
   bool dyed = false;
   float tint[12] = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0};  // own color: matrix [3, 4] on linear rgb and 1
-  float dyes[12] = {};                                   // [4, 3], linear
-  float pattern_to_uv[6] = {1, 0, 0, 0, 1, 0};           // [2, 3]
+  float dyes[12] = {};                                    // [4, 3], linear
+  float pattern_to_uv[6] = {1, 0, 0, 0, 1, 0};            // [2, 3]
   float mean = 0.5f;       // mean lightness of the picture, so that dark cloth can be dyed light
   float contrast = 1;      // exponent of the picture's light and dark under a dye
   float occlusion = 0.7f;  // share of the ambient occlusion in alpha that is applied

@@ -32,7 +32,8 @@ void require(const std::string& op, const std::string& name, const Array<T>& arr
   for (size_t i = 0; fits && i < shape.size(); ++i) fits = shape[i] < 0 || array.shape(i) == shape[i];
   if (fits) return;
   std::string want, got;
-  for (const py::ssize_t n : shape) want += (want.empty() ? "" : ", ") + (n < 0 ? std::string("any") : std::to_string(n));
+  for (const py::ssize_t n : shape)
+    want += (want.empty() ? "" : ", ") + (n < 0 ? std::string("any") : std::to_string(n));
   for (py::ssize_t i = 0; i < array.ndim(); ++i) got += (i ? ", " : "") + std::to_string(array.shape(i));
   fail(op, name + " must have shape [" + want + "], got [" + got + "]");
 }
@@ -221,11 +222,11 @@ PYBIND11_MODULE(_rendered, m) {
            py::arg("shine") = 0.f, py::arg("gloss") = 20.f, py::arg("softness") = 0.f);
   py::class_<Canvas>(m, "Canvas", "Draws meshes in camera space and lights them.")
       .def(py::init(&make_canvas), py::arg("height"), py::arg("width"), py::arg("focal"))
-      .def("draw", &draw, py::arg("mesh"), py::arg("points"), py::arg("labels"), py::arg("person"),
-           py::arg("material"), py::arg("keep") = py::none(), py::arg("clip") = py::none(), py::arg("bias") = 0.f)
+      .def("draw", &draw, py::arg("mesh"), py::arg("points"), py::arg("labels"), py::arg("person"), py::arg("material"),
+           py::arg("keep") = py::none(), py::arg("clip") = py::none(), py::arg("bias") = 0.f)
       .def("render", &render, py::kw_only(), py::arg("sun_direction"), py::arg("sun"), py::arg("fill_direction"),
-           py::arg("fill"), py::arg("up"), py::arg("sky"), py::arg("ground"), py::arg("softness"),
-           py::arg("occlusion"), py::arg("ground_level") = py::none(),
+           py::arg("fill"), py::arg("up"), py::arg("sky"), py::arg("ground"), py::arg("softness"), py::arg("occlusion"),
+           py::arg("ground_level") = py::none(),
            "(color [H, W, 3] linear and premultiplied, coverage, depth, label, person, sun and sky on the ground).");
   m.def("skin", &skin_points, py::arg("points"), py::arg("bones"), py::arg("weights"), py::arg("transforms"),
         "(blended transforms float32 [N, 12], posed points float32 [N, 3]).");

@@ -15,9 +15,9 @@ struct Lighting {
 };
 
 struct Picture {
-  float* color;       // [H, W, 3] linear rgb, premultiplied by coverage
-  float* coverage;    // [H, W] share of the samples that see somebody
-  float* depth;       // [H, W] mean depth of the samples that see somebody, 0 for none
+  float* color;             // [H, W, 3] linear rgb, premultiplied by coverage
+  float* coverage;          // [H, W] share of the samples that see somebody
+  float* depth;             // [H, W] mean depth of the samples that see somebody, 0 for none
   uint8_t *label, *person;  // [H, W]
 };
 
@@ -174,8 +174,8 @@ class Shader {
     float albedo[3];
     material.color(uv[0], uv[1], log_scale, albedo);
 
-    const float lit = shadows_.light(p, std::max(light_.softness, 0.7f * shadows_.texel()),
-                                     0.12f + 2.f * shadows_.texel());
+    const float lit =
+        shadows_.light(p, std::max(light_.softness, 0.7f * shadows_.texel()), 0.12f + 2.f * shadows_.texel());
     const float facing = dot(n, light_.sun_direction), filled = dot(n, light_.fill_direction);
     const float skyward = 0.5f + 0.5f * dot(n, light_.up), edge = 1 - std::max(dot(n, view), 0.f);
     const float shine_sun = highlight(material, n, view, light_.sun_direction) * lit;

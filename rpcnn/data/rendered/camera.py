@@ -42,14 +42,14 @@ class Camera:
         return float(-self.center - (self.rotation @ (0, 1, 0))[2] * self.distance)
 
 
-def aim(rng: np.random.Generator, framing: str, top: float, size: float, height: int) -> Camera:
-    """A camera that frames somebody whose head's top is at `top` and who is `size` long, in a picture of this height."""
+def aim(rng: np.random.Generator, framing: str, size: float, tallest: float, height: int) -> Camera:
+    """A camera for somebody `size` decimeters tall and the tallest person beside, in a picture of this height."""
     focal = height / (2 * np.tan(np.radians(rng.uniform(20, 62)) / 2))
-    above = top + rng.uniform(0.2, 2.5)
+    above = tallest + rng.uniform(0.1, 2.2)
     below = {
-        "head": top - rng.uniform(3.2, 5.2),
-        "waist": top - size * rng.uniform(0.38, 0.6),
-        "knee": top - size * rng.uniform(0.64, 0.8),
+        "head": size - rng.uniform(3.2, 5.2),
+        "waist": size * rng.uniform(0.4, 0.62),
+        "knee": size * rng.uniform(0.2, 0.36),
         "full": -rng.uniform(0.2, 1.8),
         "far": -rng.uniform(2, 6),
     }[framing]
@@ -105,7 +105,13 @@ def draw_light(rng: np.random.Generator, camera: Camera, above: np.ndarray, belo
     elif rng.random() < 0.5:
         fill, fill_direction = rng.uniform(0.05, 0.4), camera.direction(unit((-sideways, rng.uniform(0, 1), 0.6)))
     return Light(
-        camera.direction(direction), (level * power * color).astype(np.float32), fill_direction.astype(np.float32),
-        np.full(3, level * fill, np.float32) * (1 + rng.normal(0, 0.04, 3)).astype(np.float32), camera.direction((0, 1, 0)),
-        (level * sky).astype(np.float32), (level * ground).astype(np.float32), float(softness), float(rng.uniform(0.4, 0.85)),
-    )  # fmt: skip
+        sun_direction=camera.direction(direction),
+        sun=level * power * color,
+        fill_direction=fill_direction,
+        fill=level * fill * (1 + rng.normal(0, 0.04, 3)),
+        up=camera.direction((0, 1, 0)),
+        sky=level * sky,
+        ground=level * ground,
+        softness=float(softness),
+        occlusion=float(rng.uniform(0.4, 0.85)),
+    )

@@ -1,5 +1,7 @@
 """Colors, patterns and folds of cloth. Colors are linear rgb in 0..1."""
 
+import functools
+
 import numpy as np
 from PIL import Image
 
@@ -45,8 +47,9 @@ def draw_color(rng) -> np.ndarray:
     return linear(color)
 
 
+@functools.cache
 def pattern_shares(number: int) -> np.ndarray:
-    """How much of dyes 1 to 3 lies over dye 0: uint8 [H, W, 4], of which alpha is not used."""
+    """How much of dyes 1 to 3 lies over dye 0: uint8 [H, W, 4], of which alpha is not used. Read-only."""
     rng = np.random.default_rng((77, number))
     n = _SIZE
     y, x = np.mgrid[:n, :n].astype(np.float32) / n
@@ -103,7 +106,9 @@ def pattern_shares(number: int) -> np.ndarray:
         count, deep = int(rng.integers(4, 16)), rng.uniform(0.2, 1)
         wave = np.abs((x * rng.integers(3, 12)) % 1 - 0.5) * 2 * deep
         shares[..., 0] = (y * count + wave) % 1 < rng.uniform(0.2, 0.6)
-    return (np.clip(shares, 0, 1) * 255).astype(np.uint8)
+    pixels = (np.clip(shares, 0, 1) * 255).astype(np.uint8)
+    pixels.setflags(write=False)
+    return pixels
 
 
 def fold_slopes(number: int) -> np.ndarray:

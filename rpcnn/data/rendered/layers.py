@@ -14,11 +14,12 @@ class Layer:
     Attributes:
         mesh: the triangles.
         points: float32 [N, 3], decimeters.
-        labels: uint8 [T], CIHP's; 0 belongs to nobody.
+        labels: uint8 [T], CIHP's.
         material: what it looks like.
         keep: bool [T]: triangles that are not hidden by other clothes; None keeps all.
         clip: float32 [N]: cut where the value, interpolated, is negative; None cuts nothing.
         bias: decimeters by which it counts as nearer than it is, so that it covers what lies under it.
+        owned: whether it belongs to the person; things belong to nobody and hide the people behind.
     """
 
     mesh: _rendered.Mesh
@@ -28,6 +29,7 @@ class Layer:
     keep: np.ndarray | None = None
     clip: np.ndarray | None = None
     bias: float = 0.0
+    owned: bool = True
 
 
 def sheet(points, triangles, label: int, material: _rendered.Material, uv=None, bias: float = 0.0) -> Layer:

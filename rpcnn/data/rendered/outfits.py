@@ -6,6 +6,7 @@ from rpcnn import _rendered
 
 from . import accessories
 from .bodies import Body, Person, Posed
+from .drapes import Drapery
 from .fabrics import Fabrics, draw_color, linear
 from .layers import Layer
 from .wardrobe import Garment, Skin, Wardrobe
@@ -13,8 +14,8 @@ from .wardrobe import Garment, Skin, Wardrobe
 HAIR, GLOVE, UPPER, DRESS, COAT, SOCKS, PANTS, SKIRT, FACE, SHOE_LEFT, SHOE_RIGHT = 2, 3, 5, 6, 7, 8, 9, 12, 13, 18, 19
 
 _HAIR = np.array(
-    [(0.05, 0.045, 0.04), (0.09, 0.065, 0.05), (0.17, 0.1, 0.06), (0.28, 0.17, 0.09), (0.45, 0.3, 0.16), (0.66, 0.5, 0.28),
-     (0.8, 0.68, 0.45), (0.4, 0.16, 0.08), (0.55, 0.54, 0.53), (0.82, 0.8, 0.78)]
+    [(0.05, 0.045, 0.04), (0.09, 0.065, 0.05), (0.17, 0.1, 0.06), (0.28, 0.17, 0.09), (0.45, 0.3, 0.16),
+     (0.66, 0.5, 0.28), (0.8, 0.68, 0.45), (0.4, 0.16, 0.08), (0.55, 0.54, 0.53), (0.82, 0.8, 0.78)]
 )  # fmt: skip
 _HAIR_ODDS = (0.2, 0.2, 0.16, 0.12, 0.09, 0.07, 0.05, 0.03, 0.05, 0.03)
 
@@ -24,6 +25,7 @@ class Dresser:
 
     def __init__(self, body: Body, wardrobe: Wardrobe, fabrics: Fabrics):
         self.body, self.wardrobe, self.fabrics = body, wardrobe, fabrics
+        self.drapery = Drapery(body)
 
     def dress(self, rng: np.random.Generator, person: Person, posed: Posed) -> list[Layer]:
         """The layers of one person in its own frame; left and right are the person's own."""
@@ -33,6 +35,7 @@ class Dresser:
 class _Dressing:
     def __init__(self, dresser: Dresser, rng, person: Person, posed: Posed):
         self.body, self.wardrobe, self.fabrics = dresser.body, dresser.wardrobe, dresser.fabrics
+        self.drapery = dresser.drapery
         self.rng, self.person, self.posed = rng, person, posed
         self.female = person.sex == 0
         self.layers: list[Layer] = []
@@ -73,8 +76,8 @@ class _Dressing:
         """Its own picture with a turned hue, or dyed."""
         rng = self.rng
         looks = dict(
-            fold_slopes=self.fabrics.folds(rng), folds=float(rng.uniform(0, 0.55)), fold_scale=float(rng.uniform(1.5, 5)),
-            occlusion=0.8, shine=float(rng.uniform(0.05, 0.3) if rng.random() < 0.15 else rng.uniform(0, 0.03)),
+            fold_slopes=self.fabrics.folds(rng), folds=float(rng.uniform(0, 0.55)),
+            fold_scale=float(rng.uniform(1.5, 5)), occlusion=0.8, shine=float(rng.uniform(0.05, 0.3) if rng.random() < 0.15 else rng.uniform(0, 0.03)),
             gloss=float(rng.uniform(6, 30)),
         )  # fmt: skip
         if dye is None and garment.has_picture and rng.random() < own:
@@ -87,81 +90,144 @@ class _Dressing:
     def _sleeve(self, dress: bool) -> float:
         """How far from the middle the sleeves reach, at rest."""
         rng = self.rng
-        kinds = (
-            99,
-            self.elbow + rng.uniform(-0.5, 0.8),
-            self.shoulder + rng.uniform(0.5, 1.1),
-            self.shoulder + rng.uniform(-0.25, 0.25),
-        )
-        return kinds[rng.choice(4, p=(0.2, 0.1, 0.25, 0.45) if dress else (0.46, 0.12, 0.3, 0.12))]
+        short = self.shoulder + rng.uniform(0.5, 1.1)
+        kinds = (99, self.elbow + rng.uniform(-0.5, 0.8), short, self.shoulder + rng.uniform(-0.25, 0.25))
+        return kinds[rng.choice(4, p=(0.2, 0.1, 0.22, 0.48) if dress else (0.46, 0.12, 0.3, 0.12))]
+
+    def _neckline(self):
+        """A function of base points [N, 3], negative where the neckline leaves the skin bare."""
+        rng = self.rng
+        kind = rng.choice(4, p=(0.5, 0.27, 0.15, 0.08) if self.female else (0.74, 0.2, 0.05, 0.01))
+        deep, wide = (
+            (0.1, 0.4),
+            (rng.uniform(0.5, 1.0), rng.uniform(0.6, 1.0)),
+            (rng.uniform(0.9, 1.6), rng.uniform(0.7, 1.2)),
+            (rng.uniform(0.9, 1.25), 4.0),  # strapless
+        )[kind]
+        pointed = 1.0 if rng.random() < 0.4 else 2.0
+        behind = deep * (rng.uniform(0.15, 0.6) if kind < 3 else 0.8)
+        neck = float(self.body.at("neck01")[1]) + 0.15
+
+        def bare(p):
+            front = np.clip(p[:, 2] + 0.5, 0, 1)
+            depth = behind + (deep - behind) * front
+            across, down = np.abs(p[:, 0]) / wide, np.maximum(neck - p[:, 1], 0) / depth
+            return (across**pointed + down**pointed) ** (1 / pointed) - 1
+
+        return bare
 
     def _clothes(self):
-        rng, female = self.rng, self.female
+        rng, female, person = self.rng, self.female, self.person
         swim = rng.random() < 0.025
-        suit = (
-            not swim
-            and not self.person.child
-            and bool(self.wardrobe["jacket"])
-            and rng.random() < (0.06 if female else 0.2)
-        )
-        dress = not swim and not suit and female and rng.random() < 0.3
+        grown = not swim and not person.child
+        suit = grown and bool(self.wardrobe["jacket"]) and rng.random() < (0.05 if female else 0.17)
+        dress = not swim and not suit and rng.random() < (0.32 if female else 0.012)
         if suit:
             self._suit()
             return
         dye = self.fabrics.draw_dye(rng) if dress else None
         if not swim:
             self._top(dress, dye)
-        skirt = self.pick("skirt", 0)
-        if skirt and (dress or (female and not swim and rng.random() < 0.15)):
-            hem = -99 if rng.random() < 0.6 else rng.uniform(-2.6, -1.2)
-            self.wear(
-                skirt,
-                DRESS if dress else SKIRT,
-                self.cloth(skirt, dye),
-                lambda p: p[:, 1] - hem,
-                0.11 if dress else 0.12,
-            )
-            self.bare_from = skirt.low
+        elif female:
+            self._bikini()
+        if dress or (female and not swim and rng.random() < 0.14):
+            self._skirt(DRESS if dress else SKIRT, dye)
         else:
             self._trousers(swim)
 
+    def _skirt(self, label: int, dye: dict | None):
+        """The lower half of a dress, or a skirt: of the wardrobe, or hanging freely, mini to floor-length."""
+        rng = self.rng
+        skirt = self.pick("skirt", 0)
+        if skirt and rng.random() < 0.25:
+            hem = -99 if rng.random() < 0.6 else rng.uniform(-2.6, -1.2)
+            self.wear(skirt, label, self.cloth(skirt, dye), lambda p: p[:, 1] - hem, 0.11 if dye else 0.12)
+            self.bare_from = skirt.low
+            return
+        kinds = (
+            (self.hip - 2.6, self.hip - 1.7),
+            (self.knee - 0.5, self.knee + 1.4),
+            (self.ankle - 0.5, self.knee - 1),
+        )
+        hem = rng.uniform(*kinds[rng.choice(3, p=(0.3, 0.42, 0.28))])
+        self._drape(label, hem, dye, rng.uniform(0.02, 0.15), 0.105 if dye else 0.12)
+        self.covered |= np.isin(self.body.vertex_labels, (16, 17)) & (self.up > hem + 0.5)
+        self.bare_from = hem
+
+    def _drape(self, label: int, hem: float, dye: dict | None, loose: float, bias: float, opening=None):
+        rng, drapery = self.rng, self.drapery
+        flare, folds = rng.choice((0.0, rng.uniform(0, 1.2))), rng.uniform(0, 0.3)
+        points = drapery.fit(rng, self.posed, loose, flare, folds)
+        clip = drapery.heights - hem
+        if opening is not None:
+            clip = np.minimum(clip, np.where(drapery.front > 0, np.abs(drapery.sideways) - opening, 9))
+        material = _rendered.Material(
+            self.fabrics.plain, mean=1.02, fold_slopes=self.fabrics.folds(rng), folds=float(rng.uniform(0, 0.5)),
+            fold_scale=float(rng.uniform(0.5, 2)), shine=float(rng.uniform(0, 0.15)), gloss=float(rng.uniform(5, 25)),
+            **(dye or self.fabrics.draw_dye(rng)),
+        )  # fmt: skip
+        labels = np.full(len(drapery.triangles), label, np.uint8)
+        self.layers.append(Layer(drapery.mesh, points, labels, material, None, clip.astype(np.float32), bias))
+
     def _top(self, dress: bool, dye: dict | None):
         rng = self.rng
-        sleeve = self._sleeve(dress)
+        sleeve, bare = self._sleeve(dress), self._neckline()
         top = self.pick("top")
         while top.low > 1.5 and rng.random() < 0.9:
             top = self.pick("top")
-        over = not dress and rng.random() < 0.26  # a coat or jacket over it
+        over = not dress and rng.random() < 0.2  # a coat or jacket over it
         if over:
             sleeve = min(sleeve, self.shoulder)
-        self.wear(
-            top,
-            DRESS if dress else UPPER,
-            self.cloth(top, dye),
-            lambda p: sleeve - np.abs(p[:, 0]),
-            0.05 if over else 0.13,
-        )
-        self.covered |= top.deleted & (self.up > max(top.low + 0.25, 0.9)) & (self.out < sleeve - 0.25)
-        if not over:
-            return
-        coat = self.pick("top")
-        wide, slope = rng.uniform(0.05, 0.7), rng.uniform(-0.05, 0.16)
-        closed = rng.random() < 0.3
-        arm = 99 if rng.random() < 0.88 else self.shoulder
-        dye = self.fabrics.draw_dye(rng, plain=0.75)
+        low = self.drapery.waist - 0.05 if dress else -99.0
+
+        def cut(p):
+            return np.minimum(np.minimum(sleeve - np.abs(p[:, 0]), bare(p)), p[:, 1] - low)
+
+        self.wear(top, DRESS if dress else UPPER, self.cloth(top, dye), cut, 0.05 if over else 0.13)
+        hidden = top.deleted & (self.up > max(top.low + 0.25, 0.9)) & (self.out < sleeve - 0.25)
+        self.covered |= hidden & (bare(self.body.points) > 0.25)
+        if not dress and not over and rng.random() < 0.12:  # a long shirt
+            self._drape(UPPER, rng.uniform(self.hip - 2.0, self.hip - 0.5), dye, rng.uniform(0.1, 0.2), 0.125)
+        if over:
+            self._coat()
+
+    def _bikini(self):
+        top = min(self.wardrobe["top"], key=lambda top: (top.sex != 0, -top.low))
+        low, high = self.hip + 3.0, self.shoulder + 2.95 + self.rng.uniform(0, 0.3)
+        self.wear(top, UPPER, self.cloth(top), lambda p: np.minimum(p[:, 1] - low, high - p[:, 1]), 0.1)
+
+    def _coat(self):
+        rng = self.rng
+        coat = self._long_sleeved() if rng.random() < 0.85 else self.pick("top")
+        wide, slope = rng.uniform(0.05, 0.6), rng.uniform(-0.05, 0.16)
+        closed = rng.random() < 0.4
+        arm = 99.0 if rng.random() < 0.9 else self.shoulder
+        dye = self.fabrics.draw_dye(rng, plain=0.8)
 
         def cut(p):
             opening = 9 if closed else np.maximum(np.abs(p[:, 0]) - wide - slope * (5.5 - p[:, 1]), -p[:, 2] + 0.1)
             return np.minimum(arm - np.abs(p[:, 0]), opening)
 
-        self.wear(coat, COAT, self.cloth(coat, dye), cut, 0.35, rng.uniform(0.15, 0.4))
-        self.covered |= coat.deleted & (self.out > self.shoulder - 0.2) & (self.out < arm - 0.25)
+        self.wear(coat, COAT, self.cloth(coat, dye), cut, 0.35, rng.uniform(0.1, 0.3))
+        self.covered |= coat.deleted & (self.out > self.shoulder - 0.2) & (self.out < min(arm, coat.reach) - 0.25)
+        if rng.random() < 0.3:
+            hem = rng.uniform(self.knee - 1.2, self.hip - 1.2)
+            self._drape(COAT, hem, dye, rng.uniform(0.25, 0.45), 0.3, None if closed else wide + 0.3)
+
+    def _long_sleeved(self) -> Garment:
+        """A top whose sleeves reach the wrists, if there is one."""
+        long = [top for top in self.wardrobe["top"] if top.reach > self.wrist - 0.6]
+        own = [top for top in long if top.sex in (None, self.person.sex)]
+        choice = own or long or self.wardrobe["top"]
+        return choice[self.rng.integers(len(choice))]
 
     def _suit(self):
         rng = self.rng
         jackets = self.wardrobe["jacket"]
         jacket = jackets[rng.integers(len(jackets))]
-        labels = _jacket_labels(jacket)
+        labels = np.full(len(jacket.triangles), COAT, np.uint8)
+        if jacket.light is not None:
+            labels[jacket.light] = UPPER  # shirt and tie
         if rng.random() < 0.35:
             material = self.cloth(jacket, own=1.0)
         else:  # dyed by lightness: the shirt stays light
@@ -190,7 +256,7 @@ class _Dressing:
     # -- feet and skin
 
     def _feet(self):
-        """Shoes and socks. Returns the height of socks that are painted on the legs and their material, or None, None."""
+        """Shoes and socks. Returns how high socks drawn on the legs reach and their material, or None, None."""
         rng = self.rng
         if not self.wardrobe.shoes or rng.random() < 0.07:
             return None, None
@@ -211,7 +277,7 @@ class _Dressing:
     def _skin(self, sock_height, sock_material):
         rng, body = self.rng, self.body
         skin = self._pick_skin()
-        tint, tone = self._skin_tint(skin)
+        tint = self._skin_tint(skin)
         material = _rendered.Material(
             skin.texture,
             tint=tint,
@@ -247,7 +313,7 @@ class _Dressing:
         near = [skin for skin in skins if unlike(skin) <= least + 0.6]
         return near[self.rng.integers(len(near))]
 
-    def _skin_tint(self, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
+    def _skin_tint(self, skin: Skin) -> np.ndarray:
         """A color matrix that takes the picture's mean to the person's tone."""
         rng = self.rng
         _, asian, african = self.person.origin
@@ -261,7 +327,7 @@ class _Dressing:
         tone *= 1 - asian * np.array((0, 0.0, 0.12))
         tint = np.zeros((3, 4), np.float32)
         tint[:, :3] = np.diag(0.75 * tone / skin.mean + 0.25)
-        return tint, tone
+        return tint
 
     # -- head
 
@@ -298,7 +364,8 @@ class _Dressing:
         rng = self.rng
         return _rendered.Material(
             garment.texture, cut_out=True, dyes=np.tile(np.asarray(tone, np.float32), (4, 1)), mean=garment.lightness,
-            contrast=float(rng.uniform(1.2, 2.2)), shine=float(rng.uniform(0.01, 0.08)), gloss=float(rng.uniform(8, 20)),
+            contrast=float(rng.uniform(1.2, 2.2)), shine=float(rng.uniform(0.01, 0.08)),
+            gloss=float(rng.uniform(8, 20)),
         )  # fmt: skip
 
 
@@ -317,17 +384,3 @@ def _suit_tint(rng) -> np.ndarray:
     color = draw_color(rng) * rng.uniform(0.1, 0.7)
     matrix = np.eye(3) * (1 - 0.6 * color)
     return np.hstack([matrix, color[:, None]]).astype(np.float32)
-
-
-def _jacket_labels(jacket: Garment) -> np.ndarray:
-    """COAT, but UPPER for the shirt and tie, which the picture shows lighter."""
-    if jacket.luminance is None:
-        return np.full(len(jacket.triangles), COAT, np.uint8)
-    light = (jacket.luminance > 0.37).astype(np.float32)
-    for _ in range(5):  # the tie belongs to the shirt around it; no single triangles
-        total, count = np.zeros(len(jacket.base), np.float32), np.full(len(jacket.base), 1e-6, np.float32)
-        for k in range(3):
-            np.add.at(total, jacket.triangles[:, k], light)
-            np.add.at(count, jacket.triangles[:, k], 1)
-        light = ((total / count)[jacket.triangles].mean(1) > 0.45).astype(np.float32)
-    return np.where(light > 0, UPPER, COAT).astype(np.uint8)

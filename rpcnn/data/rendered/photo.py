@@ -17,7 +17,7 @@ _X = np.linspace(0, 1, 4096)
 _TABLE = np.where(_X <= 0.0031308, 12.92 * _X, 1.055 * _X ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
-def blur(rng, image: np.ndarray, radius: float) -> np.ndarray:
+def blur(image: np.ndarray, radius: float) -> np.ndarray:
     """Gaussian blur of a linear image [H, W, 3]; radius in pixels."""
     if radius <= 0:
         return image
@@ -44,8 +44,8 @@ def photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     image = np.maximum(image, 0)
     image = image * (1 + shoulder * image) / (1 + shoulder * image + shoulder * image * image)
     bright = to_srgb(image)
-    if rng.random() < 0.5:  # contrast
-        bright = (bright - 0.5) * rng.uniform(0.85, 1.25) + 0.5 + rng.normal(0, 0.025)
+    if rng.random() < 0.8:  # contrast
+        bright = (bright - 0.45) * rng.uniform(0.9, 1.6) + 0.45 + rng.normal(0, 0.025)
     if rng.random() < 0.45:  # saturation, to gray at times
         gray = bright.mean(-1, keepdims=True)
         amount = rng.uniform(0.0, 0.6) if rng.random() < 0.12 else rng.uniform(0.7, 1.35)

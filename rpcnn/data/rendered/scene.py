@@ -9,18 +9,20 @@ from rpcnn import _rendered
 from rpcnn.data.sample import Sample, make_sample
 from rpcnn.labelmaps.people import NumberedPersonMaps
 
+from . import props
 from .assets import check_folder, read_motions
 from .backdrop import Backdrops, texture
 from .bodies import Body, Posed, draw_person
-from .camera import FRAMINGS, aim, draw_light
+from .camera import aim, draw_light
 from .fabrics import Fabrics, smooth_noise
+from .groups import draw_framing, draw_places, draw_stances
 from .layers import Layer
 from .outfits import Dresser
 from .photo import blur, photograph
 from .poses import Poser, turn
 from .wardrobe import Wardrobe
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Increased when the same seed gives another image, so that older sets are rendered again."""
 _SMALLEST = 40  # pixels; who is seen less is nobody
 
@@ -60,7 +62,7 @@ class Renderer:
         Raises:
             ValueError: a side is outside 32..4096.
         """
-        if not (32 <= min(height, width) and max(height, width) <= 4096):
+        if min(height, width) < 32 or max(height, width) > 4096:
             raise ValueError(f"Renderer.maps: height and width must lie in 32..4096 pixels, got {height} x {width}")
         seed = tuple(seed) if isinstance(seed, tuple | list) else (seed,)
         for again in range(4):  # somebody must be seen well
@@ -79,78 +81,59 @@ class Renderer:
         person = draw_person(rng)
         rest = self.body.shape(rng, person)
         posed = self.body.move(rest, self.poser.draw(rng, self.body.joints(rest), stance))
-        return posed, self.dresser.dress(rng, person, posed)
+        layers = self.dresser.dress(rng, person, posed)
+        if stance == "sit" and rng.random() < 0.85:
+            layers += props.seat(rng, posed, self.fabrics)
+        if rng.random() < 0.22:
+            layers += props.held(rng, posed, self.fabrics)
+        return posed, layers
+
+    def _height(self, posed: Posed) -> float:
+        """Decimeters from the ground to the top of the head, with hair."""
+        head = posed.points[self.body.vertex_labels == 13, 1].max()
+        return float(head - posed.points[self.body.vertices, 1].min()) + 0.4
 
     def _scene(self, rng: np.random.Generator, height: int, width: int):
-        count = int(rng.choice((1, 2, 3, 4, 5, 6, 7), p=(0.16, 0.3, 0.22, 0.15, 0.09, 0.05, 0.03)))
-        framing = FRAMINGS[rng.choice(5, p=(0.2, 0.36, 0.13, 0.22, 0.09))]
-        place = rng.choice(("standing", "sitting", "moving"), p=(0.68, 0.17, 0.15))
-        odds = {"standing": (0.66, 0.16, 0.0, 0.03, 0.0, 0.02, 0.01, 0.01, 0.11), "sitting": (0.1, 0.03, 0, 0.68, 0.04, 0.04, 0.08, 0.01, 0.02),
-                "moving": (0.05, 0.3, 0.2, 0, 0.1, 0.05, 0, 0, 0.3)}[place]  # fmt: skip
-        stances = ("stand", "walk", "run", "sit", "ride", "squat", "floor", "lie", "motion")
-        people = [self._person(rng, stances[rng.choice(len(stances), p=odds)]) for _ in range(count)]
-
-        lead = people[0][0]
-        floor = lead.points[self.body.vertices, 1].min() - 0.12
-        top = lead.points[self.body.vertex_labels == 13][:, 1].max() + 0.25 - floor
-        camera = aim(rng, framing, top, top, height)
+        stances = draw_stances(rng)
+        framing = draw_framing(rng, stances[0])
+        people = [self._person(rng, stance) for stance in stances]
+        heights = [self._height(posed) for posed, _ in people]
+        tallest = max(heights) if rng.random() < 0.75 else heights[0]
+        camera = aim(rng, framing, heights[0], tallest, height)
+        places = draw_places(rng, camera, width, len(people))
         backdrop = self.backdrops.draw(rng, height, width)
         light = draw_light(rng, camera, backdrop[: height // 2].mean((0, 1)), backdrop[height // 2 :].mean((0, 1)))
 
         canvas = _rendered.Canvas(height, width, camera.focal)
-        for number, (place_of, yaw, (posed, layers)) in enumerate(self._placed(rng, camera, width, people), 1):
+        if framing != "far" and rng.random() < 0.12:
+            wide = width / 2 / camera.focal * camera.distance
+            for layer in props.table(rng, rng.uniform(2.2, 4.5), wide, self.fabrics):
+                canvas.draw(layer.mesh, camera.view(layer.points), layer.labels, 0, layer.material)
+        for number, ((x, z, yaw), (posed, layers)) in enumerate(zip(places, people, strict=True), 1):
             spin = turn((0, 1, 0), yaw).T.astype(np.float32)
-            lowest = posed.points[self.body.vertices, 1].min() - 0.12
+            place = np.array((x, -posed.points[self.body.vertices, 1].min() + 0.12, z), np.float32)
             for layer in layers:
-                world = layer.points @ spin + np.array((place_of[0], -lowest, place_of[1]), np.float32)
                 canvas.draw(
                     layer.mesh,
-                    camera.view(world),
+                    camera.view(layer.points @ spin + place),
                     layer.labels,
-                    number,
+                    number if layer.owned else 0,
                     layer.material,
                     layer.keep,
                     layer.clip,
                     layer.bias,
                 )
-        grounded = framing in ("full", "far", "knee")
-        color, coverage, _, label_map, numbers, sun, sky = canvas.render(
-            **asdict(light), ground_level=camera.ground_level if grounded else None
-        )
-        if rng.random() < 0.55:
-            backdrop = blur(rng, backdrop, float(rng.uniform(0.4, 1.5) if rng.random() < 0.6 else rng.uniform(1.5, 5)))
-        if grounded:
+        ground = camera.ground_level if framing in ("knee", "full", "far") else None
+        color, coverage, _, label_map, numbers, sun, sky = canvas.render(**asdict(light), ground_level=ground)
+        if rng.random() < 0.55:  # the lens is focused on the people
+            backdrop = blur(backdrop, float(rng.uniform(0.4, 1.5) if rng.random() < 0.6 else rng.uniform(1.5, 5)))
+        if ground is not None:
             share = light.sun.mean() / (light.sun.mean() + light.sky.mean() + 1e-6)
             backdrop = backdrop * (1 - (1 - sun) * share * 0.9 - (1 - sky) * (1 - share) * 0.7)[..., None]
         image = backdrop * (1 - coverage[..., None]) + color
-        for _ in range(int(rng.choice((0, 1, 2), p=(0.62, 0.27, 0.11)))):
+        for _ in range(int(rng.choice((0, 1, 2), p=(0.7, 0.22, 0.08)))):
             _occlude(rng, image, label_map, numbers)
         return (photograph(rng, image), *_renumber(label_map, numbers))
-
-    def _placed(self, rng, camera, width: int, people):
-        """(x, z) and yaw of every person: side by side, in rows, or scattered."""
-        count = len(people)
-        half = width / 2 / camera.focal * camera.distance
-        gap = rng.uniform(2.2, 6.5)
-        if count > 1 and gap * (count - 1) > 2.1 * half and rng.random() < 0.8:
-            gap = max(2 * half * rng.uniform(0.8, 1.05) / (count - 1), 2.0)
-        ranks = rng.permutation(count) - (count - 1) / 2
-        spread = rng.choice((0.8, 3.0, 12.0), p=(0.5, 0.3, 0.2)) * min(1, camera.distance / 15)
-        shift = rng.normal(0, 0.12) * half
-        common = rng.normal(0, 0.5) if rng.random() < 0.7 else rng.uniform(-np.pi, np.pi)
-        for k, person in enumerate(people):
-            x, away = shift + ranks[k] * gap + rng.normal(0, 0.5), 0.0
-            if k:
-                away = rng.normal(0, 1) * spread
-                away = abs(away) if spread > 5 else max(away, -0.2 * camera.distance)
-                x *= (camera.distance + away) / camera.distance
-            kind = rng.random()
-            yaw = (
-                common + rng.normal(0, 0.35)
-                if kind < 0.6
-                else (rng.normal(0, 0.5) if kind < 0.82 else rng.uniform(-np.pi, np.pi))
-            )
-            yield (x, -away), yaw, person
 
 
 def _occlude(rng, image: np.ndarray, label_map: np.ndarray, numbers: np.ndarray) -> None:

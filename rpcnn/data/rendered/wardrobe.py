@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from rpcnn import _rendered
 
@@ -29,6 +30,7 @@ class Garment:
         triangles: int32 [T, 3].
         base: float32 [N, 3], the outfit's vertices on the base shape at rest.
         low, high: of y, at rest.
+        reach: of |x|, at rest: how long its sleeves are.
         deleted: bool [body]: the body's vertices that the outfit hides.
         texture: colors, with ambient occlusion in alpha, or coverage for hair.
         has_picture: whether it has colors of its own.
@@ -43,11 +45,12 @@ class Garment:
     base: np.ndarray
     low: float
     high: float
+    reach: float
     texture: _rendered.Texture
     has_picture: bool
     lightness: float
-    luminance: np.ndarray | None = None
-    """float32 [T]: lightness of the picture at each triangle, for a jacket."""
+    light: np.ndarray | None = None
+    """bool [T]: where the picture is light over some area, as the shirt under a jacket; None without a picture."""
 
     @property
     def deleted(self) -> np.ndarray:
@@ -203,15 +206,15 @@ def _garment(cloth: ClothFile, body: Body, kind: str, chosen: np.ndarray, pictur
     name = cloth.path.stem.lower()
     sex = 0 if "female" in name or "female" in cloth.tags else 1 if "male" in name or "male" in cloth.tags else None
     pixels = np.full((64, 64, 4), 255, np.uint8) if picture is None else picture.copy()
-    lightness, luminance = 0.5, None
+    lightness, light = 0.5, None
     uv = cloth.obj.uv[uv_triangles].mean(1) % 1
     rows = ((1 - uv[:, 1]) * (pixels.shape[0] - 1)).astype(int)
     columns = (uv[:, 0] * (pixels.shape[1] - 1)).astype(int)
     if picture is not None:
         seen = pixels[rows, columns]
         luminance = seen[:, :3].mean(1).astype(np.float32) / 255
-        weight = seen[:, 3] > 100 if kind in ("hair", "brow") else np.ones(len(seen), bool)
-        lightness = float(luminance[weight].mean()) + 0.02 if weight.any() else 0.5
+        lightness = float(luminance.mean()) + 0.02
+        light = _light_areas(luminance, triangles, len(base)) if kind == "jacket" else None
     if kind in ("hair", "brow"):
         opaque = pixels[..., 3] > 100
         lightness = float(pixels[opaque][:, :3].mean() / 255) + 0.02 if opaque.any() else 0.5
@@ -220,14 +223,25 @@ def _garment(cloth: ClothFile, body: Body, kind: str, chosen: np.ndarray, pictur
     if picture is None:
         lightness = 1.02
     return Garment(
-        cloth, kind, sex, mesh, triangles, base, float(base[used, 1].min()), float(base[used, 1].max()),
-        _rendered.Texture(pixels), picture is not None, lightness, luminance,
+        cloth, kind, sex, mesh, triangles, base,
+        float(base[used, 1].min()), float(base[used, 1].max()), float(np.abs(base[used, 0]).max()),
+        _rendered.Texture(pixels), picture is not None, lightness, light,
     )  # fmt: skip
 
 
-def _occlusion(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    from PIL import Image
+def _light_areas(luminance: np.ndarray, triangles: np.ndarray, count: int) -> np.ndarray:
+    """bool [T]: lighter than 0.37, after votes of the neighbors, so that a tie belongs to the shirt around it."""
+    light = (luminance > 0.37).astype(np.float32)
+    for _ in range(5):
+        total, parts = np.zeros(count, np.float32), np.full(count, 1e-6, np.float32)
+        for k in range(3):
+            np.add.at(total, triangles[:, k], light)
+            np.add.at(parts, triangles[:, k], 1)
+        light = ((total / parts)[triangles].mean(1) > 0.45).astype(np.float32)
+    return light > 0
 
+
+def _occlusion(path: Path, shape: tuple[int, int]) -> np.ndarray:
     found = sorted(path.parent.glob("*_ao.*"))
     picture = read_picture(found[0]) if found else None
     if picture is None:
