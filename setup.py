@@ -1,5 +1,6 @@
 """Builds the kernels of rpcnn: ``rpcnn._C`` (every operator, CPU kernels), ``rpcnn._C_cuda`` (CUDA kernels),
-``rpcnn._labelmaps`` (label maps from files) and ``rpcnn._metrics`` (the evaluator's counting core).
+``rpcnn._labelmaps`` (label maps from files), ``rpcnn._metrics`` (the evaluator's counting core) and ``rpcnn._rendered``
+(the rasterizer of rendered people).
 
 RPCNN_BUILD selects what is compiled (default auto); compiling needs no GPU:
   auto  the CPU kernels, and the CUDA kernels if torch is a CUDA build and nvcc has the same major version

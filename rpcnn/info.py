@@ -51,6 +51,7 @@ def report() -> str:
     for module, without in (
         ("rpcnn._labelmaps", "label maps are read with Pillow and numpy"),
         ("rpcnn._metrics", "the evaluator counts with numpy"),
+        ("rpcnn._rendered", "people cannot be rendered"),
     ):
         try:
             importlib.import_module(module)

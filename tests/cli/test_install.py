@@ -278,7 +278,7 @@ def test_info_lists_every_op_and_module():
     assert done.returncode == 0, done.stderr
     told = [line.split()[0] for line in done.stdout.splitlines()]
     assert told[told.index("op") + 1 :] == list(OPS)
-    for module in ("_C", "_C_cuda", "_labelmaps", "_metrics"):
+    for module in ("_C", "_C_cuda", "_labelmaps", "_metrics", "_rendered"):
         assert f"rpcnn.{module}: " in done.stdout
 
 

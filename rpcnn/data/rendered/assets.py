@@ -302,8 +302,8 @@ def read_motions(assets: Path) -> np.ndarray:
     """Frames of recorded motions, float32 [F, 44] in the format of DeepMimic; [0, 44] where there are none.
 
     A frame is: duration, position of the root (3), rotations w x y z of root, chest, neck, right hip, [right knee],
-    right ankle, right shoulder, [right elbow], left hip, [left knee], left ankle, left shoulder, [left elbow]; knees and
-    elbows, in brackets, are single angles.
+    right ankle, right shoulder, [right elbow], left hip, [left knee], left ankle, left shoulder, [left elbow]; those in
+    brackets are single angles.
     """
     places = [assets / "motions"]
     spec = find_spec("pybullet_data")

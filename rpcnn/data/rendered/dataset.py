@@ -13,12 +13,22 @@ from rpcnn.labels import CIHP as CIHP_LABELS
 
 from .assets import check_folder
 
+GENERATOR_VERSION = 2
+"""Increased when the same seed gives another image, so that older sets are rendered again."""
+
 
 @functools.cache
 def renderer(assets: str, backgrounds: str | None):
-    """The renderer of this process for a folder of assets; opening it takes seconds."""
-    from .scene import Renderer  # needs the compiled module
+    """The renderer of this process for a folder of assets; opening it takes seconds.
 
+    Raises:
+        AssetFault: an asset is missing or damaged.
+        ValueError: rpcnn was built without its compiled modules, or `backgrounds` holds no picture.
+    """
+    try:
+        from .scene import Renderer
+    except ImportError as error:
+        raise ValueError(f"people cannot be rendered without rpcnn's compiled modules: {error}") from None
     return Renderer(assets, backgrounds)
 
 
@@ -47,8 +57,6 @@ def write_rendered(
         AssetFault: an asset is missing or damaged.
         ValueError: `backgrounds` holds no picture, or `root` something that this function did not write.
     """
-    from .scene import GENERATOR_VERSION
-
     places = str(Path(assets).resolve()), str(Path(backgrounds).resolve()) if backgrounds else None
     renderer(*places)  # before the workers start, so that they share it, and so that bad assets end here
     return write_scenes(

@@ -30,7 +30,8 @@ class Drapery:
         way = np.stack([np.sin(angle), np.zeros(_COLUMNS), np.cos(angle)], 1)
         rows = []
         for y in np.linspace(self.waist, self.low, _ROWS):
-            near = own[np.abs(own[:, 1] - y) < 0.35]
+            away = np.abs(own[:, 1] - y)
+            near = own[away <= max(0.35, np.sort(away)[min(12, len(away) - 1)])]
             center = np.array((0, y, (near[:, 2].max() + near[:, 2].min()) / 2))
             radius = ((near - center) @ way.T).max(0)
             rows.append(center + way * radius[:, None])

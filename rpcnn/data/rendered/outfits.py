@@ -77,8 +77,8 @@ class _Dressing:
         rng = self.rng
         looks = dict(
             fold_slopes=self.fabrics.folds(rng), folds=float(rng.uniform(0, 0.55)),
-            fold_scale=float(rng.uniform(1.5, 5)), occlusion=0.8, shine=float(rng.uniform(0.05, 0.3) if rng.random() < 0.15 else rng.uniform(0, 0.03)),
-            gloss=float(rng.uniform(6, 30)),
+            fold_scale=float(rng.uniform(1.5, 5)), occlusion=0.8, gloss=float(rng.uniform(6, 30)),
+            shine=float(rng.uniform(0.05, 0.3) if rng.random() < 0.15 else rng.uniform(0, 0.03)),
         )  # fmt: skip
         if dye is None and garment.has_picture and rng.random() < own:
             return _rendered.Material(garment.texture, tint=_turned_hue(rng), **looks)

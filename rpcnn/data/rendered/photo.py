@@ -45,7 +45,7 @@ def photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     image = image * (1 + shoulder * image) / (1 + shoulder * image + shoulder * image * image)
     bright = to_srgb(image)
     if rng.random() < 0.8:  # contrast
-        bright = (bright - 0.45) * rng.uniform(0.9, 1.6) + 0.45 + rng.normal(0, 0.025)
+        bright = (bright - 0.45) * rng.uniform(0.9, 1.5) + 0.45 + rng.normal(0, 0.025)
     if rng.random() < 0.45:  # saturation, to gray at times
         gray = bright.mean(-1, keepdims=True)
         amount = rng.uniform(0.0, 0.6) if rng.random() < 0.12 else rng.uniform(0.7, 1.35)
