@@ -50,15 +50,30 @@ void for_samples(const Projected* p, int width, int height, const Visit& visit) 
   const float inverse = 1 / area;
   const float dx0 = (p[1].y - p[2].y) * inverse, dy0 = (p[2].x - p[1].x) * inverse;
   const float dx1 = (p[2].y - p[0].y) * inverse, dy1 = (p[0].x - p[2].x) * inverse;
+  // b0, b1 and b2 grow by these from sample to sample
+  const float step[3] = {dx0, dx1, -dx0 - dx1};
   for (int y = y0; y <= y1; ++y) {
-    const float offset_y = y + 0.5f - p[2].y;
-    for (int x = x0; x <= x1; ++x) {
-      const float offset_x = x + 0.5f - p[2].x;
-      const float b0 = dx0 * offset_x + dy0 * offset_y, b1 = dx1 * offset_x + dy1 * offset_y, b2 = 1 - b0 - b1;
-      if (b0 < -1e-5f || b1 < -1e-5f || b2 < -1e-5f) continue;
+    const float offset_y = y + 0.5f - p[2].y, offset_x = x0 + 0.5f - p[2].x;
+    const float first0 = dx0 * offset_x + dy0 * offset_y, first1 = dx1 * offset_x + dy1 * offset_y;
+    const float first[3] = {first0, first1, 1 - first0 - first1};
+    float begin = 0, end = static_cast<float>(x1 - x0);
+    for (int k = 0; k < 3; ++k) {  // the stretch in which first + step · i >= −1e-5
+      if (step[k] > 0)
+        begin = std::max(begin, (-1e-5f - first[k]) / step[k]);
+      else if (step[k] < 0)
+        end = std::min(end, (first[k] + 1e-5f) / -step[k]);
+      else if (first[k] < -1e-5f)
+        end = -1;
+    }
+    if (!(begin <= end)) continue;
+    const int i1 = static_cast<int>(end);
+    int i = static_cast<int>(begin);
+    i += static_cast<float>(i) < begin;
+    for (; i <= i1; ++i) {
+      const float b0 = first[0] + step[0] * i, b1 = first[1] + step[1] * i, b2 = 1 - b0 - b1;
       const float w0 = b0 * p[0].inverse_depth, w1 = b1 * p[1].inverse_depth, w2 = b2 * p[2].inverse_depth;
       const float depth = 1 / (w0 + w1 + w2);
-      visit(x, y, w0 * depth, w1 * depth, w2 * depth, depth);
+      visit(x0 + i, y, w0 * depth, w1 * depth, w2 * depth, depth);
     }
   }
 }

@@ -75,6 +75,8 @@ class Body:
         self.number = {name: k for k, name in enumerate(self.skeleton.names)}
         self.targets = Targets.find(assets, self.size)
         self.face_targets = [name for part in FACE_PARTS for name in self.targets.names(part)]
+        self.expressions = self.targets.names("expression/units/caucasian")
+        self.smile = "expression/units/caucasian/mouth-corner-puller"
         self.rest = self.joints(self.points)
 
         strongest = [self.skeleton.names[bone] for bone in self.skeleton.bones[:, 0]]
@@ -122,6 +124,11 @@ class Body:
             end = "max" if person.height > 0 else "min"
             tall = f"macrodetails/height/{sex}-{age}-averagemuscle-averageweight-{end}height"
             add(points, tall, share * abs(person.height))
+        if self.expressions and rng.random() < 0.7:
+            for k in rng.choice(len(self.expressions), min(3, len(self.expressions)), replace=False):
+                add(points, self.expressions[k], rng.uniform(0, 0.8))
+            if self.smile in self.expressions and rng.random() < 0.6:
+                add(points, self.smile, rng.uniform(0.3, 1))
         for k in rng.choice(len(self.face_targets), min(14, len(self.face_targets)), replace=False):
             add(points, self.face_targets[k], rng.uniform(0, 0.55))
         return points

@@ -1,5 +1,7 @@
 """Groups: how many people, what they do, and where they stand. Decimeters; z is towards the camera."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from .camera import FRAMINGS, Camera
@@ -16,11 +18,40 @@ _PLACES = {
 }
 
 
-def draw_stances(rng: np.random.Generator) -> list[str]:
-    """What each person of a scene does; the first one is framed."""
+@dataclass
+class Group:
+    """The people of a scene; the first one is framed.
+
+    Attributes:
+        stances: what each does.
+        ranks: each one's place from left to right in the picture, 0 in the middle.
+        close: whether they stand arm in arm and look the same way.
+        alike: whether they wear the same, as a team does.
+    """
+
+    stances: list[str]
+    ranks: np.ndarray
+    close: bool
+    alike: bool
+
+    def around(self, k: int) -> str:
+        """The arms that person k lays around a neighbor: "", "L", "R" or "LR"."""
+        if not self.close or self.stances[k] not in ("stand", "sit"):
+            return ""
+        left, right = (
+            self.ranks[k] < self.ranks.max(),
+            self.ranks[k] > self.ranks.min(),
+        )  # left is to the picture's right
+        return "L" * bool(left) + "R" * bool(right)
+
+
+def draw_group(rng: np.random.Generator) -> Group:
+    """Draw how many people there are, what they do and how they belong together."""
     count = int(rng.choice(len(_COUNTS), p=_COUNTS)) + 1
     odds = _PLACES[rng.choice(tuple(_PLACES), p=(0.68, 0.19, 0.13))]
-    return [STANCES[rng.choice(len(STANCES), p=odds)] for _ in range(count)]
+    stances = [STANCES[rng.choice(len(STANCES), p=odds)] for _ in range(count)]
+    ranks = rng.permutation(count) - (count - 1) / 2
+    return Group(stances, ranks, count > 1 and rng.random() < 0.17, rng.random() < 0.08)
 
 
 def draw_framing(rng: np.random.Generator, stance: str) -> str:
@@ -30,17 +61,23 @@ def draw_framing(rng: np.random.Generator, stance: str) -> str:
     return FRAMINGS[rng.choice(len(FRAMINGS), p=_FRAMINGS)]
 
 
-def draw_places(rng: np.random.Generator, camera: Camera, width: int, count: int) -> list[tuple[float, float, float]]:
+def draw_places(rng: np.random.Generator, camera: Camera, width: int, group: Group) -> list[tuple[float, float, float]]:
     """(x, z, yaw) of every person: side by side, in rows, or scattered; nobody stands inside another."""
+    count, ranks = len(group.stances), group.ranks
     half = width / 2 / camera.focal * camera.distance
     gap = rng.uniform(2.2, 6.0)
     if count > 1 and gap * (count - 1) > 2.0 * half and rng.random() < 0.85:
         gap = max(2 * half * rng.uniform(0.75, 1.0) / (count - 1), 1.6)
-    ranks = rng.permutation(count) - (count - 1) / 2
     spread = rng.choice((0.8, 3.0, 12.0), p=(0.5, 0.3, 0.2)) * min(1, camera.distance / 15)
     shift = rng.normal(0, 0.12) * half
     common = rng.normal(0, 0.5) if rng.random() < 0.88 else rng.uniform(-np.pi, np.pi)
     places: list[tuple[float, float, float]] = []
+    if group.close:
+        common, gap = rng.normal(0, 0.3), rng.uniform(2.7, 3.4)
+        for rank in ranks:
+            away = rng.normal(0, 0.3) + 0.12 * rank**2
+            places.append((shift + rank * gap, -away, common - 0.12 * rank + rng.normal(0, 0.12)))
+        return places
     for k in range(count):
         x, away = shift + ranks[k] * gap + rng.normal(0, 0.4), 0.0
         if k:

@@ -4,20 +4,14 @@ import numpy as np
 
 from rpcnn import _rendered
 
-from . import accessories
+from . import accessories, complexion
 from .bodies import Body, Person, Posed
 from .drapes import Drapery
-from .fabrics import Fabrics, draw_color, linear
+from .fabrics import Fabrics, draw_color
 from .layers import Layer
-from .wardrobe import Garment, Skin, Wardrobe
+from .wardrobe import Garment, Wardrobe
 
 HAIR, GLOVE, UPPER, DRESS, COAT, SOCKS, PANTS, SKIRT, FACE, SHOE_LEFT, SHOE_RIGHT = 2, 3, 5, 6, 7, 8, 9, 12, 13, 18, 19
-
-_HAIR = np.array(
-    [(0.05, 0.045, 0.04), (0.09, 0.065, 0.05), (0.17, 0.1, 0.06), (0.28, 0.17, 0.09), (0.45, 0.3, 0.16),
-     (0.66, 0.5, 0.28), (0.8, 0.68, 0.45), (0.4, 0.16, 0.08), (0.55, 0.54, 0.53), (0.82, 0.8, 0.78)]
-)  # fmt: skip
-_HAIR_ODDS = (0.2, 0.2, 0.16, 0.12, 0.09, 0.07, 0.05, 0.03, 0.05, 0.03)
 
 
 class Dresser:
@@ -25,7 +19,7 @@ class Dresser:
 
     def __init__(self, body: Body, wardrobe: Wardrobe, fabrics: Fabrics):
         self.body, self.wardrobe, self.fabrics = body, wardrobe, fabrics
-        self.drapery = Drapery(body)
+        self.drapery, self.speckles = Drapery(body), complexion.stubble()
 
     def dress(self, rng: np.random.Generator, person: Person, posed: Posed) -> list[Layer]:
         """The layers of one person in its own frame; left and right are the person's own."""
@@ -35,7 +29,7 @@ class Dresser:
 class _Dressing:
     def __init__(self, dresser: Dresser, rng, person: Person, posed: Posed):
         self.body, self.wardrobe, self.fabrics = dresser.body, dresser.wardrobe, dresser.fabrics
-        self.drapery = dresser.drapery
+        self.drapery, self.speckles = dresser.drapery, dresser.speckles
         self.rng, self.person, self.posed = rng, person, posed
         self.female = person.sex == 0
         self.layers: list[Layer] = []
@@ -56,11 +50,14 @@ class _Dressing:
 
     # -- garments
 
-    def wear(self, garment: Garment, label, material, clip=None, bias=0.1, inflate=0.0):
-        """Add a garment; `clip` is a function of its base points [N, 3], kept where it is >= 0."""
+    def wear(self, garment: Garment, label, material, clip=None, bias=0.1, loose=0.0):
+        """Add a garment, `loose` decimeters (a number or [N, 1]) wider than it was made.
+
+        `clip` is a function of its base points [N, 3]: what is kept is where it is >= 0.
+        """
         points = garment.fit(self.posed.rest, self.posed.blended)
-        if inflate:
-            points = points + np.float32(inflate) * garment.mesh.normals(points)
+        if np.any(loose):
+            points = points + np.asarray(loose, np.float32) * garment.mesh.normals(points)
         labels = np.full(len(garment.triangles), label, np.uint8) if np.isscalar(label) else label
         cut = None if clip is None else np.ascontiguousarray(clip(garment.base), np.float32)
         self.layers.append(Layer(garment.mesh, points, labels, material, None, cut, bias))
@@ -97,7 +94,7 @@ class _Dressing:
     def _neckline(self):
         """A function of base points [N, 3], negative where the neckline leaves the skin bare."""
         rng = self.rng
-        kind = rng.choice(4, p=(0.5, 0.27, 0.15, 0.08) if self.female else (0.74, 0.2, 0.05, 0.01))
+        kind = rng.choice(4, p=(0.5, 0.27, 0.15, 0.08) if self.female else (0.74, 0.21, 0.05, 0.0))
         deep, wide = (
             (0.1, 0.4),
             (rng.uniform(0.5, 1.0), rng.uniform(0.6, 1.0)),
@@ -183,7 +180,14 @@ class _Dressing:
         def cut(p):
             return np.minimum(np.minimum(sleeve - np.abs(p[:, 0]), bare(p)), p[:, 1] - low)
 
-        self.wear(top, DRESS if dress else UPPER, self.cloth(top, dye), cut, 0.05 if over else 0.13)
+        self.wear(
+            top,
+            DRESS if dress else UPPER,
+            self.cloth(top, dye),
+            cut,
+            0.05 if over else 0.13,
+            0 if over or dress else rng.choice((0.0, rng.uniform(0, 0.16))),
+        )
         hidden = top.deleted & (self.up > max(top.low + 0.25, 0.9)) & (self.out < sleeve - 0.25)
         self.covered |= hidden & (bare(self.body.points) > 0.25)
         if not dress and not over and rng.random() < 0.12:  # a long shirt
@@ -249,7 +253,9 @@ class _Dressing:
             cut = self.hip - 1.0
         elif rng.random() < (0.3 if self.person.child else 0.15):
             cut = rng.uniform(self.knee - 0.5, self.knee + 1.9)
-        self.wear(trousers, PANTS, self.cloth(trousers, own=0.45), lambda p: p[:, 1] - cut, 0.1)
+        wide = rng.choice((0.0, rng.uniform(0, 0.2), rng.uniform(0, 0.5)), p=(0.45, 0.35, 0.2))
+        loose = wide * np.clip((self.hip - trousers.base[:, 1:2]) / 6, 0.1, 1)  # wider at the feet
+        self.wear(trousers, PANTS, self.cloth(trousers, own=0.45), lambda p: p[:, 1] - cut, 0.1, loose)
         self.covered |= trousers.deleted & (self.up < min(trousers.high - 0.3, 0.9)) & (self.up > cut + 0.3)
         self.bare_from = cut if cut > -50 else None
 
@@ -276,8 +282,8 @@ class _Dressing:
 
     def _skin(self, sock_height, sock_material):
         rng, body = self.rng, self.body
-        skin = self._pick_skin()
-        tint = self._skin_tint(skin)
+        skin = complexion.pick_skin(rng, self.person, self.wardrobe.skins)
+        tint = complexion.skin_tint(rng, self.person, skin)
         material = _rendered.Material(
             skin.texture,
             tint=tint,
@@ -302,33 +308,6 @@ class _Dressing:
             keep &= ~hand
         self.layers.append(Layer(body.mesh, points, labels, material, keep))
 
-    def _pick_skin(self) -> Skin:
-        dark = self.person.origin[2] > 0.45
-        skins = self.wardrobe.skins
-
-        def unlike(skin: Skin) -> float:
-            return 3 * (skin.dark != dark) + (skin.sex != self.person.sex) + abs(skin.age - max(self.person.age, 0))
-
-        least = min(map(unlike, skins))
-        near = [skin for skin in skins if unlike(skin) <= least + 0.6]
-        return near[self.rng.integers(len(near))]
-
-    def _skin_tint(self, skin: Skin) -> np.ndarray:
-        """A color matrix that takes the picture's mean to the person's tone."""
-        rng = self.rng
-        _, asian, african = self.person.origin
-        light, dark = np.array((0.62, 0.38, 0.28)), np.array((0.1, 0.052, 0.033))
-        depth = np.clip(0.12 * rng.random() + 0.22 * asian + 1.0 * african + rng.normal(0, 0.09), 0, 1)
-        tone = (
-            np.exp((1 - depth) * np.log(light) + depth * np.log(dark))
-            * (1 + rng.normal(0, 0.05, 3))
-            * rng.uniform(0.85, 1.25)
-        )
-        tone *= 1 - asian * np.array((0, 0.0, 0.12))
-        tint = np.zeros((3, 4), np.float32)
-        tint[:, :3] = np.diag(0.75 * tone / skin.mean + 0.25)
-        return tint
-
     # -- head
 
     def _head(self):
@@ -336,18 +315,16 @@ class _Dressing:
         if wardrobe["eyes"] and wardrobe.eyes:
             eye = wardrobe.eyes[rng.integers(len(wardrobe.eyes))]
             self.wear(wardrobe["eyes"][0], FACE, _rendered.Material(eye, shine=0.4, gloss=80.0), bias=0.0)
-        tone = linear(_HAIR[rng.choice(len(_HAIR), p=_HAIR_ODDS)] * rng.uniform(0.8, 1.25))
-        if self.person.origin[2] + self.person.origin[1] > 0.7 and rng.random() < 0.8:
-            tone = linear(_HAIR[rng.integers(0, 2)] * rng.uniform(0.8, 1.25))
-        if self.person.age > 0.55 and rng.random() < 0.65:
-            tone = linear(_HAIR[rng.integers(8, 10)] * rng.uniform(0.8, 1.2))
+        tone = complexion.hair_tone(rng, self.person)
         if brows := wardrobe["brow"]:
             brow = brows[rng.integers(len(brows))]
-            self.wear(brow, FACE, self._strands(brow, tone * 0.6), bias=0.05)
+            self.wear(brow, FACE, complexion.strands(rng, brow, tone * 0.6), bias=0.05)
         bald = not self.female and not self.person.child and rng.random() < 0.1
         if not bald and (hair := self.pick("hair", 0.93)):
-            self.wear(hair, HAIR, self._strands(hair, tone), bias=0.08)
-        if rng.random() < 0.15:
+            self.wear(hair, HAIR, complexion.strands(rng, hair, tone), bias=0.08)
+        if not self.female and not self.person.child and rng.random() < 0.3:
+            self.layers.append(complexion.beard(rng, self.posed, tone, self.speckles))
+        if rng.random() < 0.17:
             hats = wardrobe["hat"]
             if hats and rng.random() < 0.35:
                 hat = hats[rng.integers(len(hats))]
@@ -358,15 +335,6 @@ class _Dressing:
             self.layers += accessories.glasses(rng, self.posed, self.fabrics)
         if rng.random() < 0.07:
             self.layers += accessories.scarf(rng, self.posed, self.fabrics)
-
-    def _strands(self, garment: Garment, tone) -> _rendered.Material:
-        """Hair of a linear tone that keeps the picture's light and dark."""
-        rng = self.rng
-        return _rendered.Material(
-            garment.texture, cut_out=True, dyes=np.tile(np.asarray(tone, np.float32), (4, 1)), mean=garment.lightness,
-            contrast=float(rng.uniform(1.2, 2.2)), shine=float(rng.uniform(0.01, 0.08)),
-            gloss=float(rng.uniform(8, 20)),
-        )  # fmt: skip
 
 
 def _turned_hue(rng) -> np.ndarray:

@@ -84,13 +84,23 @@ class Poser:
             side: [name for name in body.skeleton.names if re.match(r"finger[2-5]-.*" + side, name)] for side in "LR"
         }
 
-    def draw(self, rng: np.random.Generator, joints: np.ndarray, stance: str) -> dict[str, np.ndarray]:
-        """Rotations [3, 3] by the names of the bones, for a shape with these joints [B, 3]."""
+    def draw(
+        self, rng: np.random.Generator, joints: np.ndarray, stance: str, around: str = ""
+    ) -> dict[str, np.ndarray]:
+        """Rotations [3, 3] by the names of the bones, for a shape with these joints [B, 3].
+
+        `around` names the arms that lie around a neighbor: "", "L", "R" or "LR".
+        """
         if stance == "motion" and len(self.motions):
             trunk, head, arms, legs = self._recorded(rng)
         else:
             trunk, head, arms, legs = _ruled(rng, "stand" if stance == "motion" else stance)
         turns: dict[str, np.ndarray] = {}
+        for side in around:
+            sign, low = (1 if side == "L" else -1), rng.random() < 0.3
+            upper = np.array((sign * 0.8, -0.6 if low else rng.uniform(-0.35, 0.05), -0.35))
+            fore = np.array((sign, -0.5 if low else rng.uniform(-0.3, 0.15), rng.uniform(-0.15, 0.4)))
+            arms[side] = upper + rng.normal(0, 0.07, 3), fore + rng.normal(0, 0.07, 3)
         spine, root = trunk
         turns["root"] = root
         for name in _SPINE:

@@ -141,6 +141,33 @@ def held(rng, posed: Posed, fabrics: Fabrics) -> list[Layer]:
     return [bag, box(hand - (0, 0.8, 0), (0.06, 0.9, 0.06), looks)]
 
 
+def bag(rng, posed: Posed, fabrics: Fabrics) -> list[Layer]:
+    """A backpack's two straps with the pack behind, or a strap across the trunk with a bag at the hip."""
+    body, looks = posed.body, material(rng, fabrics)
+    trunk = np.isin(body.labels, (10,))
+    x, y, z = body.points.T
+    shoulder, hip = body.at("upperarm01.L"), body.at("upperleg01.L")
+    points = posed.points + np.float32(rng.uniform(0.25, 0.4)) * body.mesh.normals(posed.points)
+    half, sign = rng.uniform(0.1, 0.32), rng.choice((-1, 1))
+    if rng.random() < 0.5:
+        clip = half - np.abs(np.abs(x) - 0.68 * shoulder[0])
+        clip = np.minimum(clip, y - hip[1] - 2.2)
+        center = np.array((0, hip[1] + 3.2, z[body.vertices].min() - 0.5))
+        size = rng.uniform(1.1, 1.6), rng.uniform(1.5, 2.3), rng.uniform(0.5, 0.9)
+        carrier = "spine01"
+    else:
+        top, low = sign * 0.6 * shoulder[0], -sign * 1.5
+        line = top + (low - top) * (shoulder[1] + 0.3 - y) / (shoulder[1] + 0.3 - hip[1])
+        clip = half - np.abs(x - line)
+        center = np.array((-sign * 2.0, hip[1] - rng.uniform(0, 1.2), rng.uniform(-0.3, 0.8)))
+        size = rng.uniform(0.3, 0.6), rng.uniform(0.7, 1.4), rng.uniform(0.7, 1.4)
+        carrier = "root"
+    strap = Layer(body.mesh, points, np.zeros(len(body.labels), np.uint8), looks, trunk, clip.astype(np.float32), 0.3)
+    pack = box(center, size, looks)
+    pack.points = posed.carry(carrier, pack.points)
+    return [_unowned(strap), pack]
+
+
 def table(rng, distance: float, wide: float, fabrics: Fabrics) -> list[Layer]:
     """A table or counter in front of people, in the world: `distance` in front of the middle of the scene."""
     looks, top = material(rng, fabrics), rng.uniform(6.5, 10.5)

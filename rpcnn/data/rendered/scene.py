@@ -15,7 +15,7 @@ from .backdrop import Backdrops, texture
 from .bodies import Body, Posed, draw_person
 from .camera import aim, draw_light
 from .fabrics import Fabrics, smooth_noise
-from .groups import draw_framing, draw_places, draw_stances
+from .groups import draw_framing, draw_group, draw_places
 from .layers import Layer
 from .outfits import Dresser
 from .photo import blur, photograph
@@ -75,15 +75,18 @@ class Renderer:
         people = NumberedPersonMaps(label_map, numbers, int(numbers.max()))
         return make_sample(id or f"rendered-{seed}", image, people)
 
-    def _person(self, rng, stance: str) -> tuple[Posed, list[Layer]]:
+    def _person(self, rng, stance: str, around: str, outfit: int | None) -> tuple[Posed, list[Layer]]:
+        """Somebody and their layers. Those with one number `outfit` wear the same, as far as their bodies allow."""
         person = draw_person(rng)
         rest = self.body.shape(rng, person)
-        posed = self.body.move(rest, self.poser.draw(rng, self.body.joints(rest), stance))
-        layers = self.dresser.dress(rng, person, posed)
+        posed = self.body.move(rest, self.poser.draw(rng, self.body.joints(rest), stance, around))
+        layers = self.dresser.dress(rng if outfit is None else np.random.default_rng(outfit), person, posed)
         if stance == "sit" and rng.random() < 0.85:
             layers += props.seat(rng, posed, self.fabrics)
         if rng.random() < 0.22:
             layers += props.held(rng, posed, self.fabrics)
+        if rng.random() < 0.07:
+            layers += props.bag(rng, posed, self.fabrics)
         return posed, layers
 
     def _height(self, posed: Posed) -> float:
@@ -92,18 +95,19 @@ class Renderer:
         return float(head - posed.points[self.body.vertices, 1].min()) + 0.4
 
     def _scene(self, rng: np.random.Generator, height: int, width: int):
-        stances = draw_stances(rng)
-        framing = draw_framing(rng, stances[0])
-        people = [self._person(rng, stance) for stance in stances]
+        group = draw_group(rng)
+        framing = draw_framing(rng, group.stances[0])
+        outfit = int(rng.integers(2**31)) if group.alike else None
+        people = [self._person(rng, stance, group.around(k), outfit) for k, stance in enumerate(group.stances)]
         heights = [self._height(posed) for posed, _ in people]
         tallest = max(heights) if rng.random() < 0.75 else heights[0]
         camera = aim(rng, framing, heights[0], tallest, height)
-        places = draw_places(rng, camera, width, len(people))
+        places = draw_places(rng, camera, width, group)
         backdrop = self.backdrops.draw(rng, height, width)
         light = draw_light(rng, camera, backdrop[: height // 2].mean((0, 1)), backdrop[height // 2 :].mean((0, 1)))
 
         canvas = _rendered.Canvas(height, width, camera.focal)
-        if framing != "far" and rng.random() < 0.12:
+        if framing != "far" and rng.random() < 0.09:
             wide = width / 2 / camera.focal * camera.distance
             for layer in props.table(rng, rng.uniform(2.2, 4.5), wide, self.fabrics):
                 canvas.draw(layer.mesh, camera.view(layer.points), layer.labels, 0, layer.material)
