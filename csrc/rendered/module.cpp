@@ -54,6 +54,8 @@ template <size_t N>
 void assign(const std::string& op, const std::string& name, const Floats& from, float (&to)[N]) {
   if (from.size() != static_cast<py::ssize_t>(N))
     fail(op, name + " must hold " + std::to_string(N) + " numbers, got " + std::to_string(from.size()));
+  for (size_t i = 0; i < N; ++i)
+    if (!(std::fabs(from.data()[i]) < 1e6f)) fail(op, name + " must be finite and below 1000000");
   std::copy_n(from.data(), N, to);
 }
 
@@ -91,7 +93,8 @@ std::shared_ptr<Material> make_material(std::shared_ptr<Texture> base, std::shar
   if (dyes) assign("Material", "dyes", *dyes, made->dyes), made->dyed = true;
   if (pattern_to_uv) assign("Material", "pattern_to_uv", *pattern_to_uv, made->pattern_to_uv);
   if (!(mean > 0)) fail("Material", "mean must be positive, got " + std::to_string(mean));
-  if (!(fold_scale > 0)) fail("Material", "fold_scale must be positive, got " + std::to_string(fold_scale));
+  if (!(fold_scale > 0 && fold_scale < 1e4f))
+    fail("Material", "fold_scale must be positive, got " + std::to_string(fold_scale));
   made->mean = mean, made->contrast = contrast, made->occlusion = occlusion, made->folds = folds;
   made->fold_scale = fold_scale, made->shine = shine, made->gloss = gloss, made->softness = softness;
   return made;

@@ -146,6 +146,8 @@ def test_rotations_take_one_direction_to_another():
         (lambda: _rendered.Canvas(0, 5, 1.0), r"sides must lie in 1\.\.4096, got 0 x 5"),
         (lambda: _rendered.Canvas(5, 5, np.nan), "focal must be positive"),
         (lambda: _rendered.Material(None), "base must be a Texture"),
+        (lambda: _rendered.Material(_rendered.Texture(WHITE), dyes=np.zeros(3)), "dyes must hold 12 numbers, got 3"),
+        (lambda: _rendered.Material(_rendered.Texture(WHITE), tint=np.full(12, np.nan)), "tint must be finite"),
         (lambda: _rendered.skin(np.zeros((1, 3)), [[9, 0, 0, 0]], np.ones((1, 4)), np.zeros((2, 3, 4))),
          r"bones must lie in 0\.\.1, got 9"),
         (lambda: _rendered.fit([[5, 0, 0]], [[1, 0, 0]], [[0, 0, 0]], np.zeros((2, 3))),

@@ -13,7 +13,7 @@ from rpcnn.labels import CIHP as CIHP_LABELS
 
 from .assets import check_folder
 
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 """Increased when the same seed gives another image, so that older sets are rendered again."""
 
 

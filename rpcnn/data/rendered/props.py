@@ -9,7 +9,23 @@ from .fabrics import Fabrics
 from .layers import Layer, grid_triangles, sheet
 from .poses import cross, turn, unit
 
-_FACES = [(axis, sign) for axis in range(3) for sign in (-1, 1)]
+
+def _cube() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Corners [24, 3] of a cube, four for each face; the axes along the face [24, 2]; triangles [12, 3]."""
+    corners, axes = [], []
+    for axis in range(3):
+        b, c = (axis + 1) % 3, (axis + 2) % 3
+        for sign in (-1, 1):
+            for s, t in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
+                corner = np.zeros(3)
+                corner[axis], corner[b], corner[c] = sign, s, t
+                corners.append(corner)
+                axes.append((b, c))
+    triangles = np.concatenate([[[4 * f, 4 * f + 1, 4 * f + 2], [4 * f, 4 * f + 2, 4 * f + 3]] for f in range(6)])
+    return np.array(corners), np.array(axes), triangles
+
+
+_CORNERS, _AXES, _TRIANGLES = _cube()
 
 
 def material(rng, fabrics: Fabrics) -> _rendered.Material:
@@ -22,20 +38,19 @@ def material(rng, fabrics: Fabrics) -> _rendered.Material:
 
 def box(center, half, looks: _rendered.Material, rotation=None) -> Layer:
     """A box with half its sides [3]; its edges are sharp."""
-    half = np.asarray(half, float)
-    points, uv = [], []
-    for axis, sign in _FACES:
-        b, c = (axis + 1) % 3, (axis + 2) % 3
-        for s, t in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
-            p = np.zeros(3)
-            p[axis], p[b], p[c] = sign, s, t
-            points.append(p * half)
-            uv.append((s * half[b] / 4, t * half[c] / 4))
-    points = np.array(points)
+    return boxes([center], [half], looks, rotation)
+
+
+def boxes(centers, halves, looks: _rendered.Material, rotation=None) -> Layer:
+    """Boxes of one material: centers and half sides [K, 3], and one rotation [3, 3] of each about its center."""
+    centers, halves = np.asarray(centers, float), np.asarray(halves, float)
+    points = _CORNERS * halves[:, None]
+    uv = np.take_along_axis(points, np.broadcast_to(_AXES, (len(points), *_AXES.shape)), 2) / 4
     if rotation is not None:
         points = points @ np.asarray(rotation).T
-    triangles = np.concatenate([[[4 * f, 4 * f + 1, 4 * f + 2], [4 * f, 4 * f + 2, 4 * f + 3]] for f in range(6)])
-    return _unowned(sheet(points + center, triangles, 0, looks, uv))
+    points = (points + centers[:, None]).reshape(-1, 3)
+    triangles = (_TRIANGLES + 24 * np.arange(len(centers))[:, None, None]).reshape(-1, 3)
+    return _unowned(sheet(points, triangles, 0, looks, uv.reshape(-1, 2)))
 
 
 def turned(center, axis, radii, length: float, looks: _rendered.Material) -> Layer:

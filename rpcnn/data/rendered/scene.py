@@ -20,6 +20,7 @@ from .layers import Layer
 from .outfits import Dresser
 from .photo import blur, photograph
 from .poses import Poser, turn
+from .rooms import draw_room
 from .wardrobe import Wardrobe
 
 _SMALLEST = 40  # pixels; who is seen less is nobody
@@ -100,10 +101,14 @@ class Renderer:
         outfit = int(rng.integers(2**31)) if group.alike else None
         people = [self._person(rng, stance, group.around(k), outfit) for k, stance in enumerate(group.stances)]
         heights = [self._height(posed) for posed, _ in people]
-        tallest = max(heights) if rng.random() < 0.75 else heights[0]
+        everybody = rng.random() < (0.5 if framing in ("head", "waist") else 0.85)
+        tallest = max(heights) if everybody else heights[0]
         camera = aim(rng, framing, heights[0], tallest, height)
         places = draw_places(rng, camera, width, group)
-        backdrop = self.backdrops.draw(rng, height, width)
+        if rng.random() < (0.22 if self.backdrops.paths else 0.5):
+            backdrop = draw_room(rng, camera, height, width, self.fabrics)
+        else:
+            backdrop = self.backdrops.draw(rng, height, width)
         light = draw_light(rng, camera, backdrop[: height // 2].mean((0, 1)), backdrop[height // 2 :].mean((0, 1)))
 
         canvas = _rendered.Canvas(height, width, camera.focal)
@@ -127,7 +132,7 @@ class Renderer:
                 )
         ground = camera.ground_level if framing in ("knee", "full", "far") else None
         color, coverage, _, label_map, numbers, sun, sky = canvas.render(**asdict(light), ground_level=ground)
-        if rng.random() < 0.55:  # the lens is focused on the people
+        if rng.random() < 0.45:  # the lens is focused on the people
             backdrop = blur(backdrop, float(rng.uniform(0.4, 1.5) if rng.random() < 0.6 else rng.uniform(1.5, 5)))
         if ground is not None:
             share = light.sun.mean() / (light.sun.mean() + light.sky.mean() + 1e-6)
