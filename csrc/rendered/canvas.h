@@ -42,11 +42,11 @@ void for_samples(const Projected* p, int width, int height, const Visit& visit) 
   const float x_min = std::min({p[0].x, p[1].x, p[2].x}), x_max = std::max({p[0].x, p[1].x, p[2].x});
   const float y_min = std::min({p[0].y, p[1].y, p[2].y}), y_max = std::max({p[0].y, p[1].y, p[2].y});
   if (!(x_max >= 0.f && y_max >= 0.f && x_min <= static_cast<float>(width) && y_min <= static_cast<float>(height)))
-    return;  // also where a coordinate is not a number
+    return;
+  const float area = (p[1].y - p[2].y) * (p[0].x - p[2].x) + (p[2].x - p[1].x) * (p[0].y - p[2].y);
+  if (!(std::fabs(area) > 1e-9f && std::fabs(area) < 1e30f)) return;  // also where a coordinate is not a number
   const int x0 = static_cast<int>(std::max(x_min - 0.5f, 0.f)), y0 = static_cast<int>(std::max(y_min - 0.5f, 0.f));
   const int x1 = static_cast<int>(std::min(x_max, width - 0.5f)), y1 = static_cast<int>(std::min(y_max, height - 0.5f));
-  const float area = (p[1].y - p[2].y) * (p[0].x - p[2].x) + (p[2].x - p[1].x) * (p[0].y - p[2].y);
-  if (!(std::fabs(area) > 1e-9f)) return;
   const float inverse = 1 / area;
   const float dx0 = (p[1].y - p[2].y) * inverse, dy0 = (p[2].x - p[1].x) * inverse;
   const float dx1 = (p[2].y - p[0].y) * inverse, dy1 = (p[0].x - p[2].x) * inverse;

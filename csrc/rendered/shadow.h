@@ -50,6 +50,7 @@ class ShadowMap {
                                           {0.4f, -0.65f},   {-0.75f, -0.3f}, {-0.25f, 0.85f}, {0.05f, 0.02f}};
     const float x = (dot(p, across_) - x0_) * scale_, y = (dot(p, along_) - y0_) * scale_;
     const float depth = -dot(p, towards_) - bias, r = radius * scale_;
+    if (!(std::fabs(x) < 1e6f && std::fabs(y) < 1e6f && std::fabs(r) < 1e6f)) return 1;
     int lit = 0;
     for (const auto& tap : taps) {
       const int i = floor_int(x + tap[0] * r), j = floor_int(y + tap[1] * r);

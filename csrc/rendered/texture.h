@@ -46,7 +46,8 @@ class Texture {
   void sample(float u, float v, float log_scale, float* out) const {
     const float want = log_scale + log_size_ + 0.3f;
     const int last = static_cast<int>(levels_.size()) - 1;
-    const Level& level = levels_[want <= 0 ? 0 : (want >= last ? last : static_cast<int>(want))];
+    const Level& level = levels_[!(want > 0) ? 0 : (want >= last ? last : static_cast<int>(want))];
+    if (!(std::fabs(u) < 1e6f && std::fabs(v) < 1e6f)) u = v = 0;  // of a triangle whose points are far out of range
     float x = u - floor_int(u), y = 1 - v;
     y -= floor_int(y);
     x = x * level.width - 0.5f, y = y * level.height - 0.5f;

@@ -159,16 +159,19 @@ def test_bad_arrays_raise(call, message):
         call()
 
 
-def test_points_that_are_not_numbers_are_not_drawn():
-    canvas = _rendered.Canvas(20, 30, 10.0)
+def test_points_far_out_of_range_do_no_harm():
     mesh = _rendered.Mesh(12, grid_triangles(4, 3), np.zeros((12, 3), np.int32), np.zeros((1, 2), np.float32))
-    looks = _rendered.Material(_rendered.Texture(WHITE))
-    for bad in (np.nan, np.inf, -np.inf, 1e30):
-        points = np.full((12, 3), 5.0, np.float32)
-        points[::2] = bad
-        canvas.draw(mesh, points, np.full(12, 5, np.uint8), 1, looks)
-    color, *_ = canvas.render(**LIGHT, ground_level=-1.0)
-    assert np.isfinite(color).all()
+    texture = _rendered.Texture(WHITE)
+    looks = _rendered.Material(texture, cut_out=True, fold_slopes=texture, folds=1.0)
+    rng = np.random.default_rng(0)
+    for bad in (np.nan, np.inf, -np.inf, 1e12, 1e30, 3e38):
+        canvas = _rendered.Canvas(20, 30, 10.0)
+        for share in (0.1, 0.3, 1.0):
+            points = rng.normal(5, 3, (12, 3)).astype(np.float32)
+            points[rng.random((12, 3)) < share] = bad
+            canvas.draw(mesh, points, np.full(12, 5, np.uint8), 1, looks, clip=rng.normal(0, 1, 12))
+        _, coverage, _, label, person, *_ = canvas.render(**LIGHT, ground_level=-1.0)
+        assert ((coverage >= 0) & (coverage <= 1)).all() and ((label > 0) == (person > 0)).all()
 
 
 def test_a_scene_depends_on_its_seed_alone(renderer, assets):
