@@ -248,7 +248,7 @@ class Targets:
 
     def __init__(self, folder: Path, body_size: int):
         self.folder, self.body_size = folder, body_size
-        self._read: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._read: dict[str, tuple[np.ndarray | slice, np.ndarray]] = {}
 
     @classmethod
     def find(cls, assets: Path, body_size: int) -> "Targets":
@@ -285,7 +285,7 @@ class Targets:
         vertices, moves = self._read[name]
         points[vertices] += np.float32(weight) * moves
 
-    def _load(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    def _load(self, path: Path) -> tuple[np.ndarray | slice, np.ndarray]:
         try:
             with gzip.open(path, "rt") as file:
                 rows = [line.split() for line in file if line.strip() and not line.startswith("#")]
@@ -295,7 +295,12 @@ class Targets:
         vertices = table[:, 0].astype(np.int64)
         if len(vertices) and (vertices.min() < 0 or vertices.max() >= self.body_size):
             raise AssetFault(f"{path}: must name vertices 0 to {self.body_size - 1} of the body")
-        return vertices, table[:, 1:].astype(np.float32)
+        moves = table[:, 1:].astype(np.float32)
+        if len(vertices) < self.body_size / 4:
+            return vertices, moves
+        every = np.zeros((self.body_size, 3), np.float32)  # adding to all is ten times as fast as to many chosen ones
+        every[vertices] = moves
+        return slice(None), every
 
 
 def read_motions(assets: Path) -> np.ndarray:
