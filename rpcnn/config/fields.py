@@ -17,7 +17,7 @@ class DataConfig:
 
     dataset: str = "cihp"
     """cihp, mhpv2, lip, pascal_person_part: the distributed folders; folder: your own images, label maps and a
-    labels.toml; painted: generated scenes; or package.module:Class, your own class (docs/datasets.md)."""
+    labels.toml; painted, rendered: generated scenes; or package.module:Class, your own class (docs/datasets.md)."""
     root: Annotated[str, short_flag("--data-root")] = "data/CIHP"
     """Folder of the data set; docs/datasets.md describes its contents (CIHP: Training/ and Validation/)."""
     eval_split: str = "val"
