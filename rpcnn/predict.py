@@ -22,6 +22,7 @@ from rpcnn.commands import UserError, output_folder, run, user_errors
 from rpcnn.inference.pipeline import WINDOW
 from rpcnn.inference.predictor import Predictor
 from rpcnn.inference.results import is_result, result_names
+from rpcnn.label_schemes import find_scheme
 from rpcnn.pictures import MAX_PIXELS, SUFFIXES, load_picture
 from rpcnn.runtime import distributed
 
@@ -123,6 +124,8 @@ class Arguments:
     """Largest long side in pixels after resizing."""
     augment: bool = False
     """Test-time augmentation: several scales and mirror images, averaged; tens of times slower."""
+    labels: str = ""
+    """Results in other labels: lip, atr, pascal_person_part, body, or a TOML file (docs/predict.md)."""
     backbone: str = ""
     """package.module:name of a backbone that is not rpcnn's; code that weights name is imported only if you name it."""
     batch_size: int = 1
@@ -153,6 +156,9 @@ def main(arguments: list[str] | None = None) -> None:
             backbone=options.backbone,
             **changes | ({"augment": True} if options.augment else {}),
         )
+        scheme = find_scheme(options.labels) if options.labels else None
+        if scheme:
+            scheme.table(predictor.label_set)  # an error now, not after the first picture
         folder = output_folder(options.output)
     if predictor.config.inference.augment:
         print(f"rpcnn: test-time augmentation: {predictor.pipeline.describe()}")
@@ -169,6 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
                     failed.append(_printable(error))
                     bar.update()
             for (picture, pixels), result in zip(readable.items(), predictor(list(readable.values())), strict=True):
+                result = result.remap(scheme) if scheme else result
                 try:
                     result.save(folder / picture.place.parent, picture.place.name, pixels)
                 except OSError as error:
@@ -178,6 +185,8 @@ def main(arguments: list[str] | None = None) -> None:
                 tqdm.write(f"{name}: {shown} people with a score of at least {threshold:g}, {len(result)} found")
                 bar.update()
     print(f"rpcnn: {len(pictures) - len(failed)} images parsed with {weights}; results in {folder}")
+    if scheme and scheme.lost:
+        print(f"rpcnn: labels of {scheme.label_set.name}: {scheme.lost}")
     if failed:
         raise SystemExit("rpcnn: not parsed:\n  " + "\n  ".join(failed))
 

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rpcnn.labels import LabelSet
+from rpcnn.label_schemes import Scheme, find_scheme
+from rpcnn.labels import LabelSet, voc_palette
 from rpcnn.pictures import Picture
 from rpcnn.visualize import flat_palette, overlay
 
@@ -133,6 +134,26 @@ class ParsingResult:
             )
         return entries
 
+    def remap(self, scheme: Scheme | str) -> "ParsingResult":
+        """The result in other labels; parts that they do not have become background.
+
+        Args:
+            scheme: of `rpcnn.label_schemes`, its name (lip, atr, pascal_person_part, body) or a TOML file.
+
+        Raises:
+            ValueError: unknown scheme, or one that has none of this result's labels.
+        """
+        scheme = find_scheme(scheme) if isinstance(scheme, str) else scheme
+        table = torch.from_numpy(scheme.table(self.label_set)).to(self.label_map.device)
+        return replace(
+            self,
+            label_map=table[self.label_map.long()],
+            person_maps=torch.stack([table[person.long()] for person in self.person_maps])
+            if len(self)
+            else self.person_maps,
+            label_set=scheme.label_set,
+        )
+
     def plot(self, image: Picture | None = None) -> Image.Image:
         """The overlay picture on `image` (a path, PIL, or uint8 RGB [H, W, 3]; black without one).
 
@@ -146,7 +167,8 @@ class ParsingResult:
 
         <stem>_overlay.png    the picture of :meth:`plot`
         <stem>_labels.png     palette PNG whose values are the class ids
-        <stem>_instances.png  0 nobody, 1 the best person, …: 8 bits, or 16 where there are more than 255 people
+        <stem>_instances.png  0 nobody, 1 the best person, …: palette PNG, or 16 bits where there are more than 255
+                              people
         <stem>.json           height, width, label names, and of every person: number in the instance PNG, box
                               x1 y1 x2 y2 in pixels, score (S_parsing), box_score, iou_score, names of its parts
 
@@ -180,9 +202,16 @@ class ParsingResult:
         return picture
 
     def instance_image(self) -> Image.Image:
-        """instance_map as a gray image with 8 bits, or 16 bits (mode I;16) if an id exceeds 255."""
+        """instance_map as a palette image (mode P) with a color for each id, or 16 bits (mode I;16) if one exceeds 255.
+
+        Pixel values are ids.
+        """
         numbers = self.numpy()["instance_map"]
-        return Image.fromarray(numbers.astype(np.uint16 if numbers.max(initial=0) > 255 else np.uint8))
+        if numbers.max(initial=0) > 255:
+            return Image.fromarray(numbers.astype(np.uint16))
+        picture = Image.fromarray(numbers.astype(np.uint8))
+        picture.putpalette([value for color in voc_palette(256) for value in color])
+        return picture
 
     def record(self) -> dict:
         """What :meth:`save` writes as JSON."""

@@ -144,7 +144,11 @@ def weights_in(module: str, arguments: list[str]) -> list[str]:
     if "rpcnn.train" in module or "--predictions" in arguments:
         return named
     options = (i for i, word in enumerate(arguments) if word.startswith("-"))
-    words = arguments[: next(options, len(arguments))] if module in ("rpcnn.evaluate", "rpcnn.analyze") else []
+    words = (
+        arguments[: next(options, len(arguments))]
+        if module in ("rpcnn.evaluate", "rpcnn.analyze", "rpcnn.report")
+        else []
+    )
     return named + [word for word in words if "/" in word or word.isupper() or word.endswith(".safetensors")]
 
 

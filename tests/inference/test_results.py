@@ -135,7 +135,7 @@ def test_label_values_survive_a_palette_of_few_colors(tmp_path):
     assert np.array_equal(np.array(Image.open(tmp_path / "photo_labels.png")), result.label_map.numpy())
 
 
-@pytest.mark.parametrize(("count", "mode"), [(3, "L"), (255, "L"), (300, "I;16")])
+@pytest.mark.parametrize(("count", "mode"), [(3, "P"), (255, "P"), (300, "I;16")])
 def test_saved_instances_keep_every_number(count, mode, tmp_path):
     result = make_result(count, 30, 2300)
     assert int(result.instance_map.long().max()) == count
