@@ -1,10 +1,13 @@
 """Operators: valid calls against the references, and calls with spoilt arguments, which must be refused by name."""
 
 import contextlib
+import functools
 import inspect
 from random import Random
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from rpcnn import ops
 from rpcnn.ops._library import OPS
@@ -201,39 +204,77 @@ def spoilt(r: Random) -> None:
         assert "missing a required" in str(error) or "required positional" in str(error), f"{op}: {error}"
 
 
+class _Recorded(TorchDispatchMode):
+    """The calls of operators that an example makes: forward, and backward where there is one."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "rpcnn":
+            self.calls.append((function, [tree_map_only(torch.Tensor, torch.Tensor.detach, a) for a in args]))
+        return function(*args, **(kwargs or {}))
+
+
+@functools.cache
+def _calls() -> list:
+    with _Recorded() as recorded:
+        for example in EXAMPLES.values():
+            example.run(example.function, "cpu")
+    return recorded.calls
+
+
+def _strange_value(r: Random, value):
+    """Another value of the kind of an argument."""
+    if r.random() < 0.05:
+        return r.choice(STRANGE)
+    if isinstance(value, list):
+        value = list(value)
+        if not value or r.random() < 0.3:
+            return value[: r.randint(0, len(value))]
+        at = r.randrange(len(value))
+        value[at] = _strange_value(r, value[at])
+        return value
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, float):
+        return r.choice([0.5, 8.0, 0.0, -1.0, float("nan"), float("inf"), 1e300, 1e-300])
+    if isinstance(value, int):
+        return r.choice([1, 2, 3, 4, 0, -1, value + 1, 255, 2**40, 2**62, -(2**62)])
+    if not isinstance(value, torch.Tensor) or r.random() < 0.3:
+        return r.choice(TENSORS)()
+    sizes = list(value.shape)
+    kind = r.randrange(7)
+    if kind == 0 and sizes:
+        dim = r.randrange(len(sizes))
+        return value.narrow(dim, 0, r.choice([0, sizes[dim] // 2, sizes[dim]]))
+    if kind == 1 and sizes:
+        return value.transpose(0, r.randrange(len(sizes)))
+    if kind == 2:
+        return value.to(r.choice([torch.float64, torch.float32, torch.bfloat16, torch.uint8, torch.int64]))
+    if kind == 3:
+        numbers = [float("nan"), float("inf"), -1e30, 255.0, -1.0, 1e30]
+        return torch.full_like(value, r.choice(numbers)) if value.is_floating_point() else torch.full_like(value, 127)
+    if kind == 4 and value.dtype == torch.uint8:
+        return torch.full_like(value, r.choice([255, 200, 16]))
+    if kind == 5:
+        return value[None]
+    return value.flatten()
+
+
 def raw(r: Random) -> None:
-    """An operator called directly raises, or returns; it never ends the process."""
-    op = r.choice([*EXAMPLES, *(f"{name}_backward" for name in BACKWARD)])
-    operator = getattr(torch.ops.rpcnn, op).default
-    arguments = []
-    for argument in operator._schema.arguments:
-        kind = str(argument.type)
-        tensor = lambda: r.choice(TENSORS)()
-        if r.random() < 0.03:
-            arguments.append(r.choice(STRANGE))
-        elif "List[Tensor]" in kind:
-            arguments.append([tensor() for _ in range(r.randint(0, 3))])
-        elif "Optional" in kind:
-            arguments.append(r.choice([None, tensor()]))
-        elif "Tensor" in kind:
-            arguments.append(tensor())
-        elif "List" in kind:
-            arguments.append([r.choice([1, 4, 8, 0, -1, 2**40]) for _ in range(r.randint(0, 3))])
-        elif kind == "bool":
-            arguments.append(r.random() < 0.5)
-        elif kind == "float":
-            arguments.append(r.choice([0.5, 1.0, 0.25, 8.0, 0.0, -1.0, float("nan"), float("inf"), 1e300]))
-        else:
-            arguments.append(r.choice([1, 2, 2, 4, 4, 8, 0, -1, 3, 255, 2**31 - 1, 2**40, 2**62, -(2**62)]))
-    if any(argument == 2**31 - 1 for argument in arguments if isinstance(argument, int)):
-        return  # the largest size that is not refused asks for as much memory as there is
-    with contextlib.suppress(
-        RuntimeError, ValueError, TypeError, IndexError, NotImplementedError, MemoryError, OverflowError
-    ):
+    """An operator called directly, with some arguments spoilt, raises or returns; it never ends the process."""
+    operator, arguments = r.choice(_calls())
+    arguments = list(arguments)
+    for _ in range(r.choice([1, 1, 2, 3])):
+        at = r.randrange(len(arguments))
+        arguments[at] = _strange_value(r, arguments[at])
+    expected = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError, MemoryError, OverflowError)
+    with contextlib.suppress(*expected):
         operator(*arguments)
 
 
-BACKWARD = [op for op in OPS if hasattr(torch.ops.rpcnn, f"{op}_backward")]
 TENSORS = [
     lambda: torch.randn(1, 4, 8, 8), lambda: torch.randn(2, 4, 8, 8), lambda: torch.randn(2, 4, 4, 4),
     lambda: torch.randn(2, 4, 8, 8).contiguous(memory_format=torch.channels_last), lambda: torch.randn(4),
