@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._arguments import as_int, check, check_tensor
+from ._arguments import as_flag, as_int, check, check_tensor
 from ._examples import Example
 from ._library import compiled, register
 from .match_boxes import BACKGROUND, IGNORED
@@ -51,11 +51,12 @@ def draw_samples(
         f"got {keys.dtype} {list(keys.shape)} on {keys.device}",
     )
     count, max_positive = as_int(op, "count", count), as_int(op, "max_positive", max_positive)
+    negatives = as_flag(op, "negatives", negatives)
     check(count >= 0, f"{op}: count must be >= 0, got {count}")
     check(max_positive >= 0, f"{op}: max_positive must be >= 0, got {max_positive}")
     if not compiled(matched):
         return draw_samples_reference(matched, keys, count, max_positive, negatives)
-    return torch.ops.rpcnn.draw_samples(matched, keys.detach(), count, max_positive, bool(negatives))
+    return torch.ops.rpcnn.draw_samples(matched, keys.detach(), count, max_positive, negatives)
 
 
 @torch.no_grad()

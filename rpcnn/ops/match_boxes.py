@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._arguments import as_float, as_size, check, check_tensor
+from ._arguments import as_flag, as_float, as_size, check, check_tensor
 from ._examples import Example, people
 from ._library import compiled, register
 
@@ -54,16 +54,18 @@ def match_boxes(
         gt_boxes.dtype == boxes.dtype and gt_boxes.device == boxes.device,
         f"{op}: gt_boxes must be {boxes.dtype} on {boxes.device}, got {gt_boxes.dtype} on {gt_boxes.device}",
     )
-    positive, negative = as_float(op, "positive", positive), as_float(op, "negative", negative)
+    positive = as_float(op, "positive", positive, finite=False)
+    negative = as_float(op, "negative", negative, finite=False)
     check(0 <= positive <= 1, f"{op}: positive must lie in 0..1, got {positive}")
     check(0 <= negative <= positive, f"{op}: negative must lie in 0..positive = {positive}, got {negative}")
+    promote_best = as_flag(op, "promote_best", promote_best)
     if image_size is not None:
         image_size = as_size(op, "image_size", image_size)
     if not compiled(boxes):
         return match_boxes_reference(boxes, gt_boxes, positive, negative, promote_best, image_size)
     height, width = image_size or (-1, -1)
     return torch.ops.rpcnn.match_boxes(
-        boxes.detach(), gt_boxes.detach(), positive, negative, bool(promote_best), height, width
+        boxes.detach(), gt_boxes.detach(), positive, negative, promote_best, height, width
     )
 
 

@@ -20,6 +20,15 @@ LAYOUTS = [
     lambda t: torch.cat([t, t], 1)[:, : t.shape[1]],
 ]
 DTYPES = [torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16]
+ON_MAPS = [
+    "roi_align",
+    "multilevel_roi_align",
+    "upsample_sum",
+    "gse_fuse",
+    "group_norm",
+    "downsample_add",
+    "paste_parsing",
+]
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
@@ -49,7 +58,7 @@ def some_boxes(r: Random, images: int, extent: float, dtype=torch.float32) -> to
 
 def call(r: Random, layout, dtype) -> tuple[str, dict, list[torch.Tensor]]:
     """An op, its arguments, and the maps among them."""
-    op = r.choice([name for name in OPS if name not in ("nms", "nms_padded", "parsing_miou", "parsing_loss")])
+    op = r.choice(ON_MAPS)
     if op == "paste_parsing":
         k, people = r.randint(1, 21), r.randint(0, 6)
         generator = torch.Generator().manual_seed(r.getrandbits(60))
@@ -165,11 +174,14 @@ def not_finite(r: Random) -> None:
     poisoned = r.choice(features)
     index = tuple(r.randrange(side) for side in poisoned.shape)
     poisoned[index] = float("nan")
+    wide = tree_map_only(torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, arguments)
     got, want = outputs(op, arguments, op), outputs(op, arguments, f"{op}_reference")
-    for a, b in zip(got, want, strict=True):
-        assert torch.equal(a.isnan(), b.isnan()), (
-            f"{op}: {int(a.isnan().sum())} NaN, the reference {int(b.isnan().sum())}"
-        )
+    exact = outputs(op, wide, f"{op}_reference")
+    for a, b, c in zip(got, want, exact, strict=True):
+        # Where an output lies on a pixel, rounding decides which neighbor it reads: the references differ there, too.
+        agreed = b.isnan() == c.isnan()
+        counts = int(a.isnan().sum()), int(b.isnan().sum())
+        assert torch.equal(a.isnan() & agreed, b.isnan() & agreed), f"{op}: {counts[0]} NaN, the reference {counts[1]}"
 
 
 STRANGE = [
@@ -184,7 +196,7 @@ EXAMPLES = {name: make(True) for name, make in OPS.items()}
 
 
 def spoilt(r: Random) -> None:
-    """An op with a strange argument raises ValueError, "op: …", or returns."""
+    """An op with a strange argument raises ValueError, "op: …", or what else its docstring says, or returns."""
     op = r.choice(list(EXAMPLES))
     function, arguments = EXAMPLES[op].function, dict(EXAMPLES[op].arguments)
     for name in r.sample(list(inspect.signature(function).parameters), r.choice([1, 1, 2])):
@@ -200,6 +212,8 @@ def spoilt(r: Random) -> None:
         function(**arguments)
     except ValueError as error:
         assert f"{error}".startswith(f"{op}: "), f"{op}: the message is {error}"
+    except RuntimeError as error:  # of values that the kernel reads, where the op says so
+        assert "RuntimeError" in (function.__doc__ or "") and f"{op}: " in str(error), f"{op}: {error}"
     except TypeError as error:
         assert "missing a required" in str(error) or "required positional" in str(error), f"{op}: {error}"
 
@@ -242,7 +256,7 @@ def _strange_value(r: Random, value):
         return r.choice([0.5, 8.0, 0.0, -1.0, float("nan"), float("inf"), 1e300, 1e-300])
     if isinstance(value, int):
         return r.choice([1, 2, 3, 4, 0, -1, value + 1, 255, 2**40, 2**62, -(2**62)])
-    if not isinstance(value, torch.Tensor) or r.random() < 0.3:
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or r.random() < 0.3:
         return r.choice(TENSORS)()
     sizes = list(value.shape)
     kind = r.randrange(7)

@@ -66,12 +66,12 @@ def run(
             [*command, "--cases", str(end - case), "--child"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment, start_new_session=True,
         ) as child:  # fmt: skip
-            case = _watch(child, field, seed, case, seconds, megabytes, findings)
+            case = _watch(child, field, seed, case, seconds, megabytes, findings, most)
             _end(child)
     return findings
 
 
-def _watch(child, field: str, seed: int, case: int, seconds: float, megabytes: float, findings: list[Finding]) -> int:
+def _watch(child, field: str, seed: int, case: int, seconds: float, megabytes: float, findings: list, most: int) -> int:
     """Follow a child to its end; returns the next case to run."""
     waiting = selectors.DefaultSelector()
     waiting.register(child.stdout, selectors.EVENT_READ)
@@ -90,6 +90,9 @@ def _watch(child, field: str, seed: int, case: int, seconds: float, megabytes: f
                 for line in lines:
                     if line.startswith(b'"'):
                         findings.append(Finding(field, seed, case, json.loads(line)))
+                        if len(findings) >= most:
+                            _end(child)
+                            return case + 1
                         continue
                     case, since = int(line), time.monotonic()
                     before, started = before or _resident(child.pid), True
