@@ -17,9 +17,14 @@ inline AnchorGrid anchor_grid(int64_t levels, int64_t ratios, const std::vector<
   STD_TORCH_CHECK(ratios <= INT32_MAX, "grid_anchors: at most 2^31 - 1 anchors a cell");
   grid.levels = int(levels), grid.ratios = int(ratios);
   for (int l = 0; l < grid.levels; ++l) {
-    STD_TORCH_CHECK(strides[l] > 0 && heights[l] > 0 && widths[l] > 0,
-                    "grid_anchors: strides, heights and widths must be positive");
+    check_extent("grid_anchors", "strides", strides[l], 1);
+    check_extent("grid_anchors", "heights", heights[l], 1);
+    check_extent("grid_anchors", "widths", widths[l], 1);
     grid.widths[l] = widths[l], grid.strides[l] = strides[l];
+    // Anchors of 16 bytes: more than 2^40 of them ask for more memory than there is, and their number might overflow.
+    constexpr int64_t kMost = int64_t(1) << 40;
+    STD_TORCH_CHECK(heights[l] * widths[l] <= kMost / ratios - grid.first[l] / ratios,
+                    "grid_anchors: heights and widths must give at most 2^40 anchors");
     grid.first[l + 1] = grid.first[l] + heights[l] * widths[l] * ratios;
   }
   return grid;

@@ -25,7 +25,7 @@ from rpcnn.config import Config, load_config, to_toml
 from rpcnn.data.open import open_dataset
 from rpcnn.data.transforms import TrainTransform
 from rpcnn.evaluation.trained_model import evaluate
-from rpcnn.inference.load import place
+from rpcnn.inference.load import load_weights, place
 from rpcnn.inference.pipeline import Pipeline
 from rpcnn.info import report
 from rpcnn.labels import LabelSet
@@ -37,7 +37,6 @@ from rpcnn.runtime.checkpoint import (
     CannotSave,
     check_space,
     load_snapshot,
-    load_weights,
     new_run_folder,
     remove_partial_files,
     this_launch,

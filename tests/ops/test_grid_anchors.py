@@ -56,3 +56,11 @@ def test_wrong_arguments(change, message):
     arguments = {"cells": torch.zeros(2, 3, 4), "strides": [4, 8], "sizes": [(3, 4), (2, 2)]}
     with pytest.raises(ValueError, match=f"^grid_anchors: {message}"):
         grid_anchors(**arguments | change)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 2**62), (2**62, 1), (2**30, 2**30), (0, 4)])
+def test_the_raw_operator_refuses_sizes_that_no_memory_holds(height, width):
+    if not hasattr(torch.ops.rpcnn, "grid_anchors"):
+        pytest.skip("nothing is compiled")
+    with pytest.raises(RuntimeError, match=r"grid_anchors: (heights|widths|heights and widths) must"):
+        torch.ops.rpcnn.grid_anchors(torch.zeros(1, 3, 4), [4], [height], [width])
