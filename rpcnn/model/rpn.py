@@ -87,6 +87,7 @@ class RPN(nn.Module):
         top = self.top_train if self.training else self.top_test
         best = [logits.topk(min(top, logits.shape[1]), dim=1) for logits in objectness]
         indices, scores = [b.indices for b in best], torch.cat([b.values for b in best], 1)  # scores [N, n]
+        deltas = [delta.float() if delta.dtype == torch.float64 else delta for delta in deltas]  # boxes are float32
         boxes, groups = ops.decode_proposals(deltas, indices, anchors, image_sizes, min_size=self.boxes.min_size)
         boxes = boxes.flatten(0, 1)
         # NMS within each level of each image, all groups in one call.

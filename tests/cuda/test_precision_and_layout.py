@@ -73,12 +73,15 @@ def test_feature_maps_are_always_channels_last(dtype):
     assert not shown(op for op in launched if has_other(op.outputs, last) or has_other(op.inputs, sliced))
 
 
+BACKBONE = ("model/fuse.py", "model/resnet.py", "model/residual.py")
+
+
 @halves
 def test_the_backbone_already_keeps_dtype_and_layout(dtype):
     maps = [
         tensor
         for op in step(dtype).ops
-        if op.launches and op.line.startswith(("model/fuse.py", "model/resnet.py")) and op.part == "encode"
+        if op.launches and op.line.startswith(BACKBONE) and op.part == "encode"
         for tensor in op.outputs
         if is_feature_map(tensor) and tensor.dtype != torch.int64
     ]

@@ -217,8 +217,8 @@ def test_bfloat16_trains():
 def test_wrong_inputs_are_named():
     model = tiny()
     image, target = scene(1)
-    with pytest.raises(ValueError, match=r"images\[0\] must be uint8 \[3, H, W\], got torch.float32"):
-        model([image.float()], [target])
+    with pytest.raises(ValueError, match=r"images\[0\] must be uint8 or float32 \[3, H, W\], got torch.float64"):
+        model([image.double()], [target])
     with pytest.raises(ValueError, match="targets must hold one target for each of 1 images"):
         model([image])
     with pytest.raises(ValueError, match=r"targets\[0\] must hold label_map"):
