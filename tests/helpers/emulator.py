@@ -29,7 +29,10 @@ def _cuda_include() -> list[str]:
 
 
 def build(target: str, flags=("-O1",)) -> None:
-    """Compile tests/cuda/simt into the shared library `target`; skip the test without g++ for x86-64."""
+    """Compile tests/cuda/simt into the shared library `target`; skip the test without g++ for x86-64.
+
+    The flag -DSIMT_SASS makes a library whose launches execute the kernels' machine code; see `machine_code`.
+    """
     if not shutil.which("g++") or os.uname().machine != "x86_64":
         pytest.skip("the CUDA emulator needs g++ on x86-64")
     sources = sorted(glob.glob(os.path.join(ROOT, "tests", "cuda", "simt", "*.cpp")))
@@ -38,7 +41,8 @@ def build(target: str, flags=("-O1",)) -> None:
         jobs = []
         for source in sources:
             output = os.path.join(folder, os.path.basename(source) + ".o")
-            command = ["g++", "-std=c++20", "-fPIC", "-w", *flags, *include, "-c", source, "-o", output]
+            fast = ["-O3", "-march=native", "-ffp-contract=off"] if source.endswith("/sass.cpp") else []
+            command = ["g++", "-std=c++20", "-fPIC", "-w", *flags, *fast, *include, "-c", source, "-o", output]
             jobs.append((subprocess.Popen(command), output))
         codes = [job.wait() for job, _ in jobs]
         assert not any(codes), "the CUDA kernel headers do not compile for the emulator"
@@ -47,10 +51,19 @@ def build(target: str, flags=("-O1",)) -> None:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The emulated kernels."""
+    """The emulated kernels.
+
+    If RPCNN_SIMT_SASS names a file that `cuobjdump --dump-sass` wrote, launches execute the machine code in it.
+    """
+    dumped = os.environ.get("RPCNN_SIMT_SASS")
     with tempfile.TemporaryDirectory(prefix="rpcnn-simt-") as folder:
-        build(os.path.join(folder, "libsimt.so"))
-        return ctypes.CDLL(os.path.join(folder, "libsimt.so"))
+        build(os.path.join(folder, "libsimt.so"), ("-O1", "-DSIMT_SASS") if dumped else ("-O1",))
+        kernels = ctypes.CDLL(os.path.join(folder, "libsimt.so"))
+    if dumped:
+        kernels.sass_library.restype = ctypes.c_char_p
+        if error := kernels.sass_library(dumped.encode()):
+            raise RuntimeError(error.decode())
+    return kernels
 
 
 def argument(value):

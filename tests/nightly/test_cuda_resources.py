@@ -2,22 +2,23 @@
 
 `cuda_resources.tsv` holds the limits; `python tests/nightly/test_cuda_resources.py` rewrites it.
 Registers and shared memory depend on nvcc: the table names its version, and its limits are skipped for any other.
-cuobjdump comes with the CUDA toolkit and inside the triton wheel, which torch's CUDA builds install.
 """
 
-import importlib.util
 import pathlib
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
-from rpcnn.ops._library import CUDA_MISSING
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # run as a script
+
+from helpers import machine_code
+from helpers.machine_code import ARCHITECTURE, nvcc_version
 
 pytestmark = pytest.mark.nightly
 TABLE = pathlib.Path(__file__).parent / "cuda_resources.tsv"
-ARCHITECTURE = "sm_90"
 COLUMNS = ("registers", "shared", "occupancy")
 # Threads a block; every other kernel has kBlock = 256.
 THREADS = {"nms_mask_kernel": 64, "nms_sweep_kernel": 1024, "nms_collect_kernel": 1024}
@@ -26,24 +27,11 @@ REGISTERS, WARPS, BLOCKS, SHARED = 65536, 64, 32, 228 * 1024
 
 
 def cuobjdump(*arguments: str) -> str:
-    """Output of cuobjdump for the compiled kernels; skip if either is missing."""
-    if CUDA_MISSING:
-        pytest.skip(f"rpcnn._C_cuda: {CUDA_MISSING}")
-    tool, library = shutil.which("cuobjdump"), importlib.util.find_spec("rpcnn._C_cuda").origin
-    if triton := importlib.util.find_spec("triton"):
-        inside = pathlib.Path(triton.origin).parent / "backends/nvidia/bin/cuobjdump"
-        tool = tool or (str(inside) if inside.exists() else None)
-    if tool is None or not shutil.which("c++filt"):
-        pytest.skip("needs cuobjdump (CUDA toolkit or triton) and c++filt")
-    dumped = subprocess.run([tool, *arguments, library], capture_output=True, text=True, check=True).stdout
+    """Output of cuobjdump with the kernels' names as C++ writes them."""
+    dumped = machine_code.cuobjdump(*arguments)
+    if not shutil.which("c++filt"):
+        pytest.skip("needs c++filt")
     return subprocess.run(["c++filt"], input=dumped, capture_output=True, text=True, check=True).stdout
-
-
-def nvcc_version() -> str:
-    """Version of the nvcc that compiled the kernels, such as 13.0.88; older versions do not record it."""
-    dumped = cuobjdump("--dump-elf", "--gpu-architecture", ARCHITECTURE)
-    found = re.search(r"Cuda compilation tools, release \S+ V([\d.]+)", dumped)
-    return found.group(1) if found else "of unknown version"
 
 
 def short(name: str) -> str:

@@ -453,8 +453,14 @@ T atomic_rmw(T* p, F f) {  // relaxed, as CUDA's are
 }
 }  // namespace simt
 
+#ifdef SIMT_SASS  // the kernel's machine code is executed instead: sass_launch.h
+#include "sass_launch.h"
+#define SIMT_LAUNCH(kernel, grid, block, shmem, stream, ...) \
+  ::sass::Launch<::sass::Symbol<(kernel)>>{(grid), (block)}((kernel), __VA_ARGS__)
+#else
 #define SIMT_LAUNCH(kernel, grid, block, shmem, stream, ...) \
   ::simt::launch((grid), (block), (shmem), [&] { (kernel)(__VA_ARGS__); })
+#endif
 #define SIMT_DYN_SHARED(T, name) T* name = reinterpret_cast<T*>(::simt::m.dyn)
 #define SIMT_SHARED(T, name, dims) \
   static T name dims;              \
