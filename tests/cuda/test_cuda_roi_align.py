@@ -28,7 +28,7 @@ def test_forward_and_backward(levels, ratio, aligned, layout, order, dtype):
     out = LAYOUTS[layout](torch.full((len(every), 3, 3, 2), torch.nan, dtype=dtype))
     shape = (2, 3, levels, [s[0] for s in sizes], [s[1] for s in sizes], layout == "channels_last")
     rule = (len(every), 3, 2, ratio, aligned)
-    emulator.call("roi_align", dtype, *shape, maps, every, *rule, out)
+    emulator.call("roi_align", dtype, *shape, maps, every, *rule, None, out)
     for m in maps:
         m.requires_grad_()
     arguments = ((3, 2), SCALES[:levels], ratio, aligned, 32, 3)
@@ -38,7 +38,7 @@ def test_forward_and_backward(levels, ratio, aligned, layout, order, dtype):
 
     grad = LAYOUTS[layout](torch.randn_like(out))
     grads = [torch.full_like(m, torch.nan) for m in maps]
-    emulator.call("roi_align_backward", dtype, *shape, grads, every, *rule, grad)
+    emulator.call("roi_align_backward", dtype, *shape, grads, every, *rule, None, grad)
     for got, expected in zip(grads, torch.autograd.grad(want, maps, grad[:good]), strict=True):
         torch.testing.assert_close(got, expected, **emulator.tolerance(dtype))
 
@@ -54,14 +54,14 @@ def test_several_packs_and_blocks_of_channels_and_boxes(channels, count, layout,
     boxes = boxes.to(emulator.accumulation(dtype))
     out = LAYOUTS[layout](torch.full((count, channels, 2, 3), torch.nan, dtype=dtype))
     shape, rule = (2, channels, 1, [19], [37], layout == "channels_last"), (count, 2, 3, 2, True)
-    emulator.call("roi_align", dtype, *shape, [feature], boxes, *rule, out)
+    emulator.call("roi_align", dtype, *shape, [feature], boxes, *rule, None, out)
     exact = feature.to(emulator.accumulation(dtype)).requires_grad_()
     want = multilevel_roi_align_reference([exact], boxes, (2, 3), SCALES[:1], 2, True, 32, 3)
     torch.testing.assert_close(out, want.detach().to(dtype), **emulator.tolerance(dtype))
 
     grad = LAYOUTS[layout](torch.randn_like(out))
     got = torch.full_like(feature, torch.nan)
-    emulator.call("roi_align_backward", dtype, *shape, [got], boxes, *rule, grad)
+    emulator.call("roi_align_backward", dtype, *shape, [got], boxes, *rule, None, grad)
     (expected,) = torch.autograd.grad(want, exact, grad.to(exact.dtype))
     torch.testing.assert_close(got, expected.to(dtype), **emulator.tolerance(dtype))
 
@@ -73,12 +73,12 @@ def compare_with_reference(feature, boxes, size, ratio):
     shape = (images, channels, 1, [sides[0]], [sides[1]], layout is LAYOUTS["channels_last"])
     rule = (len(boxes), *size, ratio, True)
     out = layout(torch.full((len(boxes), channels, *size), torch.nan, dtype=feature.dtype))
-    emulator.call("roi_align", feature.dtype, *shape, [feature], boxes, *rule, out)
+    emulator.call("roi_align", feature.dtype, *shape, [feature], boxes, *rule, None, out)
     x = feature.clone().requires_grad_()
     want = multilevel_roi_align_reference([x], boxes, size, SCALES[:1], ratio, True, 32, 3)
     torch.testing.assert_close(out, want.detach(), **emulator.tolerance(feature.dtype))
     grad, got = layout(torch.randn_like(out)), torch.full_like(feature, torch.nan)
-    emulator.call("roi_align_backward", feature.dtype, *shape, [got], boxes, *rule, grad)
+    emulator.call("roi_align_backward", feature.dtype, *shape, [got], boxes, *rule, None, grad)
     (expected,) = torch.autograd.grad(want, x, grad)
     torch.testing.assert_close(got, expected, **emulator.tolerance(feature.dtype))
 
@@ -113,7 +113,7 @@ def test_a_nan_shows_where_a_sample_reads_it_and_nowhere_else(layout, ratio):
     boxes = torch.tensor([[0, 6.0, 6, 22, 22], [0, 50.0, 50, 90, 90]])
     out = LAYOUTS[layout](torch.full((2, 4, 2, 2), torch.nan))
     shape = (1, 4, 1, [16], [16], layout == "channels_last")
-    emulator.call("roi_align", torch.float32, *shape, [feature], boxes, 2, 2, 2, ratio, True, out)
+    emulator.call("roi_align", torch.float32, *shape, [feature], boxes, 2, 2, 2, ratio, True, None, out)
     want = roi_align_reference(feature, boxes, 2, 0.25, ratio, aligned=True)
     assert want[0, 0, 0, 0].isnan() and want[1].isfinite().all()
     torch.testing.assert_close(out, want, equal_nan=True)
@@ -128,9 +128,9 @@ def test_a_non_finite_gradient_reaches_only_pixels_read(broken, layout):
     one[0, :, 1, 2] = 1
     rule = ((1, 4, 1, [19], [37], layout == "channels_last"), (2, 3, 3, 2, True))
     reached, got = (LAYOUTS[layout](torch.full((1, 4, 19, 37), torch.nan)) for _ in range(2))
-    emulator.call("roi_align_backward", torch.float32, *rule[0], [reached], boxes, *rule[1], one)
+    emulator.call("roi_align_backward", torch.float32, *rule[0], [reached], boxes, *rule[1], None, one)
     grad = LAYOUTS[layout](torch.randn(2, 4, 3, 3))
     grad[0, :, 1, 2] = broken
-    emulator.call("roi_align_backward", torch.float32, *rule[0], [got], boxes, *rule[1], grad)
+    emulator.call("roi_align_backward", torch.float32, *rule[0], [got], boxes, *rule[1], None, grad)
     assert 0 < (reached > 0).sum() < 4 * 60
     assert torch.equal(got.isfinite(), reached == 0)

@@ -1,5 +1,6 @@
 """Compile the CUDA kernel headers for the CPU emulator of tests/cuda/simt and call them through ctypes."""
 
+import contextlib
 import ctypes
 import functools
 import glob
@@ -28,14 +29,14 @@ def _cuda_include() -> list[str]:
     return [f"-I{os.path.join(os.path.realpath(top.group(1).strip()), 'include')}"] if top else []
 
 
-def build(target: str, flags=("-O1",)) -> None:
+def build(target: str, flags=("-O1",), only="*") -> None:
     """Compile tests/cuda/simt into the shared library `target`; skip the test without g++ for x86-64.
 
-    The flag -DSIMT_SASS makes a library whose launches execute the kernels' machine code; see `machine_code`.
+    The flag -DSIMT_SASS makes a library whose launches execute the kernels' machine code (tests/cuda/simt/sass.h).
     """
     if not shutil.which("g++") or os.uname().machine != "x86_64":
         pytest.skip("the CUDA emulator needs g++ on x86-64")
-    sources = sorted(glob.glob(os.path.join(ROOT, "tests", "cuda", "simt", "*.cpp")))
+    sources = sorted(glob.glob(os.path.join(ROOT, "tests", "cuda", "simt", f"{only}.cpp")))
     include = [f"-I{os.path.join(ROOT, path)}" for path in ("tests/cuda/simt", "csrc/cuda")] + _cuda_include()
     with tempfile.TemporaryDirectory() as folder:
         jobs = []
@@ -46,7 +47,10 @@ def build(target: str, flags=("-O1",)) -> None:
             jobs.append((subprocess.Popen(command), output))
         codes = [job.wait() for job, _ in jobs]
         assert not any(codes), "the CUDA kernel headers do not compile for the emulator"
-        subprocess.run(["g++", "-shared", *flags, *(output for _, output in jobs), "-o", target], check=True)
+        subprocess.run(
+            ["g++", "-shared", "-Wl,-Bsymbolic-functions", *flags, *(output for _, output in jobs), "-o", target],
+            check=True,
+        )
 
 
 @functools.cache
@@ -105,9 +109,43 @@ def call(name: str, *arguments) -> None:
             pickle.dump((name, [recorded(argument) for argument in arguments]), file)
     function = getattr(library(), name)
     function.restype = ctypes.c_char_p
-    error = function(*(argument(value) for value in arguments))
+    with placed(arguments) if "RPCNN_SIMT_SASS" in os.environ else contextlib.nullcontext(arguments) as given:
+        error = function(*(argument(value) for value in given))
     if error:
         raise RuntimeError(f"{name}: {error.decode()}")
+
+
+@contextlib.contextmanager
+def placed(arguments):
+    """Move tensors to multiples of 512 bytes, as CUDA has them, and copy them back: counts depend on addresses."""
+    moved = {}
+
+    def place(value):
+        if isinstance(value, list):
+            return [place(item) for item in value]
+        if not isinstance(value, torch.Tensor) or value.numel() == 0:
+            return value
+        own = torch.empty(0, dtype=torch.uint8).set_(value.untyped_storage())
+        if own.data_ptr() not in moved:
+            room = torch.empty(len(own) + 512, dtype=torch.uint8)
+            moved[own.data_ptr()] = own, room[-room.data_ptr() % 512 :][: len(own)].copy_(own)
+        there = moved[own.data_ptr()][1]
+        offset = there.storage_offset() // value.element_size() + value.storage_offset()
+        empty = torch.empty(0, dtype=value.dtype)
+        return empty.set_(there.untyped_storage(), offset, value.shape, value.stride())
+
+    yield [place(value) for value in arguments]
+    for own, there in moved.values():
+        own.copy_(there)
+
+
+def counts(kernels=None) -> list[dict]:
+    """What the kernels launched since the last call did, with RPCNN_SIMT_SASS: `Counts` of tests/cuda/simt/sass.h."""
+    kernels = kernels or library()
+    kernels.sass_counts.restype = ctypes.c_char_p
+    header, *lines = kernels.sass_counts().decode().splitlines()
+    rows = [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
+    return [{key: value if key == "kernel" else int(value) for key, value in row.items()} for row in rows]
 
 
 def accumulation(dtype: torch.dtype) -> torch.dtype:

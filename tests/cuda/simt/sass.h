@@ -23,9 +23,9 @@ struct Counts {
   uint64_t loads = 0, stores = 0;                // of global memory, in warps
   uint64_t busy = 0;                             // lanes of those
   uint64_t sectors = 0;                          // of those
-  uint64_t level2 = 0;      // sectors read through an L1 that is empty when a block starts, and stored
-  uint64_t wavefronts = 0;  // of global memory
-  uint64_t shared = 0;      // wavefronts of shared memory
+  uint64_t level2 = 0;  // sectors read through an L1 that is empty when a block starts, and stored
+  uint64_t global = 0;  // of global memory
+  uint64_t shared = 0;  // wavefronts of shared memory
 };
 
 enum Wait : uint8_t { Ready, AtBarrier, AtWarp, AtBlock };
@@ -136,7 +136,7 @@ inline void count_global(Warp& w, const Access& access, uint32_t lanes, bool loa
   counts.sectors += n;
   uint64_t line = ~0ull;
   for (size_t k = 0; k < n; ++k) {
-    counts.wavefronts += sectors[k] / 4 != line;
+    counts.global += sectors[k] / 4 != line;
     line = sectors[k] / 4;
     counts.level2 += load ? w.block->cache.add(sectors[k]) : 1;
   }
