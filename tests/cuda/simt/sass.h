@@ -256,87 +256,91 @@ inline void control(Warp& w, const Instruction& i, uint32_t) {
 }
 
 inline void decode(Instruction* i) {
-  static const std::unordered_map<std::string, std::pair<Execute, Pipe>> table{{"IADD3", {iadd3, Alu}},
-                                                                               {"IMAD", {imad, Fma}},
-                                                                               {"LEA", {lea, Alu}},
-                                                                               {"LOP3", {lop3, Alu}},
-                                                                               {"PLOP3", {plop3, Alu}},
-                                                                               {"SHF", {shf, Alu}},
-                                                                               {"ISETP", {isetp, Alu}},
-                                                                               {"FSETP", {fsetp, Alu}},
-                                                                               {"DSETP", {dsetp, Fp64}},
-                                                                               {"SEL", {sel, Alu}},
-                                                                               {"FSEL", {sel, Alu}},
-                                                                               {"MOV", {mov, Alu}},
-                                                                               {"CS2R", {cs2r, Alu}},
-                                                                               {"VIADD", {viadd, Alu}},
-                                                                               {"VIMNMX", {vimnmx, Alu}},
-                                                                               {"VIADDMNMX", {viaddmnmx, Alu}},
-                                                                               {"IABS", {iabs, Alu}},
-                                                                               {"FLO", {flo, Xu}},
-                                                                               {"POPC", {popc, Xu}},
-                                                                               {"BREV", {brev, Xu}},
-                                                                               {"PRMT", {prmt, Alu}},
-                                                                               {"FADD", {fadd, Fma}},
-                                                                               {"FMUL", {fmul, Fma}},
-                                                                               {"FFMA", {ffma, Fma}},
-                                                                               {"FMNMX", {fmnmx, Alu}},
-                                                                               {"DADD", {dadd, Fp64}},
-                                                                               {"DMUL", {dmul, Fp64}},
-                                                                               {"DFMA", {dfma, Fp64}},
-                                                                               {"MUFU", {mufu, Xu}},
-                                                                               {"FCHK", {fchk, Xu}},
-                                                                               {"F2FP", {f2fp, Alu}},
-                                                                               {"HADD2", {hadd2, Fma}},
-                                                                               {"HFMA2", {hfma2, Fma}},
-                                                                               {"F2I", {f2i, Xu}},
-                                                                               {"I2F", {i2f, Xu}},
-                                                                               {"I2FP", {i2f, Alu}},
-                                                                               {"F2F", {f2f, Xu}},
-                                                                               {"FRND", {frnd, Xu}},
-                                                                               {"VOTE", {vote, Alu}},
-                                                                               {"REDUX", {redux, Alu}},
-                                                                               {"SHFL", {shfl, Memory}},
-                                                                               {"R2UR", {r2ur, Alu}},
-                                                                               {"P2R", {p2r, Alu}},
-                                                                               {"LDG", {load<false>, Memory}},
-                                                                               {"LDS", {load<true>, Memory}},
-                                                                               {"STG", {store<false>, Memory}},
-                                                                               {"STS", {store<true>, Memory}},
-                                                                               {"ATOMS", {atoms, Memory}},
-                                                                               {"REDG", {redg, Memory}},
-                                                                               {"LDC", {ldc, Memory}},
-                                                                               {"S2R", {s2r, Alu}},
-                                                                               {"B2R", {b2r, Control}},
-                                                                               {"NOP", {nothing, Control}},
-                                                                               {"YIELD", {nothing, Control}}};
+  struct How {
+    Execute execute;
+    Pipe pipe;
+    const char* modifiers;  // those that are implemented, each between spaces
+  };
+  constexpr const char* kSet = " LT EQ LE GT NE GE NUM NAN LTU EQU LEU GTU NEU GEU MAX MIN AND OR U32 EX FTZ ";
+  static const std::unordered_map<std::string, How> table{
+      {"IADD3", {iadd3, Alu, " X "}},
+      {"IMAD", {imad, Fma, " MOV SHL IADD U32 X WIDE HI "}},
+      {"LEA", {lea, Alu, " HI X SX32 "}},
+      {"LOP3", {lop3, Alu, " LUT "}},
+      {"PLOP3", {plop3, Alu, " LUT "}},
+      {"SHF", {shf, Alu, " L R U32 S32 U64 S64 HI "}},
+      {"ISETP", {isetp, Alu, kSet}},
+      {"FSETP", {fsetp, Alu, kSet}},
+      {"DSETP", {dsetp, Fp64, kSet}},
+      {"SEL", {sel, Alu, ""}},
+      {"FSEL", {sel, Alu, ""}},
+      {"MOV", {mov, Alu, ""}},
+      {"CS2R", {cs2r, Alu, ""}},
+      {"VIADD", {viadd, Alu, ""}},
+      {"VIMNMX", {vimnmx, Alu, ""}},
+      {"VIADDMNMX", {viaddmnmx, Alu, ""}},
+      {"IABS", {iabs, Alu, ""}},
+      {"FLO", {flo, Xu, " U32 SH "}},
+      {"POPC", {popc, Xu, ""}},
+      {"BREV", {brev, Xu, ""}},
+      {"PRMT", {prmt, Alu, ""}},
+      {"FADD", {fadd, Fma, " FTZ "}},
+      {"FMUL", {fmul, Fma, " FTZ "}},
+      {"FFMA", {ffma, Fma, " FTZ RM RP RZ SAT "}},
+      {"FMNMX", {fmnmx, Alu, " NAN FTZ "}},
+      {"DADD", {dadd, Fp64, ""}},
+      {"DMUL", {dmul, Fp64, " RM RP RZ "}},
+      {"DFMA", {dfma, Fp64, " RM RP RZ "}},
+      {"MUFU", {mufu, Xu, " RCP RSQ EX2 RCP64H RSQ64H "}},
+      {"FCHK", {fchk, Xu, ""}},
+      {"F2FP", {f2fp, Alu, " BF16 F16 F32 PACK_AB "}},
+      {"HADD2", {hadd2, Fma, " F32 "}},
+      {"HFMA2", {hfma2, Fma, " MMA "}},
+      {"F2I", {f2i, Xu, " F64 S64 U64 U32 FTZ NTZ CEIL FLOOR TRUNC "}},
+      {"I2F", {i2f, Xu, " F64 S64 U64 U32 RP "}},
+      {"I2FP", {i2f, Alu, " F32 S32 U32 "}},
+      {"F2F", {f2f, Xu, " F32 F64 "}},
+      {"FRND", {frnd, Xu, " F64 CEIL FLOOR "}},
+      {"VOTE", {vote, Alu, " ANY ALL "}},
+      {"REDUX", {redux, Alu, " MIN S32 "}},
+      {"SHFL", {shfl, Memory, " IDX UP DOWN BFLY "}},
+      {"R2UR", {r2ur, Alu, ""}},
+      {"P2R", {p2r, Alu, ""}},
+      {"S2R", {s2r, Alu, ""}},
+      {"LDG", {load<false>, Memory, " E 128 64 U16 S16 U8 S8 CONSTANT STRONG SM GPU "}},
+      {"STG", {store<false>, Memory, " E 128 64 U16 U8 STRONG SM GPU "}},
+      {"LDS", {load<true>, Memory, " 128 64 U16 S16 U8 S8 "}},
+      {"STS", {store<true>, Memory, " 128 64 U16 U8 "}},
+      {"ATOMS", {atoms, Memory, " ADD MIN S32 POPC INC 32 "}},
+      {"REDG", {redg, Memory, " E OR 64 STRONG GPU "}},
+      {"LDC", {ldc, Memory, " 64 U8 "}},
+      {"B2R", {b2r, Control, " RESULT "}},
+      {"NOP", {nothing, Control, ""}},
+      {"YIELD", {nothing, Control, ""}}};
   static const char* branches[] = {"BRA", "EXIT", "BSSY", "BSYNC", "BREAK", "CALL", "RET", "BAR", "WARPSYNC"};
   for (const char* name : branches)
     if (i->name == name) return void(i->execute = control);
-  std::string name = i->name;
-  auto found = table.find(name);
-  const bool uniform = found == table.end() && name != "S2UR";
-  if (uniform) found = table.find(name == "VOTEU" ? "VOTE" : name.substr(1));
-  if (name == "S2UR") found = table.find("S2R");
-  if (found == table.end()) {  // ENDCOLLECTIVE and what newer compilers may emit: an error if it is reached
-    i->execute = control;
-    return;
-  }
-  i->execute = found->second.first;
-  i->pipe = uniform || name == "S2UR" ? Uniform : found->second.second;
-  if (name.find("IMAD") != std::string::npos && (i->has("WIDE") || i->has("HI"))) i->execute = imad_wide;
+  const std::string& name = i->name;
+  auto found = table.find(name == "S2UR" ? "S2R" : name == "VOTEU" ? "VOTE" : name);
+  const bool uniform = found == table.end() || found->first != name;
+  if (found == table.end()) found = table.find(name.substr(1));  // UIADD3
+  i->execute = control;  // an error if it is reached: ENDCOLLECTIVE, and what newer compilers may emit
+  if (found == table.end()) return;
+  const How& how = found->second;
+  for (const std::string& modifier : i->modifiers)
+    if (!strstr(how.modifiers, (" " + modifier + " ").c_str())) return;
+  i->pipe = uniform ? Uniform : how.pipe;
   if (name == "HFMA2") {
     for (const Operand* zero : {&i->operands[1], &i->operands[2]})
-      if (zero->kind != 'R' || zero->at != kZero) i->execute = control;
+      if (zero->kind != 'R' || zero->at != kZero) return;
     i->select = to_half(bit_cast<float>(uint32_t(i->operands[3].bits))) << 16 |
                 to_half(bit_cast<float>(uint32_t(i->operands[4].bits)));
   }
-  if (name == "MUFU" && !i->has("RCP64H") && !i->has("RSQ64H")) i->select = i->has("RCP") ? 0 : i->has("RSQ") ? 1 : 2;
-  if (name == "MUFU" && !i->has("RCP") && !i->has("RSQ") && !i->has("EX2") && i->select == 2) i->execute = control;
-  if (name.find("SETP") != std::string::npos && !i->has("MAX") && !i->has("MIN")) i->select = comparison(*i);
+  if ((name == "HADD2" && !i->has("F32")) || (name == "REDUX" && !(i->has("MIN") && i->has("S32")))) return;
+  i->execute = found->first == "IMAD" && (i->has("WIDE") || i->has("HI")) ? imad_wide : how.execute;
+  if (name == "MUFU") i->select = i->has("RCP") ? 0 : i->has("RSQ") ? 1 : 2;
+  if (how.modifiers == kSet && !i->has("MAX") && !i->has("MIN")) i->select = comparison(*i);
   if (name == "FFMA" || name == "DFMA" || name == "DMUL") i->select = static_cast<uint32_t>(rounding(*i));
-  if ((name == "HADD2" && !i->has("F32")) || (name == "REDUX" && !(i->has("MIN") && i->has("S32"))))
-    i->execute = control;
   i->size = i->has("128")                    ? 128
             : i->has("64")                   ? 64
             : i->has("U16") || i->has("S16") ? 16

@@ -76,7 +76,8 @@ uint32_t bits_of(const Mask& words) {
 // ---- operands ---------------------------------------------------------------------
 inline Words constant(const Warp& w, const Operand& o, int more = 0);
 
-inline Words raw(const Warp& w, const Operand& o, int more = 0) {  // more: 1 for the upper word of a pair
+// The bits without the operand's modifiers; more: 1 for the upper word of a pair.
+inline Words word(const Warp& w, const Operand& o, int more = 0) {
   switch (o.kind) {
     case 'R':
       return o.at == kZero ? Words{} : w.r[o.at + more];
@@ -89,12 +90,18 @@ inline Words raw(const Warp& w, const Operand& o, int more = 0) {  // more: 1 fo
   }
   throw std::runtime_error("sass: operand that is no number");
 }
+// Of an operand that must have no modifiers.
+inline Words raw(const Warp& w, const Operand& o, int more = 0) {
+  if (o.negative || o.inverse || o.absolute) throw std::runtime_error("sass: modifier of an operand without");
+  return word(w, o, more);
+}
 inline Words integer(const Warp& w, const Operand& o) {
-  const Words value = raw(w, o);
+  if (o.absolute) throw std::runtime_error("sass: |integer|");
+  const Words value = word(w, o);
   return o.negative ? -value : o.inverse ? ~value : value;
 }
 inline Floats number(const Warp& w, const Operand& o) {
-  Words value = raw(w, o);
+  Words value = word(w, o);
   if (o.absolute) value &= 0x7fffffffu;
   if (o.negative) value ^= 0x80000000u;
   return bit_cast<Floats>(value);
@@ -103,7 +110,7 @@ inline Longs joined(const Words& low, const Words& high) {
   return __builtin_convertvector(low, Longs) | __builtin_convertvector(high, Longs) << 32;
 }
 inline Longs pair(const Warp& w, const Operand& o) {
-  return joined(raw(w, o), raw(w, o, 1));
+  return joined(word(w, o), word(w, o, 1));
 }
 inline Doubles twice(const Warp& w, const Operand& o) {
   Longs value = pair(w, o);
@@ -161,7 +168,7 @@ inline void iadd3(Warp& w, const Instruction& i, uint32_t lanes) {
   Longs sum{};
   for (int k = 0; k < 3; ++k) {
     const Operand& o = i.operands[at + k];
-    const Words value = raw(w, o);
+    const Words value = word(w, o);
     sum += __builtin_convertvector(o.negative || o.inverse ? ~value : value, Longs) + uint64_t(o.negative);
   }
   for (size_t k = at + 3; k < i.operands.size(); ++k)
@@ -185,7 +192,8 @@ inline void imad(Warp& w, const Instruction& i, uint32_t lanes) {
 inline void imad_wide(Warp& w, const Instruction& i, uint32_t lanes) {
   const bool carry = is_predicate(i.operands[1]);
   const Operand &a = i.operands[1 + carry], &b = i.operands[2 + carry], &c = i.operands[3 + carry];
-  const Words x = raw(w, a), y = raw(w, b);
+  if (a.inverse || b.inverse || c.inverse) throw std::runtime_error("sass: modifier of " + i.text);
+  const Words x = word(w, a), y = word(w, b);
   Longs product;
   if (i.has("U32")) {
     product = __builtin_convertvector(x, Longs) * __builtin_convertvector(y, Longs);
@@ -209,7 +217,9 @@ inline void lea(Warp& w, const Instruction& i, uint32_t lanes) {
   const bool carry = is_predicate(i.operands[1]);
   at += carry;
   const Operand& a = i.operands[at];
-  const Words low = raw(w, a), base = raw(w, i.operands[at + 1]);
+  const Operand& b = i.operands[at + 1];
+  if (a.inverse) throw std::runtime_error("sass: modifier of " + i.text);
+  const Words low = word(w, a), base = word(w, b);
   const bool high = i.has("HI"), sign = i.has("SX32");
   const Words top = sign   ? reinterpret_cast<Words>(reinterpret_cast<Signed>(low) >> 31)
                     : high ? raw(w, i.operands[at + 2])
@@ -218,8 +228,9 @@ inline void lea(Warp& w, const Instruction& i, uint32_t lanes) {
   const uint32_t s = static_cast<uint32_t>(i.operands[place].bits);
   const Longs shifted = joined(low, top) << uint64_t(s);
   const Words part = __builtin_convertvector(high ? shifted >> 32 : shifted, Words);
-  Longs sum = __builtin_convertvector(a.negative ? ~part : part, Longs) + __builtin_convertvector(base, Longs);
-  sum += uint64_t(a.negative);
+  Longs sum = __builtin_convertvector(a.negative ? ~part : part, Longs) +
+              __builtin_convertvector(b.negative || b.inverse ? ~base : base, Longs);
+  sum += uint64_t(a.negative) + uint64_t(b.negative);
   if (i.operands.size() > place + 1)
     sum += __builtin_convertvector(expand(predicate(w, i.operands[place + 1])) & 1u, Longs);
   if (carry) put_bits(w, i.operands[1], bits_of(__builtin_convertvector(sum >> 32, Words) >= 1u), lanes);
@@ -424,6 +435,8 @@ inline void ffma(Warp& w, const Instruction& i, uint32_t lanes) {
   Floats out;
   const Rounded mode(static_cast<int>(i.select));
   for (int l = 0; l < kLanes; ++l) out[l] = __builtin_fmaf(a[l], b[l], c[l]);
+  if (i.has("SAT"))
+    for (int l = 0; l < kLanes; ++l) out[l] = out[l] > 0 ? std::min(out[l], 1.0f) : 0.0f;  // NaN becomes 0
   put(w, i.operands[0], out, lanes);
 }
 inline void fmnmx(Warp& w, const Instruction& i, uint32_t lanes) {
@@ -566,6 +579,7 @@ inline void f2i(Warp& w, const Instruction& i, uint32_t lanes) {
 inline void i2f(Warp& w, const Instruction& i, uint32_t lanes) {
   const Operand& o = i.operands[1];
   const bool wide = i.has("S64") || i.has("U64"), without_sign = i.has("U64") || i.has("U32");
+  if (wide && (o.negative || o.inverse || o.absolute)) throw std::runtime_error("sass: modifier of " + i.text);
   const Longs a = wide ? pair(w, o) : __builtin_convertvector(integer(w, o), Longs);
   const Rounded mode(rounding(i));
   Floats floats;
@@ -600,11 +614,11 @@ inline void frnd(Warp& w, const Instruction& i, uint32_t lanes) {
 }
 
 // ---- between lanes ----------------------------------------------------------------
-inline void vote(Warp& w, const Instruction& i, uint32_t lanes) {  // VOTE.ANY d, [any], p; VOTEU.ANY any, p
+inline void vote(Warp& w, const Instruction& i, uint32_t lanes) {  // VOTE d, [whether], p; VOTEU whether, p
   const uint32_t bits = predicate(w, i.operands.back()) & lanes;
   for (size_t k = 0; k + 1 < i.operands.size(); ++k) {
     if (is_predicate(i.operands[k]))
-      put_bits(w, i.operands[k], bits ? ~0u : 0, lanes);
+      put_bits(w, i.operands[k], (i.has("ALL") ? bits == lanes : bits != 0) ? ~0u : 0, lanes);
     else
       put(w, i.operands[k], all(bits), lanes);
   }
