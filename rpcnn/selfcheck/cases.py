@@ -68,10 +68,11 @@ def prepared(case: Case, example: Example, device: torch.device) -> tuple[Call, 
 
         return call, inputs, inputs + size(out)
     maps = [m.requires_grad_() for m in example.map_tensors(arguments)]
-    grads = [torch.ones_like(t) for t in out]
+    differentiable = lambda: [t for t in tree_leaves(example.function(**arguments)) if t.requires_grad]
+    grads = [torch.ones_like(t) for t in differentiable()]
 
     def step():
-        torch.autograd.grad(tree_leaves(example.function(**arguments)), maps, grads)
+        torch.autograd.grad(differentiable(), maps, grads)
 
     return step, inputs + size(grads), inputs + 2 * size(out) + size(maps)
 

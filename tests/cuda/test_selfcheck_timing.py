@@ -240,5 +240,11 @@ def test_moved_bytes_are_those_of_inputs_results_and_gradients():
     assert moved == [inputs + results, 2 * inputs + 2 * results]
 
 
+@pytest.mark.parametrize("case", [c for c in cases(OPS, halves=True) if c.backward], ids=str)
+def test_every_gradient_can_be_timed(case):
+    step, _, _ = cases_module.prepared(case, OPS[case.op](small=True), torch.device("cpu"))
+    step()
+
+
 def test_the_clock_follows_the_device():
     assert isinstance(clock_module.clock_of(torch.device("cpu")), HostClock)
