@@ -6,6 +6,9 @@ import os
 import pytest
 import torch
 from helpers import emulator
+from helpers.machine_ops import LAUNCH
+
+import rpcnn.ops  # noqa: F401
 
 THREAD = ["S2R R0, SR_TID.X", "LDC.64 R2, c[0x0][0x210]"]
 MULTIPLY = "IMAD.WIDE.U32 R4, R0, {}, R2"
@@ -142,3 +145,8 @@ def test_what_cannot_go_on_is_an_error(kernels, kernel, message):
     with pytest.raises(RuntimeError, match=message):
         run(kernels, kernel)
     emulator.counts(kernels)
+
+
+def test_every_operator_can_be_repeated_on_machine_code():
+    operators = {s.name for s in torch._C._jit_get_all_schemas() if s.name.startswith("rpcnn::")}
+    assert operators - LAUNCH.keys() == set()
