@@ -12,21 +12,10 @@ pytestmark = pytest.mark.nightly
 FOLDER = pathlib.Path(__file__).parents[1] / "cuda"
 
 
-@pytest.fixture(scope="module")
-def dumped(tmp_path_factory):
-    path = tmp_path_factory.mktemp("machine_code") / "kernels.sass"
-    dump_machine_code(path)
-    return path
-
-
-def emulated() -> list[pathlib.Path]:
-    """The tests that call kernels through the emulator."""
-    return sorted(path for path in FOLDER.glob("test_*.py") if "emulator.call" in path.read_text())
-
-
-@pytest.mark.parametrize("path", emulated(), ids=lambda path: path.stem)
-def test_machine_code_passes_the_tests_of_the_kernels(path, dumped):
-    command = [sys.executable, "-m", "pytest", "-q", "-x", str(path)]
-    run = subprocess.run(command, env=os.environ | {"RPCNN_SIMT_SASS": str(dumped)}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout[-3000:]
-    assert " passed" in run.stdout
+def test_machine_code_passes_the_tests_of_the_kernels(tmp_path):
+    dump_machine_code(tmp_path / "kernels.sass")
+    emulated = sorted(str(path) for path in FOLDER.glob("test_*.py") if "emulator.call" in path.read_text())
+    environment = os.environ | {"RPCNN_SIMT_SASS": str(tmp_path / "kernels.sass")}
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", *emulated]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0 and " passed" in run.stdout, run.stdout[-5000:]
