@@ -8,7 +8,12 @@ import sys
 import pytest
 from helpers.machine_code import dump_machine_code
 
-pytestmark = pytest.mark.nightly
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.skipif(
+        os.environ.get("RPCNN_MACHINE_CODE") != "1", reason="takes long; RPCNN_MACHINE_CODE=1 executes the machine code"
+    ),
+]
 FOLDER = pathlib.Path(__file__).parents[1] / "cuda"
 
 
