@@ -19,7 +19,12 @@ from helpers.machine_ops import OnMachineCode
 from rpcnn.ops._library import OPS
 from rpcnn.selfcheck.cases import Case, cases, prepared
 
-pytestmark = pytest.mark.nightly
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.skipif(
+        os.environ.get("RPCNN_MACHINE_CODE") != "1", reason="takes long; RPCNN_MACHINE_CODE=1 executes the machine code"
+    ),
+]
 TABLE = pathlib.Path(__file__).parent / "cuda_counts.tsv"
 COLUMNS = ("instructions", "sectors", "wavefronts")
 ALLOWED = 1.001  # another CPU rounds the arguments of a backward differently, and a branch may depend on it
