@@ -182,7 +182,11 @@ def extensions(mode):
     os.environ.setdefault("MAX_JOBS", str(jobs()))
     say(f"torch {torch.__version__} in {os.path.dirname(torch.__file__)}; MAX_JOBS={os.environ['MAX_JOBS']}")
 
-    import pybind11
+    try:
+        import pybind11
+    except ImportError:
+        sys.exit("rpcnn: with --no-build-isolation the build's own packages must be there: pip install "
+                 "'setuptools>=77' ninja 'pybind11>=3.0'.")  # fmt: skip
     from setuptools import Extension
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 

@@ -176,6 +176,12 @@ def test_without_torch_the_reason_is_named(tmp_path):
     assert done.returncode != 0 and "cannot be imported" in done.stderr
 
 
+def test_without_the_builds_own_packages_they_are_named(tmp_path):
+    (tmp_path / "pybind11.py").write_text("raise ImportError('no pybind11 here')")
+    done = setup("cpu", tmp_path)
+    assert done.returncode != 0 and done.stderr.splitlines()[-1].endswith("ninja 'pybind11>=3.0'.")
+
+
 TRY_EVERY_OP = """
 from rpcnn.ops._library import OPS
 for op, make in OPS.items():
