@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from random import Random
 
-from . import files, numbers, operators
+from . import detector, files, numbers, operators
 
 FIELDS: dict[str, Callable[[Random], None]] = {
     "ops": operators.valid,
+    "detector_ops": detector.valid,
     "not_finite": operators.not_finite,
     "spoilt_ops": operators.spoilt,
     "raw_ops": operators.raw,
