@@ -46,6 +46,13 @@ format:
 types:
     mypy
 
+# dist/: sdist, wheel, bill of materials (CycloneDX), digests; pip install build cyclonedx-bom
+release:
+    rm -rf dist
+    python -m build
+    cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible -o dist/rpcnn.cdx.json
+    cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
+
 # the pages, in site/
 docs:
     mkdocs build --strict
