@@ -37,9 +37,10 @@ def comparison(layout, shape, relu, with_residual, with_backward):
         ours = lambda: run(group_norm(maps[0], GROUPS, *vectors, relu=relu, residual=residual))
         baseline = lambda: run(composition(maps[0], *vectors, relu=relu, residual=residual))
 
-        def check():  # of values within rounding of 0, ReLU's mask may differ
+        def check():  # of values within rounding of 0, some of 10^7, ReLU's mask may differ
             for a, b in zip(ours(), baseline(), strict=True):
-                assert (a - b).norm() <= 1e-4 * b.norm()
+                different = (a - b).abs() > 1e-3 * (b.abs() + b.abs().mean())
+                assert int(different.sum()) <= 1e-6 * b.numel()
 
         moved = (3 + with_residual) * size_of(maps[0]) + with_backward * 5 * size_of(maps[0])
         return Comparison(ours, baseline, check, moved)
