@@ -38,7 +38,7 @@ def grid_anchors(cells: Tensor, strides: Sequence[int], sizes: Sequence[Sequence
     strides = [as_int(op, f"strides[{i}]", s) for i, s in enumerate(as_list(op, "strides", strides, "a list of ints"))]
     sizes = [as_size(op, f"sizes[{i}]", s) for i, s in enumerate(as_list(op, "sizes", sizes, "a list of sizes"))]
     check(len(strides) == levels, f"{op}: strides must hold one number for each of {levels} levels, got {len(strides)}")
-    check(min(strides) > 0, f"{op}: strides must be positive, got {strides}")
+    check(min(strides) > 0 and max(strides) < 2**31, f"{op}: strides must lie in 1..2147483647, got {strides}")
     check(len(sizes) == levels, f"{op}: sizes must hold one size for each of {levels} levels, got {len(sizes)}")
     if not compiled(cells):
         return grid_anchors_reference(cells, strides, sizes)

@@ -91,7 +91,7 @@ def group_norm_reference(
     wide = torch.float64 if input.dtype == torch.float64 else torch.float32
     out = input.to(wide)
     if input.numel():
-        out = F.group_norm(out, num_groups, weight.to(wide), bias.to(wide), eps)
+        out = torch.group_norm(out, num_groups, weight.to(wide), bias.to(wide), eps)
     if residual is not None:
         out = out + residual.to(wide)
     return (F.relu(out) if relu else out).to(input.dtype, memory_format=dense_layout(input))

@@ -84,7 +84,7 @@ def gse_fuse_reference(
     for feature, weight, bias in zip(features, gn_weights, gn_biases, strict=True):
         level = resize(feature.to(wide), size, align_corners)
         if level.numel():
-            level = F.group_norm(level, num_groups, weight.to(wide), bias.to(wide), eps)
+            level = torch.group_norm(level, num_groups, weight.to(wide), bias.to(wide), eps)
         total = total + F.relu(level)
     return total.to(dtype)
 

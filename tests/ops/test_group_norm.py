@@ -150,6 +150,13 @@ def test_double_backward_is_refused():
         grad.sum().backward()
 
 
+def test_a_group_of_one_value_gives_the_bias():
+    """PyTorch's module refuses a single image of groups of one value; the function behind it does not."""
+    arguments = torch.randn(1, 2, 1, 1), 2, torch.rand(2), torch.rand(2)
+    for function in (group_norm, group_norm_reference):
+        torch.testing.assert_close(function(*arguments).flatten(), arguments[3])
+
+
 def test_empty_batch():
     x, weight, bias, _ = inputs(4, (6, 8), images=0)
     assert group_norm(x, 2, weight, bias).shape == (0, 4, 6, 8)
