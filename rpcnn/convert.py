@@ -2,8 +2,9 @@
 
 If SOURCE is a checkpoint of the authors' released code (CIHP or MHP-v2, saved by training or testing), OUT is a model
 of the released variant for rpcnn.predict and rpcnn.evaluate. If SOURCE is an ImageNet ResNet with torchvision's names,
-OUT is for --backbone-weights, and --pixels converts between caffe's and torchvision's pixels. No code in SOURCE is
-executed. Missing or unexpected names and wrong shapes are errors.
+OUT is for --backbone-weights, and --pixels converts between caffe's and torchvision's pixels. If SOURCE is a run folder
+or weights of rpcnn, OUT is the same model to give away: half the size, without the folders that its run had. No code in
+SOURCE is executed. Missing or unexpected names and wrong shapes are errors.
 """
 
 import pathlib
@@ -19,6 +20,7 @@ from torch import Tensor
 from rpcnn.box_convention import last_pixels
 from rpcnn.commands import run, user_errors
 from rpcnn.config import Config, load_config
+from rpcnn.config.fields import DataConfig, RunConfig
 from rpcnn.data.open import label_set
 from rpcnn.labels import CIHP, MHP_V2, LabelSet
 from rpcnn.model import RPRCNN
@@ -28,7 +30,7 @@ from rpcnn.model.frozen_norm import FrozenBatchNorm2d
 from rpcnn.model.imagenet import imagenet_weights
 from rpcnn.model.released import PIXEL_STATISTICS
 from rpcnn.model.rp_rcnn import STRIDES
-from rpcnn.runtime.checkpoint import replace_file, save_weights
+from rpcnn.runtime.checkpoint import is_own, load_weights, replace_file, save_state, save_weights
 from rpcnn.runtime.unpickle import read_checkpoint
 
 PRESETS = {CIHP.num_classes: "released", MHP_V2.num_classes: "released_mhpv2"}
@@ -219,12 +221,32 @@ def change_pixels(body: dict[str, Tensor], source: str, target: str) -> dict[str
     }
 
 
+def convert_own(source: str, output: pathlib.Path) -> str:
+    """Write weights of rpcnn with matrices and filters in float16 and without the paths of their run.
+
+    Vectors stay float32: variances and biases are few and need the range.
+
+    Raises:
+        ValueError: not weights of rpcnn, or a weight that float16 does not hold.
+    """
+    weights = load_weights(source)
+    small = {k: v.half() if v.is_floating_point() and v.dim() > 1 else v for k, v in weights.state.items()}
+    if wide := [key for key, value in small.items() if not value.isfinite().all()]:
+        raise ValueError(f"convert: values beyond float16's range in {_shortened(wide)}")
+    config = weights.config
+    config.data.root, config.data.options = DataConfig.root, {}
+    config.run.output, config.run.resume = RunConfig.output, RunConfig.resume
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_state(output, small, config, weights.label_set)
+    return f"rpcnn: {len(small)} tensors of a model of {weights.label_set.name}, {output.stat().st_size / 1e6:.1f} MB"
+
+
 @dataclass
 class Arguments:
     """The command line of rpcnn.convert."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    """A released checkpoint or an ImageNet ResNet: .pth, .pt or .safetensors."""
+    """A released checkpoint or an ImageNet ResNet (.pth, .pt or .safetensors), or a run folder or weights of rpcnn."""
     output: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT.safetensors")]
     """The file to write, .safetensors."""
     report: bool = False
@@ -251,6 +273,10 @@ def _run(options: Arguments) -> str:
         raise ValueError(f"convert: the file to write must end in .safetensors, got {options.output}")
     if output.resolve() == pathlib.Path(options.source).resolve():
         raise ValueError(f"convert: {options.output} is the source itself")
+    if is_own(options.source):
+        if options.pixels != "keep" or options.second_fold or options.report:
+            raise ValueError("convert: --pixels, --second-fold and --report are not for weights of rpcnn")
+        return f"{convert_own(options.source, output)}\nrpcnn: written to {output}"
     state, others = read_checkpoint(options.source)
     if any(key.startswith("Conv_Body.") for key in state):
         if options.pixels != "keep":

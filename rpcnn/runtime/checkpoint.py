@@ -98,7 +98,10 @@ def replace_file(path: pathlib.Path, write) -> None:
     """Call write(partial) with a temporary path in the same folder, then rename that file to `path`."""
     partial = path.with_name(f".{path.name}.partial")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # as the umask wants it; safetensors makes files that only their owner can read
         write(partial)
+        partial.chmod(mode)
         os.replace(partial, path)
     except Exception as error:  # torch raises RuntimeError and safetensors its own error when a disk is full
         partial.unlink(missing_ok=True)
@@ -159,7 +162,12 @@ class Weights(NamedTuple):
 
 def save_weights(path: pathlib.Path, model: torch.nn.Module, config: Config, label_set: LabelSet) -> None:
     """Write the model's state dict as safetensors, with the configuration and the label set in the metadata."""
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    save_state(path, model.state_dict(), config, label_set)
+
+
+def save_state(path: pathlib.Path, state: dict[str, torch.Tensor], config: Config, label_set: LabelSet) -> None:
+    """Write a state dict as :func:`save_weights` does, each tensor in its own dtype."""
+    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     metadata = {
         "format": "rpcnn",
         "config": json.dumps(to_dict(config)),
@@ -167,6 +175,18 @@ def save_weights(path: pathlib.Path, model: torch.nn.Module, config: Config, lab
         "sha256": checksum(state),
     }
     replace_file(path, lambda partial: save_file(state, partial, metadata))
+
+
+def is_own(path: str | pathlib.Path) -> bool:
+    """Whether a path is a folder or a safetensors file with rpcnn's metadata."""
+    path = pathlib.Path(path)
+    if path.is_dir() or not path.is_file():
+        return path.is_dir()
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("format") == "rpcnn"
+    except SafetensorError:
+        return False
 
 
 def load_weights(path: str | pathlib.Path) -> Weights:

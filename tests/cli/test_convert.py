@@ -4,6 +4,7 @@ The authors' files are not included; the tests use checkpoints of the same names
 """
 
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from helpers.models import backbone
 from helpers.released import ANCHORS, Released, released_shapes, released_state
 from safetensors.torch import load_file
 
+from rpcnn import Predictor
 from rpcnn.config import load_config
 from rpcnn.convert import change_pixels, convert_imagenet, convert_released, main
 from rpcnn.model import RPRCNN
@@ -23,7 +25,7 @@ from rpcnn.model.boxes import decode_boxes
 from rpcnn.model.build import build_model
 from rpcnn.model.released import PIXEL_STATISTICS
 from rpcnn.ops import grid_anchors
-from rpcnn.runtime.checkpoint import load_weights
+from rpcnn.runtime.checkpoint import load_weights, save_state
 
 
 class Trap:
@@ -326,6 +328,39 @@ def test_mismatched_resnets_raise(imagenet):
         convert_imagenet(imagenet | {"layer1.0.conv1.bias": torch.zeros(64)})
     with pytest.raises(ValueError, match=r"is no resnet18: .*'layer4\.1\.bn2\.running_var' is missing"):
         convert_imagenet({key: value for key, value in imagenet.items() if key != "layer4.1.bn2.running_var"})
+
+
+# --- weights of rpcnn
+
+OLD_RUN = pathlib.Path(__file__).parent / "run_of_version_0_1"
+
+
+def test_a_model_to_give_away_is_half_as_large_and_predicts_the_same(tmp_path):
+    main([str(OLD_RUN), str(tmp_path / "half.safetensors")])
+    halved, loaded = tmp_path / "half.safetensors", load_weights(tmp_path / "half.safetensors")
+    assert halved.stat().st_size < 0.6 * (OLD_RUN / "model.safetensors").stat().st_size
+    assert {value.dtype for value in loaded.state.values() if value.dim() > 1} == {torch.float16}
+    before, after = (Predictor(weights, "cpu")(OLD_RUN / "scene.png") for weights in (OLD_RUN, halved))
+    torch.testing.assert_close(before.boxes, after.boxes, rtol=0, atol=0.5)
+    torch.testing.assert_close(before.scores, after.scores, rtol=0, atol=5e-3)
+
+
+def test_a_model_to_give_away_names_no_folder_of_its_run(tmp_path):
+    weights = load_weights(OLD_RUN)
+    weights.config.data.root, weights.config.data.options = "/home/me/CIHP", {"backgrounds": "/home/me/pictures"}
+    save_state(tmp_path / "model.safetensors", weights.state, weights.config, weights.label_set)
+    main([str(tmp_path / "model.safetensors"), str(tmp_path / "given.safetensors")])
+    assert b"/home/me" in (tmp_path / "model.safetensors").read_bytes()
+    assert b"/home/me" not in (tmp_path / "given.safetensors").read_bytes()
+
+
+def test_a_weight_that_float16_does_not_hold_is_named(tmp_path):
+    weights = load_weights(OLD_RUN)
+    weights.state["rpn.conv.weight"][0, 0] = 1e5
+    save_state(tmp_path / "model.safetensors", weights.state, weights.config, weights.label_set)
+    with pytest.raises(SystemExit) as error:
+        main([str(tmp_path / "model.safetensors"), str(tmp_path / "half.safetensors")])
+    assert "beyond float16's range in rpn.conv.weight" in one_line(error)
 
 
 # --- the command line

@@ -5,12 +5,14 @@ import json
 import os
 import pathlib
 import shutil
+import stat
 import subprocess
 import sys
 
 import pytest
 import torch
 from helpers.commands import TINY
+from safetensors.torch import save_file
 
 from rpcnn.config import load_config
 from rpcnn.runtime import checkpoint
@@ -203,6 +205,15 @@ def test_a_disk_that_fills_up_costs_no_snapshot(data, tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(CannotSave, match="none/x cannot be written: No such file or directory"):
         checkpoint.replace_file(tmp_path / "none" / "x", lambda partial: partial.write_text("x"))
+
+
+def test_weights_are_readable_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        checkpoint.replace_file(tmp_path / "x", lambda partial: save_file({"w": torch.zeros(1)}, partial))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
 
 
 def test_old_snapshots_and_weights_without_checksums_load(finished, tmp_path):
