@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
+from rpcnn.selfcheck.times import Times
+
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -49,23 +51,27 @@ class Case:
         return f"{self.op} {self.name}"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Result:
-    """Median times of one comparison, in seconds per call."""
+    """One comparison: alternating rounds of both sides, in microseconds a call."""
 
-    ours: float
-    baseline: float
+    ours: Times
+    baseline: Times
     moved: int
+    ours_memory: float
+    """Megabytes by which a call raises the peak of the process's memory."""
+    baseline_memory: float
 
     @property
-    def ratio(self) -> float:
-        """The speedup over the baseline."""
-        return self.baseline / self.ours
+    def ratios(self) -> Times:
+        """The speedups over the baseline, one a round: what disturbs both sides of a round cancels."""
+        pairs = zip(self.ours.samples, self.baseline.samples, strict=True)
+        return Times(tuple(baseline / ours for ours, baseline in pairs))
 
     @property
     def bandwidth(self) -> float:
         """GB/s, counting the minimum of bytes."""
-        return self.moved / self.ours / 1e9
+        return self.moved / self.ours.median / 1e3
 
 
 def repeated(f: Callable[[], object], calls: int, device: str) -> Callable[[], object]:
@@ -92,9 +98,38 @@ def time_both(comparison: Comparison, rounds: int, device: str = "cpu") -> Resul
     """Time both sides in `rounds` alternating rounds, after one warm-up each."""
     ours, baseline = (repeated(f, comparison.calls, device) for f in (comparison.ours, comparison.baseline))
     baseline(), ours()
+    memory = [peak_growth(side, device) for side in (comparison.ours, comparison.baseline)]
     pairs = [(seconds(baseline), seconds(ours)) for _ in range(rounds)]
-    baseline_time, our_time = (statistics.median(side) / comparison.calls for side in zip(*pairs, strict=True))
-    return Result(our_time, baseline_time, comparison.moved)
+    baseline_times, our_times = (
+        Times(tuple(1e6 * time / comparison.calls for time in side)) for side in zip(*pairs, strict=True)
+    )
+    return Result(our_times, baseline_times, comparison.moved, *memory)
+
+
+def peak_growth(f: Callable[[], object], device: str) -> float:
+    """Measure the megabytes by which one call raises the peak of memory, its result included; NaN where unknown."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        f()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # the peak begins anew
+        before = _status("VmRSS")
+        result = f()  # keeps the result alive
+        growth = _status("VmHWM") - before
+    except OSError:  # not Linux
+        return float("nan")
+    del result
+    return max(growth, 0) * 1024 / 1e6
+
+
+def _status(name: str) -> int:
+    """A field of /proc/self/status, in KiB."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(f"{name}:"))
 
 
 def bench(benchmark, case: Case, device: str):
