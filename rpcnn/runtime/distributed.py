@@ -120,16 +120,20 @@ def pick_device(device: str) -> torch.device:
     """The device of a name: "auto" (CUDA if available), "cpu", "cuda" or "cuda:N".
 
     Raises:
-        ValueError: unknown name, or no CUDA device is available.
+        ValueError: unknown name, or the CUDA device is not there.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise ValueError(f"device: must be auto, cpu, cuda or cuda:N, got {device!r}") from None
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda") or (chosen.type == "cpu" and chosen.index):
+        raise ValueError(f"device: must be auto, cpu, cuda or cuda:N, got {device!r}")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: {device!r} was asked for, but torch sees no CUDA device; use --device cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: {device!r} was asked for, but there are {torch.cuda.device_count()} CUDA devices")
     return chosen
 
 
