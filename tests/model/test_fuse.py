@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from helpers.models import TINY, backbone, randomized, scene, tiny, train
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rpcnn.model.frozen_norm import FrozenBatchNorm2d
 from rpcnn.model.fuse import FoldedConv2d, FoldedNorm, FusedStage, SplitConv2d, fuse
@@ -32,6 +33,36 @@ def test_a_folded_norm_keeps_values_and_gradients(groups):
     assert isinstance(fused[0][0], FoldedConv2d)
     x = torch.randn(2, 4, 9, 11)
     torch.testing.assert_close(values_and_gradients(fused, x), values_and_gradients(plain, x))
+
+
+class Gradients(TorchDispatchMode):
+    """Records the dtype of every gradient of a convolution with a stride."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.convolution_backward.default and max(args[4]) > 1:
+            self.dtypes.append(args[0].dtype)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("norm", [FrozenBatchNorm2d, torch.nn.BatchNorm2d])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_strided_depthwise_gradients_are_float32_in_half_precision(dtype, norm):
+    conv = torch.nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8, bias=False)
+    plain, fused = plain_and_fused(randomized(torch.nn.Sequential(conv, norm(8))).eval())
+    x = torch.randn(2, 8, 9, 11, requires_grad=True)
+    found = []
+    for model in plain, fused:
+        with Gradients() as recorded, torch.autocast("cpu", dtype):
+            out = model(x.to(dtype))
+            found.append((out, *torch.autograd.grad(out.square().sum(), [x, model[0].weight])))
+    assert recorded.dtypes == [torch.float32]
+    for a, b in zip(*found, strict=True):
+        assert a.dtype == b.dtype or a is found[0][0]
+        torch.testing.assert_close(a.float(), b.float(), rtol=0.02, atol=0.02 * float(b.abs().max()))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2"])
