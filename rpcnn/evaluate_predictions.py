@@ -18,6 +18,7 @@ from rpcnn.config import Options
 from rpcnn.data.datasets import open_split
 from rpcnn.evaluation.predictions import evaluate_predictions
 from rpcnn.formats import detect_format, make_format
+from rpcnn.label_schemes import common_classes, find_scheme
 from rpcnn.metrics import ParsingEvaluator, format_table
 from rpcnn.runtime.distributed import only_one
 
@@ -36,8 +37,12 @@ class Arguments:
     """Name or package.module:Class as in data.dataset; empty: detected by its files."""
     options: Options = field(default_factory=dict)
     """Options of the data set as in data.options."""
-    format: Literal["auto", "instances", "people", "coco", "cihp", "mhp"] = "auto"
+    format: Literal["auto", "instances", "people", "coco", "cihp", "mhp", "labels"] = "auto"
     """Format of the predictions (docs/formats.md); auto detects it by the files."""
+    map_classes: str = ""
+    """Predictions in the labels of another system: lip, atr, schp_atr, pascal_person_part, viton, densepose_parts,
+    sapiens, body or a .toml file (docs/evaluate_another_system.md). Truth and predictions are compared in the classes
+    that both can tell apart."""
     output: str = ""
     """Folder for results.json; empty: metrics are only printed."""
     missing: Literal["error", "empty", "skip"] = "error"
@@ -69,21 +74,36 @@ def main(arguments: list[str] | None = None) -> dict:
             make_format(name),
             open_split(options.data_root, options.split, name=options.dataset, options=options.options),
         )
+        classes = common_classes(find_scheme(options.map_classes), dataset.labels) if options.map_classes else None
+        labels = classes.labels if classes else dataset.labels
         evaluator = ParsingEvaluator(
-            dataset.labels.num_classes,
+            labels.num_classes,
             skip_empty=options.skip_empty,
             count_background=options.count_background,
             free_only=options.free_only,
             absent=options.absent,
         )
         results = evaluate_predictions(
-            format, folder, dataset=dataset, evaluator=evaluator, missing=options.missing, workers=options.workers
+            format,
+            folder,
+            dataset=dataset,
+            evaluator=evaluator,
+            missing=options.missing,
+            workers=options.workers,
+            classes=classes,
         )
         if output:
-            text = json.dumps(results | {"format": name}, indent=2) + "\n"
+            about = {"format": name}
+            if classes:
+                about |= {"map_classes": options.map_classes, "classes": list(labels.names), "notes": classes.lines}
+            text = json.dumps(results | about, indent=2) + "\n"
             (output / "results.json").write_text(text, encoding="utf-8")
-    print(format_table(results, dataset.labels))
-    if not format.overlapping:
+    print(format_table(results, labels))
+    for line in classes.lines if classes else ():
+        print(f"rpcnn: {line}")
+    if not format.knows_instances:
+        print(f"rpcnn: format {name!r} holds no people: only mIoU and the accuracies are defined")
+    elif not format.overlapping:
         print(f"rpcnn: format {name!r} gives a pixel to one person: AP^p, PCP and AP^r differ from overlapping maps'")
     if output:
         print(f"rpcnn: metrics are in {output / 'results.json'}")

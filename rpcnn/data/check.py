@@ -72,6 +72,12 @@ class Report:
         return "\n".join(lines)
 
 
+SPECK = 16
+"""Pixels below which a person is noted."""
+SPARSE = 0.02
+"""Part of their box below which a person's pixels are noted: two specks in two corners."""
+
+
 @dataclass
 class _Image:
     """The findings on one image."""
@@ -87,7 +93,7 @@ def check_folder(root, split: str = "train", name: str = "", options: dict | Non
     """Check every file of a split of a data set.
 
     The data set reports its own findings (`faults`, `notes` and `stray`). For every data set, this function also notes
-    pixels of a part without a person and people who may be annotated twice.
+    pixels of a part without a person, people who may be annotated twice, and people of specks.
 
     Args:
         root, split, name, options: see :func:`rpcnn.data.datasets.make_split`.
@@ -147,12 +153,15 @@ def _examine(dataset: PeopleDataset, index: int) -> _Image:
     count = lambda labels: np.bincount(labels.ravel(), minlength=256)[: dataset.labels.num_classes].astype(np.int64)
     layers = np.zeros(label_map.shape, np.int32)
     pixels = np.zeros(dataset.labels.num_classes, np.int64)
-    for person in person_maps:
+    notes = list(dataset.notes(index))
+    for person, box in zip(person_maps, sample["boxes"].tolist(), strict=True):
         layers += person > 0
         pixels[1:] += count(person)[1:]
+        size, (x1, y1, x2, y2) = int(np.count_nonzero(person)), box
+        if size < SPECK or size < SPARSE * (x2 - x1) * (y2 - y1):
+            notes.append(f"a person of {size} pixels in a box of {x2 - x1:g} x {y2 - y1:g} at {x1:g}, {y1:g}: specks?")
     pixels += count(label_map[layers == 0])
 
-    notes = list(dataset.notes(index))
     if alone := int(((label_map > 0) & (label_map != IGNORE) & (layers == 0)).sum()):
         notes.append(f"{alone} pixels of a part without a person")
     covered, shared = int((layers > 0).sum()), int(np.maximum(layers - 1, 0).sum())

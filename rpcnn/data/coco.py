@@ -1,14 +1,13 @@
 """People and their parts in one JSON file in COCO's style."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as codes
 
-from rpcnn.labelmaps.run_lengths import paint_runs
+from rpcnn.labelmaps.outlines import paint_segmentation
 from rpcnn.labels import IGNORE, LabelSet
+from rpcnn.strict_json import read_json
 
 from .files import DataFault, all_faults, check_size
 
@@ -34,9 +33,9 @@ class CocoFile:
     def __init__(self, path: Path, labels: LabelSet, ignore: int):
         self.path, self.num_classes, self.ignore = path, labels.num_classes, ignore
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise DataFault(f"{path}: is not JSON: {error}") from None
+            record = read_json(path)
+        except ValueError as error:
+            raise DataFault(str(error)) from None
         _require_none(path, _faults_of_form(record))
         _require_none(path, self._faults_of_values(record, labels))
         self.images = {Path(image["file_name"]).stem: image for image in record["images"]}
@@ -110,27 +109,10 @@ class CocoFile:
             raise DataFault(
                 f"{place}.category_id: must be in 1..{self.num_classes - 1} or {self.ignore}, got {label!r}"
             )
-        width, height = columns.shape
-        far = 10 * (width + height)  # pycocotools walks along every edge
-        if isinstance(outline, dict) and list(outline.get("size", ())) != [height, width]:
-            raise DataFault(
-                f"{place}.segmentation.size: must be the image's {[height, width]}, got {outline.get('size')}"
-            )
         try:
-            if isinstance(outline, list):
-                polygons = [np.asarray(polygon, float).reshape(-1, 2).ravel().tolist() for polygon in outline]
-                if not polygons or any(len(polygon) < 6 for polygon in polygons):
-                    raise ValueError("a polygon must have at least three points")
-                if not all(-far <= number <= far for polygon in polygons for number in polygon):
-                    raise ValueError(f"a polygon's points must lie within {far} pixels")
-                counts = codes.merge(codes.frPyObjects(polygons, height, width))["counts"]
-            elif isinstance(outline.get("counts"), list):
-                counts = codes.frPyObjects(outline, height, width)["counts"]
-            else:
-                counts = outline.get("counts")
-            paint_runs(columns, counts, IGNORE if label == self.ignore else label)
-        except (TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise DataFault(f"{place}.segmentation: must be polygons or run lengths ({error})") from None
+            paint_segmentation(columns, outline, IGNORE if label == self.ignore else label, f"{place}.segmentation")
+        except ValueError as error:
+            raise DataFault(str(error)) from None
 
 
 def _faults_of_form(record) -> Iterator[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rpcnn.labelmaps.people import NumberedPersonMaps
-from rpcnn.labelmaps.png import read_byte_png
+from rpcnn.labelmaps.read import read_map
 from rpcnn.labels import IGNORE
 from rpcnn.pictures import PictureError, as_rgb, opened
 
@@ -16,6 +16,16 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 class DataFault(ValueError):
     """Raised for a file that cannot be used. The message has the file and the reason."""
+
+    passing = False
+    """Whether the system refused to open or read the file: its rights, too many open files, a lost disk. The file may
+    be sound, so that no index remembers the fault."""
+
+
+def _fault(message: str, error: Exception) -> DataFault:
+    fault, cause = DataFault(message), error if isinstance(error, OSError) else error.__cause__
+    fault.passing = isinstance(cause, OSError) and cause.errno is not None  # Pillow's own OSErrors have none
+    return fault
 
 
 @contextlib.contextmanager
@@ -31,11 +41,13 @@ def all_faults() -> Iterator[Callable]:
         try:
             return read(*arguments)
         except DataFault as fault:
-            faults.append(str(fault))
+            faults.append(fault)
 
     yield attempt
     if faults:
-        raise DataFault("; ".join(faults))
+        joined = DataFault("; ".join(map(str, faults)))
+        joined.passing = any(fault.passing for fault in faults)
+        raise joined
 
 
 def read_image(path: Path, pixels: bool = True) -> tuple[np.ndarray | None, tuple[int, int]]:
@@ -63,7 +75,7 @@ def read_image(path: Path, pixels: bool = True) -> tuple[np.ndarray | None, tupl
     except FileNotFoundError:
         raise DataFault(f"{path} is missing") from None
     except PictureError as error:
-        raise DataFault(f"{path}: cannot be read as an image ({error})") from error
+        raise _fault(f"{path}: cannot be read as an image ({error})", error) from error
 
 
 def read_labels(path: Path, channel: int | None = None) -> np.ndarray:
@@ -77,25 +89,17 @@ def read_labels(path: Path, channel: int | None = None) -> np.ndarray:
         uint8 [H, W].
 
     Raises:
-        DataFault: the file is missing or truncated, has several channels (if `channel` is None), floats or values above
-            255.
+        DataFault: the file is missing or truncated, is no map by the rule of :mod:`rpcnn.labelmaps.read`, or has values
+            above 255.
     """
     try:
-        values = read_byte_png(path)
-        if values is not None:
-            return values
-        with opened(path) as image:
-            if channel is not None and image.mode not in ("L", "P", "1", "I;16", "I"):
-                image = image.convert("RGB").getchannel(channel)
-            values = np.array(image)
+        values = read_map(path, channel)
     except FileNotFoundError:
         raise DataFault(f"{path} is missing") from None
     except (PictureError, OSError) as error:
-        raise DataFault(f"{path}: cannot be read as a label map ({error})") from error
-    if values.ndim != 2:
-        raise DataFault(f"{path}: a label map must have one channel, got {values.shape[2]}")
-    if values.dtype.kind not in "iub":
-        raise DataFault(f"{path}: label values must be integers, got {values.dtype}")
+        raise _fault(f"{path}: cannot be read as a label map ({error})", error) from error
+    except ValueError as error:
+        raise DataFault(f"{path}: a label map {error}") from None
     if values.dtype != np.uint8:
         if values.min() < 0 or values.max() > 255:
             raise DataFault(f"{path}: label values must be in 0..255, got up to {values.max()}")
@@ -111,7 +115,7 @@ def read_part_and_person_map(
     Args:
         parts: file with the label of each pixel: 0 background, below num_classes, or `ignore`, which becomes 255.
         people: file with the person number of each pixel, 0 without a person. None assigns all labeled pixels to one
-            person.
+            person. A number 255 that occurs on ignored pixels only is no person.
         size: (H, W) that both must have; None does not check it.
         num_classes: number of classes, background included.
         ignore: label of ignored pixels.
@@ -136,6 +140,8 @@ def read_part_and_person_map(
         numbers = ((label_map > 0) & (label_map != IGNORE)).astype(np.uint8)
     elif numbers.shape != label_map.shape:
         check_size(numbers.shape, label_map.shape, people)
+    elif numbers.max(initial=0) == IGNORE and (label_map[marked := numbers == IGNORE] == IGNORE).all():
+        numbers = np.where(marked, np.uint8(0), numbers)
     return label_map, NumberedPersonMaps(label_map, numbers, int(numbers.max(initial=0)))
 
 

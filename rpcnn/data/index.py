@@ -96,7 +96,7 @@ def load_index(
     """Load the index of a folder from its cache, or build and cache it.
 
     The cache is a file in the data folder, or under XDG_CACHE_HOME/rpcnn if that cannot be written. It is replaced
-    atomically, so several processes may build it at the same time.
+    atomically, so several processes may build it at the same time. It is not written where the system refused a file.
 
     Args:
         folder: the data folder.
@@ -114,10 +114,14 @@ def load_index(
         if found := _stored(path, stems, mark):
             return found
 
+    passing = []
+
     def attempt(stem: str) -> Entry | str:
         try:
             return scan(stem)
         except DataFault as fault:
+            if fault.passing:
+                passing.append(stem)
             return str(fault)
 
     with ThreadPoolExecutor(min(threads, (os.cpu_count() or 1) + 2)) as pool:
@@ -126,6 +130,8 @@ def load_index(
         )
     entries = [result for result in results if isinstance(result, Entry)]
     faults = {stem: result for stem, result in zip(stems, results, strict=True) if isinstance(result, str)}
+    if passing:  # chmod changes no fingerprint
+        return entries, faults
     text = json.dumps({"version": INDEX_VERSION, "fingerprint": mark, "faults": faults,
                        "entries": [asdict(entry) for entry in entries]})  # fmt: skip
     for path in paths:

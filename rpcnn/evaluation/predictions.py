@@ -1,28 +1,38 @@
 """Evaluation of prediction files of any model on a data set, one image at a time, in several processes."""
 
+import dataclasses
 import itertools
+import logging
 import os
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from rpcnn.data.dataset import PeopleDataset
+from rpcnn.data.sample import Truth
 from rpcnn.formats import Format, Prediction
+from rpcnn.label_schemes import CommonClasses
+from rpcnn.labelmaps.people import NumberedPersonMaps
 from rpcnn.metrics import ParsingEvaluator
 from rpcnn.metrics.evaluator import ImageCounts
 from rpcnn.metrics.image_pair import measure_arguments
+
+log = logging.getLogger(__name__)
 
 BATCH = 8
 """Images per message from a worker process."""
 
 
 class Measures(Dataset):
-    """Data set of per-image counts: (stem, ImageCounts), or (stem, ValueError) if an image cannot be evaluated.
+    """Data set of per-image counts: (stem, ImageCounts, whether someone or something was predicted), or
+    (stem, ValueError, False) if an image cannot be evaluated.
 
     Args:
         stems: (stem, index in the data set, whether there is a prediction) of each image.
+        classes: those on which truth and predictions of other labels are compared.
     """
 
     def __init__(
@@ -32,22 +42,28 @@ class Measures(Dataset):
         dataset: PeopleDataset,
         evaluator: ParsingEvaluator,
         stems: list[tuple[str, int, bool]],
+        classes: CommonClasses | None = None,
     ):
         self.format, self.folder, self.dataset, self.evaluator, self.stems = format, folder, dataset, evaluator, stems
+        self.classes = classes
 
     def __len__(self) -> int:
         return len(self.stems)
 
-    def __getitem__(self, index: int) -> tuple[str, ImageCounts | ValueError]:
+    def __getitem__(self, index: int) -> tuple[str, ImageCounts | ValueError, bool]:
         stem, number, predicted = self.stems[index]
         try:
             truth = self.dataset.truth(number)
             prediction = (
                 self._read(stem, truth.label_map.shape) if predicted else empty_prediction(truth.label_map.shape)
             )
-            return stem, self.evaluator.measure(**measure_arguments(prediction, truth))
+            if self.classes is not None:
+                prediction, truth = in_common(self.classes, prediction, truth)
+            counts = self.evaluator.measure(**measure_arguments(prediction, truth))
+            return stem, counts, bool(len(prediction.scores) or prediction.label_map.any())
         except (ValueError, OSError, MemoryError) as error:
-            return stem, error if isinstance(error, ValueError) else ValueError(f"{type(error).__name__}: {error}")
+            named = error if isinstance(error, ValueError) else ValueError(f"{type(error).__name__}: {error}")
+            return stem, named, False
 
     def _read(self, stem: str, shape: tuple[int, int]) -> Prediction:
         size = getattr(self.format, "size", lambda folder, stem: None)(self.folder, stem)
@@ -63,6 +79,7 @@ def evaluate_predictions(
     evaluator: ParsingEvaluator,
     missing: str = "error",
     workers: int = 0,
+    classes: CommonClasses | None = None,
 ) -> dict:
     """Evaluate a folder of predictions: metrics in percent, as from :meth:`ParsingEvaluator.summarize`.
 
@@ -75,11 +92,15 @@ def evaluate_predictions(
         missing: for images of the data set without a prediction: "error" raises, "empty" counts them as predictions
             without people, "skip" leaves them out. Images whose own files are damaged are an error or left out.
         workers: number of worker processes; 0 starts one per processor.
+        classes: of :func:`rpcnn.label_schemes.common_classes`, for predictions in other labels than the data set's;
+            the evaluator has their number.
 
     Raises:
         ValueError: images without a prediction, predictions without an image, a file that cannot be read, or a
             prediction that does not fit its image; the message names it.
     """
+    if evaluator.settings.skip_empty and not format.knows_people:
+        raise ValueError("skip_empty: leaves out images without predicted people, which this format does not store")
     stems = format.stems(folder)
     if dataset.faults and missing == "error":
         some = "; ".join(list(dataset.faults.values())[:3])
@@ -99,6 +120,8 @@ def evaluate_predictions(
         )
     predicted = set(stems)
     chosen = [stem for stem in known if stem in predicted or missing == "empty"]
+    if not chosen:
+        raise ValueError(f"predictions: none of the {len(known)} images of the data set has a prediction in {folder}")
 
     measures = Measures(
         format,
@@ -106,16 +129,48 @@ def evaluate_predictions(
         dataset=dataset,
         evaluator=evaluator,
         stems=[(stem, known[stem], stem in predicted) for stem in chosen],
+        classes=classes,
     )
     processes = min(workers or os.cpu_count() or 1, len(chosen))
     loader = DataLoader(measures, BATCH, num_workers=processes if processes > 1 else 0, collate_fn=list)
+    nothing = True
     with tqdm(total=len(chosen), desc="evaluating", unit="image", disable=None) as progress:
-        for stem, counts in itertools.chain.from_iterable(loader):
+        for stem, counts, predicts in itertools.chain.from_iterable(loader):
             if isinstance(counts, ValueError):
                 raise ValueError(f"{'' if str(folder) in str(counts) else f'{folder}: '}{stem}: {counts}")
             evaluator.put(counts, stem)
+            nothing &= not predicts
             progress.update()
-    return evaluator.summarize(format.knows_people)
+    if nothing:
+        log.warning("predictions: all %d images are background without a person in %s", len(chosen), folder)
+    # A merged class is one instance of a person, and without people nobody knows which instances to merge.
+    knows_instances = format.knows_instances and (classes is None or format.knows_people)
+    return evaluator.summarize(format.knows_people, knows_instances)
+
+
+def in_common(classes: CommonClasses, prediction: Prediction, truth: Truth) -> tuple[Prediction, Truth]:
+    """A prediction in other labels, and the truth, in the classes that both have.
+
+    Raises:
+        ValueError: the prediction has a value that is none of its labels.
+    """
+    changed = dataclasses.replace(
+        prediction,
+        label_map=classes.of_prediction(prediction.label_map, "label map"),
+        person_maps=_changed(prediction.person_maps, lambda maps: classes.of_prediction(maps, "map of a person")),
+        part_maps=None,
+        part_scores=None,
+    )
+    of_truth = lambda maps: classes.from_truth[maps]
+    return changed, truth._replace(
+        label_map=of_truth(truth.label_map), person_maps=_changed(truth.person_maps, of_truth)
+    )
+
+
+def _changed(maps: np.ndarray | NumberedPersonMaps, change: Callable[[np.ndarray], np.ndarray]):
+    if isinstance(maps, NumberedPersonMaps):
+        return NumberedPersonMaps(change(maps.label_map), maps.numbers, maps.count)
+    return change(np.asarray(maps))
 
 
 def empty_prediction(shape: tuple[int, int]) -> Prediction:

@@ -73,6 +73,8 @@ def evaluate(
         for state in states[1:]:  # the first is the state of the main process itself
             evaluator.merge(state)
         results = evaluator.summarize()
+        if not results["images"]:
+            raise ValueError(f"evaluate: none of the {len(dataset)} images of {config.data.root} can be used")
         if format:
             format.finish(saved, formats[1:])
         if folder:

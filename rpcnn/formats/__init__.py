@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .coco import CocoJson
 from .format import Format
-from .maps import InstanceMaps, PersonMaps
+from .maps import InstanceMaps, LabelMaps, PersonMaps
 from .prediction import Prediction
 from .server import CihpServer, MhpServer
 
@@ -20,6 +20,7 @@ FORMATS: dict[str, type[Format]] = {
     "coco": CocoJson,
     "cihp": CihpServer,
     "mhp": MhpServer,
+    "labels": LabelMaps,
 }
 
 __all__ = ["FORMATS", "Format", "Prediction", "detect_format", "make_format"]

@@ -18,6 +18,8 @@ class Format(Protocol):
     """Whether people may overlap."""
     knows_people: bool
     """Whether the format stores the person of each pixel. If not, AP^p, PCP, AP^h and AP^bbox are undefined."""
+    knows_instances: bool = True
+    """Whether the format stores part instances, of people or alone. If not, AP^r is undefined, too."""
 
     def detect(self, folder: Path) -> bool:
         """Whether the folder's files look like this format."""

@@ -1,4 +1,4 @@
-"""Formats with PNGs and a JSON file for each image: that of rpcnn.predict, and one with a map for each person."""
+"""Formats with PNGs for each image: a label map alone, that of rpcnn.predict, and one with a map for each person."""
 
 import json
 from pathlib import Path
@@ -6,22 +6,25 @@ from pathlib import Path
 import numpy as np
 
 from rpcnn.labelmaps.people import NumberedPersonMaps
+from rpcnn.strict_json import read_json
 
 from .format import Format
-from .prediction import MOST_PEOPLE, Prediction, as_box, as_number, flatten, read_json, read_png, write_png
+from .prediction import MOST_PEOPLE, Prediction, as_box, as_number, flatten, read_png, write_png
 
 
 def _read_people(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Read the scores [N], box scores [N] and boxes [N, 4] (or None) of the people from <stem>.json."""
     record = read_json(path)
     people = record.get("people") if isinstance(record, dict) else None
-    if not isinstance(people, list) or not all(isinstance(p, dict) and "score" in p for p in people):
+    if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
         raise ValueError(f"{path}: must hold 'people', a list of objects with a 'score'")
     if len(people) > MOST_PEOPLE:
         raise ValueError(f"{path}: must hold at most {MOST_PEOPLE} people, got {len(people)}")
     scores, box_scores, boxes = [], [], []
     try:
         for i, person in enumerate(people, 1):
+            if "score" not in person:
+                raise ValueError(f"person {i} has no 'score'")
             scores.append(as_number(person["score"], f"the score of person {i}"))
             box_scores.append(as_number(person.get("box_score", person["score"]), f"the box_score of person {i}"))
             if "box" in person:
@@ -43,6 +46,31 @@ def _people_json(prediction: Prediction) -> str:
         strict=True,
     )
     return json.dumps({"people": [dict(score=s, box_score=b, box=box) for s, b, box in rows]}, indent=1)
+
+
+class LabelMaps(Format):
+    """<stem>.png, the label map of the image, and nothing else, as most systems for semantic parsing write it.
+
+    Nobody knows the people: only mIoU and the accuracies are defined.
+    """
+
+    overlapping = False
+    knows_people = False
+    knows_instances = False
+
+    def detect(self, folder: Path) -> bool:
+        stems = self.stems(folder)
+        return bool(stems) and not any(stem.endswith(("_labels", "_instances")) for stem in stems)
+
+    def stems(self, folder: Path) -> list[str]:
+        return sorted(path.stem for path in folder.glob("*.png"))
+
+    def read(self, folder: Path, stem: str) -> Prediction:
+        label_map = read_png(folder / f"{stem}.png")
+        return Prediction(label_map, np.zeros((0, *label_map.shape), np.uint8), np.zeros(0))
+
+    def write(self, folder: Path, stem: str, prediction: Prediction) -> None:
+        write_png(folder / f"{stem}.png", prediction.label_map)
 
 
 class InstanceMaps(Format):

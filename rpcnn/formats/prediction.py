@@ -1,6 +1,5 @@
 """The prediction for one image, and functions to read and write the files of the formats."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from PIL import Image
 
 from rpcnn.labelmaps.boxes import person_boxes
 from rpcnn.labelmaps.people import NumberedPersonMaps, PersonMapsLike, as_array
-from rpcnn.labelmaps.png import read_byte_png
-from rpcnn.pictures import PictureError, opened
+from rpcnn.labelmaps.read import read_map
+from rpcnn.pictures import PictureError
 
 
 @dataclass
@@ -51,7 +50,7 @@ class Prediction:
 
 
 def read_png(path: Path, wide: bool = False) -> np.ndarray:
-    """Read the values of a gray or palette PNG.
+    """Read the values of a gray or palette PNG, by the rule of :mod:`rpcnn.labelmaps.read`.
 
     Args:
         path: the file.
@@ -61,26 +60,22 @@ def read_png(path: Path, wide: bool = False) -> np.ndarray:
         [H, W], uint8 or, if `wide`, any integer dtype.
 
     Raises:
-        ValueError: the file is missing, cannot be read, has color channels or, unless `wide`, more than 8 bits. The
+        ValueError: the file is missing, cannot be read, is no such map or, unless `wide`, has values above 255. The
             message begins with its path.
     """
     try:
-        values = read_byte_png(path)
-        if values is not None:
-            return values
-        with opened(path, formats=("PNG",)) as picture:
-            values = np.array(picture)
+        values = read_map(path)
     except FileNotFoundError:
         raise ValueError(f"{path}: not found") from None
     except (PictureError, OSError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from None
-    if values.ndim != 2:
-        raise ValueError(f"{path}: must hold a value per pixel (gray or palette PNG), got {list(values.shape)}")
-    if values.dtype == bool:
-        values = values.astype(np.uint8)
-    if not wide and values.dtype != np.uint8:
-        raise ValueError(f"{path}: must have 8 bits, got {values.dtype}")
-    return values
+    except ValueError as error:
+        raise ValueError(f"{path}: a map {error}") from None
+    if wide or values.dtype == np.uint8:
+        return values
+    if values.min(initial=0) < 0 or values.max(initial=0) > 255:
+        raise ValueError(f"{path}: labels must be in 0..255, got {values.min()}..{values.max()}")
+    return values.astype(np.uint8)
 
 
 def write_png(path: Path, values: np.ndarray) -> None:
@@ -91,30 +86,6 @@ def write_png(path: Path, values: np.ndarray) -> None:
 
 MOST_PEOPLE = 65_535
 """Of one image: the largest person number of a map."""
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises ValueError with its path if it is missing, not JSON, or has a key twice in an object."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: not found") from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: is not JSON: {error}") from None
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
-    return record
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number")
 
 
 def as_number(value: Any, name: str) -> float:
@@ -181,14 +152,14 @@ def read_columns(path: Path, names: tuple[str, ...]) -> np.ndarray:
 
 
 def flatten(person_maps: PersonMapsLike, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Flatten overlapping person maps [N, H, W] to one label map, with the best score on top.
+    """Flatten overlapping person maps [N, H, W] to one label map, with the best score on top, the first of equal ones.
 
     Returns:
         Labels uint8 [H, W], and person numbers int32 [H, W]: i + 1 where person i is on top, 0 without a person.
     """
     maps = np.asarray(person_maps)
     labels, numbers = np.zeros(maps.shape[1:], np.uint8), np.zeros(maps.shape[1:], np.int32)
-    for i in np.argsort(scores, kind="stable"):
+    for i in np.argsort(-np.asarray(scores), kind="stable")[::-1]:
         on_person = maps[i] > 0
         labels[on_person], numbers[on_person] = maps[i][on_person], i + 1
     return labels, numbers

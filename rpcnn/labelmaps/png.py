@@ -21,12 +21,12 @@ LARGEST = 1 << 26
 """Pixels; larger images are left to Pillow, which refuses decompression bombs."""
 
 
-def read_byte_png(path: str | Path) -> np.ndarray | None:
+def read_byte_png(path: str | Path) -> tuple[np.ndarray, bytes] | None:
     """Read the pixels of a PNG; for a palette PNG the palette indices.
 
     Returns:
-        uint8 [H, W]; or None, to let Pillow read the file, if it is not a complete PNG of one byte per pixel or if
-        rpcnn._labelmaps is not built.
+        uint8 [H, W], and the palette, RGB bytes by index, empty for gray; or None, to let Pillow read the file, if it
+        is not a complete PNG of one byte per pixel or if rpcnn._labelmaps is not built.
 
     Raises:
         OSError: the file cannot be opened.
@@ -38,20 +38,20 @@ def read_byte_png(path: str | Path) -> np.ndarray | None:
     parts = _parts(data)
     if parts is None:
         return None
-    width, height, packed = parts
+    width, height, packed, palette = parts
     inflate = zlib.decompressobj()
     try:
         rows = inflate.decompress(packed, height * (width + 1) + 1)  # one byte more, to notice longer data
-        return compiled.core.unfilter_png(rows, height, width) if inflate.eof else None
+        return (compiled.core.unfilter_png(rows, height, width), palette) if inflate.eof else None
     except (zlib.error, ValueError):  # type: ignore[misc]  # broken data, or another size
         return None
 
 
-def _parts(data: bytes) -> tuple[int, int, bytes] | None:
-    """Return width, height and the compressed rows; None for a PNG that Pillow must read."""
+def _parts(data: bytes) -> tuple[int, int, bytes, bytes] | None:
+    """Return width, height, the compressed rows and the palette; None for a PNG that Pillow must read."""
     if data[:8] != SIGNATURE:
         return None
-    header, rows, at = None, [], 8
+    header, rows, palette, at = None, [], b"", 8
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
@@ -63,13 +63,15 @@ def _parts(data: bytes) -> tuple[int, int, bytes] | None:
             header = struct.unpack(">IIBBBBB", body)
         elif kind == b"IDAT":
             rows.append(body)
+        elif kind == b"PLTE":
+            palette = body
         elif kind == b"IEND":
             break
-        elif kind[:1].isupper() and kind != b"PLTE":
+        elif kind[:1].isupper():
             return None  # an unknown critical chunk
     if header is None or header[2:] not in ((8, GRAY, 0, 0, 0), (8, PALETTE, 0, 0, 0)):
         return None
     width, height = header[:2]
     if not 0 < width * height <= LARGEST or kind != b"IEND":
         return None
-    return width, height, b"".join(rows)
+    return width, height, b"".join(rows), palette if header[3] == PALETTE else b""

@@ -33,6 +33,8 @@ def _section(metric: Metric) -> str:
     if metric.needs_people:
         missing = "all" if set(keys) == set(metric.needs_people) else _listed(metric.needs_people)
         sentences.append(f"Undefined where predictions do not say which person a pixel belongs to: {missing}.")
+    if metric.needs_instances:
+        sentences.append(f"Undefined for predictions of a label map alone: {_listed(metric.needs_instances)}.")
     paragraphs = (f"## {heading.rstrip('.')}", text.strip(), textwrap.fill(" ".join(sentences), 120))
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 

@@ -133,12 +133,13 @@ class ParsingEvaluator:
         self._add_sums(state["sums"])
         self._images.update(zip(keys, state["images"].values(), strict=True))
 
-    def summarize(self, knows_people: bool = True) -> dict:
+    def summarize(self, knows_people: bool = True, knows_instances: bool = True) -> dict:
         """Compute all metrics.
 
         Args:
             knows_people: False for predictions without a person for each pixel; the keys in `needs_people` of every
                 metric are None then.
+            knows_instances: False for predictions without part instances; the same for `needs_instances`.
 
         Returns:
             The summaries of all metrics, then their details (docs/metrics.md), in percent, None if undefined; and the
@@ -157,6 +158,8 @@ class ParsingEvaluator:
         results = {key: _none_for_nan(value) for key, value in results.items()}
         if not knows_people:
             results |= {key: None for metric in self.metrics for key in metric.needs_people}
+        if not knows_instances:
+            results |= {key: None for metric in self.metrics for key in metric.needs_instances}
         return results | {"images": len(images), "people": sum(image.num_people for image in images)}
 
     def _add_sums(self, counts: Sequence) -> None:

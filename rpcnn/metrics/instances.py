@@ -38,6 +38,7 @@ class InstanceMetrics(Metric):
 
     columns = (("AP^r_50", "ap_r_50"), ("AP^r_vol", "ap_r_vol"), ("AP^h_vol", "ap_h_vol"))
     needs_people = ("ap_h_50", "ap_h_vol")
+    needs_instances = ("ap_r_50", "ap_r_vol")
 
     def measure(self, image: ImagePair, settings: Settings) -> "InstanceMatches":
         """Match one image's predicted instances: its part maps if it has them, else the parts of its people."""

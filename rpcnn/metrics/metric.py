@@ -48,6 +48,8 @@ class Metric:
     """(title, key) of each column in the results table, in order."""
     needs_people: Sequence[str] = ()
     """Keys that are undefined for predictions without a person for each pixel."""
+    needs_instances: Sequence[str] = ()
+    """Keys that are undefined for predictions of a label map alone, without part instances."""
     additive: bool = False
     """Whether the counts are numbers or arrays of one shape of which only the sum matters. The evaluator then keeps the
     sum (0 before the first image) instead of a list with the counts of every image."""

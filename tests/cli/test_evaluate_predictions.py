@@ -12,7 +12,7 @@ from helpers.metrics import RightNumber
 from rpcnn.data.datasets import open_split
 from rpcnn.data.painted.scene import write_cihp
 from rpcnn.evaluate import main
-from rpcnn.evaluation.predictions import evaluate_predictions
+from rpcnn.evaluation.predictions import empty_prediction, evaluate_predictions
 from rpcnn.formats import FORMATS, Prediction, make_format
 from rpcnn.metrics import DEFAULT_METRICS, ParsingEvaluator, format_table
 
@@ -40,7 +40,8 @@ def write(name, folder, dataset, change=lambda prediction: prediction, skip=()):
 
 def checked_hundred(results, name):
     values = {key: results[key] for key in ("miou", "pixel_accuracy", "mean_accuracy", "ap_r_50", "ap_r_vol", *PEOPLE)}
-    expected = dict.fromkeys(values, 100) | (dict.fromkeys(PEOPLE) if name == "cihp" else {})
+    undefined = {"cihp": PEOPLE, "labels": (*PEOPLE, "ap_r_50", "ap_r_vol")}.get(name, ())
+    expected = dict.fromkeys(values, 100) | dict.fromkeys(undefined)
     assert values == pytest.approx(expected)
 
 
@@ -52,7 +53,10 @@ def test_truth_as_prediction_gives_100(name, scenes, tmp_path, capsys):
     checked_hundred(results, name)
     assert json.loads((output / "results.json").read_text()) == results | {"format": name}
     printed = capsys.readouterr().out
-    assert "AP^r_vol" in printed and ("differ from overlapping" in printed) == (name not in ("people", "coco"))
+    assert "AP^r_vol" in printed and ("differ from overlapping" in printed) == (
+        name not in ("people", "coco", "labels")
+    )
+    assert ("holds no people" in printed) == (name == "labels")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -196,8 +200,8 @@ SPOILT = {
     "images null": ("coco", lambda r: r.update(images=None), "images must be a list of objects, got None"),
     "images of numbers": ("coco", lambda r: r.update(images=[1]), "images must be a list of objects"),
     "annotations a number": ("coco", lambda r: r.update(annotations=3), "annotations must be a list of objects, got 3"),
-    "an id twice": ("coco", twice("images"), "the image's id '.*' occurs twice"),
-    "an id that is a list": ("coco", first("images", "id", []), "an image's id must be a text or an integer, got list"),
+    "an id twice": ("coco", twice("images"), r"images\[4\].id '1' occurs twice"),
+    "an id that is a list": ("coco", first("images", "id", []), "images.0..id must be a text or an integer, got list"),
     "3.6 gigapixels": ("coco", lambda r: r["images"][0].update(height=60_000, width=60_000), "must have the image's"),
     "10^12 pixels": ("coco", lambda r: r["images"][0].update(height=10**6, width=10**6), "must have the image's"),
     "height as text": ("coco", first("images", "height", "64"), "height must be an integer in .* got '64'"),
@@ -208,12 +212,24 @@ SPOILT = {
     ),
     "height -1": ("coco", first("images", "height", -1), "height must be an integer"),
     "parts a number": ("coco", first("images", "parts", 3), "parts must be a list of objects, got 3"),
-    "a part of class true": ("coco", in_part("category_id", True), "category_id must be an integer in 1..254"),
-    "a part without outline": ("coco", in_part("segmentation", None), "a segmentation must be an object, got NoneType"),
-    "counts a list": ("coco", in_part("segmentation", "counts", [1]), "run lengths must be pycocotools'"),
-    "a bbox of width -1": ("coco", first("annotations", "bbox", [0, 0, -1, 5]), "got a width or height below 0"),
-    "a bbox of text": ("coco", first("annotations", "bbox", "0 0 5 5"), "a bbox must be four numbers"),
-    "a score of null": ("coco", first("annotations", "score", None), "a score must be a finite number, got None"),
+    "a part of class true": ("coco", in_part("category_id", True), "parts.0..category_id must be an integer in 1..254"),
+    "a part without outline": ("coco", in_part("segmentation", None), r"parts\[0\].segmentation: must be polygons"),
+    "counts a list": ("coco", in_part("segmentation", "counts", [1]), "run lengths must make up the"),
+    "a file_name twice": (
+        "coco",
+        lambda r: r["images"].append(r["images"][0] | {"id": 99}),
+        r"images\[4\].file_name '.*' occurs twice, apart",
+    ),
+    "a file_name that is a number": ("coco", first("images", "file_name", 3), r"images\[0\].file_name must be a text"),
+    "an annotation of nobody's image": (
+        "coco",
+        lambda r: r["annotations"][1].update(image_id=99),
+        r"annotations\[1\].image_id 99 is no image's",
+    ),
+    "parts missing": ("coco", lambda r: r["annotations"][0].pop("parts"), r"annotations\[0\].parts is missing"),
+    "a bbox of width -1": ("coco", first("annotations", "bbox", [0, 0, -1, 5]), "0..bbox .*a width or height below"),
+    "a bbox of text": ("coco", first("annotations", "bbox", "0 0 5 5"), r"annotations\[0\].bbox must be four numbers"),
+    "a score of null": ("coco", first("annotations", "score", None), "annotations.0..score must be a finite .*None"),
 }  # fmt: skip
 
 
@@ -282,3 +298,26 @@ def test_a_fault_in_any_process_names_the_image(workers, scenes, tmp_path):
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(ValueError, match=f"{dataset.entries[2].id}: .*cannot be read"):
         evaluate_predictions(make_format("people"), tmp_path, dataset, ParsingEvaluator(20), workers=workers)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_prediction_at_all_is_an_error(name, scenes, tmp_path):
+    arguments = ["--predictions", str(tmp_path), "--data-root", str(scenes), "--format", name, "--missing", "skip"]
+    if name == "coco":
+        (tmp_path / "predictions.json").write_text('{"images": [], "annotations": []}')
+    with pytest.raises(SystemExit, match="none of the 4 images of the data set has a prediction"):
+        main(arguments)
+
+
+def test_predictions_of_background_alone_are_named(scenes, tmp_path, caplog):
+    dataset = open_split(scenes, "val")
+    write("coco", tmp_path, dataset, lambda one: empty_prediction(one.label_map.shape))
+    results = evaluate_predictions(make_format("coco"), tmp_path, dataset, ParsingEvaluator(20), workers=1)
+    assert results["ap_p_50"] == 0 and "all 4 images are background without a person" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["cihp", "labels"])
+def test_images_without_people_cannot_be_left_out_where_nobody_knows_people(name, scenes, tmp_path):
+    write(name, tmp_path, open_split(scenes, "val"))
+    with pytest.raises(SystemExit, match="skip_empty: leaves out images without predicted people"):
+        main(["--predictions", str(tmp_path), "--data-root", str(scenes), "--skip-empty"])

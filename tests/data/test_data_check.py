@@ -203,3 +203,44 @@ def test_what_check_lists_is_not_logged_as_well(own, caplog):
     assert main(["check", str(own)]) == 1 and not caplog.text
     open_split(own, "train")
     assert "1 of 2 images cannot be used" in caplog.text
+
+
+def test_people_of_specks_are_noted(tree):
+    category, human = cihp_maps(40, 60, {1: (5, 0, 0, 10, 10), 2: (13, 50, 5, 51, 6), 3: (2, 20, 0, 24, 4)})
+    category[39, 59], human[39, 59] = 2, 3
+    write_png(tree / "Training/Category_ids/0000001.png", category)
+    write_png(tree / "Training/Human_ids/0000001.png", human)
+    assert check_folder(tree).notes == [
+        ("0000001", "a person of 1 pixels in a box of 1 x 1 at 50, 5: specks?"),
+        ("0000001", "a person of 17 pixels in a box of 40 x 40 at 20, 0: specks?"),
+    ]
+
+
+def test_people_255_of_ignored_pixels_are_nobody(tree):
+    category, human = cihp_maps(40, 60, {1: (5, 0, 0, 10, 10)})
+    category[30:, 30:], human[30:, 30:] = 255, 255
+    write_png(tree / "Training/Category_ids/0000001.png", category)
+    write_png(tree / "Training/Human_ids/0000001.png", human)
+    sample = CIHP(tree)[0]
+    assert sample["boxes"].tolist() == [[0, 0, 10, 10]] and sample["label_map"][39, 59] == 255
+    category[35, 35] = 9
+    write_png(tree / "Training/Category_ids/0000001.png", category)
+    assert len(CIHP(tree)[0]["boxes"]) == 2  # a 255th person
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(24, "Too many open files")])
+def test_what_the_system_refuses_is_no_fault_for_ever(error, tree, monkeypatch):
+    def refuse(*arguments, **options):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rpcnn.pictures.Image.open", refuse)
+        assert len(CIHP(tree).faults) == 8 and error.strerror in CIHP(tree).faults["0000001"]
+    assert len(CIHP(tree)) == 8 and not CIHP(tree).faults
+
+
+def test_faults_of_the_files_are_remembered(tree, monkeypatch):
+    (tree / "Training/Images/0000002.jpg").write_bytes(b"no picture")
+    assert list(CIHP(tree).faults) == ["0000002"]
+    monkeypatch.setattr("rpcnn.data.files.opened", None)  # not looked at again
+    assert list(CIHP(tree).faults) == ["0000002"]

@@ -111,7 +111,7 @@ FAULTS = {
     "no image at all": "0000002.jpg",
     "size mismatch": "60 x 41",
     "label out of range": r"\[20\]",
-    "map in color": "one channel",
+    "map in color": "a value per pixel .*got 3 channels",
 }
 
 

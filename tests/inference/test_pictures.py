@@ -42,7 +42,7 @@ def test_floats_are_refused_by_name(tmp_path):
         load_picture(Image.fromarray(RAMP.astype(np.float32)))
     with pytest.raises(DataFault, match=r"a.tif: cannot be read as an image \(its pixels are floats"):
         read_image(tmp_path / "a.tif")
-    with pytest.raises(DataFault, match=r"a.tif: label values must be integers, got float32"):
+    with pytest.raises(DataFault, match=r"a.tif: a label map must hold integers, got float32"):
         read_labels(tmp_path / "a.tif")
 
 

@@ -40,7 +40,7 @@ def test_every_filter_is_undone_as_by_pillow(shape, filters, flat, tmp_path):
     rows = np.concatenate([np.resize(filters, shape[0])[:, None], residuals], 1).astype(np.uint8)
     path = tmp_path / "map.png"
     path.write_bytes(png(rows.tobytes(), shape[1], shape[0], pieces=3))
-    assert np.array_equal(read_byte_png(path), np.asarray(Image.open(path)))
+    assert np.array_equal(read_byte_png(path)[0], np.asarray(Image.open(path)))
 
 
 def test_palettes_give_their_indices(tmp_path):
@@ -49,7 +49,8 @@ def test_palettes_give_their_indices(tmp_path):
     picture.putpalette([k for i in range(256) for k in (i, 255 - i, 7)])
     picture.putdata(labels.ravel().tolist())
     picture.save(tmp_path / "map.png")
-    assert np.array_equal(read_byte_png(tmp_path / "map.png"), labels)
+    values, palette = read_byte_png(tmp_path / "map.png")
+    assert np.array_equal(values, labels) and palette[:6] == bytes([0, 255, 7, 1, 254, 7])
 
 
 @pytest.mark.parametrize("mode", ["1", "RGB", "RGBA", "LA", "I;16"])
@@ -92,7 +93,7 @@ def test_zlib_is_used_without_isal(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "zlib", zlib)
     (tmp_path / "map.png").write_bytes(WHOLE)
     (tmp_path / "broken.png").write_bytes(png(ROWS[:-1], 8, 12))
-    assert np.array_equal(read_byte_png(tmp_path / "map.png"), np.zeros((12, 8)))
+    assert np.array_equal(read_byte_png(tmp_path / "map.png")[0], np.zeros((12, 8)))
     assert read_byte_png(tmp_path / "broken.png") is None
 
 

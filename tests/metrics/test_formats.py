@@ -120,7 +120,7 @@ def test_output_of_predict_loads(tmp_path):
         ("people", "0000_labels.png", "no picture", "0000_labels.png: cannot be read"),
         ("coco", "predictions.json", "{}", "must be an object with 'images' and 'annotations'"),
         ("coco", "predictions.json", '{"images": [], "annotations": [{"image_id": 7}]}', "image_id 7 is no image's"),
-        ("coco", "predictions.json", '{"images": [{"id": "0000"}], "annotations": []}', "0000: 'height' is missing"),
+        ("coco", "predictions.json", '{"images": [{"id": "0000"}], "annotations": []}', "0000: height is missing"),
         ("cihp", "instance_parsing/0000.txt", "1 0.5 2\n", "line 1 must be 'class score', got '1 0.5 2'"),
         ("cihp", "instance_parsing/0000.txt", "1 0.5\n", "numbers up to the 1 lines"),
         ("cihp", "instance_parsing/0000.txt", "0 1\n" * 4, "classes must be whole numbers from 1 on"),
@@ -151,9 +151,14 @@ def test_unknown_formats_and_folders_raise(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(counts="0"), r"image 0000: run lengths must make up the 54 pixels of the size, got b'0'"),
-        (dict(counts=[54]), "image 0000: run lengths must be pycocotools' compressed text, got list"),
-        (dict(size=[6, 8]), r"image 0000: a segmentation's size must be the image's \[6, 9\], got \[6, 8\]"),
+        (dict(counts="0"), r"image 0000: annotations.*run lengths must make up the 54 pixels of the size, got b'0'"),
+        (dict(counts=[53]), r"run lengths must make up the 54 pixels of the size, got 53"),
+        (
+            dict(counts=[-1, 55]),
+            r"annotations\[0\].parts\[0\].segmentation: .*counts must be lengths in pixels",
+        ),
+        (dict(counts=7), "run lengths must be pycocotools' compressed text, got int"),
+        (dict(size=[6, 8]), r"parts\[0\].segmentation.size: must be the image's \[6, 9\], got \[6, 8\]"),
     ],
 )
 def test_coco_masks_that_do_not_fit_are_named(change, message, tmp_path):
@@ -175,3 +180,62 @@ def test_coco_masks_are_run_length_codes_of_pycocotools(tmp_path):
     part = record["annotations"][0]["parts"][0]
     assert np.array_equal(mask.decode(part["segmentation"]), prediction().person_maps[0] == part["category_id"])
     assert record["annotations"][0]["bbox"] == [0, 1, 4, 3]
+
+
+def test_pycocotools_loads_the_coco_file_with_masks_areas_and_boxes(tmp_path, capsys):
+    from pycocotools.coco import COCO
+
+    stored("coco", tmp_path, prediction(overlap=True), prediction())
+    coco = COCO(str(tmp_path / "predictions.json"))
+    assert coco.getCatIds(catNms=["person"]) == [1] and coco.getImgIds() == [1, 2]
+    assert [image["file_name"] for image in coco.loadImgs([1, 2])] == ["0000.jpg", "0001.jpg"]
+    annotations = coco.loadAnns(coco.getAnnIds(imgIds=[1], iscrowd=False))
+    masks = [coco.annToMask(annotation) for annotation in annotations]
+    assert np.array_equal(masks, prediction(overlap=True).person_maps > 0)
+    assert [annotation["area"] for annotation in annotations] == [mask.sum() for mask in masks]
+    assert sorted(coco.anns) == [1, 2, 3, 4]
+    results = coco.loadRes([{**one, "segmentation": dict(one["segmentation"])} for one in annotations])
+    assert len(results.anns) == 2
+
+
+def test_coco_files_of_version_0_1_are_read(tmp_path):
+    expected = prediction(overlap=True)
+    stored("coco", tmp_path, expected)
+    path = tmp_path / "predictions.json"
+    record = json.loads(path.read_text())
+    for image in record["images"]:
+        image.update(id=image.pop("file_name").removesuffix(".jpg"))
+    keys = ("image_id", "category_id", "score", "box_score", "bbox", "parts")
+    people = [{key: one[key] for key in keys} | {"image_id": "0000"} for one in record["annotations"]]
+    path.write_text(json.dumps({"images": record["images"], "annotations": people}))
+    format = make_format("coco")
+    assert format.stems(tmp_path) == ["0000"]
+    assert np.array_equal(format.read(tmp_path, "0000").person_maps, expected.person_maps)
+
+
+@pytest.mark.parametrize("stem", ["a.b", "photo.png", "ü 1"])
+def test_any_stem_of_an_image_survives_the_coco_file(stem, tmp_path):
+    format = make_format("coco")
+    format.write(tmp_path, stem, prediction())
+    format.finish(tmp_path)
+    assert make_format("coco").stems(tmp_path) == [stem]
+
+
+def test_polygons_and_plain_run_lengths_of_other_tools_are_read(tmp_path):
+    stored("coco", tmp_path, prediction())
+    path = tmp_path / "predictions.json"
+    record = json.loads(path.read_text())
+    size = [6, 9]
+    record["annotations"][0]["parts"] = [
+        {"category_id": 2, "segmentation": [[0, 0, 9, 0, 9, 6, 0, 6]]},
+        {"category_id": 4, "segmentation": {"size": size, "counts": [0, 6, 48]}},
+    ]
+    path.write_text(json.dumps(record))
+    person = make_format("coco").read(tmp_path, "0000").person_maps[0]
+    assert (person[:, 0] == 4).all() and (person[:, 1:] == 2).all()
+
+
+def test_the_first_of_equal_scores_is_on_top(tmp_path):
+    people = np.array([[[1, 1, 0]], [[0, 2, 2]]], np.uint8)
+    got = stored("instances", tmp_path, Prediction(people.max(0), people, np.ones(2))).read(tmp_path, "0000")
+    assert np.asarray(got.person_maps).tolist() == [[[1, 1, 0]], [[0, 0, 2]]]
