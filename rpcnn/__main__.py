@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": ("rpcnn.evaluate", "all metrics of a trained model, or of anybody's predictions"),
     "predict": ("rpcnn.predict", "parse pictures"),
     "report": ("rpcnn.report", "a page to look at: pictures, predictions, errors, numbers"),
+    "demo": ("rpcnn.demo", "the page with a drop zone: a model on your own pictures, on this machine"),
     "data": ("rpcnn.data.__main__", "check, show or paint a data set"),
     "analyze": ("rpcnn.analyze", "the paper's analyses of finished runs"),
     "convert": ("rpcnn.convert", "the authors' checkpoints and ImageNet weights"),

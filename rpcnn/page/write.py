@@ -40,8 +40,8 @@ class PageWriter:
         for name in ("items", "thumbnails"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
-    def add(self, item: Item) -> None:
-        """Add an image."""
+    def add(self, item: Item) -> dict:
+        """Add an image; returns its entry of the data."""
         number = len(self.index)
         height, width = item.photo.shape[:2]
         scores: list[dict | None] = [None] * len(item.predictions)
@@ -59,6 +59,7 @@ class PageWriter:
         script = f"rpcnnItem({number}, {json.dumps(content)});\n"
         (self.folder / "items" / f"{number:05d}.js").write_text(script, encoding="utf-8")
         self.thumbnail(item).save(self.folder / "thumbnails" / f"{number:05d}.jpg", quality=82)
+        return entry
 
     def thumbnail(self, item: Item) -> Image.Image:
         """The photo with the first prediction over it."""
@@ -69,13 +70,8 @@ class PageWriter:
         mixed = np.where(np.asarray(labels)[..., None] > 0, 0.45 * np.asarray(photo) + 0.55 * colors, np.asarray(photo))
         return Image.fromarray(mixed.astype(np.uint8))
 
-    def finish(self, tables: dict[str, dict[str, Any]] | None = None, curves: list[dict] | None = None) -> pathlib.Path:
-        """Write the page; returns the path of index.html.
-
-        Args:
-            tables: for each model its metrics by title, in percent.
-            curves: records of a metrics.jsonl.
-        """
+    def data(self, tables: dict[str, dict[str, Any]] | None = None, curves: list[dict] | None = None) -> str:
+        """The script data.js, with all images so far; arguments as for :meth:`finish`."""
         palette = np.array(flat_palette(self.label_set)).reshape(-1, 3)[: self.label_set.num_classes].tolist()
         data = {
             "title": self.title,
@@ -89,12 +85,24 @@ class PageWriter:
             if any(m.any() for m in self.confusions)
             else [],
         }
-        text = json.dumps(data).replace("NaN", "null")
-        (self.folder / "data.js").write_text(f"const RPCNN = {text};\n", encoding="utf-8")
-        assets = importlib.resources.files(__package__) / "assets"
+        return f"const RPCNN = {json.dumps(data).replace('NaN', 'null')};\n"
+
+    def finish(self, tables: dict[str, dict[str, Any]] | None = None, curves: list[dict] | None = None) -> pathlib.Path:
+        """Write the page; returns the path of index.html.
+
+        Args:
+            tables: for each model its metrics by title, in percent.
+            curves: records of a metrics.jsonl.
+        """
+        (self.folder / "data.js").write_text(self.data(tables, curves), encoding="utf-8")
         for name in ("index.html", "style.css", "page.js"):
-            (self.folder / name).write_text((assets / name).read_text(encoding="utf-8"), encoding="utf-8")
+            (self.folder / name).write_text(asset(name), encoding="utf-8")
         return self.folder / "index.html"
+
+
+def asset(name: str) -> str:
+    """A file of the page that is the same for all pages."""
+    return (importlib.resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")
 
 
 def map_urls(maps: Maps, label_set: LabelSet) -> dict[str, str]:
