@@ -1,5 +1,6 @@
-"""Every program of examples/ runs, each with the arguments given here."""
+"""Every program of examples/ runs, each with the arguments given here, and so does the notebook."""
 
+import json
 import pathlib
 import runpy
 import sys
@@ -23,6 +24,16 @@ def test_example_runs(name, workshop, monkeypatch):
     runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
 
 
+def test_the_cells_of_the_notebook_run_in_order(workshop):
+    book = json.loads((ROOT / "examples" / "first_steps.ipynb").read_text(encoding="utf-8"))
+    names = {"__name__": "notebook"}
+    for cell in book["cells"]:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"]  # what they show depends on the run
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+    assert len(names["result"]) and names["results"]["images"] == 4
+
+
 def test_the_others_have_a_test_of_their_own():
     for name, test in TESTED_ELSEWHERE.items():
         assert pathlib.Path(name).stem in (ROOT / test).read_text(encoding="utf-8")
@@ -30,4 +41,4 @@ def test_the_others_have_a_test_of_their_own():
 
 def test_the_list_names_every_example():
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
-    assert [name for name in EXAMPLES if f"`{name}`" not in text] == []
+    assert [name for name in (*EXAMPLES, "first_steps.ipynb") if f"`{name}`" not in text] == []
