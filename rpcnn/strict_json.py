@@ -6,9 +6,14 @@ from typing import Any
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises ValueError with its path if it is missing, not JSON, or has a key twice in an object."""
+    """Read a JSON file, with or without a byte order mark.
+
+    Raises:
+        ValueError: it is missing, not JSON, holds NaN or infinity, or has a key twice in an object. The message begins
+            with the path.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object, parse_constant=_no_number)
     except FileNotFoundError:
         raise ValueError(f"{path}: not found") from None
     except OSError as error:

@@ -60,7 +60,11 @@ class Measures(Dataset):
             if self.classes is not None:
                 prediction, truth = in_common(self.classes, prediction, truth)
             counts = self.evaluator.measure(**measure_arguments(prediction, truth))
-            return stem, counts, bool(len(prediction.scores) or prediction.label_map.any())
+            return (
+                stem,
+                counts,
+                bool(len(prediction.scores) if self.format.knows_people else prediction.label_map.any()),
+            )
         except (ValueError, OSError, MemoryError) as error:
             named = error if isinstance(error, ValueError) else ValueError(f"{type(error).__name__}: {error}")
             return stem, named, False
@@ -142,7 +146,8 @@ def evaluate_predictions(
             nothing &= not predicts
             progress.update()
     if nothing:
-        log.warning("predictions: all %d images are background without a person in %s", len(chosen), folder)
+        what = "person" if format.knows_people else "part"
+        log.warning("predictions: none of %d images has a predicted %s in %s", len(chosen), what, folder)
     # A merged class is one instance of a person, and without people nobody knows which instances to merge.
     knows_instances = format.knows_instances and (classes is None or format.knows_people)
     return evaluator.summarize(format.knows_people, knows_instances)

@@ -104,8 +104,11 @@ def as_integer(value: Any, name: str, low: int, high: int) -> int:
 
 def as_entries(value: Any, name: str) -> list[dict]:
     """Return a JSON value. Raises ValueError, which names it, unless it is a list of objects."""
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+    if not isinstance(value, list):
         raise ValueError(f"{name} must be a list of objects, got {_shortened(value)}")
+    for i, entry in enumerate(value):
+        if not isinstance(entry, dict):
+            raise ValueError(f"{name}[{i}] must be an object, got {_shortened(entry)}")
     return value
 
 

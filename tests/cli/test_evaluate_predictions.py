@@ -198,7 +198,7 @@ SPOILT = {
     "a key twice": ("people", lambda r: '{"people": [], "people": []}', "the key 'people' occurs twice"),
     "brackets": ("people", lambda r: "[" * 100_000, "is not JSON"),
     "images null": ("coco", lambda r: r.update(images=None), "images must be a list of objects, got None"),
-    "images of numbers": ("coco", lambda r: r.update(images=[1]), "images must be a list of objects"),
+    "images of numbers": ("coco", lambda r: r.update(images=[1]), r"images\[0\] must be an object, got 1"),
     "annotations a number": ("coco", lambda r: r.update(annotations=3), "annotations must be a list of objects, got 3"),
     "an id twice": ("coco", twice("images"), r"images\[4\].id '1' occurs twice"),
     "an id that is a list": ("coco", first("images", "id", []), "images.0..id must be a text or an integer, got list"),
@@ -309,11 +309,28 @@ def test_no_prediction_at_all_is_an_error(name, scenes, tmp_path):
         main(arguments)
 
 
-def test_predictions_of_background_alone_are_named(scenes, tmp_path, caplog):
+def test_predictions_without_a_person_in_any_image_are_named(scenes, tmp_path, caplog):
     dataset = open_split(scenes, "val")
-    write("coco", tmp_path, dataset, lambda one: empty_prediction(one.label_map.shape))
+    nobody = lambda one: Prediction(one.label_map, one.person_maps[:0], one.scores[:0])
+    write("coco", tmp_path, dataset, nobody)
     results = evaluate_predictions(make_format("coco"), tmp_path, dataset, ParsingEvaluator(20), workers=1)
-    assert results["ap_p_50"] == 0 and "all 4 images are background without a person" in caplog.text
+    assert results["ap_p_50"] == 0 and results["miou"] == pytest.approx(100)
+    assert f"none of 4 images has a predicted person in {tmp_path}" in caplog.text
+
+
+def test_label_maps_of_background_alone_are_named(scenes, tmp_path, caplog):
+    dataset = open_split(scenes, "val")
+    write("labels", tmp_path, dataset, lambda one: empty_prediction(one.label_map.shape))
+    evaluate_predictions(make_format("labels"), tmp_path, dataset, ParsingEvaluator(20), workers=1)
+    assert "none of 4 images has a predicted part" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["people", "coco"])
+def test_a_byte_order_mark_is_read_over(name, scenes, tmp_path):
+    write(name, tmp_path, open_split(scenes, "val"))
+    for path in tmp_path.glob("*.json"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert main(["--predictions", str(tmp_path), "--data-root", str(scenes), "--workers", "1"])["miou"] == 100
 
 
 @pytest.mark.parametrize("name", ["cihp", "labels"])
