@@ -338,3 +338,18 @@ def test_images_without_people_cannot_be_left_out_where_nobody_knows_people(name
     write(name, tmp_path, open_split(scenes, "val"))
     with pytest.raises(SystemExit, match="skip_empty: leaves out images without predicted people"):
         main(["--predictions", str(tmp_path), "--data-root", str(scenes), "--skip-empty"])
+
+
+def test_the_order_in_a_file_changes_nothing_where_scores_differ(scenes, tmp_path):
+    dataset, noise = open_split(scenes, "val"), np.random.default_rng(0)
+
+    def noisy(perfect):
+        people = np.where(noise.random(perfect.person_maps.shape) < 0.3, 3, perfect.person_maps).astype(np.uint8)
+        return Prediction(perfect.label_map, people, noise.random(len(people)))
+
+    write("coco", tmp_path, dataset, noisy)
+    run = lambda: evaluate_predictions(make_format("coco"), tmp_path, dataset, ParsingEvaluator(20), workers=1)
+    expected = run()
+    for shuffle in range(3):
+        spoil(tmp_path / "predictions.json", lambda r, s=shuffle: np.random.default_rng(s).shuffle(r["annotations"]))
+        assert run() == expected

@@ -244,3 +244,22 @@ def test_faults_of_the_files_are_remembered(tree, monkeypatch):
     assert list(CIHP(tree).faults) == ["0000002"]
     monkeypatch.setattr("rpcnn.data.files.opened", None)  # not looked at again
     assert list(CIHP(tree).faults) == ["0000002"]
+
+
+def test_a_user_without_a_home_keeps_the_index_beside_the_data(tree, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", no_home)
+    assert len(CIHP(tree)) == 8 and (tree / "Training/.rpcnn-index-cihp.json").is_file()
+
+
+@pytest.mark.filterwarnings("error")
+def test_255_people_are_counted(tree):
+    category, human = np.full((40, 60), 5), np.arange(2400).reshape(40, 60) // 9
+    category[human > 255] = human[human > 255] = 0
+    category[human == 0] = 0
+    write_png(tree / "Training/Category_ids/0000001.png", category)
+    write_png(tree / "Training/Human_ids/0000001.png", human)
+    assert len(CIHP(tree)[0]["boxes"]) == 255 and check_folder(tree).people[255] == 1
