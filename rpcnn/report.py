@@ -13,7 +13,6 @@ score, IoU, class or failure; under the pointer stand the part and the person; n
 Every other option changes the configuration of the run, as in rpcnn.evaluate (--data-root, --data.eval-split …).
 """
 
-import json
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from rpcnn.analysis.curves import read_records
 from rpcnn.analysis.trained import open_trained
 from rpcnn.commands import UserError, output_folder, run, user_errors, wants_help, words_and_options
 from rpcnn.data.sample import Truth
+from rpcnn.formats.prediction import as_entries, as_number, read_png
 from rpcnn.inference.load import folder_of
 from rpcnn.inference.results import ParsingResult
 from rpcnn.labels import CIHP, MHP_V2, LabelSet
@@ -33,6 +33,7 @@ from rpcnn.metrics import DEFAULT_METRICS, ParsingEvaluator
 from rpcnn.page.items import Item, Maps, instances_of
 from rpcnn.page.write import PageWriter
 from rpcnn.pictures import load_picture
+from rpcnn.strict_json import read_json
 
 OWN = {"--output": "", "--limit": "500", "--pictures": ""}
 
@@ -140,10 +141,12 @@ def predicted_items(folder: pathlib.Path, found: list[pathlib.Path], pictures: s
         stem = path.name.removesuffix("_labels.png")
         name = (path.parent / stem).relative_to(folder).as_posix()
         record = read_record(path.with_name(f"{stem}.json"))
-        labels = np.asarray(Image.open(path))
-        instances = np.asarray(Image.open(path.with_name(f"{stem}_instances.png")))
-        if labels.ndim != 2 or instances.shape != labels.shape:
+        labels, instances = read_png(path), read_png(path.with_name(f"{stem}_instances.png"), wide=True)
+        if instances.shape != labels.shape:
             raise ValueError(f"report: {path} and {stem}_instances.png must be maps of one size")
+        known, most = len(record["labels"]), labels.max(initial=0)
+        if most >= known:
+            raise ValueError(f"report: {path}: labels must be below {known}, the names in {stem}.json, got {most}")
         yield Item(name, photo_of(path, name, pictures, labels.shape), [Maps(labels, instances, record["people"])])
 
 
@@ -157,16 +160,28 @@ def photo_of(path: pathlib.Path, name: str, pictures: str, shape: tuple[int, ...
                 return photo
         raise ValueError(f"report: --pictures: {pictures} has no picture {name}.* of {shape[1]} x {shape[0]} pixels")
     overlay = path.with_name(path.name.removesuffix("_labels.png") + "_overlay.png")
-    return np.asarray(Image.open(overlay).convert("RGB").resize((shape[1], shape[0])))  # small ones are enlarged
+    picture = Image.fromarray(load_picture(overlay))
+    return np.asarray(picture.resize((shape[1], shape[0])))  # small ones are enlarged
 
 
 def read_record(path: pathlib.Path) -> dict:
     """The JSON file of a prediction. Raises ValueError if it is none of rpcnn.predict."""
+    record = read_json(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return record | {"people": list(record["people"]), "labels": [str(name) for name in record["labels"]]}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"report: {path} is no record of rpcnn.predict: {type(error).__name__}: {error}") from None
+        if not isinstance(record, dict) or not {"people", "labels"} <= record.keys():
+            raise ValueError("must be an object with people and labels")
+        people = as_entries(record["people"], "people")
+        for i, person in enumerate(people):
+            for key in ("score", "box_score", "iou_score"):
+                as_number(person.get(key, 0.0), f"people[{i}].{key}")
+            if not isinstance(person.get("parts", []), list):
+                raise ValueError(f"people[{i}].parts must be a list")
+        names = record["labels"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("labels must be a list of texts")
+    except ValueError as error:
+        raise ValueError(f"report: {path} is no record of rpcnn.predict: {error}") from None
+    return record
 
 
 def label_set_of(path: pathlib.Path) -> LabelSet:

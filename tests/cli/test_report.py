@@ -144,6 +144,39 @@ def test_mistakes_are_one_line(arguments, message, run):
         report([str(run) if word == "RUN" else word for word in arguments])
 
 
+ODD_RECORDS = {
+    "no object": (lambda record: [], "must be an object with people and labels"),
+    "deep": (lambda record: "[" * 100_000, "is not JSON"),
+    "people null": (lambda record: record | {"people": None}, "people must be a list of objects, got None"),
+    "a person of 3": (lambda record: record | {"people": [3]}, r"people\[0\] must be an object, got 3"),
+    "a score of text": (
+        lambda record: record | {"people": [{"score": "1"}]},
+        "people.0..score must be a finite",
+    ),
+    "labels of numbers": (lambda record: record | {"labels": [1]}, "labels must be a list of texts"),
+    "too few labels": (
+        lambda record: record | {"labels": ["Background"]},
+        "labels must be below 1, the names",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD_RECORDS)
+def test_odd_records_of_predictions_are_named(name, tmp_path):
+    change, message = ODD_RECORDS[name]
+    labels = Image.fromarray(np.full((6, 8), 3, np.uint8))
+    for kind in ("labels", "instances", "overlay"):
+        labels.save(tmp_path / f"a_{kind}.png")
+    record = {"height": 6, "width": 8, "labels": list(CIHP.names), "label_set": "CIHP", "people": [{"score": 0.5}]}
+    (tmp_path / "a.json").write_text(json.dumps(record))
+    assert report([str(tmp_path), "--output", str(tmp_path / "page")]).is_file()
+    changed = change(record)
+    (tmp_path / "a.json").write_text(changed if isinstance(changed, str) else json.dumps(changed))
+    with pytest.raises(SystemExit, match=message) as ended:
+        report([str(tmp_path), "--output", str(tmp_path / "page")])
+    assert str(tmp_path / "a") in str(ended.value) and "\n" not in str(ended.value)
+
+
 SCRIPT = """
 <script>
 const faults = [];
