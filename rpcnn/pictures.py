@@ -18,6 +18,16 @@ MAX_PIXELS = 100_000_000
 """A picture of so many pixels takes some 2.5 GB; its file may be a few kilobytes."""
 
 
+def is_litter(path: pathlib.Path) -> bool:
+    """Whether a file is one that macOS or Windows leaves among the pictures of a folder; it is never a picture."""
+    return path.name.startswith("._") or path.name.lower() in (".ds_store", "thumbs.db", "desktop.ini")
+
+
+def files_in(folder: pathlib.Path, pattern: str = "*") -> list[pathlib.Path]:
+    """The paths of a folder that match a pattern, in the order of their names, without litter (`is_litter`)."""
+    return sorted(path for path in folder.glob(pattern) if not is_litter(path))
+
+
 class PictureError(ValueError):
     """Raised for a picture that cannot be used. The message has the reason, not the path."""
 

@@ -32,7 +32,7 @@ from rpcnn.labels import CIHP, MHP_V2, LabelSet
 from rpcnn.metrics import DEFAULT_METRICS, ParsingEvaluator
 from rpcnn.page.items import Item, Maps, instances_of
 from rpcnn.page.write import PageWriter
-from rpcnn.pictures import load_picture
+from rpcnn.pictures import files_in, load_picture
 from rpcnn.strict_json import read_json
 
 OWN = {"--output": "", "--limit": "500", "--pictures": ""}
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> pathlib.Path:
         if (
             len(words) == 1
             and source.is_dir()
-            and any(source.rglob("*_labels.png"))
+            and files_in(source, "**/*_labels.png")
             and not any(source.glob("*.safetensors"))
         ):
             if rest:
@@ -125,7 +125,7 @@ def maps_of(result: ParsingResult) -> Maps:
 
 def predictions_page(folder: pathlib.Path, output: str, pictures: str, limit: int) -> pathlib.Path:
     """The page of what rpcnn.predict wrote."""
-    found = sorted(folder.rglob("*_labels.png"))[:limit]
+    found = files_in(folder, "**/*_labels.png")[:limit]
     label_set = label_set_of(found[0].with_name(found[0].name.removesuffix("_labels.png") + ".json"))
     writer = PageWriter(output_folder(output or folder / "page"), f"Predictions in {folder}", ["Prediction"], label_set)
     for item in tqdm(

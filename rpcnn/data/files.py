@@ -9,7 +9,7 @@ import numpy as np
 from rpcnn.labelmaps.people import NumberedPersonMaps
 from rpcnn.labelmaps.read import read_map
 from rpcnn.labels import IGNORE
-from rpcnn.pictures import PictureError, as_rgb, opened
+from rpcnn.pictures import PictureError, as_rgb, files_in, opened
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
@@ -164,7 +164,7 @@ def images_in(folder: Path) -> dict[str, Path]:
 
 def image_files(folder: Path) -> list[Path]:
     """List the files of a folder that are images by their suffix, in the order of their names."""
-    return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
+    return [path for path in files_in(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def check_values(values: np.ndarray, num_classes: int, path: Path, ignore: int = IGNORE) -> None:

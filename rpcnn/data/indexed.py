@@ -11,6 +11,7 @@ import torch
 from rpcnn.labelmaps.boxes import person_boxes
 from rpcnn.labelmaps.people import NumberedPersonMaps
 from rpcnn.labels import LabelSet
+from rpcnn.pictures import files_in
 
 from .dataset import PeopleDataset
 from .files import DataFault, all_faults, check_size, image_files, read_image
@@ -136,7 +137,7 @@ class IndexedDataset(PeopleDataset):
 
     def without_image(self, *folders: Path) -> list[tuple[str, str]]:
         """List (id, message) for :meth:`stray` for the maps in some folders that belong to no image."""
-        maps = [path for folder in folders for path in sorted(folder.glob("*.png"))]
+        maps = [path for folder in folders for path in files_in(folder, "*.png")]
         return [(path.stem, f"{path}: belongs to no image") for path in maps if path.stem not in self.images]
 
 

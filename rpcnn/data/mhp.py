@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from rpcnn.labels import MHP_V2
+from rpcnn.pictures import files_in
 
 from .files import DataFault, all_faults, check_size, check_values, images_in, read_id_list, read_labels
 from .index import fingerprint
@@ -62,7 +63,7 @@ class MHPv2(IndexedDataset):
         self.people: dict[str, list[tuple[int, int, str]]] = {}
         """Id to (person number, number of people, file name) of each person, ascending."""
         self.unnamed: list[Path] = []
-        for path in sorted(self.maps.glob("*.png")) if self.maps.is_dir() else ():
+        for path in files_in(self.maps, "*.png") if self.maps.is_dir() else ():
             if match := PERSON_FILE.match(path.name):
                 self.people.setdefault(match[1], []).append((int(match[3]), int(match[2]), path.name))
             else:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from rpcnn.labelmaps.people import NumberedPersonMaps
+from rpcnn.pictures import files_in
 from rpcnn.strict_json import read_json
 
 from .format import Format
@@ -63,7 +64,7 @@ class LabelMaps(Format):
         return bool(stems) and not any(stem.endswith(("_labels", "_instances")) for stem in stems)
 
     def stems(self, folder: Path) -> list[str]:
-        return sorted(path.stem for path in folder.glob("*.png"))
+        return [path.stem for path in files_in(folder, "*.png")]
 
     def read(self, folder: Path, stem: str) -> Prediction:
         label_map = read_png(folder / f"{stem}.png")
@@ -83,10 +84,10 @@ class InstanceMaps(Format):
     knows_people = True
 
     def detect(self, folder: Path) -> bool:
-        return any(folder.glob("*_instances.png"))
+        return bool(files_in(folder, "*_instances.png"))
 
     def stems(self, folder: Path) -> list[str]:
-        return sorted(path.name.removesuffix("_instances.png") for path in folder.glob("*_instances.png"))
+        return sorted(path.name.removesuffix("_instances.png") for path in files_in(folder, "*_instances.png"))
 
     def read(self, folder: Path, stem: str) -> Prediction:
         label_map = read_png(folder / f"{stem}_labels.png")
@@ -115,10 +116,10 @@ class PersonMaps(Format):
     knows_people = True
 
     def detect(self, folder: Path) -> bool:
-        return any(folder.glob("*_labels.png")) and not any(folder.glob("*_instances.png"))
+        return bool(files_in(folder, "*_labels.png")) and not files_in(folder, "*_instances.png")
 
     def stems(self, folder: Path) -> list[str]:
-        return sorted(path.name.removesuffix("_labels.png") for path in folder.glob("*_labels.png"))
+        return sorted(path.name.removesuffix("_labels.png") for path in files_in(folder, "*_labels.png"))
 
     def read(self, folder: Path, stem: str) -> Prediction:
         label_map = read_png(folder / f"{stem}_labels.png")

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from rpcnn.labelmaps.people import NumberedPersonMaps
+from rpcnn.pictures import files_in
 
 from .format import Format
 from .prediction import Prediction, flatten, read_columns, read_png, write_png
@@ -25,7 +26,7 @@ class CihpServer(Format):
         return (folder / "instance_parsing").is_dir()
 
     def stems(self, folder: Path) -> list[str]:
-        return sorted(path.stem for path in (folder / "global_parsing").glob("*.png"))
+        return sorted(path.stem for path in files_in(folder / "global_parsing", "*.png"))
 
     def read(self, folder: Path, stem: str) -> Prediction:
         label_map = read_png(folder / "global_parsing" / f"{stem}.png")
@@ -71,7 +72,7 @@ class MhpServer(Format):
         return (folder / "instance_segmentation").is_dir()
 
     def stems(self, folder: Path) -> list[str]:
-        return sorted(path.stem for path in (folder / "global_parsing").glob("*.png"))
+        return sorted(path.stem for path in files_in(folder / "global_parsing", "*.png"))
 
     def read(self, folder: Path, stem: str) -> Prediction:
         label_map = read_png(folder / "global_parsing" / f"{stem}.png")

@@ -73,6 +73,26 @@ def test_every_planted_fault_is_found_at_once(tree):
     assert sum(report.people.values()) == 2
 
 
+def leave_litter(root):
+    """What macOS and Windows leave: a ._ twin of every file, and their own files in every folder."""
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+        else:
+            (path / ".DS_Store").write_bytes(b"\0")
+            (path / "Thumbs.db").write_bytes(b"\0")
+
+
+def test_what_systems_leave_in_folders_is_no_fault(tree, tmp_path):
+    person = np.zeros((40, 60), np.uint8)
+    person[:10, :10] = 12
+    write_mhp_image(tmp_path / "MHP", "7", [person])
+    for root in (tree, tmp_path / "MHP"):
+        before = check_folder(root).text()
+        leave_litter(root)
+        assert check_folder(root).text() == before
+
+
 def test_mhp_faults_are_found_and_statistics_true(tmp_path):
     first, second = np.zeros((40, 60), np.uint8), np.zeros((40, 60), np.uint8)
     first[:10, :10], second[5:15, :10] = 12, 30

@@ -66,6 +66,14 @@ def test_the_format_is_detected_from_the_files(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_what_macos_leaves_beside_the_files_is_no_prediction(name, tmp_path):
+    stored(name, tmp_path, prediction())
+    for path in sorted(tmp_path.rglob("*.*")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0")
+    assert detect_format(tmp_path) == name and make_format(name).stems(tmp_path) == ["0000"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_an_image_without_people(name, tmp_path):
     empty = Prediction(np.zeros((4, 5), np.uint8), np.zeros((0, 4, 5), np.uint8), np.zeros(0))
     format = stored(name, tmp_path, empty)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from rpcnn.data.painted.backdrop import paint_backdrop
 from rpcnn.data.painted.canvas import Canvas
+from rpcnn.pictures import files_in
 
 from .fabrics import PATTERNS, draw_color, linear, pattern_shares, smooth_noise
 
@@ -27,9 +28,9 @@ class Backdrops:
         self.paths: list[Path] = []
         self._open: dict[int, Image.Image] = {}
         if folder is not None:
-            self.paths = sorted(
-                path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
-            )
+            self.paths = [
+                path for path in files_in(Path(folder), "**/*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+            ]
             if not self.paths:
                 raise ValueError(f"--backgrounds: {folder} holds no .jpg or .png")
 
