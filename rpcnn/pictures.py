@@ -4,16 +4,24 @@ import contextlib
 import functools
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
-Picture = str | pathlib.Path | Image.Image | np.ndarray
+from rpcnn.frames import as_frame
+
+Picture = str | pathlib.Path | IO[bytes] | Image.Image | np.ndarray | Tensor
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is opened, whatever a file's name says. All are decoded by Pillow itself: EPS would start Ghostscript."""
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".avif", ".jp2")
-"""Of the files of a folder that are taken for pictures."""
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".avifs", ".jp2", ".j2k", ".jpf", ".jpx"),
+    *(".heic", ".heif", ".jxl", ".tga", ".psd", ".dng"),
+)
+"""Of the files of a folder that are taken for pictures. Those of the last line are not opened, but named."""
 MAX_PIXELS = 100_000_000
 """A picture of so many pixels takes some 2.5 GB; its file may be a few kilobytes."""
 
@@ -34,12 +42,12 @@ class PictureError(ValueError):
 
 @contextlib.contextmanager
 def opened(
-    path: str | pathlib.Path, formats: Sequence[str] = FORMATS, max_pixels: int | None = None
+    path: str | pathlib.Path | IO[bytes], formats: Sequence[str] = FORMATS, max_pixels: int | None = None
 ) -> Iterator[Image.Image]:
     """Open a picture file; pixels are decoded when they are first used in the block.
 
     Args:
-        path: the file.
+        path: the file; or a binary file object that is open, read from its beginning.
         formats: names of Pillow's formats.
         max_pixels: refuse pictures with more, before they are decoded. None leaves it to Pillow, which refuses more
             than twice PIL.Image.MAX_IMAGE_PIXELS (179 million).
@@ -111,34 +119,41 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def load_picture(image: Picture, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A path, PIL image or array as uint8 RGB [H, W, 3], upright.
+    """A picture of any kind as uint8 RGB [H, W, 3], upright.
 
     Args:
-        image: a file in one of FORMATS, a PIL image of any mode (see :func:`as_rgb`), or uint8 RGB [H, W, 3]. Of
-            several frames the first one is taken. EXIF orientation is applied.
+        image: a file in one of FORMATS or its bytes in a binary file object (io.BytesIO), a PIL image of any mode (see
+            :func:`as_rgb`), or an array or tensor as :func:`rpcnn.frames.as_frame` takes it. Of several frames the
+            first one is taken. EXIF orientation is applied.
         max_pixels: files and PIL images with more pixels are refused before they are decoded.
 
     Raises:
-        ValueError: not a readable image, too many pixels, or an array of another shape or dtype.
+        ValueError: not a readable image, too many pixels, or an array of another shape, dtype or range.
     """
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ValueError(f"image: must be a uint8 RGB array [H, W, 3], got {image.dtype} {list(image.shape)}")
-        return np.ascontiguousarray(image)
+    if isinstance(image, np.ndarray | Tensor):
+        frame = as_frame(image)
+        return frame if frame.shape[2] == 3 else np.array(as_rgb(Image.fromarray(frame)))
     try:
-        if isinstance(image, str | pathlib.Path):
-            with opened(image, max_pixels=max_pixels) as picture:
-                return _upright(picture)
         if isinstance(image, Image.Image):
             _check_pixels(image, max_pixels)
             with _named():
                 return _upright(image)
+        if isinstance(image, str | pathlib.Path) or hasattr(image, "read"):
+            with opened(image, max_pixels=max_pixels) as picture:
+                return _upright(picture)
     except FileNotFoundError:
         raise ValueError(f"image: {image} does not exist") from None
     except PictureError as error:
-        name = f"{image}" if isinstance(image, str | pathlib.Path) else f"the PIL image {image.mode} {image.size}"
-        raise ValueError(f"image: {name} cannot be read: {error}") from None
-    raise ValueError(f"image: must be a path, a PIL image or an array, got {type(image).__name__}")
+        raise ValueError(f"image: {_name_of(image)} cannot be read: {error}") from None
+    raise ValueError(
+        f"image: must be a path, a binary file, a PIL image, an array or a tensor, got {type(image).__name__}"
+    )
+
+
+def _name_of(image: Picture) -> str:
+    if isinstance(image, Image.Image):
+        return f"the PIL image {image.mode} {image.size}"
+    return f"{image}" if isinstance(image, str | pathlib.Path) else f"{getattr(image, 'name', 'the file object')}"
 
 
 def _upright(image: Image.Image) -> np.ndarray:

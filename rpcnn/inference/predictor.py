@@ -1,11 +1,14 @@
-"""``from rpcnn import Predictor``: inference with a trained model on image files, PIL images and arrays."""
+"""``from rpcnn import Predictor``: inference with a trained model on image files, PIL images, arrays and tensors."""
 
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import Any, overload
+from typing import IO, Any, overload
 
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 from rpcnn.config import Config, changed_inference
 from rpcnn.labels import LabelSet
@@ -17,7 +20,7 @@ from .results import ParsingResult
 
 
 class Predictor:
-    """A trained model for inference on image files, PIL images and arrays.
+    """A trained model for inference on image files, PIL images, arrays and tensors.
 
     >>> result = Predictor("runs/painted")("photo.jpg")     # doctest: +SKIP
     >>> result.save("out", "photo")                          # doctest: +SKIP
@@ -70,30 +73,36 @@ class Predictor:
         return self.pipeline.label_set
 
     @overload
-    def __call__(self, image: Picture) -> ParsingResult: ...
-    @overload
     def __call__(self, image: list[Picture] | tuple[Picture, ...]) -> list[ParsingResult]: ...
+    @overload
+    def __call__(self, image: np.ndarray | Tensor) -> ParsingResult | list[ParsingResult]: ...
+    @overload
+    def __call__(self, image: str | pathlib.Path | IO[bytes] | Image.Image) -> ParsingResult: ...
     def __call__(self, image: Picture | list[Picture] | tuple[Picture, ...]) -> ParsingResult | list[ParsingResult]:
-        """Parse an image, or a list of images.
+        """Parse an image, or a list or batch of images.
 
         Args:
-            image: a path, a PIL image, a uint8 RGB array [H, W, 3], or a list of these. EXIF orientation is applied.
+            image: whatever :func:`rpcnn.pictures.load_picture` reads: a path, a binary file object, a PIL image, an
+                array or a tensor, uint8 or floats in 0..1; a list of these; or a batch: an array or tensor [B, H, W, C]
+                or a tensor [B, 3, H, W]. EXIF orientation is applied.
 
         Returns:
-            One result, or a list of results in the order of the images.
+            One result, or a list of results in the order of the images for a list and a batch.
 
         Raises:
-            ValueError: not a readable image, or an array of another shape or dtype.
+            ValueError: not a readable image, or an array of another shape, dtype or range.
         """
-        if isinstance(image, list | tuple):
+        if isinstance(image, list | tuple) or (isinstance(image, np.ndarray | Tensor) and image.ndim == 4):
             return list(self.stream(image))
         return next(self.stream([image]))
 
     def stream(self, images: Iterable[Picture]) -> Iterator[ParsingResult]:
-        """Parse any number of images; yields results in the order of the images.
+        """Parse any number of images, or a batch as of `__call__`; yields results in the order of the images.
 
         Images are read lazily: one at a time with batch_size 1, else 4 * batch_size at a time. Raises as `__call__`.
         """
+        if isinstance(images, np.ndarray | Tensor) and images.ndim != 4:
+            raise ValueError(f"stream: a batch must have four axes, got {list(images.shape)}; put one image in a list")
         pixels = (torch.from_numpy(load_picture(image, self.max_pixels)).permute(2, 0, 1) for image in images)
         return self.pipeline.stream(pixels, self.batch_size)
 

@@ -189,8 +189,8 @@ def test_more_than_255_people_can_be_drawn():
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((300, 400), np.uint8), r"image: must be a uint8 RGB array \[H, W, 3\], got uint8 \[300, 400\]"),
-        (np.zeros((300, 400, 3)), r"got float64 \[300, 400, 3\]"),
+        (np.zeros((300, 400, 2), np.uint8), r"image: must be uint8, uint16 or floats.*, got \[300, 400, 2\]"),
+        (np.full((300, 400, 3), 2.0), r"image: must be floats in 0..1, got 2..2"),
         (np.zeros((400, 300, 3), np.uint8), r"result's size \(300, 400\), got \(400, 300\)"),
         (Image.new("RGB", (300, 400)), r"result's size \(300, 400\), got \(400, 300\)"),
     ],
