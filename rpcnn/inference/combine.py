@@ -11,6 +11,7 @@ from rpcnn.box_convention import EDGES, BoxConvention
 from rpcnn.labels import LabelSet
 from rpcnn.model.detections import Detections
 
+from .probabilities import Probabilities
 from .results import ParsingResult
 
 MODES = ("combine", "parsing", "semseg")
@@ -27,6 +28,7 @@ def combine(
     semantic_mode: str,
     boxes: BoxConvention = EDGES,
     stretch: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    keep_probabilities: bool = False,
 ) -> ParsingResult:
     """Compute person maps, a label map and an instance map at the size of the image, best person first.
 
@@ -45,6 +47,7 @@ def combine(
         boxes: convention of box coordinates.
         stretch: changes the maps [n, K, h, w] and the windows [n, 4] that they are pasted to. By default each map is
             sampled over its box at the pixel centers.
+        keep_probabilities: whether the result has them.
 
     Raises:
         ValueError: unknown mode, or "semseg" without a global segmentation.
@@ -88,4 +91,5 @@ def combine(
         label_map=label_map,
         instance_map=instance_map.to(torch.uint8 if len(corners) < 256 else torch.uint16),
         label_set=label_set,
+        probabilities=Probabilities(person_probs, windows, label_probs, covered) if keep_probabilities else None,
     )

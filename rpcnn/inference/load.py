@@ -33,13 +33,13 @@ def place(model: RPRCNN, device: torch.device) -> RPRCNN:
     return model.to(device).to(memory_format=torch.channels_last)
 
 
-def load_pipeline(weights: Weights, config: Config, device: torch.device, progress: bool = False) -> Pipeline:
+def load_pipeline(weights: Weights, config: Config, device: torch.device, **options: bool) -> Pipeline:
     """Build the network, load the weights and make a pipeline on the device.
 
     Args:
         weights: state dict and label set.
         config: that of the weights; changes must keep the architecture of the network.
-        progress: show a progress bar of the passes of test-time augmentation.
+        options: progress and keep_probabilities of `Pipeline`.
 
     Raises:
         ValueError: the weights do not fit the network of the configuration.
@@ -56,7 +56,7 @@ def load_pipeline(weights: Weights, config: Config, device: torch.device, progre
         text = " ".join(reason[1:3]).strip()
         text = text if len(text) < 300 else f"{text[:300]} …"
         raise ValueError(f"weights: they do not fit the configuration: {text}") from None
-    return Pipeline(place(model, device), config, label_set=weights.label_set, progress=progress)
+    return Pipeline(place(model, device), config, label_set=weights.label_set, **options)
 
 
 def folder_of(weights: str | pathlib.Path) -> pathlib.Path:

@@ -29,9 +29,18 @@ class Pipeline:
         config: its group inference, run.precision and its variant are used.
         label_set: has one label per class of the model.
         progress: show a progress bar of the passes of test-time augmentation.
+        keep_probabilities: whether results have their probabilities.
     """
 
-    def __init__(self, model: RPRCNN, config: Config, label_set: LabelSet, progress: bool = False):
+    def __init__(
+        self,
+        model: RPRCNN,
+        config: Config,
+        label_set: LabelSet,
+        progress: bool = False,
+        keep_probabilities: bool = False,
+    ):
+        self.keep_probabilities = keep_probabilities
         self.model, self.config, self.label_set = model.eval(), config, label_set
         self.device = model.pixel_mean.device
         self.dtype = autocast_dtype(config.run.precision, self.device, training=False)
@@ -118,6 +127,7 @@ class Pipeline:
                 semantic_mode=semantic_mode or settings.semantic_mode,
                 boxes=self.model.box_head.boxes,
                 stretch=paste_rounded if self.config.variant.pasting == "rounded" else None,
+                keep_probabilities=self.keep_probabilities,
             )
 
     def short_sides(self) -> list[int]:

@@ -30,6 +30,7 @@ class Predictor:
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
         batch_size: largest number of images in a batch; only images of the same size after resizing are batched.
         progress: show a progress bar of the passes of test-time augmentation.
+        keep_probabilities: whether results have the probabilities that their maps are made of.
         backbone: "package.module:name" of the backbone, if the weights name one that is not rpcnn's. Code that weights
             name is imported only if the caller names it, too.
         max_pixels: images with more pixels raise ValueError before they are decoded.
@@ -48,6 +49,7 @@ class Predictor:
         *,
         batch_size: int = 1,
         progress: bool = False,
+        keep_probabilities: bool = False,
         backbone: str = "",
         max_pixels: int = MAX_PIXELS,
         **changes: Any,
@@ -60,7 +62,9 @@ class Predictor:
         config = changed_inference(loaded.config, changes, source="Predictor")
         if backbone:
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone=backbone))
-        self.pipeline = load_pipeline(loaded, config, device=_device(device), progress=progress)
+        self.pipeline = load_pipeline(
+            loaded, config, device=_device(device), progress=progress, keep_probabilities=keep_probabilities
+        )
 
     @property
     def config(self) -> Config:

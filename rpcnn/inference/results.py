@@ -1,12 +1,11 @@
 """The result of parsing one image: people, parts and scores; saving and plotting."""
 
-import io
-import json
-import os
+import difflib
+import math
 import pathlib
-import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,29 +15,14 @@ from torch import Tensor
 from rpcnn.label_schemes import Scheme, find_scheme
 from rpcnn.labels import LabelSet, voc_palette
 from rpcnn.pictures import Picture
-from rpcnn.visualize import flat_palette, overlay
+from rpcnn.visualize import as_picture, flat_palette, overlay
 
-_KINDS = ("_overlay.png", "_labels.png", "_instances.png", ".json")
-
-
-def result_names(stem: str) -> list[str]:
-    """The names of the files that :meth:`ParsingResult.save` writes, the JSON last."""
-    return [f"{stem}{kind}" for kind in _KINDS]
-
-
-def is_result(path: pathlib.Path) -> bool:
-    """Whether a file is one of the four that :meth:`ParsingResult.save` wrote, by its name and its JSON's content."""
-    kind = next((kind for kind in _KINDS if path.name.endswith(kind)), "")
-    if not kind:
-        return False
-    try:
-        record = json.loads(path.with_name(path.name.removesuffix(kind) + ".json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and {"height", "width", "label_set", "labels", "people"} <= record.keys()
-
+from . import saving
+from .coco_file import mask_fields
+from .probabilities import Probabilities
 
 _OF_PEOPLE = ("boxes", "box_scores", "iou_scores", "scores", "person_maps")
+_TENSORS = (*_OF_PEOPLE, "label_map", "instance_map")
 
 
 @dataclass
@@ -70,6 +54,8 @@ class ParsingResult:
     """uint8 or uint16 [H, W] instance ids: 0 is background, i + 1 is person i, so that 1 is the best."""
     label_set: LabelSet
     """Names and colors of the labels."""
+    probabilities: Probabilities | None = None
+    """What the maps are made of; None unless asked for (`keep_probabilities`)."""
 
     @property
     def people(self) -> Tensor:
@@ -99,7 +85,9 @@ class ParsingResult:
         number = old.new_zeros(max(len(self), int(old.max()) if old.numel() else 0) + 1)
         number[kept + 1] = torch.arange(1, len(kept) + 1, device=kept.device)
         instance_map = number[old].to(torch.uint8 if len(kept) < 256 else torch.uint16)
-        return replace(self, instance_map=instance_map, **{name: getattr(self, name)[kept] for name in _OF_PEOPLE})
+        probabilities = self.probabilities and self.probabilities[kept]
+        people = {name: getattr(self, name)[kept] for name in _OF_PEOPLE}
+        return replace(self, instance_map=instance_map, probabilities=probabilities, **people)
 
     def above(self, score: float) -> "ParsingResult":
         """Select the people with a parsing score >= `score`."""
@@ -107,35 +95,125 @@ class ParsingResult:
 
     def cpu(self) -> "ParsingResult":
         """A copy with all tensors on the CPU."""
-        return replace(self, **{name: v.cpu() for name, v in vars(self).items() if name != "label_set"})
+        probabilities = self.probabilities and self.probabilities.cpu()
+        return replace(self, probabilities=probabilities, **{name: getattr(self, name).cpu() for name in _TENSORS})
 
     def numpy(self) -> dict[str, np.ndarray]:
-        """The fields as numpy arrays by name."""
-        return {name: _to_numpy(value) for name, value in vars(self).items() if name != "label_set"}
+        """The fields as numpy arrays by name, without the probabilities."""
+        return {name: _to_numpy(getattr(self, name)) for name in _TENSORS}
 
     def to_coco(self, image_id: int | str) -> list[dict]:
         """COCO-style annotations, one dict per person, ready for JSON.
 
-        Keys: image_id; category_id (1); bbox [x, y, width, height]; score (S_parsing), box_score, iou_score;
-        segmentation, the run-length encoding of the person's whole mask.
+        Keys: image_id; category_id (1); bbox [x, y, width, height]; iscrowd (0); score (S_parsing), box_score,
+        iou_score; area in pixels and segmentation, the run-length encoding, of the person's whole mask.
+        `save(kinds=["coco"])` writes a file with the parts, too.
         """
-        from pycocotools import mask
-
         person_maps = self.numpy()["person_maps"]
         boxes = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in self.boxes.tolist()]
         scores = self._scores()
         entries = []
         for i, (person, box) in enumerate(zip(person_maps, boxes, strict=True)):
-            code = mask.encode(np.asfortranarray(person > 0, dtype=np.uint8))
             entries.append(
-                {"image_id": image_id, "category_id": 1, "bbox": box}
+                {"image_id": image_id, "category_id": 1, "iscrowd": 0}
                 | {name: values[i] for name, values in scores.items()}
-                | {"segmentation": {"size": list(code["size"]), "counts": code["counts"].decode("ascii")}}
+                | mask_fields(person > 0)
+                | {"bbox": box}
             )
         return entries
 
+    def to_supervision(self) -> Any:
+        """The people as `supervision.Detections`, of the library supervision, which must be installed.
+
+        xyxy, mask, confidence (S_parsing) and class_id 0; data holds class_name, box_score and iou_score.
+
+        Raises:
+            ImportError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise ImportError("to_supervision needs the library supervision: pip install supervision") from None
+        arrays = self.numpy()
+        return supervision.Detections(
+            xyxy=arrays["boxes"],
+            mask=arrays["person_maps"] > 0,
+            confidence=arrays["scores"],
+            class_id=np.zeros(len(self), int),
+            data={"class_name": np.array(["person"] * len(self), dtype=str)}
+            | {name: arrays[f"{name}s"] for name in ("box_score", "iou_score")},
+        )
+
+    @property
+    def shown(self) -> list[int]:
+        """The people with a pixel in the instance map, best first; the others are hidden or below the threshold."""
+        numbers = np.unique(self.numpy()["instance_map"])
+        return [int(number) - 1 for number in numbers if 0 < number <= len(self)]
+
+    def mask(self, part: str | int = "person", person: int | None = None) -> Tensor:
+        """Where a part is: bool [H, W].
+
+        Args:
+            part: the name of a label, in any case, or its number; "person" is all parts together.
+            person: the number of a person, from 0; None takes the label map of the picture, with "person" the instance
+                map.
+
+        Raises:
+            ValueError: no such part.
+            IndexError: no such person.
+        """
+        whole = isinstance(part, str) and part.lower() == "person"
+        labels = (self.instance_map.long() if whole else self.label_map) if person is None else self.person_maps[person]
+        return labels > 0 if whole else labels == self._label(part)
+
+    def _label(self, part: str | int) -> int:
+        names = [name.lower() for name in self.label_set.names]
+        if isinstance(part, str) and part.lower() in names:
+            return names.index(part.lower())
+        if isinstance(part, int) and 0 <= part < len(names):
+            return part
+        near = difflib.get_close_matches(str(part).lower(), [*names, "person"], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"its labels are {', '.join(self.label_set.names)}"
+        raise ValueError(f"mask: {self.label_set.name} has no part {part!r}; {hint}")
+
+    def window(self, person: int) -> tuple[int, int, int, int]:
+        """x1 y1 x2 y2 in whole pixels of the smallest part of the picture that holds a person's box and map.
+
+        It has at least one pixel.
+        """
+        height, width = self.label_map.shape
+        x1, y1, x2, y2 = self.boxes[person].tolist()
+        person_map = _to_numpy(self.person_maps[person])
+        rows, columns = np.flatnonzero(person_map.any(1)), np.flatnonzero(person_map.any(0))
+        if len(rows):
+            x1, x2 = min(x1, columns[0]), max(x2, columns[-1] + 1)
+            y1, y2 = min(y1, rows[0]), max(y2, rows[-1] + 1)
+        left, top = min(max(math.floor(x1), 0), width - 1), min(max(math.floor(y1), 0), height - 1)
+        return left, top, max(min(math.ceil(x2), width), left + 1), max(min(math.ceil(y2), height), top + 1)
+
+    def crop(self, person: int, image: Picture) -> Image.Image:
+        """The part of the picture that holds a person (`window`): RGB.
+
+        Args:
+            person: its number, from 0.
+            image: the picture, as for :meth:`plot`.
+        """
+        return as_picture(image, self._size()).crop(self.window(person))
+
+    def cutout(self, person: int, image: Picture) -> Image.Image:
+        """A person without what is around: `crop` as RGBA, transparent where the person is not."""
+        crop, window = self.crop(person, image), self.window(person)
+        alpha = Image.fromarray((_to_numpy(self.person_maps[person]) > 0).astype(np.uint8) * 255)
+        crop.putalpha(alpha.crop(window))
+        return crop
+
+    def _size(self) -> tuple[int, int]:
+        return self.label_map.shape[0], self.label_map.shape[1]
+
     def remap(self, scheme: Scheme | str) -> "ParsingResult":
         """The result in other labels; parts that they do not have become background.
+
+        Probabilities of parts that become one are added; maps stay those of the model's labels.
 
         Args:
             scheme: of `rpcnn.label_schemes`, its name (lip, atr, pascal_person_part, body) or a TOML file.
@@ -152,6 +230,8 @@ class ParsingResult:
             if len(self)
             else self.person_maps,
             label_set=scheme.label_set,
+            probabilities=self.probabilities
+            and self.probabilities.remap(table[: self.label_set.num_classes].long(), scheme.label_set.num_classes),
         )
 
     def plot(self, image: Picture | None = None) -> Image.Image:
@@ -162,38 +242,49 @@ class ParsingResult:
         height, width = self.label_map.shape
         return overlay(Image.new("RGB", (width, height)) if image is None else image, self)
 
-    def save(self, folder: str | pathlib.Path, stem: str, image: Picture | None = None) -> list[pathlib.Path]:
-        """Writes four files; each appears whole or not at all.
+    def save(
+        self,
+        folder: str | pathlib.Path,
+        stem: str,
+        image: Picture | None = None,
+        kinds: Iterable[str] = saving.DEFAULT,
+    ) -> list[pathlib.Path]:
+        """Writes files of some kinds, and the record; each appears whole or not at all.
 
-        <stem>_overlay.png    the picture of :meth:`plot`
-        <stem>_labels.png     palette PNG whose values are the class ids
-        <stem>_instances.png  0 nobody, 1 the best person, …: palette PNG, or 16 bits where there are more than 255
-                              people
-        <stem>.json           height, width, label names, and of every person: number in the instance PNG, box
-                              x1 y1 x2 y2 in pixels, score (S_parsing), box_score, iou_score, names of its parts
+        overlay        <stem>_overlay.png, the picture of :meth:`plot`
+        labels         <stem>_labels.png, a palette PNG whose values are the class ids
+        instances      <stem>_instances.png, 0 nobody, 1 the best person, …: palette PNG, or 16 bits where there are
+                       more than 255 people
+        people         <stem>_person_<i>.png, the label map of person i of all N, from 1: palette PNG
+        cutouts        <stem>_cutout_<i>.png, :meth:`cutout` of those that are :attr:`shown`
+        crops          <stem>_crop_<i>.png, :meth:`crop` of those that are :attr:`shown`
+        coco           <stem>_coco.json, people and parts as COCO JSON
+        polygons       <stem>_polygons.json, outlines of the parts of those that are :attr:`shown`
+        probabilities  <stem>_probabilities.npz, see :class:`rpcnn.inference.probabilities.Probabilities`
+        always         <stem>.json: height, width, label names, and of every person: number in the instance PNG, box
+                       x1 y1 x2 y2 in pixels, score (S_parsing), box_score, iou_score, names of its parts
 
         Args:
             folder: made if it is not there.
             stem: a plain file name.
             image: as for :meth:`plot`.
+            kinds: of the first column; the record is always written.
 
         Returns:
-            The four paths.
+            The paths, that of the record last.
 
         Raises:
-            ValueError: the stem is no plain file name, or the image has another size.
+            ValueError: the stem is no plain file name, the image has another size or is missing for crops and cutouts,
+                there is no such kind, or probabilities were not kept.
         """
         if not stem or stem != pathlib.PurePath(stem).name:
             raise ValueError(f"ParsingResult.save: stem must be a plain file name, got {stem!r}")
-        folder = pathlib.Path(folder)
-        contents = (
-            _png(self.plot(image)),
-            _png(self.label_image()),
-            _png(self.instance_image()),
-            json.dumps(self.record(), indent=1).encode(),
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        return [_write(folder / name, data) for name, data in zip(result_names(stem), contents, strict=True)]
+        kinds = saving.checked_kinds(kinds)
+        if image is None and {"crops", "cutouts"} & set(kinds):
+            raise ValueError("ParsingResult.save: crops and cutouts are cut out of the image, which is not given")
+        height, width = self._size()
+        picture = Image.new("RGB", (width, height)) if image is None else as_picture(image, (height, width))
+        return saving.save(self, pathlib.Path(folder), stem, picture, kinds)
 
     def label_image(self) -> Image.Image:
         """label_map as a palette image (mode P) with the colors of the label set; pixel values are class ids."""
@@ -237,19 +328,3 @@ def _to_numpy(tensor: Tensor) -> np.ndarray:
 def _shortest(value: np.float32) -> float:
     """The shortest decimal number that reads back as the same float32: 0.3, not 0.30000001192092896."""
     return float(str(value))
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _write(path: pathlib.Path, data: bytes) -> pathlib.Path:
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path

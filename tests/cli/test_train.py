@@ -21,11 +21,11 @@ from rpcnn.config import Config
 from rpcnn.data.painted.scene import write_cihp
 from rpcnn.evaluate import main as evaluate
 from rpcnn.inference.load import load_pipeline
+from rpcnn.inference.sources import find_pictures
 from rpcnn.labels import CIHP
 from rpcnn.model.fpn import FPN
 from rpcnn.model.resnet import ResNet
 from rpcnn.pictures import load_picture
-from rpcnn.predict import find_pictures
 from rpcnn.predict import main as predict
 from rpcnn.runtime.checkpoint import load_weights, save_weights
 from rpcnn.train import main as train
