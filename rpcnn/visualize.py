@@ -96,8 +96,15 @@ def panel(image: Picture, true_label_map: np.ndarray, result: Parsed) -> Image.I
     return stack([captions, row, legend_strip(result.label_set, present, width=row.width, size=text_size(resized))])
 
 
-def draw_result(picture: Image.Image, result: Parsed, size: tuple[int, int]) -> Image.Image:
-    """A picture resized to (width, height) with the parts and people of the result."""
+def draw_result(
+    picture: Image.Image, result: Parsed, size: tuple[int, int], numbers: Sequence[int] | None = None
+) -> Image.Image:
+    """A picture resized to (width, height) with the parts and people of the result.
+
+    Args:
+        numbers: of the people, from 1; each is written before the score and has its color. None: the person's place in
+            the result is its color.
+    """
     ratio_x, ratio_y = size[0] / picture.width, size[1] / picture.height
     picture = color_parts(resize(picture, size), result.label_map.cpu().numpy(), result.label_set)
     instances = resize_labels_center(result.instance_map.cpu().numpy(), size)
@@ -105,25 +112,32 @@ def draw_result(picture: Image.Image, result: Parsed, size: tuple[int, int]) -> 
     outlines = np.array(OUTLINES, np.uint8)
     edge = inner_edges(instances, unit)
     pixels = np.array(picture)
-    pixels[edge] = outlines[(instances[edge].astype(np.int64) - 1) % len(outlines)]
+    ids = np.arange(1, max(len(result), int(instances.max(initial=0))) + 1)
+    if numbers is not None:
+        ids[: len(result)] = numbers
+    colors = outlines[(ids - 1) % len(outlines)]
+    pixels[edge] = colors[instances[edge].astype(np.int64) - 1]
     picture = Image.fromarray(pixels)
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(text_size(picture))
     shown = [person for person in np.unique(instances).tolist() if 1 <= person <= len(result)]
-    boxes, scores = result.boxes.tolist(), result.scores.tolist()
+    boxes = result.boxes.tolist()
+    captions = [f"{score:.2f}" for score in result.scores.tolist()]
+    if numbers is not None:
+        captions = [f"{number}: {caption}" for number, caption in zip(numbers, captions, strict=True)]
     margin = max(text_size(picture) // 5, 2)
     texts: list[tuple[int, int, int, int]] = []
     for person in shown:
         x1, y1, x2, y2 = (v * r for v, r in zip(boxes[person - 1], (ratio_x, ratio_y) * 2, strict=True))
-        color = OUTLINES[(person - 1) % len(OUTLINES)]
+        color = tuple(colors[person - 1].tolist())
         draw.rectangle([x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)], outline=color, width=max(unit // 2, 1))
-        _, _, right, bottom = draw.textbbox((0, 0), f"{scores[person - 1]:.2f}", font=font, anchor="lt")
+        _, _, right, bottom = draw.textbbox((0, 0), captions[person - 1], font=font, anchor="lt")
         texts.append(
             free_place((x1, y1), (round(right) + 2 * margin, round(bottom) + 2 * margin), taken=texts, size=size)
         )
     for person, box in reversed(list(zip(shown, texts, strict=True))):  # the best person's score lies on top
-        draw.rectangle(box, fill=OUTLINES[(person - 1) % len(OUTLINES)])
+        draw.rectangle(box, fill=tuple(colors[person - 1].tolist()))
         at = (box[0] + margin, box[1] + margin)
-        draw.text(at, f"{scores[person - 1]:.2f}", fill=INK, font=font, anchor="lt")
+        draw.text(at, captions[person - 1], fill=INK, font=font, anchor="lt")
     return picture
 
 

@@ -135,13 +135,14 @@ class ParsingResult:
         except ImportError:
             raise ImportError("to_supervision needs the library supervision: pip install supervision") from None
         arrays = self.numpy()
+        data: dict[str, Any] = {"class_name": np.array(["person"] * len(self), dtype=str)}
+        data |= {name: arrays[f"{name}s"] for name in ("box_score", "iou_score")}
         return supervision.Detections(
             xyxy=arrays["boxes"],
             mask=arrays["person_maps"] > 0,
             confidence=arrays["scores"],
             class_id=np.zeros(len(self), int),
-            data={"class_name": np.array(["person"] * len(self), dtype=str)}
-            | {name: arrays[f"{name}s"] for name in ("box_score", "iou_score")},
+            data=data,
         )
 
     @property

@@ -34,6 +34,8 @@ _EACH = {"people": "person", "cutouts": "cutout", "crops": "crop"}
 KINDS = (*_ONE, *_EACH)
 """What can be saved of a result; the record, <stem>.json, always is."""
 DEFAULT = ("overlay", "labels", "instances")
+OF_VIDEO = ("_overlay.mp4", "_frames.jsonl")
+"""Endings of the files of a video: the overlay, and what is always written."""
 _OF_PERSON = re.compile(rf"(.+)_(?:{'|'.join(_EACH.values())})_[1-9]\d*\.png", re.DOTALL)
 
 
@@ -61,7 +63,8 @@ def stem_of_person_file(name: str) -> str | None:
 
 def is_result(path: pathlib.Path) -> bool:
     """Whether a file is one that `save` wrote, by its name and the record beside it."""
-    stems = [path.name.removesuffix(ending) for ending in (*_ONE.values(), ".json") if path.name.endswith(ending)]
+    endings = (*_ONE.values(), *OF_VIDEO, ".json")
+    stems = [path.name.removesuffix(ending) for ending in endings if path.name.endswith(ending)]
     return any(is_record(path.with_name(f"{stem}.json")) for stem in [*stems, stem_of_person_file(path.name)] if stem)
 
 
@@ -119,16 +122,15 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     path, record = folder / f"{stem}.json", result.record()
     before = _read(path).get("saved")
-    to_json = lambda values: json.dumps(values, indent=1).encode()
     files: dict[str, int] = {}
     for name, data in _contents(result, stem, picture, kinds, file_name):
         if not files and origin is not None:
-            _write(path, to_json(record))
+            write_record(path, record)
         _write(folder / name, data)
         files[name] = len(data)
     if origin is not None:
         record["saved"] = {"origin": origin, "files": files}
-    _write(path, to_json(record))
+    write_record(path, record)
     for name in before["files"] if isinstance(before, dict) and isinstance(before.get("files"), dict) else ():
         if name not in files and stem_of_person_file(name) == stem:
             (folder / name).unlink(missing_ok=True)
@@ -196,6 +198,11 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_record(path: pathlib.Path, record: dict) -> None:
+    """Write <stem>.json."""
+    _write(path, json.dumps(record, indent=1).encode())
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The pictures that `rpcnn predict` is asked for, and where their results go."""
+"""The pictures and videos that `rpcnn predict` is asked for, and where their results go."""
 
 import glob
 import io
@@ -14,21 +14,32 @@ import numpy as np
 
 from rpcnn.pictures import SUFFIXES, files_in, is_litter, load_picture
 
-from . import coco_file
-from .saving import DEFAULT, is_record, is_result, result_names, stem_of_person_file
+from . import coco_file, video
+from .saving import DEFAULT, OF_VIDEO, is_record, is_result, result_names, stem_of_person_file
 
 STANDARD_INPUT = "-"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A picture, and where its results go."""
+    """A picture, video or camera, and where its results go."""
 
     path: pathlib.Path
     place: pathlib.PurePath
     """Below the output folder: the folders below its source, and its stem."""
     data: bytes | None = None
     """The bytes of a picture that is no file."""
+    camera: int | None = None
+    """The number of a camera."""
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a camera or the name of a video."""
+        return self.camera is not None or self.path.suffix.lower() in video.SUFFIXES
+
+    def kinds(self, asked: Sequence[str]) -> Sequence[str]:
+        """What to save of it: what was asked for, if anything."""
+        return asked or (("overlay",) if self.is_video else DEFAULT)
 
     def load(self, max_pixels: int) -> np.ndarray:
         """The pixels, as from :func:`rpcnn.pictures.load_picture`."""
@@ -38,12 +49,19 @@ class Source:
         file.name = str(self.path)  # named in errors
         return load_picture(file, max_pixels)
 
-    def results(self, output: pathlib.Path, kinds: Sequence[str] = DEFAULT) -> list[pathlib.Path]:
-        """The files that parsing it writes but those of single people, the record last."""
-        return [output / self.place.parent / name for name in result_names(self.place.name, kinds)]
+    def results(self, output: pathlib.Path, asked: Sequence[str] = ()) -> list[pathlib.Path]:
+        """The files that parsing it writes but those of single people and frames, the record last."""
+        stem, kinds = self.place.name, self.kinds(asked)
+        names = result_names(stem, kinds)
+        if self.is_video:
+            endings = OF_VIDEO if "overlay" in kinds else OF_VIDEO[1:]
+            names = [f"{stem}{ending}" for ending in (*endings, ".json")]
+        return [output / self.place.parent / name for name in names]
 
     def state(self) -> list[int]:
         """Bytes and time of the last change, in nanoseconds; empty for a file that is not there."""
+        if self.camera is not None:
+            return []
         if self.data is not None:
             return [len(self.data), zlib.crc32(self.data)]
         try:
@@ -60,8 +78,9 @@ def find_pictures(sources: Sequence[str], list_file: str = "", recursive: bool =
     Windows leave there (:func:`rpcnn.pictures.is_litter`).
 
     Args:
-        sources: files, folders, patterns and "-", the bytes of a picture by standard input. The folders that a
-            pattern's wildcards match are kept below the output folder.
+        sources: files, folders, patterns, numbers of cameras and "-", the bytes of a picture by standard input. The
+            folders that a pattern's wildcards match are kept below the output folder. Videos are taken by their name
+            or a pattern, not from folders.
         list_file: a text file with the path of a picture in each line. The folders below the one that holds all of them
             are kept below the output folder.
         recursive: also take the pictures in the subfolders of folders, but not those with a dot before their name; they
@@ -92,6 +111,9 @@ def _of_source(source: str, recursive: bool) -> Iterator[Source]:
     path = pathlib.Path(source)
     if path.is_file():
         yield _below(path, path.parent)
+        return
+    if source.isascii() and source.isdecimal() and not path.exists():
+        yield Source(pathlib.Path(f"/dev/video{source}"), pathlib.PurePath(f"camera_{source}"), camera=int(source))
         return
     base = path
     if path.is_dir():
@@ -152,12 +174,19 @@ def _standard_input() -> Source:
     return Source(pathlib.Path("standard input"), pathlib.PurePath("stdin"), data)
 
 
-def check_places(pictures: Sequence[Source], output: pathlib.Path, kinds: Sequence[str] = DEFAULT) -> None:
-    """Raise ValueError if two pictures would write one file, or one would replace a file that is no result."""
+def check_places(pictures: Sequence[Source], output: pathlib.Path, kinds: Sequence[str] = ()) -> None:
+    """Raise ValueError if two sources would write one file, or one would replace a file that is no result.
+
+    Args:
+        kinds: to save; none for what is saved by default.
+    """
     writers: dict[pathlib.Path, pathlib.Path] = {}
     foreign: list[pathlib.Path] = []
     for picture in pictures:
         paths = picture.results(output, kinds)
+        frames = video.frames_folder(paths[-1].parent, picture.place.name)
+        if picture.is_video and set(kinds) - {"overlay"} and frames.is_dir():
+            foreign += [path for path in frames.iterdir() if not is_result(path)]
         for path in paths:
             other = writers.setdefault(path, picture.path)
             if other != picture.path:

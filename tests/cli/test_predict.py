@@ -121,7 +121,7 @@ def test_max_pixels_bounds_a_picture(here):
         (["--batch-size", "0"], "batch_size must be at least 1"),
         (["--max-pixels", "0"], "--max-pixels must be at least 1"),
         (["--save", "overlay,label"], "got 'label'; did you mean 'labels'?"),
-        (["--save", ""], "save: must be of overlay, "),
+        (["--save", ","], "save: must be of overlay, "),
         (["--labels", "lib"], "labels: must be lip, "),
     ],
 )
@@ -264,6 +264,19 @@ def test_what_systems_leave_in_folders_is_no_picture(here):
     for source in (["in"], ["in", "--recursive"], ["in/*"]):
         predict(*source)
     assert names(here / "predictions") == results("a")
+
+
+def test_what_looks_like_a_picture_in_a_folder_is_parsed_or_named(here):
+    for name in ("a.jfif", "b.jpe", "c.jp2", "d.pgm", "e.dib"):
+        picture(here / "in" / name)
+    image = Image.open(here / "in" / "a.jfif")
+    image.save(here / "in" / "f.mpo", "MPO", save_all=True, append_images=[image])
+    (here / "in" / "g.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (here / "in" / "notes.txt").write_bytes(b"no picture")
+    with pytest.raises(SystemExit) as ended:
+        predict("in")
+    assert len(str(ended.value).splitlines()) == 2 and "in/g.heic cannot be read" in str(ended.value)
+    assert names(here / "predictions") == results(*"abcdef")
 
 
 def test_a_log_has_no_progress_bar(here, capfd):
