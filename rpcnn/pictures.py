@@ -17,7 +17,7 @@ Picture = str | pathlib.Path | IO[bytes] | Image.Image | np.ndarray | Tensor
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is opened, whatever a file's name says. All are decoded by Pillow itself: EPS would start Ghostscript."""
 SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".webp", ".tif", ".tiff", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".avifs", ".jp2", ".j2k", ".jpf", ".jpx"),
     *(".heic", ".heif", ".jxl", ".tga", ".psd", ".dng"),
 )

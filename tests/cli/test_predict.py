@@ -267,7 +267,7 @@ def test_what_systems_leave_in_folders_is_no_picture(here):
 
 
 def test_what_looks_like_a_picture_in_a_folder_is_parsed_or_named(here):
-    for name in ("a.jfif", "b.jpe", "c.jp2", "d.pgm", "e.dib"):
+    for name in ("a.jfif", "b.jpe", "c.jp2", "d.pgm", "e.bmp"):
         picture(here / "in" / name)
     image = Image.open(here / "in" / "a.jfif")
     image.save(here / "in" / "f.mpo", "MPO", save_all=True, append_images=[image])
