@@ -91,5 +91,10 @@ def combine(
         label_map=label_map,
         instance_map=instance_map.to(torch.uint8 if len(corners) < 256 else torch.uint16),
         label_set=label_set,
-        probabilities=Probabilities(person_probs, windows, label_probs, covered) if keep_probabilities else None,
+        probabilities=_kept(person_probs, windows, label_probs, covered) if keep_probabilities else None,
     )
+
+
+def _kept(people: Tensor, windows: Tensor, whole: Tensor | None, size: tuple[float, float] | None) -> Probabilities:
+    """Ordinary tensors: those of inference mode cannot be edited."""
+    return Probabilities(people.clone(), windows.clone(), None if whole is None else whole.clone(), size)
