@@ -36,7 +36,8 @@ def coco_record(result, file_name: str) -> dict:
     """
     height, width = result.label_map.shape
     annotations: list[dict] = []
-    for entry, person in zip(result.to_coco(1), result.numpy()["person_maps"], strict=True):
+    for i, entry in enumerate(result.to_coco(1)):
+        person = result.person_map(i).cpu().numpy()
         number = len(annotations) + 1
         annotations.append({"id": number} | entry)
         for label in np.flatnonzero(np.bincount(person.ravel(), minlength=1)):

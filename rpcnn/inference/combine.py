@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +12,12 @@ from rpcnn.box_convention import EDGES, BoxConvention
 from rpcnn.labels import LabelSet
 from rpcnn.model.detections import Detections
 
+from .person_crops import PersonCrops, joined
 from .probabilities import Probabilities
 from .results import ParsingResult
 
+MOST_BYTES = 1 << 28
+"""Of the maps of people that are made at once."""
 MODES = ("combine", "parsing", "semseg")
 
 
@@ -70,7 +74,7 @@ def combine(
     if label_probs is not None:  # the last cells may extend up to 3 pixels beyond the network's input
         rows, columns = detections.label_probs_size or (4 * label_probs.shape[1], 4 * label_probs.shape[2])
         covered = max(rows * ratio_y, height), max(columns * ratio_x, width)  # rounding: 47 * (768 / 47) < 768
-    label_map, instance_map, person_maps = ops.paste_parsing(
+    label_map, instance_map, person_maps = _paste(
         person_probs,
         windows,
         (height, width),
@@ -93,6 +97,39 @@ def combine(
         label_set=label_set,
         probabilities=_kept(person_probs, windows, label_probs, covered) if keep_probabilities else None,
     )
+
+
+def _paste(
+    people: Tensor,
+    windows: Tensor,
+    size: tuple[int, int],
+    painted: Tensor,
+    semantic_gate: float,
+    paint_labels: bool,
+    **semantic: Any,
+) -> tuple[Tensor, Tensor, Any]:
+    """As ops.paste_parsing; the maps of people are [N, H, W] or `PersonCrops`.
+
+    People whose maps together take more than MOST_BYTES are pasted a few at a time and kept at the size of their
+    windows.
+    """
+
+    def paste(part: slice, gate: float) -> tuple[Tensor, Tensor, Tensor]:
+        some = people[part], windows[part], size, painted[part]
+        return ops.paste_parsing(*some, semantic_gate=gate, paint_labels=paint_labels, **semantic)
+
+    step = max(MOST_BYTES // max(size[0] * size[1], 1), 1)
+    if len(people) <= step:
+        return paste(slice(None), semantic_gate)
+    labels, instances, _ = paste(slice(0), semantic_gate)
+    crops: list[PersonCrops] = []
+    for start in reversed(range(0, len(people), step)):  # the best people last, on top of the others
+        part = slice(start, start + step)
+        over, numbers, maps = paste(part, math.inf)
+        instances = torch.where(numbers > 0, numbers + start, instances)
+        labels = torch.where(numbers > 0, over, labels) if paint_labels else labels
+        crops.insert(0, PersonCrops.of(maps, windows[part]))
+    return labels, instances, joined(crops)
 
 
 def _kept(people: Tensor, windows: Tensor, whole: Tensor | None, size: tuple[float, float] | None) -> Probabilities:

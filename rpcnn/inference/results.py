@@ -19,10 +19,11 @@ from rpcnn.visualize import as_picture, flat_palette, overlay
 
 from . import saving
 from .coco_file import mask_fields
+from .person_crops import PersonCrops, StackedWhenRead, crop_of, remapped
 from .probabilities import Probabilities
 
-_OF_PEOPLE = ("boxes", "box_scores", "iou_scores", "scores", "person_maps")
-_TENSORS = (*_OF_PEOPLE, "label_map", "instance_map")
+_OF_PEOPLE = ("boxes", "box_scores", "iou_scores", "scores")
+_TENSORS = (*_OF_PEOPLE, "person_maps", "label_map", "instance_map")
 
 
 @dataclass
@@ -47,7 +48,8 @@ class ParsingResult:
     scores: Tensor
     """float32 [N] in 0..1: S_parsing = sqrt(S_cls · S_iou) (Sec. 3.5)."""
     person_maps: Tensor
-    """uint8 [N, H, W]: the label map of each person, 0 outside; people may overlap."""
+    """uint8 [N, H, W]: the label map of each person, 0 outside; people may overlap. Many people of a large picture are
+    kept at the size of their boxes until this is read; `person_map` makes a single map."""
     label_map: Tensor
     """uint8 [H, W]: the combined label map (Fig. 4)."""
     instance_map: Tensor
@@ -81,13 +83,14 @@ class ParsingResult:
         instance_map is renumbered; label_map is not changed.
         """
         kept = torch.arange(len(self), device=self.scores.device)[index].reshape(-1)
-        old = self.instance_map.long()  # uint16 tensors know few operations
+        old = self.instance_map.int()  # uint16 tensors know few operations
         number = old.new_zeros(max(len(self), int(old.max()) if old.numel() else 0) + 1)
-        number[kept + 1] = torch.arange(1, len(kept) + 1, device=kept.device)
+        number[kept + 1] = torch.arange(1, len(kept) + 1, device=kept.device, dtype=number.dtype)
         instance_map = number[old].to(torch.uint8 if len(kept) < 256 else torch.uint16)
         probabilities = self.probabilities and self.probabilities[kept]
         people = {name: getattr(self, name)[kept] for name in _OF_PEOPLE}
-        return replace(self, instance_map=instance_map, probabilities=probabilities, **people)
+        maps = self._maps()[kept]
+        return replace(self, instance_map=instance_map, probabilities=probabilities, person_maps=maps, **people)
 
     def above(self, score: float) -> "ParsingResult":
         """Select the people with a parsing score >= `score`."""
@@ -96,7 +99,8 @@ class ParsingResult:
     def cpu(self) -> "ParsingResult":
         """A copy with all tensors on the CPU."""
         probabilities = self.probabilities and self.probabilities.cpu()
-        return replace(self, probabilities=probabilities, **{name: getattr(self, name).cpu() for name in _TENSORS})
+        others = {name: getattr(self, name).cpu() for name in (*_OF_PEOPLE, "label_map", "instance_map")}
+        return replace(self, probabilities=probabilities, person_maps=self._maps().cpu(), **others)
 
     def numpy(self) -> dict[str, np.ndarray]:
         """The fields as numpy arrays by name, without the probabilities."""
@@ -109,15 +113,14 @@ class ParsingResult:
         iou_score; area in pixels and segmentation, the run-length encoding, of the person's whole mask.
         `save(kinds=["coco"])` writes a file with the parts, too.
         """
-        person_maps = self.numpy()["person_maps"]
         boxes = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in self.boxes.tolist()]
         scores = self._scores()
         entries = []
-        for i, (person, box) in enumerate(zip(person_maps, boxes, strict=True)):
+        for i, box in enumerate(boxes):
             entries.append(
                 {"image_id": image_id, "category_id": 1, "iscrowd": 0}
                 | {name: values[i] for name, values in scores.items()}
-                | mask_fields(person > 0)
+                | mask_fields(_to_numpy(self.person_map(i)) > 0)
                 | {"bbox": box}
             )
         return entries
@@ -148,7 +151,7 @@ class ParsingResult:
     @property
     def shown(self) -> list[int]:
         """The people with a pixel in the instance map, best first; the others are hidden or below the threshold."""
-        numbers = np.unique(self.numpy()["instance_map"])
+        numbers = np.unique(_to_numpy(self.instance_map))
         return [int(number) - 1 for number in numbers if 0 < number <= len(self)]
 
     def mask(self, part: str | int = "person", person: int | None = None) -> Tensor:
@@ -164,7 +167,8 @@ class ParsingResult:
             IndexError: no such person.
         """
         whole = isinstance(part, str) and part.lower() == "person"
-        labels = (self.instance_map.long() if whole else self.label_map) if person is None else self.person_maps[person]
+        everybody = self.instance_map.int() if whole else self.label_map
+        labels = everybody if person is None else self.person_map(person)
         return labels > 0 if whole else labels == self._label(part)
 
     def _label(self, part: str | int) -> int:
@@ -177,6 +181,15 @@ class ParsingResult:
         hint = f"did you mean {near[0]!r}?" if near else f"its labels are {', '.join(self.label_set.names)}"
         raise ValueError(f"mask: {self.label_set.name} has no part {part!r}; {hint}")
 
+    def _maps(self) -> Any:
+        """The person maps as they are kept, [N, H, W] or `PersonCrops`."""
+        return vars(self)["person_maps"]
+
+    def person_map(self, person: int) -> Tensor:
+        """The label map of a person, uint8 [H, W]. Raises IndexError if there is no such person."""
+        maps = self._maps()
+        return maps.map(person) if isinstance(maps, PersonCrops) else maps[person]
+
     def window(self, person: int) -> tuple[int, int, int, int]:
         """x1 y1 x2 y2 in whole pixels of the smallest part of the picture that holds a person's box and map.
 
@@ -184,11 +197,12 @@ class ParsingResult:
         """
         height, width = self.label_map.shape
         x1, y1, x2, y2 = self.boxes[person].tolist()
-        person_map = _to_numpy(self.person_maps[person])
+        (x, y), crop = crop_of(self._maps(), person)
+        person_map = _to_numpy(crop)
         rows, columns = np.flatnonzero(person_map.any(1)), np.flatnonzero(person_map.any(0))
         if len(rows):
-            x1, x2 = min(x1, columns[0]), max(x2, columns[-1] + 1)
-            y1, y2 = min(y1, rows[0]), max(y2, rows[-1] + 1)
+            x1, x2 = min(x1, x + columns[0]), max(x2, x + columns[-1] + 1)
+            y1, y2 = min(y1, y + rows[0]), max(y2, y + rows[-1] + 1)
         left, top = min(max(math.floor(x1), 0), width - 1), min(max(math.floor(y1), 0), height - 1)
         return left, top, max(min(math.ceil(x2), width), left + 1), max(min(math.ceil(y2), height), top + 1)
 
@@ -204,7 +218,7 @@ class ParsingResult:
     def cutout(self, person: int, image: Picture) -> Image.Image:
         """A person without what is around: `crop` as RGBA, transparent where the person is not."""
         crop, window = self.crop(person, image), self.window(person)
-        alpha = Image.fromarray((_to_numpy(self.person_maps[person]) > 0).astype(np.uint8) * 255)
+        alpha = Image.fromarray((_to_numpy(self.person_map(person)) > 0).astype(np.uint8) * 255)
         crop.putalpha(alpha.crop(window))
         return crop
 
@@ -227,9 +241,7 @@ class ParsingResult:
         return replace(
             self,
             label_map=table[self.label_map.long()],
-            person_maps=torch.stack([table[person.long()] for person in self.person_maps])
-            if len(self)
-            else self.person_maps,
+            person_maps=remapped(self._maps(), table),
             label_set=scheme.label_set,
             probabilities=self.probabilities
             and self.probabilities.remap(table[: self.label_set.num_classes].long(), scheme.label_set.num_classes),
@@ -289,7 +301,7 @@ class ParsingResult:
 
     def label_image(self) -> Image.Image:
         """label_map as a palette image (mode P) with the colors of the label set; pixel values are class ids."""
-        picture = Image.fromarray(self.numpy()["label_map"])
+        picture = Image.fromarray(_to_numpy(self.label_map))
         picture.putpalette(flat_palette(self.label_set))
         return picture
 
@@ -298,7 +310,7 @@ class ParsingResult:
 
         Pixel values are ids.
         """
-        numbers = self.numpy()["instance_map"]
+        numbers = _to_numpy(self.instance_map)
         if numbers.max(initial=0) > 255:
             return Image.fromarray(numbers.astype(np.uint16))
         picture = Image.fromarray(numbers.astype(np.uint8))
@@ -307,9 +319,10 @@ class ParsingResult:
 
     def record(self) -> dict:
         """What :meth:`save` writes as JSON."""
-        scores, boxes = self._scores(), self.numpy()["boxes"]
+        scores, boxes = self._scores(), _to_numpy(self.boxes)
         people = []
-        for i, person in enumerate(self.numpy()["person_maps"]):
+        for i in range(len(self)):
+            person = _to_numpy(crop_of(self._maps(), i)[1])
             parts = [self.label_set.names[label] for label in np.flatnonzero(np.bincount(person.ravel())) if label]
             numbers = {"instance": i + 1, "box": [_shortest(value) for value in boxes[i]]}
             people.append(numbers | {name: values[i] for name, values in scores.items()} | {"parts": parts})
@@ -320,6 +333,10 @@ class ParsingResult:
     def _scores(self) -> dict[str, list[float]]:
         named = {"score": self.scores, "box_score": self.box_scores, "iou_score": self.iou_scores}
         return {name: [_shortest(value) for value in _to_numpy(values)] for name, values in named.items()}
+
+
+# Not in the class, where a dataclass would take it for the default of the field.
+ParsingResult.person_maps = StackedWhenRead("person_maps")  # type: ignore[assignment]
 
 
 def _to_numpy(tensor: Tensor) -> np.ndarray:

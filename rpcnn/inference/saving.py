@@ -167,7 +167,7 @@ def polygons(result: "ParsingResult") -> dict:
     """The outlines of every part of the people in the instance map, see :func:`rpcnn.labelmaps.polygons.outlines`."""
     people, records = [], result.record()["people"]
     for person in result.shown:
-        labels = result.numpy()["person_maps"][person]
+        labels = result.person_map(person).cpu().numpy()
         present = [int(label) for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)) if label]
         parts = [
             {"label": label, "outlines": [ring.tolist() for ring in outlines(labels == label)]} for label in present
@@ -178,7 +178,7 @@ def polygons(result: "ParsingResult") -> dict:
 
 
 def _palette_image(result: "ParsingResult", person: int) -> Image.Image:
-    picture = Image.fromarray(result.person_maps[person].cpu().numpy())
+    picture = Image.fromarray(result.person_map(person).cpu().numpy())
     picture.putpalette(flat_palette(result.label_set))
     return picture
 
