@@ -1,6 +1,7 @@
 """Video files and cameras as frames, and videos of frames. Needs PyAV, of the extra `video`."""
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Iterator
 from fractions import Fraction
@@ -61,10 +62,12 @@ class Video:
     def __init__(self, source: pathlib.Path | int, max_pixels: int):
         self.av, self.source = require_av(), source
         self.camera = isinstance(source, int)
-        name, options = (f"/dev/video{source}", {"format": "v4l2"}) if self.camera else (str(source), {})
-        self.name = f"camera {source}" if self.camera else name
+        self.name = f"camera {source}" if self.camera else str(source)
         try:
-            self.container = self.av.open(name, **options)
+            if self.camera:
+                self.container = self.av.open(f"/dev/video{source}", format="v4l2")
+            else:
+                self.container = _open_file(self.av, source)
         except (self.av.FFmpegError, OSError) as error:
             raise VideoError(f"video: {self.name} cannot be read: {_reason(error)}") from None
         if not self.container.streams.video:
@@ -132,9 +135,9 @@ class VideoWriter:
 
     def __init__(self, path: pathlib.Path, video: Video):
         self.video, self.silent = video, ""
-        self.output = video.av.open(str(path), "w", format="mp4")
+        self.output = video.av.open(os.path.abspath(path), "w", format="mp4")
         self.stream = None
-        self.sound = None if video.camera else video.av.open(str(video.source))
+        self.sound = None if video.camera else _open_file(video.av, video.source)
         self.copied, self.packets, self.waiting = None, iter(()), None
 
     def __enter__(self) -> "VideoWriter":
@@ -193,6 +196,11 @@ class VideoWriter:
                 self.output.close()
             if self.sound:
                 self.sound.close()
+
+
+def _open_file(av: Any, path: Any) -> Any:
+    """Open a file and nothing else: FFmpeg would follow a playlist to the network, and take "http:a.mp4" for a URL."""
+    return av.open(os.path.abspath(path), options={"protocol_whitelist": "file"})
 
 
 def require_av() -> Any:
