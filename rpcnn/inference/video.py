@@ -199,7 +199,7 @@ class VideoWriter:
 
 
 def _open_file(av: Any, path: Any) -> Any:
-    """Open a file and nothing else: FFmpeg would follow a playlist to the network, and take "http:a.mp4" for a URL."""
+    """Open a file and nothing else: to FFmpeg "http:a.mp4" is an address, and a playlist names others."""
     return av.open(os.path.abspath(path), options={"protocol_whitelist": "file"})
 
 
