@@ -17,8 +17,11 @@ from .downsample_add import downsample_add, downsample_add_reference
 from .parsing_miou import parsing_miou, parsing_miou_reference
 from .parsing_loss import parsing_loss, parsing_loss_reference
 from .paste_parsing import paste_parsing, paste_parsing_reference
+from .drop_in import MultiScaleRoIAlign, RoIAlign, patch_torchvision
 
 __all__ = [
+    "MultiScaleRoIAlign",
+    "RoIAlign",
     "batched_nms",
     "batched_nms_reference",
     "decode_proposals",
@@ -49,6 +52,7 @@ __all__ = [
     "parsing_miou_reference",
     "paste_parsing",
     "paste_parsing_reference",
+    "patch_torchvision",
     "roi_align",
     "roi_align_reference",
     "roi_levels",
