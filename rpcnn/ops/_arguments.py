@@ -2,6 +2,7 @@
 
 import functools
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,10 +13,13 @@ LARGEST_SIZE = 2**31 - 1
 """Of a size or count that is given as a number. Beyond it no memory suffices, and the allocator names no argument."""
 
 
-def check(condition: bool, message: str) -> None:
-    """Raise ValueError(message) unless the condition holds."""
+def check(condition: bool, message: Callable[[], str]) -> None:
+    """Raise ValueError(message()) unless the condition holds.
+
+    The message is made only then: formatting a SymInt under torch.compile would compile anew for every size.
+    """
     if not condition:
-        raise ValueError(message)
+        raise ValueError(message())
 
 
 def shown(value: object) -> str:
@@ -40,7 +44,9 @@ def check_floats(op: str, name: str, value: object) -> None:
     """Raise ValueError unless the value is a dense tensor of a dtype in FLOATS."""
     check_tensor(op, name, value)
     assert isinstance(value, torch.Tensor)
-    check(value.dtype in FLOATS, f"{op}: {name} must be float32, float64, float16 or bfloat16, got {value.dtype}")
+    check(
+        value.dtype in FLOATS, lambda: f"{op}: {name} must be float32, float64, float16 or bfloat16, got {value.dtype}"
+    )
 
 
 def as_list(op: str, name: str, value: Any, expected: str = "a list of tensors") -> list:
@@ -125,7 +131,7 @@ def as_size(op: str, name: str, value: Any, one_for_both: bool = False) -> tuple
 def check_maps(op: str, name: str, tensor: torch.Tensor) -> None:
     """Raise ValueError unless the tensor is a floating-point feature map [N, C, H, W]."""
     check_tensor(op, name, tensor)
-    check(tensor.dim() == 4, f"{op}: {name} must have shape [N, C, H, W], got {list(tensor.shape)}")
+    check(tensor.dim() == 4, lambda: f"{op}: {name} must have shape [N, C, H, W], got {list(tensor.shape)}")
     check_floats(op, name, tensor)
 
 

@@ -50,41 +50,47 @@ def decode_proposals(
     op = "decode_proposals"
     deltas, best = as_list(op, "deltas", deltas), as_list(op, "best", best)
     levels = len(deltas)
-    check(0 < levels <= MOST_LEVELS, f"{op}: deltas must hold 1 to {MOST_LEVELS} levels, got {levels}")
-    check(len(best) == levels, f"{op}: best must hold one tensor for each of {levels} levels, got {len(best)}")
+    check(0 < levels <= MOST_LEVELS, lambda: f"{op}: deltas must hold 1 to {MOST_LEVELS} levels, got {levels}")
+    check(len(best) == levels, lambda: f"{op}: best must hold one tensor for each of {levels} levels, got {len(best)}")
     check_tensor(op, "anchors", anchors)
     floats = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
     for i, (delta, chosen) in enumerate(zip(deltas, best, strict=True)):
         check_tensor(op, f"deltas[{i}]", delta)
         check_tensor(op, f"best[{i}]", chosen)
         check(
-            delta.dim() == 3 and delta.shape[2] == 4 and delta.shape[0] == len(deltas[0]),
-            f"{op}: deltas[{i}] must have shape [{len(deltas[0]) if i else 'N'}, A, 4], got {list(delta.shape)}",
+            delta.dim() == 3 and delta.shape[2] == 4 and delta.shape[0] == deltas[0].shape[0],
+            lambda: (
+                f"{op}: deltas[{i}] must have shape [{deltas[0].shape[0] if i else 'N'}, A, 4], got {list(delta.shape)}"
+            ),
         )
         check(
-            delta.dtype in floats, f"{op}: deltas[{i}] must be float32, float64, float16 or bfloat16, got {delta.dtype}"
+            delta.dtype in floats,
+            lambda: f"{op}: deltas[{i}] must be float32, float64, float16 or bfloat16, got {delta.dtype}",
         )
         check(
-            chosen.dim() == 2 and len(chosen) == len(delta) and chosen.dtype == torch.int64,
-            f"{op}: best[{i}] must be int64 [{len(delta)}, k], got {chosen.dtype} {list(chosen.shape)}",
+            chosen.dim() == 2 and chosen.shape[0] == delta.shape[0] and chosen.dtype == torch.int64,
+            lambda: f"{op}: best[{i}] must be int64 [{delta.shape[0]}, k], got {chosen.dtype} {list(chosen.shape)}",
         )
         for name, tensor in (("deltas", delta), ("best", chosen)):
             check(
                 tensor.device == anchors.device,
-                f"{op}: {name}[{i}] must be on {anchors.device}, as the anchors, got {tensor.device}",
+                lambda: f"{op}: {name}[{i}] must be on {anchors.device}, as the anchors, got {tensor.device}",
             )
     deltas = promote(deltas)
     total, wide = sum(delta.shape[1] for delta in deltas), _wide(deltas[0])
     check(
         anchors.shape == (total, 4) and anchors.dtype == wide,
-        f"{op}: anchors must be {wide} [{total}, 4], got {anchors.dtype} {list(anchors.shape)}",
+        lambda: f"{op}: anchors must be {wide} [{total}, 4], got {anchors.dtype} {list(anchors.shape)}",
     )
     sizes = as_list(op, "image_sizes", image_sizes, "a list of sizes")
     sizes = [as_size(op, f"image_sizes[{i}]", size) for i, size in enumerate(sizes)]
-    images = len(deltas[0])
-    check(len(sizes) == images, f"{op}: image_sizes must hold one size for each of {images} images, got {len(sizes)}")
+    images = deltas[0].shape[0]
+    check(
+        len(sizes) == images,
+        lambda: f"{op}: image_sizes must hold one size for each of {images} images, got {len(sizes)}",
+    )
     min_size = as_int(op, "min_size", min_size)
-    check(min_size in (0, 1), f"{op}: min_size must be 0 or 1, got {min_size}")
+    check(min_size in (0, 1), lambda: f"{op}: min_size must be 0 or 1, got {min_size}")
     if not compiled(anchors):
         return decode_proposals_reference(deltas, best, anchors, sizes, min_size)
     heights, widths = [h for h, _ in sizes], [w for _, w in sizes]
@@ -134,7 +140,7 @@ def _wide(deltas: Tensor) -> torch.dtype:
 
 
 def _fake(deltas, best, anchors, heights, widths, min_size):
-    shape = len(deltas[0]), sum(chosen.shape[1] for chosen in best)
+    shape = deltas[0].shape[0], sum(chosen.shape[1] for chosen in best)
     return anchors.new_empty(*shape, 4), anchors.new_empty(shape, dtype=torch.int64)
 
 

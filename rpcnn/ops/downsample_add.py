@@ -29,14 +29,16 @@ def downsample_add(feature: Tensor, pyramid: list[Tensor]) -> list[Tensor]:
         NotImplementedError: forward-mode differentiation.
     """
     check_maps("downsample_add", "feature", feature)
-    check(min(feature.shape[2:]) > 0, f"downsample_add: feature must have pixels, got {list(feature.shape)}")
+    check(min(feature.shape[2:]) > 0, lambda: f"downsample_add: feature must have pixels, got {list(feature.shape)}")
     pyramid = as_list("downsample_add", "pyramid", pyramid)
     for level, maps in enumerate(pyramid):
         check_maps("downsample_add", f"pyramid[{level}]", maps)
         check(
             maps.shape[:2] == feature.shape[:2] and maps.device == feature.device,
-            f"downsample_add: pyramid[{level}] must be [{feature.shape[0]}, {feature.shape[1]}, H, W] on "
-            f"{feature.device}, got {list(maps.shape)} on {maps.device}",
+            lambda: (
+                f"downsample_add: pyramid[{level}] must be [{feature.shape[0]}, {feature.shape[1]}, H, W] on "
+                f"{feature.device}, got {list(maps.shape)} on {maps.device}"
+            ),
         )
     feature, *pyramid = promote([feature, *pyramid])
     if not compiled(feature):

@@ -43,17 +43,19 @@ def draw_samples(
     check_tensor(op, "keys", keys)
     check(
         matched.dim() == 1 and matched.dtype == torch.int64,
-        f"{op}: matched must be int64 [n], got {matched.dtype} {list(matched.shape)}",
+        lambda: f"{op}: matched must be int64 [n], got {matched.dtype} {list(matched.shape)}",
     )
     check(
         keys.shape == matched.shape and keys.dtype == torch.float32 and keys.device == matched.device,
-        f"{op}: keys must be float32 [{len(matched)}] on {matched.device}, "
-        f"got {keys.dtype} {list(keys.shape)} on {keys.device}",
+        lambda: (
+            f"{op}: keys must be float32 [{len(matched)}] on {matched.device}, "
+            f"got {keys.dtype} {list(keys.shape)} on {keys.device}"
+        ),
     )
     count, max_positive = as_int(op, "count", count), as_int(op, "max_positive", max_positive)
     negatives = as_flag(op, "negatives", negatives)
-    check(count >= 0, f"{op}: count must be >= 0, got {count}")
-    check(max_positive >= 0, f"{op}: max_positive must be >= 0, got {max_positive}")
+    check(count >= 0, lambda: f"{op}: count must be >= 0, got {count}")
+    check(max_positive >= 0, lambda: f"{op}: max_positive must be >= 0, got {max_positive}")
     if not compiled(matched):
         return draw_samples_reference(matched, keys, count, max_positive, negatives)
     return torch.ops.rpcnn.draw_samples(matched, keys.detach(), count, max_positive, negatives)
@@ -82,7 +84,7 @@ def draw_samples_reference(
 
 
 def _fake(matched, keys, count, max_positive, negatives):
-    size = min(count, len(matched))
+    size = torch.sym_min(count, matched.shape[0])
     return matched.new_empty(size), matched.new_empty(size)
 
 

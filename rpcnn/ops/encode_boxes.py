@@ -35,22 +35,30 @@ def encode_boxes(
     for name, tensor in (("gt_boxes", gt_boxes), ("references", references), ("matched", matched)):
         check_tensor(op, name, tensor)
     for name, boxes in (("gt_boxes", gt_boxes), ("references", references)):
-        check(boxes.dim() == 2 and boxes.shape[1] == 4, f"{op}: {name} must have shape [n, 4], got {list(boxes.shape)}")
+        check(
+            boxes.dim() == 2 and boxes.shape[1] == 4,
+            lambda: f"{op}: {name} must have shape [n, 4], got {list(boxes.shape)}",
+        )
     check(
         references.dtype in (torch.float32, torch.float64),
-        f"{op}: references must be float32 or float64, got {references.dtype}",
+        lambda: f"{op}: references must be float32 or float64, got {references.dtype}",
     )
     check(
         gt_boxes.dtype == references.dtype and gt_boxes.device == references.device,
-        f"{op}: gt_boxes must be {references.dtype} on {references.device}, got {gt_boxes.dtype} on {gt_boxes.device}",
+        lambda: (
+            f"{op}: gt_boxes must be {references.dtype} on {references.device}, "
+            f"got {gt_boxes.dtype} on {gt_boxes.device}"
+        ),
     )
     check(
         matched.shape == references.shape[:1] and matched.dtype == torch.int64 and matched.device == references.device,
-        f"{op}: matched must be int64 [{len(references)}] on {references.device}, "
-        f"got {matched.dtype} {list(matched.shape)} on {matched.device}",
+        lambda: (
+            f"{op}: matched must be int64 [{len(references)}] on {references.device}, "
+            f"got {matched.dtype} {list(matched.shape)} on {matched.device}"
+        ),
     )
     factors = as_list(op, "weights", weights, "two numbers")
-    check(len(factors) == 2, f"{op}: weights must be two numbers, got {len(factors)}")
+    check(len(factors) == 2, lambda: f"{op}: weights must be two numbers, got {len(factors)}")
     factors = [as_float(op, "weights", factor) for factor in factors]
     if not compiled(references):
         return encode_boxes_reference(gt_boxes, references, matched, factors)

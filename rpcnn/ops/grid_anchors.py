@@ -31,15 +31,24 @@ def grid_anchors(cells: Tensor, strides: Sequence[int], sizes: Sequence[Sequence
     check_tensor(op, "cells", cells)
     check(
         cells.dim() == 3 and 0 < cells.shape[0] <= MOST_LEVELS and cells.shape[1] > 0 and cells.shape[2] == 4,
-        f"{op}: cells must have shape [L, R, 4] with 1 to {MOST_LEVELS} levels, got {list(cells.shape)}",
+        lambda: f"{op}: cells must have shape [L, R, 4] with 1 to {MOST_LEVELS} levels, got {list(cells.shape)}",
     )
-    check(cells.dtype in (torch.float32, torch.float64), f"{op}: cells must be float32 or float64, got {cells.dtype}")
+    check(
+        cells.dtype in (torch.float32, torch.float64),
+        lambda: f"{op}: cells must be float32 or float64, got {cells.dtype}",
+    )
     levels = len(cells)
     strides = [as_int(op, f"strides[{i}]", s) for i, s in enumerate(as_list(op, "strides", strides, "a list of ints"))]
     sizes = [as_size(op, f"sizes[{i}]", s) for i, s in enumerate(as_list(op, "sizes", sizes, "a list of sizes"))]
-    check(len(strides) == levels, f"{op}: strides must hold one number for each of {levels} levels, got {len(strides)}")
-    check(min(strides) > 0 and max(strides) < 2**31, f"{op}: strides must lie in 1..2147483647, got {strides}")
-    check(len(sizes) == levels, f"{op}: sizes must hold one size for each of {levels} levels, got {len(sizes)}")
+    check(
+        len(strides) == levels,
+        lambda: f"{op}: strides must hold one number for each of {levels} levels, got {len(strides)}",
+    )
+    check(
+        min(strides) > 0 and max(strides) < 2**31,
+        lambda: f"{op}: strides must lie in 1..2147483647, got {strides}",
+    )
+    check(len(sizes) == levels, lambda: f"{op}: sizes must hold one size for each of {levels} levels, got {len(sizes)}")
     if not compiled(cells):
         return grid_anchors_reference(cells, strides, sizes)
     heights, widths = zip(*sizes, strict=True)

@@ -44,24 +44,32 @@ def group_norm(
     """
     op = "group_norm"
     check_maps(op, "input", input)
-    check(input.shape[2] > 0 and input.shape[3] > 0, f"{op}: input must have pixels, got {list(input.shape)}")
+    check(input.shape[2] > 0 and input.shape[3] > 0, lambda: f"{op}: input must have pixels, got {list(input.shape)}")
     channels = input.shape[1]
     num_groups, eps, relu = as_int(op, "num_groups", num_groups), as_eps(op, eps), as_flag(op, "relu", relu)
-    check(num_groups > 0 and channels % num_groups == 0, f"{op}: num_groups must divide {channels}, got {num_groups}")
+    check(
+        num_groups > 0 and channels % num_groups == 0,
+        lambda: f"{op}: num_groups must divide {channels}, got {num_groups}",
+    )
     if residual is not None:
         check_maps(op, "residual", residual)
+        shape, device = list(residual.shape), residual.device
         check(
-            residual.shape == input.shape and residual.device == input.device,
-            f"{op}: residual must have the input's shape {list(input.shape)} and device {input.device}, "
-            f"got {list(residual.shape)} on {residual.device}",
+            shape == list(input.shape) and device == input.device,
+            lambda: (
+                f"{op}: residual must have the input's shape {list(input.shape)} and device {input.device}, "
+                f"got {shape} on {device}"
+            ),
         )
         input, residual = promote([input, residual])
     for name, vector in (("weight", weight), ("bias", bias)):
         check_floats(op, name, vector)
         check(
             list(vector.shape) == [channels] and vector.device == input.device,
-            f"{op}: {name} must be [{channels}] floats on {input.device}, "
-            f"got {list(vector.shape)} {vector.dtype} on {vector.device}",
+            lambda: (
+                f"{op}: {name} must be [{channels}] floats on {input.device}, "
+                f"got {list(vector.shape)} {vector.dtype} on {vector.device}"
+            ),
         )
     affine = torch.float64 if input.dtype == torch.float64 else torch.float32
     weight, bias = weight.to(affine), bias.to(affine)
@@ -74,7 +82,7 @@ def group_norm(
 def as_eps(op: str, value: Any) -> float:
     """Convert what is added to the variance. Raises ValueError unless it is a finite number of at least 0."""
     eps = as_float(op, "eps", value)
-    check(eps >= 0, f"{op}: eps must be at least 0, got {eps}")
+    check(eps >= 0, lambda: f"{op}: eps must be at least 0, got {eps}")
     return eps
 
 

@@ -50,17 +50,24 @@ def gse_fuse(
         as_eps(op, eps),
         as_flag(op, "align_corners", align_corners),
     )
-    check(num_groups > 0 and channels % num_groups == 0, f"{op}: num_groups must divide {channels}, got {num_groups}")
+    check(
+        num_groups > 0 and channels % num_groups == 0,
+        lambda: f"{op}: num_groups must divide {channels}, got {num_groups}",
+    )
     affine = torch.float64 if features[0].dtype == torch.float64 else torch.float32
     gn_weights, gn_biases = as_list(op, "gn_weights", gn_weights), as_list(op, "gn_biases", gn_biases)
     for name, vectors in (("gn_weights", gn_weights), ("gn_biases", gn_biases)):
-        check(len(vectors) == len(features), f"{op}: {name} must hold {len(features)} vectors, got {len(vectors)}")
+        check(
+            len(vectors) == len(features), lambda: f"{op}: {name} must hold {len(features)} vectors, got {len(vectors)}"
+        )
         for level, vector in enumerate(vectors):
             check_floats(op, f"{name}[{level}]", vector)
             check(
                 list(vector.shape) == [channels] and vector.device == features[0].device,
-                f"{op}: {name}[{level}] must be [{channels}] floats on {features[0].device}, "
-                f"got {list(vector.shape)} {vector.dtype} on {vector.device}",
+                lambda: (
+                    f"{op}: {name}[{level}] must be [{channels}] floats on {features[0].device}, "
+                    f"got {list(vector.shape)} {vector.dtype} on {vector.device}"
+                ),
             )
     gn_weights, gn_biases = [w.to(affine) for w in gn_weights], [b.to(affine) for b in gn_biases]
     if not compiled(features[0]):

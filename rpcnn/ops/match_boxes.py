@@ -47,17 +47,20 @@ def match_boxes(
         check_tensor(op, name, tensor)
         check(
             tensor.dim() == 2 and tensor.shape[1] == 4,
-            f"{op}: {name} must have shape [n, 4], got {list(tensor.shape)}",
+            lambda: f"{op}: {name} must have shape [n, 4], got {list(tensor.shape)}",
         )
-    check(boxes.dtype in (torch.float32, torch.float64), f"{op}: boxes must be float32 or float64, got {boxes.dtype}")
+    check(
+        boxes.dtype in (torch.float32, torch.float64),
+        lambda: f"{op}: boxes must be float32 or float64, got {boxes.dtype}",
+    )
     check(
         gt_boxes.dtype == boxes.dtype and gt_boxes.device == boxes.device,
-        f"{op}: gt_boxes must be {boxes.dtype} on {boxes.device}, got {gt_boxes.dtype} on {gt_boxes.device}",
+        lambda: f"{op}: gt_boxes must be {boxes.dtype} on {boxes.device}, got {gt_boxes.dtype} on {gt_boxes.device}",
     )
     positive = as_float(op, "positive", positive, finite=False)
     negative = as_float(op, "negative", negative, finite=False)
-    check(0 <= positive <= 1, f"{op}: positive must lie in 0..1, got {positive}")
-    check(0 <= negative <= positive, f"{op}: negative must lie in 0..positive = {positive}, got {negative}")
+    check(0 <= positive <= 1, lambda: f"{op}: positive must lie in 0..1, got {positive}")
+    check(0 <= negative <= positive, lambda: f"{op}: negative must lie in 0..positive = {positive}, got {negative}")
     promote_best = as_flag(op, "promote_best", promote_best)
     if image_size is not None:
         image_size = as_size(op, "image_size", image_size)
@@ -117,7 +120,7 @@ def box_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
 
 
 def _fake(boxes, gt_boxes, positive, negative, promote_best, height, width):
-    return boxes.new_empty(len(boxes), dtype=torch.int64)
+    return boxes.new_empty(boxes.shape[0], dtype=torch.int64)
 
 
 def _example(small: bool) -> Example:

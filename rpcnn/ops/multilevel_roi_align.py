@@ -42,19 +42,21 @@ def multilevel_roi_align(
     """
     op = "multilevel_roi_align"
     features = as_list(op, "features", features)
-    check(len(features) > 0, f"{op}: features must hold at least one level")
+    check(len(features) > 0, lambda: f"{op}: features must hold at least one level")
     for level, feature in enumerate(features):
         check_maps(op, f"features[{level}]", feature)
         want, got = features[0], feature
         check(
             got.shape[:2] == want.shape[:2] and got.device == want.device,
-            f"{op}: features[{level}] must be [{want.shape[0]}, {want.shape[1]}, H, W] on {want.device}, "
-            f"got {list(got.shape)} on {got.device}",
+            lambda: (
+                f"{op}: features[{level}] must be [{want.shape[0]}, {want.shape[1]}, H, W] on {want.device}, "
+                f"got {list(got.shape)} on {got.device}"
+            ),
         )
     scales = _scales(op, spatial_scales)
     check(
         len(scales) == len(features),
-        f"{op}: spatial_scales must have one entry per level ({len(features)}), got {len(scales)}",
+        lambda: f"{op}: spatial_scales must have one entry per level ({len(features)}), got {len(scales)}",
     )
     boxes = boxes_with_index(op, boxes, features[0])
     size = as_size(op, "output_size", output_size, one_for_both=True)
@@ -76,7 +78,7 @@ def _scales(op: str, spatial_scales: Iterable[float]) -> list[float]:
 def _rule(op: str, canonical_size: float, canonical_level: int, area_offset: float) -> tuple[float, int, float]:
     """Check and convert the arguments of :func:`roi_levels` that map areas to levels."""
     canonical_size = as_float(op, "canonical_size", canonical_size)
-    check(canonical_size > 0, f"{op}: canonical_size must be positive, got {canonical_size}")
+    check(canonical_size > 0, lambda: f"{op}: canonical_size must be positive, got {canonical_size}")
     return canonical_size, as_int(op, "canonical_level", canonical_level), as_float(op, "area_offset", area_offset)
 
 
@@ -108,9 +110,11 @@ def roi_levels(
     """
     op = "roi_levels"
     check_floats(op, "boxes", boxes)
-    check(boxes.dim() == 2 and boxes.shape[1] == 4, f"{op}: boxes must have shape [R, 4], got {list(boxes.shape)}")
+    check(
+        boxes.dim() == 2 and boxes.shape[1] == 4, lambda: f"{op}: boxes must have shape [R, 4], got {list(boxes.shape)}"
+    )
     spatial_scales = _scales(op, spatial_scales)
-    check(len(spatial_scales) > 0, f"{op}: spatial_scales must hold at least one number")
+    check(len(spatial_scales) > 0, lambda: f"{op}: spatial_scales must hold at least one number")
     canonical_size, canonical_level, area_offset = _rule(op, canonical_size, canonical_level, area_offset)
     boxes = boxes.float()
     finest = -torch.tensor(spatial_scales[0]).log2().round().int().item()

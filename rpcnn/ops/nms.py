@@ -73,10 +73,10 @@ def nms_padded(
     Raises:
         ValueError: as :func:`nms`.
     """
-    check(max_keep is not None, "nms_padded: max_keep must be an int >= 0, got None")
+    check(max_keep is not None, lambda: "nms_padded: max_keep must be an int >= 0, got None")
     checked = _checked("nms_padded", boxes, scores, idxs, iou_threshold, max_keep)
     idxs, threshold, max_keep = checked  # type: ignore[assignment]  # None has been refused
-    check(max_keep <= LARGEST_SIZE, f"nms_padded: max_keep must be at most {LARGEST_SIZE}, got {max_keep}")
+    check(max_keep <= LARGEST_SIZE, lambda: f"nms_padded: max_keep must be at most {LARGEST_SIZE}, got {max_keep}")
     if not compiled(boxes):
         return nms_padded_reference(boxes, scores, idxs, threshold, max_keep)
     return torch.ops.rpcnn.nms_padded(boxes.detach(), scores.detach(), idxs, threshold, max_keep)
@@ -98,21 +98,26 @@ def _checked(
         check_tensor(op, "idxs", idxs)
     check_floats(op, "boxes", boxes)
     check_floats(op, "scores", scores)
-    check(boxes.dim() == 2 and boxes.shape[1] == 4, f"{op}: boxes must have shape [R, 4], got {list(boxes.shape)}")
+    check(
+        boxes.dim() == 2 and boxes.shape[1] == 4, lambda: f"{op}: boxes must have shape [R, 4], got {list(boxes.shape)}"
+    )
     for name, tensor in (("scores", scores), ("idxs", idxs)):
         if tensor is not None:
             check(
                 tensor.shape == boxes.shape[:1] and tensor.device == boxes.device,
-                f"{op}: {name} must be [{boxes.shape[0]}] on {boxes.device}, "
-                f"got {list(tensor.shape)} on {tensor.device}",
+                lambda: (
+                    f"{op}: {name} must be [{boxes.shape[0]}] on {boxes.device}, "
+                    f"got {list(tensor.shape)} on {tensor.device}"
+                ),
             )
     threshold = as_float(op, "iou_threshold", threshold, finite=False)
-    check(0 <= threshold <= 1, f"{op}: iou_threshold must lie in 0..1, got {threshold}")
+    check(0 <= threshold <= 1, lambda: f"{op}: iou_threshold must lie in 0..1, got {threshold}")
     if max_keep is not None:
         max_keep = as_int(op, "max_keep", max_keep, "None or an int >= 0")
-        check(max_keep >= 0, f"{op}: max_keep must be None or an int >= 0, got {max_keep}")
+        check(max_keep >= 0, lambda: f"{op}: max_keep must be None or an int >= 0, got {max_keep}")
     if idxs is not None:
-        check(idxs.dtype in _INTEGERS, f"{op}: idxs must be integers, got {idxs.dtype}")
+        dtype = idxs.dtype
+        check(dtype in _INTEGERS, lambda: f"{op}: idxs must be integers, got {dtype}")
         idxs = idxs.long()
     return idxs, threshold, max_keep
 
@@ -182,7 +187,9 @@ def overlaps(a: Tensor, b: Tensor, threshold: float) -> Tensor:
 
 
 def _fake(boxes, scores, idxs, iou_threshold, max_keep):
-    kept = torch.library.get_ctx().new_dynamic_size(max=max_keep if max_keep >= 0 else None)
+    if max_keep == 0:  # TorchInductor fails at a reduction over a size that is unknown but at most 0
+        return boxes.new_empty(0, dtype=torch.int64)
+    kept = torch.library.get_ctx().new_dynamic_size(max=max_keep if max_keep > 0 else None)
     return boxes.new_empty(kept, dtype=torch.int64)
 
 

@@ -46,17 +46,19 @@ def parsing_loss(
     pool, ignore_index = as_int(op, "pool", pool), as_int(op, "ignore_index", ignore_index)
     pool_logits = as_flag(op, "pool_logits", pool_logits)
     rois, classes, height, width = logits.shape
-    check(0 < classes <= MOST_CLASSES, f"{op}: classes must be 1 to {MOST_CLASSES}, got {classes}")
-    check(target.dtype == torch.uint8, f"{op}: target must be uint8, got {target.dtype}")
+    check(0 < classes <= MOST_CLASSES, lambda: f"{op}: classes must be 1 to {MOST_CLASSES}, got {classes}")
+    check(target.dtype == torch.uint8, lambda: f"{op}: target must be uint8, got {target.dtype}")
     check(
         target.shape == (rois, height, width) and target.device == logits.device,
-        f"{op}: target must be [{rois}, {height}, {width}] on {logits.device}, "
-        f"got {list(target.shape)} on {target.device}",
+        lambda: (
+            f"{op}: target must be [{rois}, {height}, {width}] on {logits.device}, "
+            f"got {list(target.shape)} on {target.device}"
+        ),
     )
-    check(0 < pool <= MOST_PIXELS, f"{op}: pool must be 1 to {MOST_PIXELS}, got {pool}")
+    check(0 < pool <= MOST_PIXELS, lambda: f"{op}: pool must be 1 to {MOST_PIXELS}, got {pool}")
     check(
         min(height, width) > 0 and height % pool == 0 and width % pool == 0,
-        f"{op}: pool must divide the logits' height and width, got {pool} for {height} x {width}",
+        lambda: f"{op}: pool must divide the logits' height and width, got {pool} for {height} x {width}",
     )
     if not compiled(logits):
         return parsing_loss_reference(logits, target, pool, pool_logits, ignore_index)

@@ -49,29 +49,34 @@ def _checked_classes(logits_or_labels: Tensor, target: Tensor, num_classes: Any)
     if num_classes is not None:
         num_classes = as_int(op, "num_classes", num_classes)
     shape = list(logits_or_labels.shape)
-    check(target.dim() == 3, f"{op}: target must have shape [N, H, W], got {list(target.shape)}")
-    check(target.dtype in integers, f"{op}: target must hold integers, got {target.dtype}")
+    check(target.dim() == 3, lambda: f"{op}: target must have shape [N, H, W], got {list(target.shape)}")
+    check(target.dtype in integers, lambda: f"{op}: target must hold integers, got {target.dtype}")
     if logits_or_labels.dim() == 4:
         check_floats(op, "logits_or_labels", logits_or_labels)
         check(
             num_classes in (None, shape[1]),
-            f"{op}: num_classes must be the logits' channels, {shape[1]}, or None, got {num_classes}",
+            lambda: f"{op}: num_classes must be the logits' channels, {shape[1]}, or None, got {num_classes}",
         )
         num_classes = shape[1]
         fits = [shape[0], *shape[2:]] == list(target.shape)
     else:
-        check(len(shape) == 3, f"{op}: logits_or_labels must be [N, K, H, W] logits or [N, H, W] labels, got {shape}")
+        check(
+            len(shape) == 3,
+            lambda: f"{op}: logits_or_labels must be [N, K, H, W] logits or [N, H, W] labels, got {shape}",
+        )
         check(
             logits_or_labels.dtype in integers,
-            f"{op}: logits_or_labels must hold integers where it is [N, H, W], got {logits_or_labels.dtype}",
+            lambda: f"{op}: logits_or_labels must hold integers where it is [N, H, W], got {logits_or_labels.dtype}",
         )
-        check(num_classes is not None, f"{op}: num_classes must be given with labels, got None")
+        check(num_classes is not None, lambda: f"{op}: num_classes must be given with labels, got None")
         fits = shape == list(target.shape)
-    check(0 < num_classes <= MOST_CLASSES, f"{op}: classes must be 1 to {MOST_CLASSES}, got {num_classes}")
-    check(fits, f"{op}: target must cover the prediction's RoIs and pixels, got {list(target.shape)} for {shape}")
+    check(0 < num_classes <= MOST_CLASSES, lambda: f"{op}: classes must be 1 to {MOST_CLASSES}, got {num_classes}")
+    check(
+        fits, lambda: f"{op}: target must cover the prediction's RoIs and pixels, got {list(target.shape)} for {shape}"
+    )
     check(
         target.device == logits_or_labels.device,
-        f"{op}: target must be on {logits_or_labels.device}, got {target.device}",
+        lambda: f"{op}: target must be on {logits_or_labels.device}, got {target.device}",
     )
     return num_classes
 

@@ -61,46 +61,50 @@ def paste_parsing(
     for name, tensor in (("probabilities", probabilities), ("boxes", boxes)):
         check_floats(op, name, tensor)
     shape = list(probabilities.shape)
-    check(len(shape) == 4 and 0 not in shape[1:], f"{op}: probabilities must be [R, K, h, w], got {shape}")
+    check(len(shape) == 4 and 0 not in shape[1:], lambda: f"{op}: probabilities must be [R, K, h, w], got {shape}")
     people, classes = shape[:2]
-    check(classes <= 256, f"{op}: probabilities must have at most 256 classes, got {classes}")
-    check(list(boxes.shape) == [people, 4], f"{op}: boxes must be [{people}, 4], got {list(boxes.shape)}")
+    check(classes <= 256, lambda: f"{op}: probabilities must have at most 256 classes, got {classes}")
+    check(list(boxes.shape) == [people, 4], lambda: f"{op}: boxes must be [{people}, 4], got {list(boxes.shape)}")
     height, width = as_size(op, "image_size", image_size)
     if painted is None:
         painted = torch.ones(people, dtype=torch.bool, device=boxes.device)
     check_tensor(op, "painted", painted)
     check(
         painted.dtype == torch.bool and list(painted.shape) == [people],
-        f"{op}: painted must be bool [{people}], got {painted.dtype} {list(painted.shape)}",
+        lambda: f"{op}: painted must be bool [{people}], got {painted.dtype} {list(painted.shape)}",
     )
     sides = [height, width] if semantic_size is None else as_list(op, "semantic_size", semantic_size, "two numbers")
     covered = [as_float(op, "semantic_size", side) for side in sides]
-    check(len(covered) == 2, f"{op}: semantic_size must be two numbers, got {semantic_size!r}")
+    check(len(covered) == 2, lambda: f"{op}: semantic_size must be two numbers, got {semantic_size!r}")
     if semantic is not None:
         check_floats(op, "semantic", semantic)
+        given = list(semantic.shape)
         check(
-            semantic.dim() == 3 and len(semantic) == classes and semantic.numel() > 0,
-            f"{op}: semantic must be [{classes}, hs, ws], got {list(semantic.shape)}",
+            len(given) == 3 and given[0] == classes and 0 not in given,
+            lambda: f"{op}: semantic must be [{classes}, hs, ws], got {given}",
         )
         check(
             covered[0] >= height and covered[1] >= width,
-            f"{op}: semantic_size must cover the image of {(height, width)}, got {semantic_size}",
+            lambda: f"{op}: semantic_size must cover the image of {(height, width)}, got {semantic_size}",
         )
         semantic = semantic.detach().float()
     others = {"boxes": boxes, "painted": painted} | ({} if semantic is None else {"semantic": semantic})
     for name, tensor in others.items():
         check(
             tensor.device == probabilities.device,
-            f"{op}: {name} must be on {probabilities.device}, got {tensor.device}",
+            lambda: f"{op}: {name} must be on {probabilities.device}, got {tensor.device}",
         )
     semantic_weight = as_float(op, "semantic_weight", semantic_weight)
     semantic_gate = as_float(op, "semantic_gate", semantic_gate, finite=False)
-    check(not math.isnan(semantic_gate), f"{op}: semantic_gate must be a number or infinite, got nan")
+    check(semantic_gate == semantic_gate, lambda: f"{op}: semantic_gate must be a number or infinite, got nan")
     paint_labels, with_people = as_flag(op, "paint_labels", paint_labels), as_flag(op, "with_people", with_people)
-    arguments = (probabilities.detach().float(), boxes.detach().float(), painted.to(torch.uint8), semantic, *covered)
+    maps = (probabilities.detach().float(), boxes.detach().float(), painted.to(torch.uint8), semantic)
     options = (height, width, semantic_weight, semantic_gate, paint_labels, with_people)
+    if torch.compiler.is_compiling():
+        size = torch.stack([torch.full((), side, dtype=torch.float64) for side in covered])
+        return torch.ops.rpcnn.paste_parsing_traced(*maps, size, *options)
     paste: Callable = torch.ops.rpcnn.paste_parsing if compiled(probabilities) else paste_parsing_reference
-    return paste(*arguments, *options)
+    return paste(*maps, *covered, *options)
 
 
 def paste_parsing_reference(
@@ -176,8 +180,33 @@ def _fake(
     return (
         new(height, width, dtype=torch.uint8),
         new(height, width, dtype=torch.int32),
-        new(len(boxes) if with_people else 0, height, width, dtype=torch.uint8),
+        new(boxes.shape[0] if with_people else 0, height, width, dtype=torch.uint8),
     )
+
+
+@torch.library.custom_op("rpcnn::paste_parsing_traced", mutates_args=())
+def _traced(
+    probabilities: Tensor,
+    boxes: Tensor,
+    painted: Tensor,
+    semantic: Tensor | None,
+    semantic_size: Tensor,
+    height: int,
+    width: int,
+    semantic_weight: float,
+    semantic_gate: float,
+    paint_labels: bool,
+    with_people: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The operator for torch.compile: a size that is a float of the schema would be compiled into the graph."""
+    arguments = (probabilities, boxes, painted, semantic, *semantic_size.tolist(), height, width)
+    paste: Callable = torch.ops.rpcnn.paste_parsing if compiled(probabilities) else paste_parsing_reference
+    return paste(*arguments, semantic_weight, semantic_gate, paint_labels, with_people)
+
+
+@_traced.register_fake
+def _(probabilities, boxes, painted, semantic, semantic_size, *options):
+    return _fake(probabilities, boxes, painted, semantic, None, None, *options)
 
 
 def _example(small: bool) -> Example:

@@ -66,14 +66,14 @@ def roi_align(
 def as_scale(op: str, name: str, value: Any) -> float:
     """Convert a spatial scale. Raises ValueError unless it is a positive finite number."""
     scale = as_float(op, name, value)
-    check(scale > 0, f"{op}: {name} must be positive, got {scale}")
+    check(scale > 0, lambda: f"{op}: {name} must be positive, got {scale}")
     return scale
 
 
 def as_ratio(op: str, value: Any) -> int:
     """Convert a sampling ratio. Raises ValueError unless it is an integer of at most MOST_SAMPLES."""
     ratio = as_int(op, "sampling_ratio", value)
-    check(ratio <= MOST_SAMPLES, f"{op}: sampling_ratio must be at most {MOST_SAMPLES}, got {ratio}")
+    check(ratio <= MOST_SAMPLES, lambda: f"{op}: sampling_ratio must be at most {MOST_SAMPLES}, got {ratio}")
     return ratio
 
 
@@ -93,32 +93,40 @@ def boxes_with_index(op: str, boxes: Any, features: Tensor) -> Tensor:
     """
     if isinstance(boxes, list | tuple):
         check(
-            len(boxes) == len(features),
-            f"{op}: boxes must be a list of one [R, 4] tensor per image, got {len(boxes)} for {len(features)} images",
+            len(boxes) == features.shape[0],
+            lambda: (
+                f"{op}: boxes must be a list of one [R, 4] tensor per image, "
+                f"got {len(boxes)} for {features.shape[0]} images"
+            ),
         )
         for n, b in enumerate(boxes):
             check_floats(op, f"boxes[{n}]", b)
             shape, device = list(b.shape), features.device
-            check(b.dim() == 2 and shape[1] == 4, f"{op}: boxes[{n}] must have shape [R, 4], got {shape}")
-            check(b.device == device, f"{op}: boxes[{n}] must be on {device}, got {b.device}")
+            check(b.dim() == 2 and shape[1] == 4, lambda: f"{op}: boxes[{n}] must have shape [R, 4], got {shape}")
+            check(b.device == device, lambda: f"{op}: boxes[{n}] must be on {device}, got {b.device}")
         boxes = [_wide(b) for b in boxes]  # first, since a half type rounds the larger indices
-        index = [b.new_full((len(b), 1), n) for n, b in enumerate(boxes)]
+        index = [b.new_full((b.shape[0], 1), n) for n, b in enumerate(boxes)]
         boxes = torch.cat([torch.cat(index), torch.cat(boxes)], 1) if boxes else features.new_zeros(0, 5)
     check(
         isinstance(boxes, Tensor),
-        f"{op}: boxes must be a tensor [R, 5] or a list of tensors [R, 4], got {shown(boxes)}",
+        lambda: f"{op}: boxes must be a tensor [R, 5] or a list of tensors [R, 4], got {shown(boxes)}",
     )
     check_tensor(op, "boxes", boxes)
     shape = list(boxes.shape)
-    check(boxes.dim() == 2 and shape[1] == 5, f"{op}: boxes must have shape [R, 5] or be a list of [R, 4], got {shape}")
-    check_floats(op, "boxes", boxes)
-    most = _EXACT_INDICES.get(boxes.dtype, len(features))
     check(
-        len(features) <= most,
-        f"{op}: boxes must be float32, float64 or a list of [R, 4] where there are more than {most} images, "
-        f"got {boxes.dtype} for {len(features)}",
+        boxes.dim() == 2 and shape[1] == 5,
+        lambda: f"{op}: boxes must have shape [R, 5] or be a list of [R, 4], got {shape}",
     )
-    check(boxes.device == features.device, f"{op}: boxes must be on {features.device}, got {boxes.device}")
+    check_floats(op, "boxes", boxes)
+    most = _EXACT_INDICES.get(boxes.dtype, features.shape[0])
+    check(
+        features.shape[0] <= most,
+        lambda: (
+            f"{op}: boxes must be float32, float64 or a list of [R, 4] where there are more than {most} images, "
+            f"got {boxes.dtype} for {features.shape[0]}"
+        ),
+    )
+    check(boxes.device == features.device, lambda: f"{op}: boxes must be on {features.device}, got {boxes.device}")
     boxes = _wide(boxes.detach())
     must_check = boxes.device.type == "cpu" or (boxes.device.type == "cuda" and check_on_device())
     if must_check and not torch.compiler.is_compiling() and type(boxes) is Tensor and len(boxes):
@@ -126,7 +134,8 @@ def boxes_with_index(op: str, boxes: Any, features: Tensor) -> Tensor:
         bad = ~((number >= 0) & (number < len(features)) & (number == number.floor()))
         if bad.any():
             row = int(bad.nonzero()[0])
-            check(False, f"{op}: boxes[{row}, 0] must be an image index in 0..{len(features) - 1}, got {number[row]:g}")
+            last, got = len(features) - 1, float(number[row])
+            raise ValueError(f"{op}: boxes[{row}, 0] must be an image index in 0..{last}, got {got:g}")
     return boxes
 
 

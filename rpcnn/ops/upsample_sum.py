@@ -40,16 +40,20 @@ def upsample_sum(features: list[Tensor], align_corners: bool = False, relu: bool
 def check_pyramid(op: str, features: list[Tensor]) -> list[Tensor]:
     """Check the levels and convert them to their common dtype. Raises ValueError."""
     features = as_list(op, "features", features)
-    check(len(features) > 0, f"{op}: features must hold at least one map")
+    check(len(features) > 0, lambda: f"{op}: features must hold at least one map")
     for level, feature in enumerate(features):
         check_maps(op, f"features[{level}]", feature)
         first = features[0]
         check(
             feature.shape[:2] == first.shape[:2] and feature.device == first.device,
-            f"{op}: features[{level}] must be [{first.shape[0]}, {first.shape[1]}, H, W] on {first.device}, "
-            f"got {list(feature.shape)} on {feature.device}",
+            lambda: (
+                f"{op}: features[{level}] must be [{first.shape[0]}, {first.shape[1]}, H, W] on {first.device}, "
+                f"got {list(feature.shape)} on {feature.device}"
+            ),
         )
-        check(min(feature.shape[2:]) > 0, f"{op}: features[{level}] must have pixels, got {list(feature.shape)}")
+        check(
+            min(feature.shape[2:]) > 0, lambda: f"{op}: features[{level}] must have pixels, got {list(feature.shape)}"
+        )
     return promote(features)
 
 

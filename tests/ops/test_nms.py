@@ -4,6 +4,7 @@ import pytest
 import torch
 import torchvision
 from helpers.layouts import needs_kernels
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rpcnn.ops import batched_nms, nms, nms_padded, nms_padded_reference, nms_reference
 
@@ -208,6 +209,12 @@ def test_opcheck_without_limit_and_with_groups():
     boxes, scores = clustered(20)
     torch.library.opcheck(torch.ops.rpcnn.nms, (boxes, scores, None, 0.5, -1))
     torch.library.opcheck(torch.ops.rpcnn.nms, (boxes, scores, torch.arange(20) % 2, 0.5, 5))
+
+
+@needs_kernels
+def test_the_size_of_nothing_kept_is_known():
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert type(nms(*clustered(20), 0.5, max_keep=0).shape[0]) is int
 
 
 @needs_kernels
