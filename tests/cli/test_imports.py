@@ -4,7 +4,13 @@ import collections
 
 import pytest
 
+import rpcnn
 from rpcnn.config.imports import import_object
+
+
+def test_the_public_names_are_listed_and_there():
+    assert set(rpcnn.__all__) <= set(dir(rpcnn))
+    assert all(getattr(rpcnn, name).__name__ == name for name in rpcnn.__all__)
 
 
 def test_a_name_gives_the_object_itself():
