@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from rpcnn.box_convention import EDGES, PIXELS
 from rpcnn.config import Config
 from rpcnn.data.transforms import TestTransform
 from rpcnn.labels import LabelSet
@@ -45,10 +46,10 @@ class Pipeline:
         self.device = model.pixel_mean.device
         self.dtype = autocast_dtype(config.run.precision, self.device, training=False)
         settings = config.inference
-        resize = config.variant.test_resize
-        self.transform = TestTransform(settings.test_short_side, settings.test_long_side_max, resize)
+        self.transform = resize_as_configured(config)
         self.augmented = None
         if settings.augment:
+            resize = config.variant.test_resize
             others = [TestTransform(side, resize=resize, max_size=2000) for side in self.short_sides()[1:]]  # released
             self.augmented = AugmentedInference(
                 model,
@@ -115,19 +116,10 @@ class Pipeline:
         Args:
             semantic_mode: replaces inference.semantic_mode if given.
         """
-        settings = self.config.inference
+        size = tuple(image.shape[-2:])
         with torch.no_grad(), autocast(self.device, self.dtype):
-            return combine(
-                detections,
-                tuple(image.shape[-2:]),
-                self.label_set,
-                min_score=settings.min_parsing_score,
-                semantic_gate=settings.semantic_gate,
-                instance_semantic_weight=settings.instance_semantic_weight,
-                semantic_mode=semantic_mode or settings.semantic_mode,
-                boxes=self.model.box_head.boxes,
-                stretch=paste_rounded if self.config.variant.pasting == "rounded" else None,
-                keep_probabilities=self.keep_probabilities,
+            return combine_as_configured(
+                detections, size, self.config, self.label_set, semantic_mode, self.keep_probabilities
             )
 
     def short_sides(self) -> list[int]:
@@ -142,3 +134,33 @@ class Pipeline:
         sides = self.short_sides()
         passes = f"{len(sides) * (2 if flip else 1)} passes an image"
         return f"short side {', '.join(map(str, sides))}{', each mirrored, too' if flip else ''}: {passes}"
+
+
+def resize_as_configured(config: Config) -> TestTransform:
+    """How the configuration resizes an image for one pass."""
+    settings = config.inference
+    return TestTransform(settings.test_short_side, settings.test_long_side_max, config.variant.test_resize)
+
+
+def combine_as_configured(
+    detections: Detections,
+    image_size: tuple[int, int],
+    config: Config,
+    label_set: LabelSet,
+    semantic_mode: str | None = None,
+    keep_probabilities: bool = False,
+) -> ParsingResult:
+    """Call `combine` with the settings of a configuration; `semantic_mode` replaces inference.semantic_mode."""
+    settings = config.inference
+    return combine(
+        detections,
+        image_size,
+        label_set,
+        min_score=settings.min_parsing_score,
+        semantic_gate=settings.semantic_gate,
+        instance_semantic_weight=settings.instance_semantic_weight,
+        semantic_mode=semantic_mode or settings.semantic_mode,
+        boxes=PIXELS if config.variant.inclusive_boxes else EDGES,
+        stretch=paste_rounded if config.variant.pasting == "rounded" else None,
+        keep_probabilities=keep_probabilities,
+    )

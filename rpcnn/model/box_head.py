@@ -78,9 +78,13 @@ class BoxHead(nn.Module):
 
     def forward(self, features: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Boxes [R_i, 4] of each image to class logits [R, 2] and deltas [R, 2, 4], R over all images."""
-        x = ops.multilevel_roi_align(
+        return self.predict(self.pool(features, [self.boxes.to_roi(b) for b in boxes]))
+
+    def pool(self, features: list[Tensor], rois: Tensor | list[Tensor]) -> Tensor:
+        """RoI features [R, C, resolution, resolution] of rois in the coordinates and forms that RoIAlign takes."""
+        return ops.multilevel_roi_align(
             features,
-            [self.boxes.to_roi(b) for b in boxes],
+            rois,
             output_size=self.resolution,
             spatial_scales=self.scales,
             sampling_ratio=2,
@@ -88,6 +92,9 @@ class BoxHead(nn.Module):
             canonical_size=self.canonical_size,
             area_offset=self.boxes.area_offset,
         )
+
+    def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """RoI features [R, C, resolution, resolution] to class logits [R, 2] and deltas [R, 2, 4]."""
         x = F.relu(self.fc6(x.flatten(1)), inplace=True)
         x = F.relu(self.fc7(x), inplace=True)
         return self.classes(x).float(), self.deltas(x).float().view(-1, 2, 4)

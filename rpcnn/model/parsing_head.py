@@ -133,7 +133,10 @@ class ParsingHead(nn.Module):
 
     def roi_features(self, feature: Tensor, boxes: list[Tensor]) -> Tensor:
         """Features [R, C, resolution, resolution] of the boxes of each image, from the finest level (Sec. 3.3)."""
-        rois = [self.boxes.to_roi(b) for b in boxes]
+        return self.pool(feature, [self.boxes.to_roi(b) for b in boxes])
+
+    def pool(self, feature: Tensor, rois: Tensor | list[Tensor]) -> Tensor:
+        """RoI features of rois in the coordinates and forms that RoIAlign takes."""
         return ops.roi_align(
             feature, rois, output_size=self.resolution, spatial_scale=self.scale, sampling_ratio=2, aligned=self.aligned
         )

@@ -47,7 +47,7 @@ class VariantRPRCNN(RPRCNN):
         """With pixel_format "bgr255", pixels are BGR in 0..255 minus the mean."""
         if self.variant.pixel_format == "rgb":
             return super().normalize_pixels(image)
-        return (image.flip(0) - self.pixel_mean) / self.pixel_std
+        return (image.flip(-3) - self.pixel_mean) / self.pixel_std
 
     def rescoring_error(self, predicted: Tensor, iou: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         """With rescoring_loss "half_positive", half the squared error over the RoIs with a true mIoU > 0."""

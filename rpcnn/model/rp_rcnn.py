@@ -133,7 +133,7 @@ class RPRCNN(nn.Module):
         return self.pixel_mean.new_zeros(shape)
 
     def normalize_pixels(self, image: Tensor) -> Tensor:
-        """Normalize RGB pixels [3, h, w] in 0..255 for the backbone."""
+        """Normalize RGB pixels [..., 3, h, w] in 0..255 for the backbone."""
         return (image / 255 - self.pixel_mean) / self.pixel_std
 
     def terms(self, pyramid, semantic_logits, image_sizes, targets: list[Target]) -> Terms:

@@ -74,7 +74,7 @@ class RPN(nn.Module):
         for feature in features:
             hidden = self.conv(feature)
             objectness.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
-            deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4))
+            deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(feature.shape[0], -1, 4))
         sizes = [feature.shape[-2:] for feature in features]
         return objectness, deltas, ops.grid_anchors(self.cells.float(), self.strides, sizes)
 

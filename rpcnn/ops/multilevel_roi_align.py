@@ -1,5 +1,6 @@
 """RoIAlign over a feature pyramid in one call: each box pools from the level that its size selects (Sec. 3.3)."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -117,7 +118,7 @@ def roi_levels(
     check(len(spatial_scales) > 0, lambda: f"{op}: spatial_scales must hold at least one number")
     canonical_size, canonical_level, area_offset = _rule(op, canonical_size, canonical_level, area_offset)
     boxes = boxes.float()
-    finest = -torch.tensor(spatial_scales[0]).log2().round().int().item()
+    finest = -round(math.log2(spatial_scales[0]))
     area = (boxes[:, 2] - boxes[:, 0] + area_offset) * (boxes[:, 3] - boxes[:, 1] + area_offset)
     level = torch.floor(canonical_level + torch.log2(area.clamp(min=0).sqrt() / canonical_size + 1e-6)) - finest
     level = torch.where(area.isfinite() & (area > 0), level, 0)
