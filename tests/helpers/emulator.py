@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import functools
 import glob
 import os
@@ -53,6 +54,10 @@ def build(target: str, flags=("-O1",), only="*") -> None:
         )
 
 
+FOLDER = "RPCNN_SIMT_FOLDER"
+"""Environment variable: the folder, made by tests/conftest.py, where all processes of a test run share the library."""
+
+
 @functools.cache
 def library() -> ctypes.CDLL:
     """The emulated kernels.
@@ -60,9 +65,12 @@ def library() -> ctypes.CDLL:
     If RPCNN_SIMT_SASS names a file that `cuobjdump --dump-sass` wrote, launches execute the machine code in it.
     """
     dumped = os.environ.get("RPCNN_SIMT_SASS")
-    with tempfile.TemporaryDirectory(prefix="rpcnn-simt-") as folder:
-        build(os.path.join(folder, "libsimt.so"), ("-O1", "-DSIMT_SASS") if dumped else ("-O1",))
-        kernels = ctypes.CDLL(os.path.join(folder, "libsimt.so"))
+    path = os.path.join(os.environ[FOLDER], "libsimt_sass.so" if dumped else "libsimt.so")
+    with open(f"{path}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(path):
+            build(path, ("-O1", "-DSIMT_SASS") if dumped else ("-O1",))
+    kernels = ctypes.CDLL(path)
     if dumped:
         kernels.sass_library.restype = ctypes.c_char_p
         if error := kernels.sass_library(dumped.encode()):
