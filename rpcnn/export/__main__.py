@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> pathlib.Path:
         distributed.only_one("rpcnn export")
         pictures = [source.path for source in find_pictures([options.check])] if options.check else []
         loaded = load_weights(options.weights)
+        loaded.config.run.precision = "fp32"  # in which exported files compute
         suffix = "onnx" if options.format == "onnx" else "pt2"
         name = "model.onnx" if options.format == "onnx" else f"model-{options.format}.pt2"
         path = pathlib.Path(options.output or folder_of(options.weights) / name)

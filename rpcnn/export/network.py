@@ -96,13 +96,14 @@ class InferenceNetwork(nn.Module):
 
     def parse(self, finest: Tensor, boxes: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
         """As `RPRCNN.parse`, all people at once."""
-        head = self.model.parsing_head
+        head, people = self.model.parsing_head, boxes.shape[0]
         rois = torch.cat([owners[:, None].to(boxes), head.boxes.to_roi(boxes)], 1)
-        feature, logits = head(head.pool(finest, rois))
+        # One more than there are people: onnxruntime fails at maps of nobody.
+        feature, logits = head(head.pool(finest, F.pad(rois, (0, 0, 0, 1))))
         probs = channel_softmax(logits)
         if self.model.prsn is None:
-            return probs, torch.ones_like(boxes[:, 0])
-        return probs, self.model.iou_in_range(self.model.prsn(feature, logits, probs))
+            return probs[:people], torch.ones_like(boxes[:, 0])
+        return probs[:people], self.model.iou_in_range(self.model.prsn(feature, logits, probs))[:people]
 
     def cropped(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """As in `RPRCNN.label_probabilities`, the cells of the image without those of the padding.
