@@ -83,7 +83,8 @@ class ExportedModel:
     def detect(self, image: Tensor) -> Detections:
         """Run the network on one image uint8 [3, H, W]."""
         batch = self.transform(image)[None].float().contiguous()
-        (found,) = split_outputs(self.run(batch), batch.shape, self.config)
+        with torch.no_grad():  # torch's formats have parameters
+            (found,) = split_outputs(self.run(batch), batch.shape, self.config)
         return found
 
 
