@@ -14,7 +14,7 @@ COMMANDS = {
     "demo": ("rpcnn.demo", "the page with a drop zone: a model on your own pictures, on this machine"),
     "data": ("rpcnn.data.__main__", "check, show or paint a data set"),
     "analyze": ("rpcnn.analyze", "the paper's analyses of finished runs"),
-    "export": ("rpcnn.export.__main__", "a trained model as ONNX, torch.export or AOTInductor file"),
+    "export": ("rpcnn.export.__main__", "a trained model as ONNX or torch.export file"),
     "convert": ("rpcnn.convert", "the authors' checkpoints and ImageNet weights"),
     "info": ("rpcnn.info", "versions, devices, compiled kernels: for a bug report"),
     "selfcheck": ("rpcnn.selfcheck.__main__", "check and time the kernels on this machine"),

@@ -1,1 +1,1 @@
-"""A trained model for other software: ONNX, torch.export, AOTInductor. docs/export.md describes what it writes."""
+"""A trained model for other software: ONNX and torch.export. docs/export.md describes what it writes."""

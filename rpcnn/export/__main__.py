@@ -1,8 +1,8 @@
 """Write a trained model for other software: ``python -m rpcnn.export RUN [--format onnx] [--output FILE]``.
 
 The file takes pictures of any size, float32 [N, 3, H, W] RGB in 0..255, and gives boxes, scores, the maps of people and
-the global map. docs/export.md has its signature, and what remains to do after it. Formats: onnx (any runtime), torch
-(torch.export), aoti (a package that AOTInductor compiles for this machine's processor).
+the global map. docs/export.md has its signature, and what remains to do after it. Formats: onnx (any runtime) and torch
+(torch.export).
 """
 
 import pathlib
@@ -22,9 +22,9 @@ from .check import as_table, compare
 from .exported import open_exported, settings_of
 from .network import InferenceNetwork
 from .onnx import onnx_operators, save_onnx
-from .program import export_program, save_aoti, save_torch
+from .program import export_program, save_torch
 
-SAVE = {"onnx": save_onnx, "torch": save_torch, "aoti": save_aoti}
+SAVE = {"onnx": save_onnx, "torch": save_torch}
 
 
 @dataclass
@@ -33,10 +33,10 @@ class Arguments:
 
     weights: tyro.conf.Positional[str]
     """Run folder or model.safetensors."""
-    format: Literal["onnx", "torch", "aoti"] = "onnx"
+    format: Literal["onnx", "torch"] = "onnx"
     """What to write."""
     output: str = ""
-    """File to write; empty: model.onnx, model-torch.pt2 or model-aoti.pt2 in the run folder."""
+    """File to write; empty: model.onnx or model.pt2 in the run folder."""
     check: str = ""
     """Picture, folder or quoted pattern: run the file on these pictures and print how far it differs from the model."""
 
@@ -50,8 +50,7 @@ def main(arguments: list[str] | None = None) -> pathlib.Path:
         loaded = load_weights(options.weights)
         loaded.config.run.precision = "fp32"  # in which exported files compute
         suffix = "onnx" if options.format == "onnx" else "pt2"
-        name = "model.onnx" if options.format == "onnx" else f"model-{options.format}.pt2"
-        path = pathlib.Path(options.output or folder_of(options.weights) / name)
+        path = pathlib.Path(options.output or folder_of(options.weights) / f"model.{suffix}")
         if not path.parent.is_dir():
             raise ValueError(f"--output: there is no folder {path.parent}")
         if path.suffix != f".{suffix}":

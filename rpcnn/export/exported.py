@@ -16,7 +16,7 @@ from rpcnn.model import Detections
 from rpcnn.pictures import Picture, load_picture
 
 from .onnx import open_onnx
-from .program import open_aoti, open_torch
+from .program import open_torch
 
 
 def settings_of(config: Config, label_set: LabelSet) -> dict[str, str]:
@@ -97,8 +97,6 @@ def open_exported(path: str | pathlib.Path) -> ExportedModel:
     path = pathlib.Path(path)
     if path.suffix == ".onnx":
         return ExportedModel(*open_onnx(path))
-    try:
-        names = zipfile.ZipFile(path).namelist()
-    except zipfile.BadZipFile:
-        raise ValueError(f"export: {path} must be a file that rpcnn export wrote, .onnx or .pt2") from None
-    return ExportedModel(*(open_aoti if any("aotinductor" in name for name in names) else open_torch)(path))
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"export: {path} must be a file that rpcnn export wrote, .onnx or .pt2")
+    return ExportedModel(*open_torch(path))

@@ -1,4 +1,4 @@
-"""The network as a graph of torch.export, with dynamic batch size, height and width; torch's two file formats."""
+"""The network as a graph of torch.export, with dynamic batch size, height and width; torch's file format."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -44,20 +44,7 @@ def save_torch(program: ExportedProgram, path: pathlib.Path, settings: dict[str,
     torch.export.save(program, path, extra_files=settings)
 
 
-def save_aoti(program: ExportedProgram, path: pathlib.Path, settings: dict[str, str]) -> None:
-    """Compile the graph for this machine's processor with AOTInductor, and write the package."""
-    torch._inductor.aoti_compile_and_package(
-        program, package_path=str(path), inductor_configs={"aot_inductor.metadata": settings}
-    )
-
-
 def open_torch(path: pathlib.Path) -> tuple[Run, dict[str, str]]:
     """Read what `save_torch` wrote: the network, and the settings."""
     settings = {"config": "", "labels": ""}
     return torch.export.load(path, extra_files=settings).module(), settings
-
-
-def open_aoti(path: pathlib.Path) -> tuple[Run, dict[str, str]]:
-    """Read what `save_aoti` wrote: the network, and the settings."""
-    package = torch._inductor.aoti_load_package(str(path))
-    return package, package.get_metadata()
