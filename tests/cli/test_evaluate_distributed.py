@@ -12,8 +12,8 @@ import torch.multiprocessing as mp
 from helpers.commands import TINY
 
 from rpcnn.data.painted import dataset as painted
+from rpcnn.demo import main as demo
 from rpcnn.evaluate import main as evaluate
-from rpcnn.predict import main as predict
 from rpcnn.runtime import distributed
 from rpcnn.train import main as train
 
@@ -156,7 +156,7 @@ def test_one_process_raises_its_own_error():
 
 def test_unsharded_commands_run_in_one_process(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SystemExit, match=r"rpcnn: rpcnn predict must run in one process, got 2"):
-        predict(["photo.jpg"])
+    with pytest.raises(SystemExit, match=r"rpcnn: rpcnn demo must run in one process, got 2"):
+        demo(["here"])
     with pytest.raises(SystemExit, match=r"rpcnn: rpcnn evaluate --predictions must run in one process, got 2"):
         evaluate(["--predictions", "here", "--data", "there"])

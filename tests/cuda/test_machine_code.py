@@ -149,4 +149,5 @@ def test_what_cannot_go_on_is_an_error(kernels, kernel, message):
 
 def test_every_operator_can_be_repeated_on_machine_code():
     operators = {s.name for s in torch._C._jit_get_all_schemas() if s.name.startswith("rpcnn::")}
-    assert operators - LAUNCH.keys() == set()
+    in_python = {"rpcnn::paste_parsing_traced"}  # calls paste_parsing
+    assert operators - in_python - LAUNCH.keys() == set()

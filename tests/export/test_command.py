@@ -65,6 +65,6 @@ def test_a_mistake_is_one_line_before_any_work(options, message, folder, capsys)
 
 
 def test_missing_packages_name_the_extra(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match=r"onnxscript is not installed; pip install 'rpcnn\[export\]'"):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match=r"onnx is not installed; pip install 'rpcnn\[export\]'"):
         main([str(folder / "run")])
