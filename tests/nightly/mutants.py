@@ -351,7 +351,6 @@ UNTRIED = (
     "draw_samples",
     "encode_boxes",
     "grid_anchors",
-    "group_norm",
     "gse_fuse",
     "match_boxes",
     "parsing_loss",
