@@ -104,12 +104,13 @@ def plot(paths: list[pathlib.Path], output: pathlib.Path) -> None:
     for column, path in enumerate(paths):
         rows = read(path)
         minutes = [row["seconds"] / 60 for row in rows]
-        pairs = list(zip(rows, rows[10:], strict=False))
+        window = max(len(rows) // 20, 1)
+        pairs = list(zip(rows, rows[window:], strict=False))
         speed = [(b["done"] - a["done"]) / (b["seconds"] - a["seconds"]) for a, b in pairs]
         axes[0, column].set_title(path.stem)
         axes[0, column].plot(minutes, [row["megabytes"] for row in rows])
         axes[1, column].plot(minutes, [row["files"] for row in rows])
-        axes[2, column].plot(minutes[10:], speed)
+        axes[2, column].plot(minutes[window:], speed)
         axes[2, column].set_xlabel("minutes")
         for axis in axes[:, column]:
             axis.set_ylim(bottom=0)
