@@ -1,4 +1,4 @@
-"""Try a model on your own pictures, in a browser: ``python -m rpcnn.demo RUN_OR_WEIGHTS [--port N]``.
+"""Try a model on your own pictures, in a browser: ``python -m rpcnn.demo [RUN_OR_WEIGHTS] [--port N]``.
 
 Serves the page of rpcnn.report with a drop zone on this machine alone (127.0.0.1) and prints its address, which holds a
 random token. Pictures are parsed one at a time, kept in a temporary folder and gone with Ctrl-C. Nothing is fetched
@@ -14,6 +14,7 @@ from typing import Annotated
 import tyro
 
 from rpcnn.commands import run, user_errors
+from rpcnn.inference.load import SHIPPED
 from rpcnn.inference.predictor import Predictor
 from rpcnn.page.items import Item, Maps
 from rpcnn.page.serve import PageServer
@@ -26,8 +27,8 @@ from rpcnn.runtime import distributed
 class Arguments:
     """The command line of rpcnn.demo. Options that are not given keep the value of the model's configuration."""
 
-    weights: tyro.conf.Positional[str]
-    """Run folder or model.safetensors."""
+    weights: tyro.conf.Positional[str] = SHIPPED
+    """Run folder or model.safetensors; photo is the model that comes with rpcnn."""
     port: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Port on 127.0.0.1; 0 takes a free one."""
     device: str = "auto"

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from rpcnn.commands import UserError, output_folder, run, user_errors
 from rpcnn.inference import saving
 from rpcnn.inference.job import Job, Outcome, printable
+from rpcnn.inference.load import SHIPPED
 from rpcnn.inference.pipeline import WINDOW
 from rpcnn.inference.predictor import Predictor
 from rpcnn.inference.sources import STANDARD_INPUT, Source, check_places, find_pictures
@@ -27,16 +28,6 @@ from rpcnn.inference.video import require_av
 from rpcnn.label_schemes import find_scheme
 from rpcnn.pictures import MAX_PIXELS
 from rpcnn.runtime import distributed
-
-
-def newest_run() -> str:
-    """The run folder under runs/ with the newest weights. Raises ValueError if there is none."""
-    candidates = sorted(pathlib.Path("runs").glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
-    if not candidates:
-        raise ValueError(
-            "weights: no runs/*/model.safetensors here; train with `python -m rpcnn.train` or give --weights"
-        )
-    return str(candidates[-1].parent)
 
 
 @dataclass
@@ -49,8 +40,8 @@ class Arguments:
     """Text file with the path of an image in each line."""
     recursive: bool = False
     """Also parse the images in the subfolders of folders."""
-    weights: str = ""
-    """Run folder or model.safetensors; empty takes the newest run under runs/."""
+    weights: str = SHIPPED
+    """Run folder or model.safetensors; photo is the model that comes with rpcnn."""
     output: str = "predictions"
     """Folder for the results."""
     save: Annotated[str, tyro.conf.arg(metavar="KINDS")] = ""
@@ -68,10 +59,13 @@ class Arguments:
     """Short side in pixels that images are resized to, as far as --test-long-side-max allows."""
     test_long_side_max: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
     """Largest long side in pixels after resizing."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None
+    """Of convolutions. bf16 is faster on processors and GPUs with units for it, and slower on others."""
     augment: bool = False
     """Test-time augmentation: several scales and mirror images, averaged; tens of times slower."""
     labels: str = ""
-    """Results in other labels: lip, atr, pascal_person_part, body, or a TOML file (docs/predict.md)."""
+    """Results in other labels: lip, atr, schp_atr, viton, sapiens, pascal_person_part, densepose_parts, body, or a TOML
+    file (docs/predict.md)."""
     backbone: str = ""
     """package.module:name of a backbone that is not rpcnn's; code that weights name is imported only if you name it."""
     batch_size: int = 1
@@ -101,7 +95,7 @@ def _main(options: Arguments) -> None:
             raise ValueError("source: - cannot be shared over several processes")
         sources = distributed.on_main(lambda: _find(options, kinds))
         with distributed.failing_together():
-            job, weights = _job(options, kinds, str(device))
+            job = _job(options, kinds, str(device))
         waiting = distributed.on_main(lambda: _waiting(job, sources)) if options.resume else sources
     settings = job.predictor.config.inference
     if distributed.is_main():
@@ -113,7 +107,7 @@ def _main(options: Arguments) -> None:
         _parse_all(job, waiting[distributed.rank() :: distributed.world_size()], options.batch_size)
         outcomes = distributed.gather_objects(job.outcome)
         if distributed.is_main():
-            _finish(job, weights, sources, outcomes, skipped=len(sources) - len(waiting))
+            _finish(job, options.weights, sources, outcomes, skipped=len(sources) - len(waiting))
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
@@ -128,26 +122,26 @@ def _find(options: Arguments, kinds: Sequence[str]) -> list[Source]:
     return sources
 
 
-def _job(options: Arguments, kinds: Sequence[str], device: str) -> tuple[Job, str]:
-    """The job of a command line, and the weights that it takes."""
-    weights = options.weights or newest_run()
+def _job(options: Arguments, kinds: Sequence[str], device: str) -> Job:
+    """The job of a command line."""
     names = ("min_parsing_score", "semantic_mode", "test_short_side", "test_long_side_max")
     changes = {name: value for name in names if (value := getattr(options, name)) is not None}
     predictor = Predictor(
-        weights,
+        options.weights,
         device,
         batch_size=options.batch_size,
         progress=sys.stderr.isatty(),
         keep_probabilities="probabilities" in kinds,
         backbone=options.backbone,
         max_pixels=options.max_pixels,
+        precision=options.precision or "",
         **changes | ({"augment": True} if options.augment else {}),
     )
     scheme = find_scheme(options.labels) if options.labels else None
     if scheme:
         scheme.table(predictor.label_set)  # an error now, not after the first picture
     output = output_folder(options.output)
-    return Job(predictor, output, kinds, scheme, short_side=options.test_short_side is not None), weights
+    return Job(predictor, output, kinds, scheme, short_side=options.test_short_side is not None)
 
 
 def _waiting(job: Job, sources: Sequence[Source]) -> list[Source]:

@@ -148,8 +148,8 @@ class TrainConfig:
     accumulate: int = 1
     """Gradient accumulation: forward and backward passes per step, each on a part of the batch, to save memory."""
     init_weights: Annotated[str, short_flag("--init-weights")] = ""
-    """Initialize from these weights: a run folder or a .safetensors of rpcnn. If the label sets differ, layers that
-    depend on the classes are initialized as init_classes says."""
+    """Initialize from these weights: a run folder, a .safetensors of rpcnn, or photo, the model that comes with it. If
+    the label sets differ, layers that depend on the classes are initialized as init_classes says."""
     init_classes: Literal["new", "same-names"] = "new"
     """With init_weights and another label set. new: random class layers; same-names: copy classes of the same name."""
     optimizer: Literal["sgd", "adamw"] = "sgd"

@@ -12,15 +12,24 @@ from rpcnn.runtime.checkpoint import Weights
 
 from .pipeline import Pipeline
 
+SHIPPED = "photo"
+"""The name of the model that comes with the package."""
+SHIPPED_FILE = pathlib.Path(__file__).parents[1] / "weights" / "photo.safetensors"
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def load_weights(path: str | pathlib.Path) -> Weights:
     """Read a model.safetensors of any origin, see :func:`rpcnn.runtime.checkpoint.load_weights`.
 
+    Args:
+        path: of the file or of its run folder; "photo", if there is no such folder here, is the model that comes with
+            the package.
+
     Raises:
         ValueError: also for metadata that hold something else than rpcnn writes.
     """
+    if str(path) == SHIPPED and not pathlib.Path(SHIPPED).exists():
+        path = SHIPPED_FILE
     try:
         return checkpoint.load_weights(path)
     except (AttributeError, KeyError, NotImplementedError, RecursionError, RuntimeError, TypeError) as error:

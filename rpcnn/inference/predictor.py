@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import IO, Any, overload
+from typing import IO, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -15,18 +15,18 @@ from rpcnn.labels import LabelSet
 from rpcnn.pictures import MAX_PIXELS, Picture, load_picture
 from rpcnn.runtime.distributed import pick_device
 
-from .load import load_pipeline, load_weights
+from .load import SHIPPED, load_pipeline, load_weights
 from .results import ParsingResult
 
 
 class Predictor:
     """A trained model for inference on image files, PIL images, arrays and tensors.
 
-    >>> result = Predictor("runs/painted")("photo.jpg")     # doctest: +SKIP
+    >>> result = Predictor()("photo.jpg")                    # doctest: +SKIP
     >>> result.save("out", "photo")                          # doctest: +SKIP
 
     Args:
-        weights: a run folder or a model.safetensors of rpcnn.
+        weights: a run folder, a model.safetensors of rpcnn, or "photo", the model that comes with the package.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
         batch_size: largest number of images in a batch; only images of the same size after resizing are batched.
         progress: show a progress bar of the passes of test-time augmentation.
@@ -34,17 +34,19 @@ class Predictor:
         backbone: "package.module:name" of the backbone, if the weights name one that is not rpcnn's. Code that weights
             name is imported only if the caller names it, too.
         max_pixels: images with more pixels raise ValueError before they are decoded.
+        precision: fp32, bf16, fp16 or auto, in place of what is stored with the weights. bf16 is faster on devices with
+            units for it, and slower on others.
         changes: fields of the configuration's group inference by name, such as min_parsing_score=0.5, semantic_mode=
             "parsing", test_short_side=600 or augment=True; they replace the values stored with the weights.
 
     Raises:
         ValueError: the weights do not exist or are not from rpcnn; the device does not exist; batch_size or
-            max_pixels is not positive; a change names no such field or has a value out of range.
+            max_pixels is not positive; an unknown precision; a change names no such field or has a value out of range.
     """
 
     def __init__(
         self,
-        weights: str | pathlib.Path,
+        weights: str | pathlib.Path = SHIPPED,
         device: str = "auto",
         *,
         batch_size: int = 1,
@@ -52,6 +54,7 @@ class Predictor:
         keep_probabilities: bool = False,
         backbone: str = "",
         max_pixels: int = MAX_PIXELS,
+        precision: Literal["", "auto", "fp32", "bf16", "fp16"] = "",
         **changes: Any,
     ):
         for name, value in (("batch_size", batch_size), ("max_pixels", max_pixels)):
@@ -60,10 +63,14 @@ class Predictor:
         self.batch_size, self.max_pixels = batch_size, max_pixels
         loaded = load_weights(weights)
         config = changed_inference(loaded.config, changes, source="Predictor")
+        if precision not in ("", "auto", "fp32", "bf16", "fp16"):
+            raise ValueError(f"Predictor: precision must be auto, fp32, bf16 or fp16, got {precision!r}")
+        if precision:
+            config = dataclasses.replace(config, run=dataclasses.replace(config.run, precision=precision))
         if backbone:
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone=backbone))
         self.pipeline = load_pipeline(
-            loaded, config, device=_device(device), progress=progress, keep_probabilities=keep_probabilities
+            loaded, config, device=pick_device(device), progress=progress, keep_probabilities=keep_probabilities
         )
 
     @property
@@ -109,10 +116,3 @@ class Predictor:
             raise ValueError(f"stream: a batch must have four axes, got {list(images.shape)}; put one image in a list")
         pixels = (torch.from_numpy(load_picture(image, self.max_pixels)).permute(2, 0, 1) for image in images)
         return self.pipeline.stream(pixels, self.batch_size)
-
-
-def _device(name: str) -> torch.device:
-    device = pick_device(name)
-    if device.type not in ("cpu", "cuda") or (device.index or 0) >= max(torch.cuda.device_count(), 1):
-        raise ValueError(f"device: must be auto, cpu, cuda or cuda:N of a CUDA device that is there, got {name!r}")
-    return device

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rpcnn import Predictor
+from rpcnn.inference import load as loading
 from rpcnn.labels import CIHP
 
 RUN = pathlib.Path(__file__).parent.parent / "cli" / "run_of_version_0_1"
@@ -29,6 +30,24 @@ def load(path, state, metadata):
 
 def test_the_file_itself_loads(parts, tmp_path):
     assert load(tmp_path / "w.safetensors", *parts).label_set.name == "CIHP"
+
+
+def test_photo_names_the_model_of_the_package_unless_such_a_folder_is_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loading, "SHIPPED_FILE", RUN / "model.safetensors")
+    assert Predictor(device="cpu").config.model.backbone_width == 0.0625
+    (tmp_path / "photo").mkdir()
+    with pytest.raises(ValueError, match=r"^weights: photo/model.safetensors does not exist"):
+        Predictor(device="cpu")
+
+
+def test_the_model_of_the_package_parses_a_picture_in_either_precision():
+    for precision, dtype in (("", None), ("bf16", torch.bfloat16)):
+        predictor = Predictor(device="cpu", precision=precision)
+        assert predictor.pipeline.dtype is dtype and predictor.label_set.name == "CIHP"
+        assert predictor(RUN / "scene.png").label_map.shape == (107, 142)
+    with pytest.raises(ValueError, match="precision must be auto, fp32, bf16 or fp16, got 'half'"):
+        Predictor(device="cpu", precision="half")
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn, torch.int64, torch.bool])
