@@ -255,7 +255,7 @@ def test_a_wheel_holds_every_preset_and_package(tmp_path):
     }
     wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.toml")}
     wanted |= {path.relative_to(ROOT / "rpcnn").as_posix() for path in (ROOT / "rpcnn").rglob("*.py")}
-    assert "configs/ablations/cihp_gse.toml" in wanted and wanted | {"py.typed"} <= packed
+    assert "configs/ablations/cihp_gse.toml" in wanted and wanted | {"py.typed", "weights/photo.safetensors"} <= packed
     done = run(tmp_path, "import rpcnn; print(rpcnn.load_config('ablations/cihp_gse').model.prsn, rpcnn.__file__)")
     assert done.stdout.split()[0] == "False" and str(tmp_path) in done.stdout, done.stderr
 
@@ -267,7 +267,7 @@ def test_a_source_distribution_holds_all_that_the_build_reads(tmp_path):
     with tarfile.open(archive) as file:
         packed = {name.partition("/")[2] for name in file.getnames()}
     sources = [path for folder in ("csrc", "_build", "configs", "rpcnn") for path in (ROOT / folder).rglob("*")]
-    kinds = {".h", ".cuh", ".cpp", ".cu", ".py", ".toml"}
+    kinds = {".h", ".cuh", ".cpp", ".cu", ".py", ".toml", ".safetensors"}
     wanted = {path.relative_to(ROOT).as_posix() for path in sources if path.suffix in kinds} - {"rpcnn/_built.py"}
     assert len(wanted) > 250 and wanted <= packed | {"rpcnn/_built.py"}, wanted - packed
 
