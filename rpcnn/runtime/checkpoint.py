@@ -210,7 +210,7 @@ def load_weights(path: str | pathlib.Path) -> Weights:
                 if key not in metadata:
                     raise ValueError(f"weights: {path} has no {key} of rpcnn in its metadata")
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
-            config = from_dict(json.loads(metadata["config"]), source=f"{path} metadata")
+            config = from_dict(_record(metadata, "config", path), source=f"{path} metadata")
     except SafetensorError as error:
         hint = "; give the run folder" if path.suffix in (".pt", ".toml") else ""
         raise ValueError(f"weights: {path} is not a safetensors file: {error}{hint}") from None
@@ -222,7 +222,15 @@ def load_weights(path: str | pathlib.Path) -> Weights:
         raise ValueError(f"weights: {path} holds values that are not finite, in {', '.join(broken[:3])}")
     config.model.backbone_weights = config.train.init_weights = config.run.output = ""
     config.model.backbone, config.data.dataset = untrusted(config.model.backbone), untrusted(config.data.dataset)
-    return Weights(state, config, _label_set(json.loads(metadata["labels"])))
+    return Weights(state, config, _label_set(_record(metadata, "labels", path)))
+
+
+def _record(metadata: dict[str, str], key: str, path: pathlib.Path) -> dict:
+    """A value of the metadata, which is JSON. Raises ValueError if it is not."""
+    try:
+        return json.loads(metadata[key])
+    except ValueError as error:
+        raise ValueError(f"weights: {path} is damaged: the {key} in its metadata is no JSON: {error}") from None
 
 
 def _label_set(values: dict) -> LabelSet:

@@ -50,6 +50,15 @@ def test_the_model_of_the_package_parses_a_picture_in_either_precision():
         Predictor(device="cpu", precision="half")
 
 
+@pytest.mark.parametrize("key", ["config", "labels"])
+def test_metadata_that_are_no_json_are_named_with_their_file(key, parts, tmp_path):
+    state, metadata = parts
+    with pytest.raises(
+        ValueError, match=rf"^weights: .*w\.safetensors is damaged: the {key} in its metadata is no JSON"
+    ):
+        load(tmp_path / "w.safetensors", state, metadata | {key: metadata[key][:-5] + ",}"})
+
+
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn, torch.int64, torch.bool])
 def test_a_tensor_of_another_kind_is_refused(dtype, parts, tmp_path):
     state, metadata = parts
