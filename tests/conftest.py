@@ -16,6 +16,7 @@ torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 def pytest_configure(config):
     """Make the folder of the emulator (helpers/emulator.py), which the processes of pytest-xdist inherit."""
+    os.environ.pop("PYTEST_ADDOPTS", None)  # such as -n, not for the pytest that a test starts
     if FOLDER not in os.environ:
         os.environ[FOLDER] = tempfile.mkdtemp(prefix="rpcnn-simt-")
         config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(FOLDER)))
