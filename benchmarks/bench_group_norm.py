@@ -41,6 +41,7 @@ def comparison(layout, shape, relu, with_residual, with_backward):
             for a, b in zip(ours(), baseline(), strict=True):
                 different = (a - b).abs() > 1e-3 * (b.abs() + b.abs().mean())
                 assert int(different.sum()) <= 1e-6 * b.numel()
+                assert (a - b).masked_fill(different, 0).norm() <= 1e-4 * b.norm()
 
         moved = (3 + with_residual) * size_of(maps[0]) + with_backward * 5 * size_of(maps[0])
         return Comparison(ours, baseline, check, moved)

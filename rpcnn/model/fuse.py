@@ -55,8 +55,7 @@ class StridedDepthwise(nn.Conv2d):
     """A convolution of each channel with a stride.
 
     oneDNN has no fast code for the gradient of its input in bfloat16 and float16: [4, 96, 160, 208] to [4, 96, 80, 104]
-    takes 510 ms on one core of a Xeon with AMX, in float32 27 ms and the conversions some 10 ms. With MobileNetV2 that
-    was half of a training step.
+    takes 510 ms on one core of a Xeon with AMX, in float32 27 ms. With MobileNetV2 that was half of a training step.
     """
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

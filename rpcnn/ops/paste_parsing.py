@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,8 +104,13 @@ def paste_parsing(
     if torch.compiler.is_compiling():
         size = torch.stack([torch.full((), side, dtype=torch.float64) for side in covered])
         return torch.ops.rpcnn.paste_parsing_traced(*maps, size, *options)
+    return _paste(*maps, *covered, *options)
+
+
+def _paste(probabilities: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The operator, or its reference where it is not compiled."""
     paste: Callable = torch.ops.rpcnn.paste_parsing if compiled(probabilities) else paste_parsing_reference
-    return paste(*maps, *covered, *options)
+    return paste(probabilities, *others)
 
 
 def paste_parsing_reference(
@@ -200,8 +206,7 @@ def _traced(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The operator for torch.compile: a size that is a float of the schema would be compiled into the graph."""
     arguments = (probabilities, boxes, painted, semantic, *semantic_size.tolist(), height, width)
-    paste: Callable = torch.ops.rpcnn.paste_parsing if compiled(probabilities) else paste_parsing_reference
-    return paste(*arguments, semantic_weight, semantic_gate, paint_labels, with_people)
+    return _paste(*arguments, semantic_weight, semantic_gate, paint_labels, with_people)
 
 
 @_traced.register_fake

@@ -39,6 +39,7 @@ _NECK = ("neck01", "neck02", "neck03", "head")
 
 
 def unit(direction) -> np.ndarray:
+    """A vector [3] scaled to length 1."""
     direction = np.asarray(direction, float)
     return direction / (math.sqrt(direction @ direction) + 1e-9)
 
