@@ -123,10 +123,10 @@ constexpr int resident_blocks(int blocks) {
   return sizeof(G) == 8 ? 1 : blocks;
 }
 
-// ⌈items / each⌉, capped at the largest grid in y and z: kernels loop over the rest.
+// ⌈items / each⌉, capped at the largest grid in y and z.
 inline unsigned grid_size(int64_t items, int64_t each = 1) {
   const int64_t blocks = (items + each - 1) / each;
-  return static_cast<unsigned>(blocks < 65535 ? blocks : 65535);
+  return static_cast<unsigned>(blocks < kMaxGrid ? blocks : kMaxGrid);
 }
 
 // Blocks for every column and row of maps: columns, rows, images × pieces of the channels.

@@ -25,8 +25,10 @@ namespace rpcnn {
 
 #if defined(__CUDACC__)
 using Stream = cudaStream_t;
+constexpr int64_t kMaxGrid = 65535;  // in y and z; kernels loop over the rest
 #else
 using Stream = void*;
+using simt::kMaxGrid;  // a small one, so that small cases have a rest
 #endif
 
 constexpr int kMaxLevels = 8;  // pyramid levels that fit one launch's argument table
@@ -47,7 +49,7 @@ using device_accumulate_t = typename Accumulate<T>::type;
 // Blocks for one thread per item, capped: kernels loop with the grid as stride, in 64 bits.
 inline unsigned blocks_for(int64_t items) {
   const int64_t blocks = (items + kBlock - 1) / kBlock;
-  return static_cast<unsigned>(blocks < 65535 * 16 ? blocks : 65535 * 16);
+  return static_cast<unsigned>(blocks < kMaxGrid * 16 ? blocks : kMaxGrid * 16);
 }
 
 }  // namespace rpcnn

@@ -455,9 +455,15 @@ T atomic_rmw(T* p, F f) {  // relaxed, as CUDA's are
 
 #ifdef SIMT_SASS  // the kernel's machine code is executed instead: sass_launch.h
 #include "sass_launch.h"
+namespace simt {
+constexpr int64_t kMaxGrid = 65535;  // the counts are those of a GPU's grids
+}
 #define SIMT_LAUNCH(kernel, grid, block, shmem, stream, ...) \
   ::sass::Launch<::sass::Symbol<(kernel)>>{(grid), (block)}((kernel), __VA_ARGS__)
 #else
+namespace simt {
+constexpr int64_t kMaxGrid = 5;
+}
 #define SIMT_LAUNCH(kernel, grid, block, shmem, stream, ...) \
   ::simt::launch((grid), (block), (shmem), [&] { (kernel)(__VA_ARGS__); })
 #endif
