@@ -5,25 +5,12 @@ import re
 import pytest
 import torch
 from helpers.layouts import needs_kernels
-from torch.utils._python_dispatch import TorchDispatchMode
+from helpers.recorded import Recorded
 from torch.utils._pytree import tree_map_only
 
 from rpcnn.ops._library import OPS
 
 pytestmark = needs_kernels
-
-
-class Recorded(TorchDispatchMode):
-    """Record the calls of rpcnn's operators as [(operator, arguments)]."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function.namespace == "rpcnn":
-            self.calls.append((function, args))
-        return function(*args, **(kwargs or {}))
 
 
 def test_every_schema_is_registered_with_an_example():
