@@ -1,6 +1,6 @@
 // Counts the instructions that the calling thread executes in one stretch of code, such as that of a library, by single
 // steps: the processor's trap flag raises SIGTRAP after every instruction. That needs neither performance counters nor
-// ptrace, which virtual machines and containers lack. A step takes 10 to 25 µs on a virtual machine, so that code
+// ptrace, which virtual machines and containers may lack. A step takes 10 to 25 µs on a virtual machine, so that code
 // elsewhere runs at full speed: meanwhile the stretch is not executable, and entering it raises SIGSEGV.
 #define _GNU_SOURCE
 #include <signal.h>
