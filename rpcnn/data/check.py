@@ -1,7 +1,6 @@
 """Checks a data set: lists every fault, and computes statistics of people and parts."""
 
 import logging
-import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rpcnn.labels import IGNORE, LabelSet
+from rpcnn.runtime.processors import usable_processors
 
 from .dataset import PeopleDataset
 from .datasets import detect_dataset, make_split
@@ -127,7 +127,7 @@ def check_dataset(dataset: PeopleDataset, title: str) -> Report:
         except DataFault as fault:
             return str(fault)
 
-    with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2)) as pool:
+    with ThreadPoolExecutor(min(8, usable_processors() + 2)) as pool:
         examined = tqdm(pool.map(examine, usable), total=len(usable), desc="checking", unit="image", disable=None)
         for index, found in zip(usable, examined, strict=True):
             if isinstance(found, str):

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -14,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from rpcnn.labels import CIHP as CIHP_LABELS
+from rpcnn.runtime.processors import usable_processors
 
 SPLITS = (("Training", "train_id.txt"), ("Validation", "val_id.txt"))
 FOLDERS = ("Images", "Category_ids", "Human_ids", "Instance_ids")
@@ -95,7 +95,7 @@ def write_scenes(
             if not (folder / "Instance_ids" / f"{stem}.txt").exists()
         ]  # fmt: skip
     work = partial(_write_scene, make=make, size=tuple(size))
-    workers = workers if workers is not None else min(os.cpu_count() or 1, 8)
+    workers = workers if workers is not None else min(usable_processors(), 8)
     bar = partial(tqdm, total=len(jobs), desc="making scenes", unit="scene", disable=None)
     if workers > 1 and len(jobs) > 8:
         # fork starts fast, and is safe: the workers use numpy and Pillow only, not torch's threads

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from rpcnn.runtime.processors import usable_processors
+
 from .files import DataFault
 
 INDEX_VERSION = 2
@@ -124,7 +126,7 @@ def load_index(
                 passing.append(stem)
             return str(fault)
 
-    with ThreadPoolExecutor(min(threads, (os.cpu_count() or 1) + 2)) as pool:
+    with ThreadPoolExecutor(min(threads, usable_processors() + 2)) as pool:
         results = list(
             tqdm(pool.map(attempt, stems), total=len(stems), desc=f"indexing {folder.name}", unit="image", disable=None)
         )

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import logging
-import os
 import pathlib
 from collections.abc import Callable
 
@@ -19,6 +18,7 @@ from rpcnn.labelmaps.people import NumberedPersonMaps
 from rpcnn.metrics import ParsingEvaluator
 from rpcnn.metrics.evaluator import ImageCounts
 from rpcnn.metrics.image_pair import measure_arguments
+from rpcnn.runtime.processors import usable_processors
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def evaluate_predictions(
         evaluator: a new evaluator; custom metrics (`metrics=`) are in the result, too.
         missing: for images of the data set without a prediction: "error" raises, "empty" counts them as predictions
             without people, "skip" leaves them out. Images whose own files are damaged are an error or left out.
-        workers: number of worker processes; 0 starts one per processor.
+        workers: number of worker processes; 0 starts one per processor that this process may use.
         classes: of :func:`rpcnn.label_schemes.common_classes`, for predictions in other labels than the data set's;
             the evaluator has their number.
 
@@ -135,7 +135,7 @@ def evaluate_predictions(
         stems=[(stem, known[stem], stem in predicted) for stem in chosen],
         classes=classes,
     )
-    processes = min(workers or os.cpu_count() or 1, len(chosen))
+    processes = min(workers or usable_processors(), len(chosen))
     loader = DataLoader(measures, BATCH, num_workers=processes if processes > 1 else 0, collate_fn=list)
     nothing = True
     with tqdm(total=len(chosen), desc="evaluating", unit="image", disable=None) as progress:
