@@ -1,13 +1,15 @@
 """Parse images: ``python -m rpcnn.predict SOURCE… [--weights RUN_OR_FILE] [--output FOLDER] [--save KINDS]``.
 
 SOURCE is an image, a folder of images, a quoted pattern ("photos/**/*.jpg", whose folders below photos are kept below
-the output folder), a video, the number of a camera or -, the bytes of an image by standard input. Writes files per
-image <stem>, never over a file that is no earlier result:
+the output folder), a tar file of images (a WebDataset shard; several: "train-{00..12}.tar"), a video, the number of a
+camera or -, the bytes of an image by standard input. Writes files per image <stem>, never over a file that is no
+earlier result:
 <stem>_overlay.png (parts in color, people, scores), <stem>_labels.png (palette PNG; values are class ids),
 <stem>_instances.png (instance ids: 0 background, 1 the best person, …) and <stem>.json (boxes in pixels, three scores).
 --save chooses others: docs/predict.md. torchrun shares the images over its processes.
 """
 
+import contextlib
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -23,7 +25,7 @@ from rpcnn.inference.job import Job, Outcome, printable
 from rpcnn.inference.load import SHIPPED
 from rpcnn.inference.pipeline import WINDOW
 from rpcnn.inference.predictor import Predictor
-from rpcnn.inference.sources import STANDARD_INPUT, Source, check_places, find_pictures
+from rpcnn.inference.sources import STANDARD_INPUT, Source, check_places, find_pictures, open_shards
 from rpcnn.inference.video import require_av
 from rpcnn.label_schemes import find_scheme
 from rpcnn.pictures import MAX_PIXELS
@@ -35,7 +37,8 @@ class Arguments:
     """The command line of rpcnn.predict. Options that are not given keep the value of the model's configuration."""
 
     source: tyro.conf.Positional[tuple[str, ...]]
-    """Images, folders of images, quoted patterns, videos, numbers of cameras; - takes an image by standard input."""
+    """Images, folders of images, quoted patterns, tar files, videos, numbers of cameras; - takes an image by standard
+    input."""
     list: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
     """Text file with the path of an image in each line."""
     recursive: bool = False
@@ -93,7 +96,7 @@ def _main(options: Arguments) -> None:
         device = distributed.start(options.device)
         if STANDARD_INPUT in options.source and distributed.world_size() > 1:
             raise ValueError("source: - cannot be shared over several processes")
-        sources = distributed.on_main(lambda: _find(options, kinds))
+        sources, faults = distributed.on_main(lambda: _find(options, kinds))
         with distributed.failing_together():
             job = _job(options, kinds, str(device))
         waiting = distributed.on_main(lambda: _waiting(job, sources)) if options.resume else sources
@@ -107,19 +110,22 @@ def _main(options: Arguments) -> None:
         _parse_all(job, waiting[distributed.rank() :: distributed.world_size()], options.batch_size)
         outcomes = distributed.gather_objects(job.outcome)
         if distributed.is_main():
-            _finish(job, options.weights, sources, outcomes, skipped=len(sources) - len(waiting))
+            _finish(job, options.weights, sources, outcomes, faults, skipped=len(sources) - len(waiting))
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
         raise UserError(f"--output: {printable(error)}") from None
 
 
-def _find(options: Arguments, kinds: Sequence[str]) -> list[Source]:
-    sources = find_pictures(options.source, options.list, options.recursive)
+def _find(options: Arguments, kinds: Sequence[str]) -> tuple[list[Source], list[str]]:
+    """The sources, and the faults of shards among them."""
+    sources, faults = open_shards(find_pictures(options.source, options.list, options.recursive))
+    if not sources:
+        raise ValueError("\n  ".join(map(printable, faults)))
     check_places(sources, pathlib.Path(options.output), kinds)
     if any(source.is_video for source in sources):
         require_av()
-    return sources
+    return sources, faults
 
 
 def _job(options: Arguments, kinds: Sequence[str], device: str) -> Job:
@@ -160,7 +166,10 @@ def _parse_all(job: Job, sources: Sequence[Source], batch_size: int) -> None:
     step = batch_size * WINDOW if batch_size > 1 else 1
     quiet = len(pictures) < 2 or not sys.stderr.isatty() or not distributed.is_main()
     try:
-        with tqdm(total=len(pictures), desc="parsing", unit="image", disable=quiet) as bar:
+        with (
+            tqdm(total=len(pictures), desc="parsing", unit="image", disable=quiet) as bar,
+            contextlib.closing(job.shards),
+        ):
             for start in range(0, len(pictures), step):
                 job.parse(pictures[start : start + step])
                 bar.update(len(pictures[start : start + step]))
@@ -174,7 +183,14 @@ def _parse_all(job: Job, sources: Sequence[Source], batch_size: int) -> None:
         raise
 
 
-def _finish(job: Job, weights: str, sources: Sequence[Source], outcomes: Sequence[Outcome], skipped: int) -> None:
+def _finish(
+    job: Job,
+    weights: str,
+    sources: Sequence[Source],
+    outcomes: Sequence[Outcome],
+    faults: Sequence[str],
+    skipped: int,
+) -> None:
     """What is left to write and to say after the last source of all processes."""
     failed = {place: why for outcome in outcomes for place, why in outcome.failed.items()}
     parsed, limited = sum(outcome.parsed for outcome in outcomes), sum(outcome.limited for outcome in outcomes)
@@ -186,8 +202,8 @@ def _finish(job: Job, weights: str, sources: Sequence[Source], outcomes: Sequenc
         print(f"rpcnn: {job.limit()}, in {limited} of them")
     if job.scheme and job.scheme.lost:
         print(f"rpcnn: labels of {job.scheme.label_set.name}: {job.scheme.lost}")
-    if failed:
-        raise SystemExit("rpcnn: not parsed:\n  " + "\n  ".join(failed.values()))
+    if faults or failed:
+        raise SystemExit("rpcnn: not parsed:\n  " + "\n  ".join([*map(printable, faults), *failed.values()]))
 
 
 if __name__ == "__main__":

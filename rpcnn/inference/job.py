@@ -19,6 +19,7 @@ from rpcnn.runtime.checkpoint import checksum
 from . import coco_file, saving
 from .predictor import Predictor
 from .results import ParsingResult
+from .shards import ShardReader
 from .sources import Source
 from .video import Video, VideoError, frames_folder
 from .video_results import parse_video
@@ -58,6 +59,7 @@ class Job:
         self.scheme, self.short_side = scheme, short_side
         self.label_set = scheme.label_set if scheme else predictor.label_set
         self.origin = _origin(predictor, scheme)
+        self.shards = ShardReader()
         self.outcome = Outcome()
 
     def is_done(self, picture: Source) -> bool:
@@ -74,7 +76,7 @@ class Job:
         readable = {}
         for picture in pictures:
             try:
-                readable[picture] = picture.load(self.predictor.max_pixels)
+                readable[picture] = picture.load(self.predictor.max_pixels, self.shards)
             except ValueError as error:
                 self.outcome.failed[picture.place] = printable(error)
         threshold = self.predictor.config.inference.min_parsing_score

@@ -5,7 +5,7 @@ import math
 import pathlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from . import saving
 from .coco_file import mask_fields
 from .person_crops import PersonCrops, StackedWhenRead, crop_of, remapped
 from .probabilities import Probabilities
+
+if TYPE_CHECKING:
+    import supervision
 
 _OF_PEOPLE = ("boxes", "box_scores", "iou_scores", "scores")
 _TENSORS = (*_OF_PEOPLE, "person_maps", "label_map", "instance_map")
@@ -106,7 +109,7 @@ class ParsingResult:
         """The fields as numpy arrays by name, without the probabilities."""
         return {name: _to_numpy(getattr(self, name)) for name in _TENSORS}
 
-    def to_coco(self, image_id: int | str) -> list[dict]:
+    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
         """COCO-style annotations, one dict per person, ready for JSON.
 
         Keys: image_id; category_id (1); bbox [x, y, width, height]; iscrowd (0); score (S_parsing), box_score,
@@ -125,7 +128,7 @@ class ParsingResult:
             )
         return entries
 
-    def to_supervision(self) -> Any:
+    def to_supervision(self) -> "supervision.Detections":
         """The people as `supervision.Detections`, of the library supervision, which must be installed.
 
         xyxy, mask, confidence (S_parsing) and class_id 0; data holds class_name, box_score and iou_score.
@@ -317,7 +320,7 @@ class ParsingResult:
         picture.putpalette([value for color in voc_palette(256) for value in color])
         return picture
 
-    def record(self) -> dict:
+    def record(self) -> dict[str, Any]:
         """What :meth:`save` writes as JSON."""
         scores, boxes = self._scores(), _to_numpy(self.boxes)
         people = []

@@ -1,4 +1,4 @@
-"""The pictures and videos that `rpcnn predict` is asked for, and where their results go."""
+"""The pictures, shards of pictures and videos that `rpcnn predict` is asked for, and where their results go."""
 
 import glob
 import io
@@ -16,6 +16,7 @@ from rpcnn.pictures import SUFFIXES, files_in, is_litter, load_picture
 
 from . import coco_file, video
 from .saving import DEFAULT, OF_VIDEO, is_record, is_result, result_names, stem_of_person_file
+from .shards import Member, ShardReader, expand_braces, is_shard, list_pictures, stem_of
 
 STANDARD_INPUT = "-"
 
@@ -31,6 +32,8 @@ class Source:
     """The bytes of a picture that is no file."""
     camera: int | None = None
     """The number of a camera."""
+    member: Member | None = None
+    """Where a picture lies that is inside a shard."""
 
     @property
     def is_video(self) -> bool:
@@ -41,11 +44,12 @@ class Source:
         """What to save of it: what was asked for, if anything."""
         return asked or (("overlay",) if self.is_video else DEFAULT)
 
-    def load(self, max_pixels: int) -> np.ndarray:
+    def load(self, max_pixels: int, shards: ShardReader) -> np.ndarray:
         """The pixels, as from :func:`rpcnn.pictures.load_picture`."""
-        if self.data is None:
+        data = shards.read(self.member) if self.member else self.data
+        if data is None:
             return load_picture(self.path, max_pixels)
-        file = io.BytesIO(self.data)
+        file = io.BytesIO(data)
         file.name = str(self.path)  # named in errors
         return load_picture(file, max_pixels)
 
@@ -59,28 +63,32 @@ class Source:
         return [output / self.place.parent / name for name in names]
 
     def state(self) -> list[int]:
-        """Bytes and time of the last change, in nanoseconds; empty for a file that is not there."""
+        """Bytes and time of the last change, in nanoseconds; empty for a file that is not there.
+
+        Of a picture in a shard they are the shard's, and where it lies there.
+        """
         if self.camera is not None:
             return []
         if self.data is not None:
             return [len(self.data), zlib.crc32(self.data)]
         try:
-            status = self.path.stat()
+            status = os.stat(self.member.shard if self.member else self.path)
         except OSError:
             return []
-        return [status.st_size, status.st_mtime_ns]
+        inside = [self.member.offset, self.member.size] if self.member else []
+        return [status.st_size, status.st_mtime_ns, *inside]
 
 
 def find_pictures(sources: Sequence[str], list_file: str = "", recursive: bool = False) -> list[Source]:
-    """Find the pictures of all sources, in order and without duplicates.
+    """Find the pictures, shards and videos of all sources, in order and without duplicates.
 
     Results of an earlier `rpcnn predict` among the files of a folder or pattern are left out, and so is what macOS and
     Windows leave there (:func:`rpcnn.pictures.is_litter`).
 
     Args:
         sources: files, folders, patterns, numbers of cameras and "-", the bytes of a picture by standard input. The
-            folders that a pattern's wildcards match are kept below the output folder. Videos are taken by their name
-            or a pattern, not from folders.
+            folders that a pattern's wildcards match are kept below the output folder. Videos and shards are taken by
+            their name or a pattern, not from folders; names of shards may have braces, "train-{00..12}.tar".
         list_file: a text file with the path of a picture in each line. The folders below the one that holds all of them
             are kept below the output folder.
         recursive: also take the pictures in the subfolders of folders, but not those with a dot before their name; they
@@ -91,7 +99,7 @@ def find_pictures(sources: Sequence[str], list_file: str = "", recursive: bool =
             known before they are read.
     """
     found: dict[str, Source] = {}
-    for source in sources:
+    for source in itertools.chain.from_iterable(map(expand_braces, sources)):
         if source == STANDARD_INPUT:
             found.setdefault(source, _standard_input())
             continue
@@ -105,6 +113,25 @@ def find_pictures(sources: Sequence[str], list_file: str = "", recursive: bool =
     for picture in _listed(pathlib.Path(list_file)) if list_file else ():
         found.setdefault(os.path.abspath(picture.path), picture)
     return list(found.values())
+
+
+def open_shards(sources: Iterable[Source]) -> tuple[list[Source], list[str]]:
+    """Put the pictures inside of shards in the place of the shards; their places are <stem of the shard>/<key>.
+
+    Returns:
+        The sources, and a line for each fault of the shards, see :func:`rpcnn.inference.shards.list_pictures`.
+    """
+    opened: list[Source] = []
+    faults: list[str] = []
+    for source in sources:
+        if not is_shard(source.path):
+            opened.append(source)
+            continue
+        folder = source.place.with_name(stem_of(source.path.name))
+        members, found = list_pictures(source.path)
+        opened += (Source(member.path, folder / member.key, member=member) for member in members)
+        faults += found
+    return opened, faults
 
 
 def _of_source(source: str, recursive: bool) -> Iterator[Source]:
@@ -196,12 +223,17 @@ def check_places(pictures: Sequence[Source], output: pathlib.Path, kinds: Sequen
                 )
         there = [path for path in paths if os.path.lexists(path)]
         foreign += there if there and not is_record(paths[-1]) else [path for path in there if not path.is_file()]
+    folders = {path.parent for path in writers}
+    for folder in folders:
+        for path in (folder, *folder.parents):
+            if path in writers:
+                raise ValueError(f"source: {writers[path]} would write {path}, a folder of other results; rename it")
     if "coco" in kinds:
         path = output / coco_file.NAME
         if path in writers:
             raise ValueError(f"source: {writers[path]} and --save coco would both write {path}; rename the picture")
         foreign += [path] if os.path.lexists(path) and not coco_file.is_coco_file(path) else []
-    for folder in {path.parent for path in writers}:
+    for folder in folders:
         for path in folder.iterdir() if folder.is_dir() else ():
             record = folder / f"{stem_of_person_file(path.name)}.json"
             if record in writers and not is_record(record):

@@ -15,7 +15,7 @@ from rpcnn.labelmaps.boxes import enclosing_box
 from rpcnn.labelmaps.people import NumberedPersonMaps, PersonMapsLike, as_labels
 
 try:
-    from rpcnn import _metrics
+    from rpcnn import _metrics  # type: ignore[attr-defined]
 except ImportError:  # built with RPCNN_BUILD=none, or not built
     _metrics = None
 

@@ -1,6 +1,8 @@
 """Importing objects by dotted name, and the error messages."""
 
+import ast
 import collections
+import inspect
 
 import pytest
 
@@ -11,6 +13,14 @@ from rpcnn.config.imports import import_object
 def test_the_public_names_are_listed_and_there():
     assert set(rpcnn.__all__) <= set(dir(rpcnn))
     assert all(getattr(rpcnn, name).__name__ == name for name in rpcnn.__all__)
+
+
+def test_type_checkers_see_the_public_names():
+    """They follow no __getattr__: the block TYPE_CHECKING imports each name from where it is loaded."""
+    blocks = [node for node in ast.walk(ast.parse(inspect.getsource(rpcnn))) if isinstance(node, ast.If)]
+    (block,) = [node for node in blocks if ast.unparse(node.test) == "TYPE_CHECKING"]
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == rpcnn._HOMES and seen.keys() == set(rpcnn.__all__)
 
 
 def test_a_name_gives_the_object_itself():
