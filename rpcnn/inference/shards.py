@@ -102,7 +102,7 @@ def list_pictures(shard: pathlib.Path) -> tuple[list[Member], list[str]]:
                 found[key] = Member(shard, name, key, entry.offset_data, entry.size)
     except Exception as error:  # of a hostile tar: tarfile and gzip raise OSError, EOFError, ValueError, RecursionError
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        faults.append(f"shard: {shard} cannot be read{' to its end' if found else ''}: {reason}")
+        faults.append(f"shard: {shard} cannot be read{' to its end' if found else ''}: {_shown(reason)}")
     if more:
         faults.append(f"shard: {shard}: {more} more are not parsed")
     if not found and not faults:

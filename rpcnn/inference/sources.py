@@ -207,15 +207,17 @@ def check_places(pictures: Sequence[Source], output: pathlib.Path, kinds: Sequen
     Args:
         kinds: to save; none for what is saved by default.
     """
-    writers: dict[pathlib.Path, pathlib.Path] = {}
+    writers: dict[str, pathlib.Path] = {}  # of 100,000 pictures 70 MB; 200 MB if they were paths
+    folders: set[pathlib.Path] = set()
     foreign: list[pathlib.Path] = []
     for picture in pictures:
         paths = picture.results(output, kinds)
+        folders.add(paths[-1].parent)
         frames = video.frames_folder(paths[-1].parent, picture.place.name)
         if picture.is_video and set(kinds) - {"overlay"} and frames.is_dir():
             foreign += [path for path in frames.iterdir() if not is_result(path)]
         for path in paths:
-            other = writers.setdefault(path, picture.path)
+            other = writers.setdefault(os.path.normcase(path), picture.path)
             if other != picture.path:
                 raise ValueError(
                     f"source: {other} and {picture.path} would both write {path}; parse them with two commands and two "
@@ -223,20 +225,18 @@ def check_places(pictures: Sequence[Source], output: pathlib.Path, kinds: Sequen
                 )
         there = [path for path in paths if os.path.lexists(path)]
         foreign += there if there and not is_record(paths[-1]) else [path for path in there if not path.is_file()]
-    folders = {path.parent for path in writers}
-    for folder in folders:
-        for path in (folder, *folder.parents):
-            if path in writers:
-                raise ValueError(f"source: {writers[path]} would write {path}, a folder of other results; rename it")
+    for path in {path for folder in folders for path in (folder, *folder.parents)}:
+        if writer := writers.get(os.path.normcase(path)):
+            raise ValueError(f"source: {writer} would write {path}, a folder of other results; rename it")
     if "coco" in kinds:
         path = output / coco_file.NAME
-        if path in writers:
-            raise ValueError(f"source: {writers[path]} and --save coco would both write {path}; rename the picture")
+        if writer := writers.get(os.path.normcase(path)):
+            raise ValueError(f"source: {writer} and --save coco would both write {path}; rename the picture")
         foreign += [path] if os.path.lexists(path) and not coco_file.is_coco_file(path) else []
     for folder in folders:
         for path in folder.iterdir() if folder.is_dir() else ():
             record = folder / f"{stem_of_person_file(path.name)}.json"
-            if record in writers and not is_record(record):
+            if os.path.normcase(record) in writers and not is_record(record):
                 foreign.append(path)
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
