@@ -34,13 +34,13 @@ bench:
 lint:
     ruff check .
     ruff format --check .
-    clang-format --dry-run --Werror csrc/*.{h,cpp} csrc/*/*.{h,cpp,cu,cuh} tests/cuda/simt/*.{cpp,h}
+    clang-format --dry-run --Werror csrc/*.{h,cpp} csrc/*/*.{h,cpp,cu,cuh} tests/cuda/simt/*.{cpp,h} tests/helpers/*.c
 
 # write it as CI asks
 format:
     ruff check --fix .
     ruff format .
-    clang-format -i csrc/*.{h,cpp} csrc/*/*.{h,cpp,cu,cuh} tests/cuda/simt/*.{cpp,h}
+    clang-format -i csrc/*.{h,cpp} csrc/*/*.{h,cpp,cu,cuh} tests/cuda/simt/*.{cpp,h} tests/helpers/*.c
 
 # the types of the public API
 types:

@@ -9,7 +9,7 @@ from helpers.markdown import ROOT
 
 SUFFIXES = {
     *("", ".py", ".pyi", ".typed", ".toml", ".in", ".md", ".txt", ".ipynb", ".js", ".css", ".html", ".sh", ".yaml"),
-    *(".yml", ".npz", ".h", ".cpp", ".cu", ".cuh", ".tsv", ".png", ".jpg", ".json", ".jsonl", ".safetensors"),
+    *(".yml", ".npz", ".h", ".c", ".cpp", ".cu", ".cuh", ".tsv", ".png", ".jpg", ".json", ".jsonl", ".safetensors"),
 }
 
 
