@@ -7,6 +7,7 @@
 #include "arrays.h"
 #include "boxes.h"
 #include "png.h"
+#include "resize.h"
 #include "run_lengths.h"
 
 namespace {
@@ -46,6 +47,30 @@ LabelArray unfilter_png(const py::bytes& rows, int64_t height, int64_t width) {
   return pixels;
 }
 
+LabelArray resize(const py::array& maps, int64_t height, int64_t width, const py::array& table, bool mirrored) {
+  const LabelArray old = label_array("resize", "maps", maps), labels = label_array("resize", "table", table);
+  const py::ssize_t leading = maps.ndim() - 2;
+  constexpr int64_t kMost = int64_t{1} << 31;  // so that products fit
+  if (leading < 0 || maps.size() == 0 || maps.shape(leading) >= kMost || maps.shape(leading + 1) >= kMost)
+    fail("resize", "maps must be [..., H, W] with pixels, got " + shape_text(maps));
+  if (height < 1 || width < 1 || height >= kMost || width >= kMost)
+    fail("resize",
+         "the new size must be positive and below 2^31, got " + std::to_string(height) + ", " + std::to_string(width));
+  if (labels.ndim() != 1 || labels.size() != 256) fail("resize", "table must be [256], got " + shape_text(table));
+  std::vector<py::ssize_t> shape(maps.shape(), maps.shape() + leading);
+  shape.insert(shape.end(), {height, width});
+  LabelArray resized(shape);
+  const uint8_t* from = old.data();
+  uint8_t* to = resized.mutable_data();
+  const Resize one(maps.shape(leading), maps.shape(leading + 1), height, width, labels.data(), mirrored);
+  const int64_t count = maps.size() / (one.height * one.width);
+  {
+    py::gil_scoped_release release;
+    for (int64_t i = 0; i < count; ++i) one(from + i * one.height * one.width, to + i * height * width);
+  }
+  return resized;
+}
+
 bool paint(const py::array& columns, const py::bytes& code, int64_t value) {
   const std::string_view text = code;
   if (!py::isinstance<py::array_t<uint8_t>>(columns) || !(columns.flags() & py::array::c_style))
@@ -66,6 +91,9 @@ PYBIND11_MODULE(_labelmaps, m) {
       "float64 [N, 4]: x1 y1 x2 y2 around the labeled pixels of each person number 1..N; zeros where there are none.");
   m.def("unfilter_png", &unfilter_png, py::arg("rows"), py::arg("height"), py::arg("width"),
         "uint8 [H, W] from the inflated rows of a PNG with one byte per pixel.");
+  m.def("resize", &resize, py::arg("maps"), py::arg("height"), py::arg("width"), py::arg("table"), py::arg("mirrored"),
+        "uint8 [..., H, W] to [..., height, width]: new pixel i is table[old pixel floor(i * old / new)], or the "
+        "mirror.");
   m.def("paint_runs", &paint, py::arg("columns"), py::arg("code"), py::arg("value"),
         "Writes value where a mask given as COCO's compressed run lengths is 1; False where the code does not fit.");
 }

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rpcnn.box_convention import EDGES, BoxConvention, mirror_boxes
+from rpcnn.labelmaps import compiled
 from rpcnn.labels import LabelSet
 
 from .sample import Sample
@@ -71,47 +72,58 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return resized if native else resized.round().to(torch.uint8)
 
 
-def resize_labels_floor(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize labels, uint8 [..., H, W] -> uint8 [..., h, w]: new pixel i is old pixel floor(i * old / new)."""
+def resize_labels_floor(labels: Tensor, size: tuple[int, int], flip_table: np.ndarray | None = None) -> Tensor:
+    """Resize labels, uint8 [..., H, W] -> uint8 [..., h, w]: new pixel i is old pixel floor(i * old / new).
+
+    Args:
+        flip_table: uint8 [256]; with it, the result is flipped horizontally and has flip_table[value] for each value.
+    """
+    flipped = flip_table is not None
+    if tuple(labels.shape[-2:]) == tuple(size) and not flipped:
+        return labels
+    table = flip_table if flip_table is not None else _SAME_LABELS
+    if compiled.core and labels.numel():
+        return torch.from_numpy(compiled.core.resize(labels.numpy(), *size, table, flipped))
     for dim, new in ((-2, size[0]), (-1, size[1])):
-        old = labels.shape[dim]
-        if old != new:
-            labels = labels.index_select(dim, torch.arange(new) * old // new)  # exact in integers
-    return labels
+        labels = labels.index_select(dim, torch.arange(new) * labels.shape[dim] // new)  # exact in integers
+    return torch.from_numpy(table)[(labels.flip(-1) if flipped else labels).long()]
 
 
-def resize_sample(sample: Sample, size: tuple[int, int], boxes: BoxConvention = EDGES) -> Sample:
+_SAME_LABELS = np.arange(256, dtype=np.uint8)
+
+
+def resize_sample(
+    sample: Sample, size: tuple[int, int], boxes: BoxConvention = EDGES, flip: LabelSet | None = None
+) -> Sample:
     """Resize the image, maps and boxes of a sample to `size` = (height, width).
 
-    Boxes are clipped to the image. People without a pixel left are dropped.
+    Boxes are clipped to the image. People without a pixel left are dropped. With `flip`, the label set, the result is
+    that of :func:`flip_sample`.
     """
-    person_maps = resize_labels_floor(sample["person_maps"], size)
+    table = flip.flip_table() if flip else None
+    image = resize_image(sample["image"], size)
+    person_maps = resize_labels_floor(sample["person_maps"], size, table)
     resized = EDGES.clip(boxes.resize(sample["boxes"], sample["image"].shape[-2:], size), size)
     kept = person_maps.flatten(1).any(1).bool()  # any() of uint8 is uint8, which would select by index
+    if not kept.all():
+        resized, person_maps = resized[kept], person_maps[kept]
     return sample | {
-        "image": resize_image(sample["image"], size),
-        "boxes": resized[kept],
-        "person_maps": person_maps[kept],
-        "label_map": resize_labels_floor(sample["label_map"], size),
+        "image": image.flip(-1) if flip else image,
+        "boxes": mirror_boxes(resized, size[1]) if flip else resized,
+        "person_maps": person_maps,
+        "label_map": resize_labels_floor(sample["label_map"], size, table),
     }
-
-
-def flip_labels(labels: Tensor, table: np.ndarray) -> Tensor:
-    """Flip labels uint8 [..., H, W] horizontally and replace each value by table[value], table uint8 [256]."""
-    # bytes.translate is a 256-entry lookup at memory speed: 15 times faster than indexing on a stack of label maps
-    mirrored = bytearray(labels.flip(-1).numpy().tobytes()).translate(table.tobytes())
-    return torch.from_numpy(np.frombuffer(mirrored, np.uint8).reshape(labels.shape))
 
 
 def flip_sample(sample: Sample, labels: LabelSet) -> Sample:
     """Flip a sample horizontally, exchanging the left and right parts of `labels`."""
-    width = sample["image"].shape[-1]
+    height, width = sample["image"].shape[-2:]
     table = labels.flip_table()
     return sample | {
         "image": sample["image"].flip(-1),
         "boxes": mirror_boxes(sample["boxes"], width),
-        "person_maps": flip_labels(sample["person_maps"], table),
-        "label_map": flip_labels(sample["label_map"], table),
+        "person_maps": resize_labels_floor(sample["person_maps"], (height, width), table),
+        "label_map": resize_labels_floor(sample["label_map"], (height, width), table),
     }
 
 
@@ -171,10 +183,8 @@ class TrainTransform:
 
     def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:
         size = self.size(*sample["image"].shape[-2:], generator)
-        sample = resize_sample(sample, size, self.boxes)
-        if float(torch.rand((), generator=generator)) < self.flip_prob:
-            sample = flip_sample(sample, self.labels)
-        return sample
+        flipped = float(torch.rand((), generator=generator)) < self.flip_prob
+        return resize_sample(sample, size, self.boxes, flip=self.labels if flipped else None)
 
 
 class TestTransform:

@@ -11,6 +11,7 @@ from rpcnn.data.transforms import (
     resize_sample,
     resized_shape,
 )
+from rpcnn.labelmaps import compiled
 from rpcnn.labels import CIHP, PASCAL_PERSON_PART
 
 
@@ -39,13 +40,57 @@ def test_resized_shape_obeys_short_side_and_long_side_limit(shape, short, limit,
     assert resized_shape(*shape, short, limit) == expected
 
 
-def test_labels_take_the_nearest_pixel_below():
+def test_labels_take_the_nearest_pixel_below(core):
     labels = torch.arange(6, dtype=torch.uint8).view(1, 6)
     assert resize_labels_floor(labels, (1, 4)).tolist() == [[0, 1, 3, 4]]
     assert resize_labels_floor(labels, (2, 9)).tolist() == [[0, 0, 1, 2, 2, 3, 4, 4, 5]] * 2
     stack = torch.randint(0, 20, (2, 37, 53), dtype=torch.uint8)
     expected = torch.nn.functional.interpolate(stack[:, None], size=(74, 106), mode="nearest")[:, 0]
     assert torch.equal(resize_labels_floor(stack, (74, 106)), expected)
+
+
+@pytest.mark.parametrize("flip", [None, CIHP.flip_table()], ids=["", "flipped"])
+@pytest.mark.parametrize("size", [(37, 53), (1, 1), (5, 200), (90, 7), (74, 106), (38, 54)])
+def test_resized_labels_are_those_at_the_indices(size, flip, core):
+    maps = torch.randint(0, 20, (2, 3, 37, 53), dtype=torch.uint8)
+    maps[0] = maps[0, :, :, :1]  # long runs of one label
+    maps[1, 0, 5:20] = 255
+    rows, columns = (
+        torch.tensor([i * old // new for i in range(new)]) for old, new in zip((37, 53), size, strict=True)
+    )
+    expected = maps[..., rows[:, None], columns]
+    if flip is not None:
+        expected = torch.from_numpy(flip)[expected.flip(-1).long()]
+    assert torch.equal(resize_labels_floor(maps, size, flip), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((2, 3)), 1, 1, np.arange(256, dtype=np.uint8)), "resize: maps must be uint8, got float64"),
+        (
+            (np.zeros(3, np.uint8), 1, 1, np.arange(256, dtype=np.uint8)),
+            r"resize: maps must be \[\.\.\., H, W\] with pixels",
+        ),
+        ((np.zeros((0, 3), np.uint8), 1, 1, np.arange(256, dtype=np.uint8)), r"with pixels, got \[0, 3\]"),
+        (
+            (np.zeros((2, 3), np.uint8), 0, 1, np.arange(256, dtype=np.uint8)),
+            "the new size must be positive and below 2.31, got 0, 1",
+        ),
+        ((np.zeros((2, 3), np.uint8), 1, 2**31, np.arange(256, dtype=np.uint8)), "below 2.31, got 1, 2"),
+        ((np.zeros((2, 3), np.uint8), 1, 1, np.zeros(255, np.uint8)), r"resize: table must be \[256\], got \[255\]"),
+    ],
+)
+def test_compiled_resizing_names_what_is_wrong(arguments, message):
+    if compiled.core is None:
+        pytest.skip("rpcnn._labelmaps is not built")
+    with pytest.raises(ValueError, match=message):
+        compiled.core.resize(*arguments, False)
+
+
+def test_flipping_while_resizing_is_flipping_afterwards(scene):
+    once, twice = resize_sample(scene, (97, 131), flip=CIHP), flip_sample(resize_sample(scene, (97, 131)), CIHP)
+    assert all(torch.equal(once[key], twice[key]) for key in ("image", "boxes", "person_maps", "label_map"))
 
 
 def test_resizing_keeps_boxes_around_their_people(scene):

@@ -80,4 +80,4 @@ def private_modules(r: Random) -> None:
     module = r.choice([_metrics, _labelmaps])
     names = [name for name in dir(module) if not name.startswith("_")]
     with contextlib.suppress(TypeError, ValueError, OverflowError, MemoryError):
-        getattr(module, r.choice(names))(*(r.choice(values) for _ in range(r.choice([2, 3, 3, 3, 4]))))
+        getattr(module, r.choice(names))(*(r.choice(values) for _ in range(r.choice([2, 3, 3, 3, 4, 5, 5]))))
