@@ -1,7 +1,5 @@
 import os
 import pathlib
-import shutil
-import tempfile
 
 import pytest
 
@@ -9,17 +7,15 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from helpers.emulator import FOLDER
+from helpers.emulator import shared_folder
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
 def pytest_configure(config):
-    """Make the folder of the emulator (helpers/emulator.py), which the processes of pytest-xdist inherit."""
+    """Make the folder of the emulator, which the processes of pytest-xdist inherit."""
     os.environ.pop("PYTEST_ADDOPTS", None)  # such as -n, not for the pytest that a test starts
-    if FOLDER not in os.environ:
-        os.environ[FOLDER] = tempfile.mkdtemp(prefix="rpcnn-simt-")
-        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(FOLDER)))
+    shared_folder()
 
 
 @pytest.fixture(autouse=True)

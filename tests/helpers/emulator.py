@@ -1,5 +1,6 @@
 """Compile the CUDA kernel headers for the CPU emulator of tests/cuda/simt and call them through ctypes."""
 
+import atexit
 import contextlib
 import ctypes
 import fcntl
@@ -55,7 +56,15 @@ def build(target: str, flags=("-O1",), only="*") -> None:
 
 
 FOLDER = "RPCNN_SIMT_FOLDER"
-"""Environment variable: the folder, made by tests/conftest.py, where all processes of a test run share the library."""
+"""Environment variable: the folder where a process and those that it starts share the library."""
+
+
+def shared_folder() -> str:
+    """The folder of FOLDER; without one, a new one, which is removed when this process ends."""
+    if FOLDER not in os.environ:
+        os.environ[FOLDER] = tempfile.mkdtemp(prefix="rpcnn-simt-")
+        atexit.register(shutil.rmtree, os.environ[FOLDER])
+    return os.environ[FOLDER]
 
 
 @functools.cache
@@ -65,7 +74,7 @@ def library() -> ctypes.CDLL:
     If RPCNN_SIMT_SASS names a file that `cuobjdump --dump-sass` wrote, launches execute the machine code in it.
     """
     dumped = os.environ.get("RPCNN_SIMT_SASS")
-    path = os.path.join(os.environ[FOLDER], "libsimt_sass.so" if dumped else "libsimt.so")
+    path = os.path.join(shared_folder(), "libsimt_sass.so" if dumped else "libsimt.so")
     with open(f"{path}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.exists(path):
