@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "../labelmaps/arrays.h"
+#include "coco_boxes.h"
 #include "greedy.h"
 #include "image_counts.h"
 #include "person_counts.h"
@@ -274,6 +275,49 @@ py::array_t<bool> take(const Doubles& iou, const Bools& occurs, const Integers& 
   return matched;
 }
 
+py::tuple coco_boxes(const Doubles& boxes, const Doubles& scores, const Integers& starts, const Doubles& true_boxes,
+                     const Integers& true_starts, const Doubles& thresholds, int64_t most) {
+  const std::string op = "coco_boxes";
+  if (boxes.ndim() != 2 || boxes.shape(1) != 4 || true_boxes.ndim() != 2 || true_boxes.shape(1) != 4 ||
+      scores.ndim() != 1 || scores.shape(0) != boxes.shape(0) || thresholds.ndim() != 1 || starts.ndim() != 1 ||
+      true_starts.ndim() != 1 || starts.shape(0) != true_starts.shape(0) || starts.shape(0) < 1 || most < 0)
+    fail(op,
+         "boxes, scores, starts, true_boxes, true_starts and thresholds must have shapes [N, 4], [N], [I + 1], "
+         "[G, 4], [I + 1] and [T], got " +
+             shape_text(boxes) + ", " + shape_text(scores) + ", " + shape_text(starts) + ", " + shape_text(true_boxes) +
+             ", " + shape_text(true_starts) + " and " + shape_text(thresholds));
+  const auto check_starts = [&](const char* name, const Integers& first, int64_t count) {
+    if (first.at(0) != 0 || first.at(first.size() - 1) != count ||
+        !std::is_sorted(first.data(), first.data() + first.size()))
+      fail(op, std::string(name) + " must rise from 0 to " + std::to_string(count));
+  };
+  check_starts("starts", starts, boxes.shape(0));
+  check_starts("true_starts", true_starts, true_boxes.shape(0));
+
+  const int64_t images = starts.size() - 1, limits = thresholds.size();
+  const int64_t *first = starts.data(), *true_first = true_starts.data();
+  std::vector<CocoImage> found;
+  int64_t kept = 0, num_true = 0;
+  for (int64_t i = 0; i < images; ++i) {
+    found.push_back(match_coco_boxes(boxes.data() + 4 * first[i], scores.data() + first[i], first[i + 1] - first[i],
+                                     true_boxes.data() + 4 * true_first[i], true_first[i + 1] - true_first[i],
+                                     thresholds.data(), limits, most));
+    kept += int64_t(found.back().order.size()), num_true += found.back().num_true;
+  }
+  py::array_t<int64_t> order(kept);
+  py::array_t<bool> matched({limits, kept});
+  int64_t* rank = order.mutable_data();
+  int64_t column = 0;
+  for (int64_t i = 0; i < images; ++i) {
+    const int64_t own = int64_t(found[i].order.size());
+    for (const int64_t n : found[i].order) *rank++ = first[i] + n;
+    for (int64_t t = 0; t < limits; ++t)
+      std::copy_n(found[i].matched.get() + t * own, own, matched.mutable_data() + t * kept + column);
+    column += own;
+  }
+  return py::make_tuple(std::move(order), std::move(matched), num_true);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_metrics, m) {
@@ -290,4 +334,8 @@ PYBIND11_MODULE(_metrics, m) {
         "where a side has more than 255 labels of people.");
   m.def("take_greedily", &take, py::arg("iou"), py::arg("occurs"), py::arg("order"), py::arg("thresholds"),
         "bool [T, N, K]: which predictions take a true instance; see rpcnn/metrics/counting.py.");
+  m.def("coco_boxes", &coco_boxes, py::arg("boxes"), py::arg("scores"), py::arg("starts"), py::arg("true_boxes"),
+        py::arg("true_starts"), py::arg("thresholds"), py::arg("most"),
+        "(order int64 [M], matched bool [T, M], number of true boxes) of the images whose boxes begin at `starts`; see "
+        "rpcnn/metrics/boxes.py.");
 }

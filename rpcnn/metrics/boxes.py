@@ -1,29 +1,29 @@
-"""AP^bbox: COCO's average precision of person boxes, by pycocotools, in percent."""
+"""AP^bbox: COCO's average precision of person boxes, in percent."""
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from . import counting
 from .arrays import as_boxes, as_scores
-from .counting import take_greedily
 from .image_pair import ImagePair
 from .metric import Metric, Settings
 
 BOX_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """COCO's IoU thresholds, bit-equal."""
 MOST_BOXES = 100  # per image, those with the best scores
+RECALLS = np.linspace(0, 1, 101)
+"""Where COCO samples the precision, bit-equal."""
 
 
 class BoxMetrics(Metric):
     """Of boxes: AP^bbox.
 
-    COCO's AP of the person boxes: IoU 0.50 … 0.95, at most 100 boxes an image. pycocotools computes the IoU and the
-    average; an image's boxes are matched where the image is read, and the tests compare with pycocotools' own
-    evaluation of a whole set. True boxes enclose the true people's maps.
+    COCO's AP of the person boxes: IoU 0.50 … 0.95, at most 100 boxes an image. An image's boxes are matched where the
+    image is read; the tests compare with pycocotools' evaluation of a whole set. True boxes enclose the true people's
+    maps.
     """
 
     columns = (("AP^bbox", "ap_bbox"),)
@@ -40,10 +40,10 @@ class BoxMetrics(Metric):
 
 @dataclass(frozen=True)
 class BoxMatches:
-    """The box matches of one image, for AP^bbox: N predicted boxes, at most 100, at COCO's 10 IoU thresholds."""
+    """The box matches of images, for AP^bbox: N predicted boxes, at most 100 an image, at COCO's 10 IoU thresholds."""
 
     scores: np.ndarray
-    """float64 [N], descending."""
+    """float64 [N], image after image, descending within each."""
     matched: np.ndarray
     """bool [10, N]: the box was matched with a true box, so it is a true positive."""
     ignored: np.ndarray
@@ -70,35 +70,24 @@ def match_coco_boxes(boxes: ArrayLike, scores: ArrayLike, true_boxes: ArrayLike)
     Raises:
         ValueError: an argument has the wrong shape or a value that is not finite.
     """
-    from pycocotools import mask
-
-    predicted, true = _to_xywh("boxes", boxes), _to_xywh("true_boxes", true_boxes)
-    true = true[_area(true) >= 0][::-1]
-    scores = as_scores("scores", scores, len(predicted))
-    best = np.argsort(-scores, kind="stable")[:MOST_BOXES]
-    predicted, scores = predicted[best], scores[best]
-    iou = np.reshape(mask.iou(predicted, true, [0] * len(true)), (len(predicted), len(true), 1))
-    below = np.nextafter(BOX_THRESHOLDS, 0)  # IoU > below is IoU >= threshold
-    matched = take_greedily(iou, np.ones((len(true), 1), bool), np.arange(len(predicted)), below)[..., 0]
-    return BoxMatches(scores, matched, ~matched & (_area(predicted) < 0), len(true))
+    return _match_images([boxes], [scores], [true_boxes])
 
 
 def pool_ap_bbox(matches: Sequence[BoxMatches]) -> float:
     """Compute :func:`ap_bbox` from the result of :func:`match_coco_boxes` for each image."""
-    from pycocotools.cocoeval import COCOeval
-
-    if not any(image.num_true for image in matches):
+    num_true = sum(image.num_true for image in matches)
+    if not num_true:
         return float("nan")
-    evaluation = COCOeval(iouType="bbox")
-    evaluation.params.imgIds, evaluation.params.catIds = list(range(len(matches))), [1]
-    evaluation.params.areaRng, evaluation.params.maxDets = [[0, 1e10]], [MOST_BOXES]
-    evaluation._paramsEval = evaluation.params
-    evaluation.evalImgs = [
-        dict(dtScores=m.scores, dtMatches=m.matched, dtIgnore=m.ignored, gtIgnore=np.zeros(m.num_true)) for m in matches
-    ]
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.accumulate()
-    return 100 * float(evaluation.eval["precision"].mean())  # [IoU, recall, 1 class, 1 area, 1 limit]
+    order = np.argsort(-np.concatenate([image.scores for image in matches]), kind="stable")
+    right, ignored = (
+        np.concatenate([getattr(m, name) for m in matches], 1)[:, order] for name in ("matched", "ignored")
+    )
+    found = np.cumsum(right, 1)
+    precision = found / (found + np.cumsum(~right & ~ignored, 1) + np.spacing(1))
+    best_beyond = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]  # at this recall or a higher one
+    sampled = np.pad(best_beyond, ((0, 0), (0, 1)))  # 0 where a recall is not reached
+    places = [np.searchsorted(recall, RECALLS) for recall in found / num_true]
+    return 100 * float(np.mean([row[place] for row, place in zip(sampled, places, strict=True)]))
 
 
 def ap_bbox(boxes: Sequence, scores: Sequence, true_boxes: Sequence) -> float:
@@ -113,12 +102,54 @@ def ap_bbox(boxes: Sequence, scores: Sequence, true_boxes: Sequence) -> float:
     Raises:
         ValueError: as :func:`match_coco_boxes`.
     """
-    return pool_ap_bbox([match_coco_boxes(*image) for image in zip(boxes, scores, true_boxes, strict=True)])
+    return pool_ap_bbox([_match_images(boxes, scores, true_boxes)])
 
 
-def _to_xywh(name: str, boxes: ArrayLike) -> np.ndarray:
-    boxes = as_boxes(name, boxes)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+def _match_images(boxes: Sequence, scores: Sequence, true_boxes: Sequence) -> BoxMatches:
+    """Match the boxes of some images, which :func:`match_coco_boxes` describes, within each of them."""
+    predicted, true, confidences = [], [], []
+    for found, confidence, expected in zip(boxes, scores, true_boxes, strict=True):
+        predicted.append(as_boxes("boxes", found))
+        true.append(as_boxes("true_boxes", expected))
+        confidences.append(as_scores("scores", confidence, len(predicted[-1])))
+    match_all = _match_compiled if counting._metrics else _match_numpy
+    joined, joined_scores = np.concatenate([np.empty((0, 4)), *predicted]), np.concatenate([[], *confidences])
+    below = np.nextafter(BOX_THRESHOLDS, 0)  # IoU > below is IoU >= threshold
+    order, matched, num_true = match_all(joined, joined_scores, _starts(predicted), true, below)
+    ignored = ~matched & (_area(_to_xywh(joined[order])) < 0)
+    return BoxMatches(joined_scores[order], matched, ignored, num_true)
+
+
+def _match_compiled(boxes: np.ndarray, scores: np.ndarray, starts: np.ndarray, true: list, below: np.ndarray) -> tuple:
+    joined = np.concatenate([np.empty((0, 4)), *true])
+    return counting._metrics.coco_boxes(boxes, scores, starts, joined, _starts(true), below, MOST_BOXES)
+
+
+def _match_numpy(boxes: np.ndarray, scores: np.ndarray, starts: np.ndarray, true: list, below: np.ndarray) -> tuple:
+    """The best boxes of all images, int64 [M], which of them match, bool [10, M], and the number of true boxes."""
+    from pycocotools import mask
+
+    order, matched, num_true = [np.empty(0, np.int64)], [np.empty((len(below), 0), bool)], 0
+    for first, last, corners in zip(starts, starts[1:], true, strict=False):
+        expected = _to_xywh(corners)
+        expected = expected[_area(expected) >= 0][::-1]
+        best = first + np.argsort(-scores[first:last], kind="stable")[:MOST_BOXES]
+        iou = mask.iou(_to_xywh(boxes[best]), expected, [0] * len(expected))
+        iou = np.reshape(iou, (len(best), len(expected), 1))
+        occurs = np.ones((len(expected), 1), bool)
+        order.append(best)
+        matched.append(counting.take_greedily(iou, occurs, np.arange(len(best)), below)[..., 0])
+        num_true += len(expected)
+    return np.concatenate(order), np.concatenate(matched, 1), num_true
+
+
+def _starts(images: list) -> np.ndarray:
+    """Where each image's boxes begin when all are joined, and the end."""
+    return np.cumsum([0, *map(len, images)])
+
+
+def _to_xywh(corners: np.ndarray) -> np.ndarray:
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
 
 def _area(xywh: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ CALLS = {
     metrics.person_counts: (MAPS, NUMBERED, 3),
     metrics.image_counts: (NUMBERED, NUMBERED, 3),
     metrics.take_greedily: (np.zeros((1, 1, 1)), np.zeros((1, 1), bool), np.zeros(1, int), [0.5]),
+    metrics.coco_boxes: (np.ones((1, 4)), np.ones(1), np.array([0, 1]), np.ones((2, 4)), np.array([0, 2]), [0.5], 100),
     labelmaps.boxes: (LABELS, LABELS, 1),
     labelmaps.unfilter_png: (b"\0\0", 1, 1),
     labelmaps.paint_runs: (LABELS.copy(), b"@0", 1),
