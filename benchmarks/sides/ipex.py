@@ -15,9 +15,10 @@ def _tensors(arrays: dict, threads: int) -> dict:
 
 
 def nms(arrays: dict, threads: int) -> Timed:
-    """Plain NMS."""
+    """Plain NMS. Its boxes include their last pixels."""
     t, threshold = _tensors(arrays, threads), float(arrays["threshold"])
-    run = lambda: torch.ops.torch_ipex.nms(t["boxes"], t["scores"], threshold, False)
+    boxes = t["boxes"] - torch.tensor([0, 0, 1, 1])
+    run = lambda: torch.ops.torch_ipex.nms(boxes, t["scores"], threshold, False)
     read = lambda kept: np.asarray(kept)[np.argsort(-arrays["scores"][np.asarray(kept)], kind="stable")]
     return Timed(run, read, THREADS)
 

@@ -39,5 +39,5 @@ def roi_align(arrays: dict, threads: int) -> Timed:
     """RoIAlign of a contiguous map."""
     size, inputs = int(arrays["size"]), [arrays["feature"], arrays["boxes"], arrays["image"].astype(np.int32)]
     parameters = [opset9.parameter(array.shape, array.dtype) for array in inputs]
-    node = opset9.roi_align(*parameters, size, size, 2, 0.25, "avg", "half_pixel")
+    node = opset9.roi_align(*parameters, size, size, 2, 0.25, "avg", "half_pixel_for_nn")
     return Timed(_runner(_compile([node.output(0)], parameters, threads), inputs), lambda out: out[0].copy(), THREADS)

@@ -42,7 +42,7 @@ class Worker:
 def main() -> None:
     """Answer until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not stand between the answers
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not stand between the answers
     module, inputs, threads = sys.argv[1:]
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
     worker = Worker(module, inputs, int(threads))
