@@ -18,9 +18,12 @@ inline void take_greedily(const double* iou, const bool* occurs, const int64_t* 
     const int64_t n = order[rank];
     const double* own = iou + n * num_true * classes;
     for (int64_t k = 0; k < classes; ++k) {
+      double largest = -1;
+      for (int64_t g = 0; g < num_true; ++g)
+        if (own[g * classes + k] > largest) largest = own[g * classes + k];
       for (int64_t t = 0; t < num_thresholds; ++t) {
         int64_t best = -1;
-        for (int64_t g = 0; g < num_true; ++g)
+        for (int64_t g = 0; g < num_true && largest > thresholds[t]; ++g)
           if (occurs[g * classes + k] && own[g * classes + k] > thresholds[t] &&
               !taken[(t * num_true + g) * classes + k] && (best < 0 || own[g * classes + k] > own[best * classes + k]))
             best = g;

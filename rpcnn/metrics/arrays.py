@@ -1,5 +1,6 @@
 """Converts scores and boxes to float64 arrays; errors name the argument."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,3 +28,28 @@ def as_boxes(name: str, boxes: Any) -> np.ndarray:
     if not np.isfinite(boxes).all():
         raise ValueError(f"rpcnn.metrics: {name} must be finite, got {boxes[~np.isfinite(boxes).all(1)][0].tolist()}")
     return boxes
+
+
+def join_boxes(name: str, images: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    """Convert the boxes [N, 4] of I images to float64 [ΣN, 4], and where each one's begin, int64 [I + 1] with the end.
+
+    Raises ValueError as :func:`as_boxes`.
+    """
+    arrays = [as_array(boxes) for boxes in images]
+    if not all(a.ndim == 2 and a.shape[1] == 4 for a in arrays):
+        arrays = [as_boxes(name, a) for a in arrays]  # which says what is wrong
+    joined = np.concatenate([np.empty((0, 4)), *arrays], dtype=np.float64, casting="unsafe")
+    return as_boxes(name, joined), np.cumsum([0, *map(len, arrays)])
+
+
+def join_scores(name: str, images: Sequence, starts: np.ndarray) -> np.ndarray:
+    """Convert the scores of I images to float64 [ΣN]; starts: see :func:`join_boxes`.
+
+    Raises ValueError as :func:`as_scores`.
+    """
+    arrays = [as_array(scores) for scores in images]
+    counts = np.diff(starts).tolist()
+    if not all(a.shape == (count,) for a, count in zip(arrays, counts, strict=True)):
+        arrays = [as_scores(name, a, count) for a, count in zip(arrays, counts, strict=True)]
+    joined = np.concatenate([np.empty(0), *arrays], dtype=np.float64, casting="unsafe")
+    return as_scores(name, joined, len(joined))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import counting
-from .arrays import as_boxes, as_scores
+from .arrays import join_boxes, join_scores
 from .image_pair import ImagePair
 from .metric import Metric, Settings
 
@@ -82,12 +82,20 @@ def pool_ap_bbox(matches: Sequence[BoxMatches]) -> float:
     right, ignored = (
         np.concatenate([getattr(m, name) for m in matches], 1)[:, order] for name in ("matched", "ignored")
     )
-    found = np.cumsum(right, 1)
-    precision = found / (found + np.cumsum(~right & ~ignored, 1) + np.spacing(1))
-    best_beyond = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]  # at this recall or a higher one
-    sampled = np.pad(best_beyond, ((0, 0), (0, 1)))  # 0 where a recall is not reached
-    places = [np.searchsorted(recall, RECALLS) for recall in found / num_true]
-    return 100 * float(np.mean([row[place] for row, place in zip(sampled, places, strict=True)]))
+    return 100 * float(np.mean([_average_precision(*both, num_true) for both in zip(right, ignored, strict=True)]))
+
+
+def _average_precision(right: np.ndarray, ignored: np.ndarray, num_true: int) -> float:
+    """The mean of the precision at COCO's recalls; right and ignored: bool [N], best box first.
+
+    Computed where a box is right, since only there the recall rises, and the precision is lower until the next one.
+    """
+    ranks = np.flatnonzero(right)
+    found, considered = np.arange(1, len(ranks) + 1), ranks + 1 - np.searchsorted(np.flatnonzero(ignored), ranks)
+    precision = found / (considered + np.spacing(1))
+    best_beyond = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or a higher one
+    places = np.searchsorted(found / num_true, RECALLS)
+    return float(np.append(best_beyond, 0.0)[places].mean())  # 0 where a recall is not reached
 
 
 def ap_bbox(boxes: Sequence, scores: Sequence, true_boxes: Sequence) -> float:
@@ -107,50 +115,49 @@ def ap_bbox(boxes: Sequence, scores: Sequence, true_boxes: Sequence) -> float:
 
 def _match_images(boxes: Sequence, scores: Sequence, true_boxes: Sequence) -> BoxMatches:
     """Match the boxes of some images, which :func:`match_coco_boxes` describes, within each of them."""
-    predicted, true, confidences = [], [], []
-    for found, confidence, expected in zip(boxes, scores, true_boxes, strict=True):
-        predicted.append(as_boxes("boxes", found))
-        true.append(as_boxes("true_boxes", expected))
-        confidences.append(as_scores("scores", confidence, len(predicted[-1])))
-    match_all = _match_compiled if counting._metrics else _match_numpy
-    joined, joined_scores = np.concatenate([np.empty((0, 4)), *predicted]), np.concatenate([[], *confidences])
+    predicted, starts = join_boxes("boxes", boxes)
+    true, true_starts = join_boxes("true_boxes", true_boxes)
+    confidences = join_scores("scores", scores, starts)
+    if len(starts) != len(true_starts):
+        raise ValueError(f"rpcnn.metrics: true_boxes must be of {len(starts) - 1} images, got {len(true_starts) - 1}")
+    match_all = counting._metrics.coco_boxes if counting._metrics else _match_numpy
     below = np.nextafter(BOX_THRESHOLDS, 0)  # IoU > below is IoU >= threshold
-    order, matched, num_true = match_all(joined, joined_scores, _starts(predicted), true, below)
-    ignored = ~matched & (_area(_to_xywh(joined[order])) < 0)
-    return BoxMatches(joined_scores[order], matched, ignored, num_true)
+    order, matched, num_true = match_all(predicted, confidences, starts, true, true_starts, below, MOST_BOXES)
+    ignored = ~matched & (_area(predicted[order]) < 0)
+    return BoxMatches(confidences[order], matched, ignored, num_true)
 
 
-def _match_compiled(boxes: np.ndarray, scores: np.ndarray, starts: np.ndarray, true: list, below: np.ndarray) -> tuple:
-    joined = np.concatenate([np.empty((0, 4)), *true])
-    return counting._metrics.coco_boxes(boxes, scores, starts, joined, _starts(true), below, MOST_BOXES)
-
-
-def _match_numpy(boxes: np.ndarray, scores: np.ndarray, starts: np.ndarray, true: list, below: np.ndarray) -> tuple:
-    """The best boxes of all images, int64 [M], which of them match, bool [10, M], and the number of true boxes."""
+def _match_numpy(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    starts: np.ndarray,
+    true_boxes: np.ndarray,
+    true_starts: np.ndarray,
+    thresholds: np.ndarray,
+    most: int,
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The best boxes of all images, int64 [M], which of them match, bool [T, M], and the number of true boxes."""
     from pycocotools import mask
 
-    order, matched, num_true = [np.empty(0, np.int64)], [np.empty((len(below), 0), bool)], 0
-    for first, last, corners in zip(starts, starts[1:], true, strict=False):
-        expected = _to_xywh(corners)
-        expected = expected[_area(expected) >= 0][::-1]
-        best = first + np.argsort(-scores[first:last], kind="stable")[:MOST_BOXES]
+    order, matched, num_true = [np.empty(0, np.int64)], [np.empty((len(thresholds), 0), bool)], 0
+    for first, last, true_first, true_last in zip(
+        starts[:-1], starts[1:], true_starts[:-1], true_starts[1:], strict=True
+    ):
+        expected = true_boxes[true_first:true_last]
+        expected = _to_xywh(expected[_area(expected) >= 0][::-1])
+        best = first + np.argsort(-scores[first:last], kind="stable")[:most]
         iou = mask.iou(_to_xywh(boxes[best]), expected, [0] * len(expected))
         iou = np.reshape(iou, (len(best), len(expected), 1))
         occurs = np.ones((len(expected), 1), bool)
         order.append(best)
-        matched.append(counting.take_greedily(iou, occurs, np.arange(len(best)), below)[..., 0])
+        matched.append(counting.take_greedily(iou, occurs, np.arange(len(best)), thresholds)[..., 0])
         num_true += len(expected)
     return np.concatenate(order), np.concatenate(matched, 1), num_true
-
-
-def _starts(images: list) -> np.ndarray:
-    """Where each image's boxes begin when all are joined, and the end."""
-    return np.cumsum([0, *map(len, images)])
 
 
 def _to_xywh(corners: np.ndarray) -> np.ndarray:
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
 
-def _area(xywh: np.ndarray) -> np.ndarray:
-    return xywh[:, 2] * xywh[:, 3]
+def _area(corners: np.ndarray) -> np.ndarray:
+    return (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
