@@ -30,7 +30,7 @@ from sides.process import Side  # noqa: E402
 
 from rpcnn.selfcheck.times import Times  # noqa: E402
 
-TURN = 0.005  # seconds that a turn lasts at least
+TURN = 0.02  # seconds that a turn lasts at least
 PAUSE = 0.01  # seconds between two turns; the threads of a library wait actively for some milliseconds
 FEWEST, MOST = 7, 25  # rounds
 
@@ -81,14 +81,19 @@ def turn(side: Side, calls: int) -> float:
     return side.ask(time=calls)["seconds"]
 
 
+def calls_of_a_turn(seconds: float) -> int:
+    """How many calls of so many seconds make a turn."""
+    return max(1, round(TURN / seconds))
+
+
 def time_both(ours: Side, peer: Side, budget: float) -> tuple[Times, Times]:
     """Time what both sides made last in alternating rounds, for about `budget` seconds.
 
     Seven rounds at least, or three where one takes over a second.
     """
     sides = ours, peer
-    once = [turn(side, 1) for side in sides]
-    calls = [max(1, round(TURN / seconds)) for seconds in once]
+    once = [turn(side, calls_of_a_turn(turn(side, 1))) for side in sides]  # the first call alone says too much
+    calls = [calls_of_a_turn(seconds) for seconds in once]
     a_round = sum(PAUSE + count * seconds for count, seconds in zip(calls, once, strict=True))
     rounds = min(max(int(budget / a_round), FEWEST if a_round < 1 else 3), MOST)
     pairs = [[turn(side, count) for side, count in zip(sides, calls, strict=True)] for _ in range(rounds)]
