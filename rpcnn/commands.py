@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
+from rpcnn.runtime.allocator import retain_memory
+
 
 class UserError(SystemExit):
     """Ends the command with a line on stderr that begins with "rpcnn: " and with exit status 2."""
@@ -33,8 +35,9 @@ def user_errors(*also: type[Exception]) -> Iterator[None]:
 def run(main: Callable[[], object]) -> NoReturn:
     """Run a command and exit: with what it returns where that is a number, 130 after Ctrl-C, 141 where nobody reads.
 
-    Characters that the terminal or file cannot take are replaced; they never end a command.
+    Characters that the terminal or file cannot take are replaced; they never end a command. Freed memory is kept.
     """
+    retain_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -32,6 +32,7 @@ from rpcnn.labels import LabelSet
 from rpcnn.metrics import format_table
 from rpcnn.model.build import build_model
 from rpcnn.runtime import distributed
+from rpcnn.runtime.allocator import retain_memory
 from rpcnn.runtime.checkpoint import (
     MARK,
     CannotSave,
@@ -160,7 +161,8 @@ def set_up(config: Config, name: str, device: torch.device, held: contextlib.Exi
     log.say(
         f"rpcnn: {f'resuming after iteration {trainer.iteration}' if resumed else 'training'} in {folder}\n"
         f"  data     {len(dataset)} images of {labels.name} in {config.data.root} ({config.data.dataset})\n"
-        f"  device   {distributed.world_size()} process(es) on {device}, {torch.get_num_threads()} threads each\n"
+        f"  device   {distributed.world_size()} process(es) on {device}, {torch.get_num_threads()} threads each"
+        f"{', freed memory is kept' if retain_memory() else ''}\n"
         f"  model    {config.model.backbone}, {trainable / 1e6:.2f} M trainable parameters, {trainer.dtype or 'fp32'}\n"
         f"  schedule {settings.iterations} iterations of {batch} images, {settings.warmup_iterations} of warm-up, "
         f"rate {settings.learning_rate} · {batch}/16 = {rate:g}, "
