@@ -103,6 +103,25 @@ def test_samples_of_any_number_and_distance(ratio, size, dtype, layout):
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("ratio", [-1, 40])
+def test_neighboring_cells_of_more_pixels_than_a_table_holds(ratio, layout):
+    emulator.schedule(emulator.ORDERS[0])
+    feature, boxes = LAYOUTS[layout](torch.randn(1, 4, 9, 150)), torch.tensor([[0, 0.0, 0, 600, 36]])
+    compare_with_reference(feature, boxes, (1, 2), ratio)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_a_cell_on_the_last_pixel_reads_no_other(layout):
+    emulator.schedule(emulator.ORDERS[0])
+    feature = LAYOUTS[layout](torch.full((2, 4, 8, 8), torch.nan))
+    feature[0, :, 7, 7] = torch.arange(4.0)
+    out = LAYOUTS[layout](torch.full((1, 4, 1, 1), torch.nan))
+    shape, boxes = (2, 4, 1, [8], [8], layout == "channels_last"), torch.tensor([[0, 28.8, 28.8, 31.6, 31.6]])
+    emulator.call("roi_align", torch.float32, *shape, [feature], boxes, 1, 1, 1, 2, False, None, out)
+    assert torch.equal(out[0, :, 0, 0], feature[0, :, 7, 7])
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("ratio", [1, 3])
 def test_a_nan_shows_where_a_sample_reads_it_and_nowhere_else(layout, ratio):
     # With one sample a cell, cells of the first box lie on pixels 2 and 4: 3 and 5 are read with weight 0, 6 is not.

@@ -1,4 +1,4 @@
-"""The mutation table matches the current kernels (tests/nightly/mutants.py writes it in half an hour)."""
+"""The mutation table matches the current kernels (tests/nightly/mutants.py writes it)."""
 
 import pathlib
 
