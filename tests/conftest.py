@@ -9,7 +9,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from helpers.emulator import shared_folder
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+# Of the processes of pytest-xdist, there is one for each processor.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
 
 def pytest_configure(config):

@@ -144,9 +144,9 @@ def test_help_explains_every_command(command, capsys):
 
 @pytest.mark.slow
 def test_true_parsing_and_scores_raise_ap(data, tmp_path):
-    """A model after 90 iterations on painted people: it finds people, with poor maps and scores."""
+    """A model after 150 iterations on painted people: it finds people, with poor maps and scores."""
     size = ["--data.options", "train=60", "val=20", "--data.workers", "0", "--data-root", data]
-    folder = train(["painted", *size, "--iterations", "90", "--device", "cpu", "--output", str(tmp_path / "run")])
+    folder = train(["painted", *size, "--iterations", "150", "--device", "cpu", "--output", str(tmp_path / "run")])
     results = main(["bounds", str(folder), "--output", str(tmp_path / "bounds")])
     plain = results["as predicted"]
     assert plain["ap_p_10"] > 20

@@ -5,6 +5,8 @@ import pathlib
 import sys
 import time
 
+import torch
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # tests/helpers
 
 from .fields import FIELDS
@@ -25,6 +27,7 @@ def main() -> int:
     if unknown := set(options.fields) - set(FIELDS):
         parser.error(f"FIELD must be one of {', '.join(FIELDS)}, got {', '.join(unknown)}")
     if options.child:
+        torch.set_num_threads(1)
         for field in options.fields:
             run_here(field, options.seed, options.first, options.first + options.cases, FIELDS)
         return 0

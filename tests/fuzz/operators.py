@@ -12,7 +12,6 @@ from torch.utils._pytree import tree_map_only
 from rpcnn import ops
 from rpcnn.ops._library import OPS
 
-torch.set_num_threads(1)
 LAYOUTS = [
     lambda t: t.contiguous(),
     lambda t: t.contiguous(memory_format=torch.channels_last),
