@@ -51,6 +51,11 @@ class Case:
         return f"{self.op} {self.name}"
 
 
+def speedups(ours: Times, other: Times) -> Times:
+    """How many times faster ours is, one a round: what disturbs both sides of a round cancels."""
+    return Times(tuple(b / a for a, b in zip(ours.samples, other.samples, strict=True)))
+
+
 @dataclass(frozen=True)
 class Result:
     """One comparison: alternating rounds of both sides, in microseconds a call."""
@@ -64,9 +69,8 @@ class Result:
 
     @property
     def ratios(self) -> Times:
-        """The speedups over the baseline, one a round: what disturbs both sides of a round cancels."""
-        pairs = zip(self.ours.samples, self.baseline.samples, strict=True)
-        return Times(tuple(baseline / ours for ours, baseline in pairs))
+        """The speedups over the baseline."""
+        return speedups(self.ours, self.baseline)
 
     @property
     def bandwidth(self) -> float:

@@ -23,7 +23,7 @@ import torch
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from measure import copy_bandwidth  # noqa: E402
+from measure import copy_bandwidth, speedups  # noqa: E402
 from report import machine, milliseconds  # noqa: E402
 from sides.cases import CASES, matches  # noqa: E402
 from sides.environments import PEERS, prepare, title  # noqa: E402
@@ -50,9 +50,8 @@ class Row:
 
     @property
     def ratios(self) -> Times:
-        """How many times faster we are, one a round."""
-        pairs = zip(self.our_times.samples, self.peer_times.samples, strict=True)
-        return Times(tuple(peer / ours for ours, peer in pairs))
+        """The speedups over the peer."""
+        return speedups(self.our_times, self.peer_times)
 
     def __str__(self):
         low, high = self.ratios.interval

@@ -19,6 +19,7 @@ from rpcnn.labels import LabelSet
 from .sample import Sample
 
 log = logging.getLogger(__name__)
+_SAME_LABELS = np.arange(256, dtype=np.uint8)
 
 
 def resized_shape(height: int, width: int, short_side: int, max_size: int) -> tuple[int, int]:
@@ -87,9 +88,6 @@ def resize_labels_floor(labels: Tensor, size: tuple[int, int], flip_table: np.nd
     for dim, new in ((-2, size[0]), (-1, size[1])):
         labels = labels.index_select(dim, torch.arange(new) * labels.shape[dim] // new)  # exact in integers
     return torch.from_numpy(table)[(labels.flip(-1) if flipped else labels).long()]
-
-
-_SAME_LABELS = np.arange(256, dtype=np.uint8)
 
 
 def resize_sample(

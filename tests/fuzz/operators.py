@@ -6,7 +6,7 @@ import inspect
 from random import Random
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from helpers.recorded import Recorded
 from torch.utils._pytree import tree_map_only
 
 from rpcnn import ops
@@ -217,25 +217,13 @@ def spoilt(r: Random) -> None:
         assert "missing a required" in str(error) or "required positional" in str(error), f"{op}: {error}"
 
 
-class _Recorded(TorchDispatchMode):
-    """The calls of operators that an example makes: forward, and backward where there is one."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function.namespace == "rpcnn":
-            self.calls.append((function, [tree_map_only(torch.Tensor, torch.Tensor.detach, a) for a in args]))
-        return function(*args, **(kwargs or {}))
-
-
 @functools.cache
 def _calls() -> list:
-    with _Recorded() as recorded:
+    with Recorded() as recorded:
         for example in EXAMPLES.values():
             example.run(example.function, "cpu")
-    return recorded.calls
+    detached = functools.partial(tree_map_only, torch.Tensor, torch.Tensor.detach)
+    return [(function, list(map(detached, arguments))) for function, arguments in recorded.calls]
 
 
 def _strange_value(r: Random, value):
